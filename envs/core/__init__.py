@@ -1,0 +1,1 @@
+"""What every system gets for nothing. Importing this package imports nothing else."""

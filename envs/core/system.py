@@ -1,0 +1,277 @@
+"""The contract: what a system says of itself, and nothing about the interfaces it is seen through.
+
+A system is a frozen dataclass of numbers with pure functions of a batched state:
+
+    state -> invariants -> (policy) -> action -> transition -> loss,        reward = -loss
+
+State is a NamedTuple of arrays [worlds, ...]. Arrays with an agent axis are [worlds, agents, ...].
+Everything that may differ between worlds (temperature, size of the box) is state too. `example`
+code that follows this contract stands in docs/write-your-own-system.md and is a test.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from .rng import Rng
+
+Range = float | tuple[float, float]  # a number, or (low, high) drawn once per world
+State = Any  # a NamedTuple of Tensors [worlds, ...], one type per system
+
+
+class Bound(NamedTuple):
+    """Finite limits of an invariant; `size` is its number of entries per agent."""
+
+    low: float
+    high: float
+    size: int = 1
+
+
+class Symmetry(NamedTuple):
+    """The same world as another observer sees it.
+
+    agents: new agent i is old agent `agents[world, i]` [worlds, agents], or None.
+    signs: what changes sign (or is otherwise scaled), by name of the invariant, or "action"
+        (a number or a tensor [action size]).
+    noise: how the generator's numbers [worlds, ...] change; None permutes the agent axis.
+    """
+
+    name: str
+    state: State
+    agents: Tensor | None = None
+    signs: dict[str, float | Tensor] = {}
+    noise: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One world as it can be drawn; `render.py` paints it. Lengths are in the system's units.
+
+    view: (left, bottom, right, top).
+    discs, disc_radius, disc_value: [n, 2], [n], [n] in [0, 1] (colour: calm to alarmed).
+    periodic: whether discs that cross the edge of `view` are drawn on both sides.
+    arrows: [n, 4] start and displacement.  segments: [n, 4] start and end.
+    cells: [rows, columns] in [0, 1], drawn as a lattice over `view`, row 0 at the top.
+    agents: index of the agent behind each disc, or None if disc i is agent i.
+    caption: lines of text.
+    """
+
+    view: tuple[float, float, float, float]
+    discs: np.ndarray | None = None
+    disc_radius: np.ndarray | None = None
+    disc_value: np.ndarray | None = None
+    periodic: bool = False
+    arrows: np.ndarray | None = None
+    segments: np.ndarray | None = None
+    cells: np.ndarray | None = None
+    agents: np.ndarray | None = None
+    caption: tuple[str, ...] = ()
+
+
+class Kernel(Protocol):
+    """A compiled twin of transition, invariants, loss and metrics over plain arrays, in place."""
+
+    def observe(self, state: State, worlds: np.ndarray, observation: np.ndarray) -> None:
+        """Write the observations [worlds, agents, size] of the worlds whose indices are given."""
+        ...
+
+    def step(
+        self,
+        state: State,
+        action: np.ndarray,
+        seed: np.uint64,
+        world: np.ndarray,
+        clock: np.ndarray,
+        observation: np.ndarray,
+        loss: np.ndarray,
+        metrics: np.ndarray,
+    ) -> int:
+        """Advance `state` in place and fill the last three arrays; `metrics` is [worlds, names].
+
+        Returns -1, or the flat index of an agent whose action is not allowed (state untouched).
+        """
+        ...
+
+
+class System(ABC):
+    """What every system offers. Optional parts have a default that says "none".
+
+    Observations are the invariants in the order of `bounds`, clipped to them, as flat float32.
+    The loss counts the other agents' places after the step unless a system says otherwise.
+    """
+
+    n_agents: int
+    horizon: int  # steps after which an episode is truncated
+    agent_name: ClassVar[str] = "agent"
+    reductions: ClassVar[dict[str, str]] = {}  # metric -> "mean", "sum", "max" or "last"
+    stochastic: ClassVar[bool] = False  # whether policies are evaluated by sampling their actions
+    one_at_a_time: ClassVar[bool] = False  # whether `active` restricts who acts
+
+    @property
+    @abstractmethod
+    def bounds(self) -> dict[str, Bound]:
+        """Invariants by name with their finite limits."""
+
+    @property
+    @abstractmethod
+    def action_space(self) -> spaces.Box | spaces.Discrete:
+        """One agent's action: Box(-1, 1, (size,)) or Discrete(n)."""
+
+    @abstractmethod
+    def initial(self, rng: Rng, worlds: int) -> State:
+        """A state of `worlds` worlds."""
+
+    @abstractmethod
+    def transition(self, state: State, action: Tensor, rng: Rng) -> State:
+        """The next state; `action` is [worlds, agents, size] float64 or [worlds, agents] int64."""
+
+    @abstractmethod
+    def invariants(self, state: State) -> dict[str, Tensor]:
+        """What an agent sees: name -> [worlds, agents] or [worlds, agents, size]."""
+
+    @abstractmethod
+    def loss(self, state: State, action: Tensor, next_state: State) -> Tensor:
+        """[worlds, agents]."""
+
+    def metrics(self, state: State, action: Tensor, next_state: State) -> dict[str, Tensor]:
+        """Scores that are not the loss, one number per world: the names of `reductions`."""
+        return {}
+
+    def active(self, state: State) -> Tensor | None:
+        """Flags [worlds, agents] of who acts in the next transition; None: all do."""
+        return None
+
+    def gone(self, state: State) -> Tensor | None:
+        """Flags [worlds, agents] of who has left for good; None: nobody leaves."""
+        return None
+
+    def action_mask(self, state: State) -> Tensor | None:
+        """Flags [worlds, agents, n] of legal discrete actions; an illegal one does nothing."""
+        return None
+
+    def symmetries(self, state: State, rng: Rng) -> Iterator[Symmetry]:
+        """The world as other observers see it."""
+        return iter(())
+
+    def scene(self, state: State) -> Scene | None:
+        """A picture of the first world of `state`."""
+        return None
+
+    def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
+        """The system's own exact policies: (invariants by name, generator) -> action."""
+        return {}
+
+    def references(self) -> dict[str, float]:
+        """Exact values of metrics under an exact policy, by name."""
+        return {}
+
+    def kernel(self, worlds: int) -> Kernel | None:
+        """A compiled twin for `worlds` worlds, or None."""
+        return None
+
+
+def observation_names(system: System) -> dict[str, slice]:
+    """Where each invariant stands in the flat observation."""
+    names, start = {}, 0
+    for name, bound in system.bounds.items():
+        names[name] = slice(start, start + bound.size)
+        start += bound.size
+    return names
+
+
+def observation_space(system: System) -> spaces.Box:
+    """The space of one agent's flat observation."""
+    low, high = observation_limits(system)
+    return spaces.Box(low, high, dtype=np.float32)
+
+
+def observation_limits(system: System) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest observation, float32 [size]."""
+    bounds = system.bounds.values()
+    low = np.concatenate([np.full(b.size, b.low, np.float32) for b in bounds])
+    high = np.concatenate([np.full(b.size, b.high, np.float32) for b in bounds])
+    return low, high
+
+
+def flatten(system: System, invariants: dict[str, Tensor]) -> Tensor:
+    """Observations [worlds, agents, size] from invariants by name, clipped to their bounds."""
+    parts = []
+    for name, bound in system.bounds.items():
+        value = invariants[name]
+        value = value if value.ndim == 3 else value.unsqueeze(-1)
+        parts.append(value.clamp(bound.low, bound.high))
+    return torch.cat(parts, -1)
+
+
+def by_name(system: System, observation: Tensor) -> dict[str, Tensor]:
+    """Invariants by name from flat observations [..., size]; those of size 1 lose the last axis."""
+    bounds = system.bounds
+    return {
+        name: observation[..., part] if bounds[name].size > 1 else observation[..., part.start]
+        for name, part in observation_names(system).items()
+    }
+
+
+def is_discrete(system: System) -> bool:
+    """Whether agents choose among n actions."""
+    return isinstance(system.action_space, spaces.Discrete)
+
+
+def parameters(system: type[System] | System) -> dict[str, Any]:
+    """Names and defaults of a system's parameters."""
+    return {field.name: field.default for field in fields(system)}  # type: ignore[arg-type]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean …?" or an empty string."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def require_count(name: str, value: Any, low: int = 1) -> None:
+    """Raise ValueError unless `value` is a whole number >= low."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < low:
+        raise ValueError(f"{name}={value!r} must be a whole number of at least {low}")
+
+
+def require_number(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf, strict: bool = False
+) -> None:
+    """Raise ValueError unless `value` is a finite number in [low, high] (above low if strict)."""
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and low <= value <= high and (value > low or not strict)):
+        above = f"above {low:g}" if strict else f"from {low:g}"
+        limits = "any number" if low == -math.inf else f"{above} to {high:g}"
+        raise ValueError(f"{name}={value!r} must be a finite number: {limits}")
+
+
+def require_range(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf, strict: bool = False
+) -> None:
+    """Raise ValueError unless `value` is a number, or (low, high) in order, within limits."""
+    ends = value if isinstance(value, tuple) else (value, value)
+    if len(ends) != 2:
+        raise ValueError(f"{name}={value!r} must be a number or (low, high)")
+    for end in ends:
+        require_number(name, end, low, high, strict)
+    if ends[0] > ends[1]:
+        raise ValueError(f"{name}={value!r} must be (low, high) with low <= high")
+
+
+def require_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
+    """Raise ValueError unless `value` is one of the names."""
+    allowed = list(allowed)
+    if value not in allowed:
+        hint = nearest(value, allowed) if isinstance(value, str) else ""
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(allowed)}{hint}")

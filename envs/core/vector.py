@@ -1,0 +1,363 @@
+"""Many worlds as arrays: the time limit, automatic reset, seeds, and reward = -loss.
+
+Every other interface is a thin face of `VectorEnv`. It is the only thing here that holds state.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from .rng import INITIAL, Rng, fresh_seed
+from .system import (
+    State,
+    System,
+    flatten,
+    is_discrete,
+    observation_limits,
+    require_count,
+)
+
+_TOLERANCE = 1e-6  # how far rounding may carry an action over the edge of its box
+
+
+class Step(NamedTuple):
+    """What a step of all worlds gives.
+
+    observation [worlds, agents, size] float32: of the next episode where `done`.
+    reward [worlds, agents]; terminated, truncated [worlds, agents]; done [worlds].
+    final_observation: as `observation`, of the ended episode where `done`; None if no world ended.
+    metrics: name -> [worlds], over the ended episode where `done`; empty if no world ended.
+    """
+
+    observation: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    done: np.ndarray
+    final_observation: np.ndarray | None
+    metrics: dict[str, np.ndarray]
+
+
+class VectorEnv:
+    """`n_worlds` worlds of one system, stepped together.
+
+    World i is the world (seed, first_world + i): bit for bit the one that runs alone under that
+    index, at any batch size. `kernel=False` runs the torch form even where a kernel exists.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        n_worlds: int = 1,
+        *,
+        seed: int | None = None,
+        first_world: int = 0,
+        autoreset: bool = True,
+        kernel: bool = True,
+    ) -> None:
+        require_count("n_worlds", n_worlds)
+        require_count("first_world", first_world, 0)
+        self.system = system
+        self.n_worlds = n_worlds
+        self.n_agents = system.n_agents
+        self.autoreset = autoreset
+        self._wants_kernel = kernel
+        low, high = observation_limits(system)
+        self._absent = np.clip(np.float32(0), low, high)
+        self._shape = (n_worlds, system.n_agents, len(low))
+        self._reductions = list(system.reductions.values())
+        self._discrete = is_discrete(system)
+        space = system.action_space
+        self._action_shape = (n_worlds, system.n_agents, *(space.shape or ()))
+        self._n_actions = int(getattr(space, "n", 0))
+        self._loss = np.empty((n_worlds, system.n_agents))
+        self._metric = np.zeros((n_worlds, len(self._reductions)))
+        self._none_gone = np.zeros((n_worlds, system.n_agents), bool)
+        self._kernel = system.kernel(n_worlds) if kernel else None
+        self._world = np.arange(first_world, first_world + n_worlds)
+        self._clock = np.zeros(n_worlds, np.int64)
+        self._age = np.zeros(n_worlds, np.int64)
+        self._totals = np.zeros((n_worlds, len(self._reductions)))
+        self._alive = np.ones((n_worlds, system.n_agents), bool)
+        self._acted: np.ndarray | None = None
+        self._leaves = False
+        self._state: State = None
+        self._seed(fresh_seed() if seed is None else seed)
+
+    @property
+    def state(self) -> State:
+        """The system's state: a NamedTuple of numpy arrays [worlds, ...]; do not write to it."""
+        return self._state
+
+    @property
+    def tensors(self) -> State:
+        """The same as torch tensors that share its memory."""
+        return _as_tensors(self._state)
+
+    @property
+    def age(self) -> np.ndarray:
+        """Steps that each world has made in its episode [worlds]."""
+        return self._age
+
+    @property
+    def alive(self) -> np.ndarray:
+        """Who has not left [worlds, agents]."""
+        return self._alive
+
+    @property
+    def acted(self) -> np.ndarray:
+        """Whose action counted in the last step [worlds, agents]."""
+        return ~self._none_gone if self._acted is None else self._acted
+
+    def active(self) -> np.ndarray:
+        """Who acts in the next step [worlds, agents]."""
+        flags = self.system.active(self.tensors) if self.system.one_at_a_time else None
+        return self._alive if flags is None else self._alive & flags.numpy()
+
+    def action_mask(self) -> np.ndarray | None:
+        """Legal discrete actions [worlds, agents, n], or None if all are."""
+        mask = self.system.action_mask(self.tensors)
+        return None if mask is None else mask.numpy()
+
+    def reset(
+        self, seed: int | None = None, *, worlds: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Start new episodes, of all worlds or of those in `worlds` (indices or flags).
+
+        Returns the observations of all worlds [worlds, agents, size]. With a seed, all worlds start
+        anew as if just made with it.
+        """
+        if seed is not None:
+            if worlds is not None:
+                raise ValueError(f"seed={seed!r} resets all worlds; leave out `worlds`")
+            self._seed(seed)
+        chosen = np.arange(self.n_worlds) if worlds is None else _indices(worlds, self.n_worlds)
+        if self._state is None and len(chosen) < self.n_worlds:
+            raise ValueError("the first reset must be of all worlds: leave out `worlds`")
+        self._start(chosen)
+        return self.observe()
+
+    def observe(self) -> np.ndarray:
+        """Observations of all worlds [worlds, agents, size], freshly made."""
+        observation = np.empty(self._shape, np.float32)
+        self._observe(np.arange(self.n_worlds), observation)
+        return observation
+
+    def step(self, action: np.ndarray) -> Step:
+        """Advance all worlds by one step.
+
+        action: [worlds, agents, size] in [-1, 1], or [worlds, agents] whole numbers. Rows of agents
+        that are gone or not active are ignored.
+        Raises ValueError for a wrong shape, NaN, or an action outside its space.
+        """
+        if self._state is None:
+            raise RuntimeError("reset() must be called before step()")
+        observation, reward = self.advance(action)
+        truncated_worlds = self._age >= self.system.horizon
+        if self._leaves:
+            terminated = ~self._alive
+            done = truncated_worlds | terminated.all(1)
+            truncated = truncated_worlds[:, None] & self._alive
+        else:
+            terminated = self._none_gone.copy()
+            done = truncated_worlds
+            truncated = np.repeat(truncated_worlds[:, None], self.n_agents, 1)
+        final, metrics = None, {}
+        if done.any():
+            metrics = self.episode_metrics()
+            if self.autoreset:
+                final = observation.copy()
+                chosen = np.flatnonzero(done)
+                self._start(chosen)
+                self._observe(chosen, observation)
+            else:
+                final = observation
+        return Step(observation, reward, terminated, truncated, done, final, metrics)
+
+    def advance(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The bare step: observation and reward, without time limit and reset."""
+        system, alive = self.system, self._alive
+        if system.one_at_a_time or self._leaves:
+            self._acted = self.active().copy()
+            alive = self._alive.copy()
+        observation = np.empty(self._shape, np.float32)
+        if self._kernel is not None:
+            action = np.asarray(action)
+            if action.shape != self._action_shape:
+                self._refuse_shape(action)
+            bad = self._kernel.step(
+                self._state,
+                action,
+                self._key,
+                self._world,
+                self._clock,
+                observation,
+                self._loss,
+                self._metric,
+            )
+            if bad >= 0:
+                self._refuse(action, bad)
+        else:
+            self._advance_torch(self._checked(action), observation)
+        self._clock += 1
+        self._age += 1
+        if self._reductions:
+            self._accumulate()
+        reward = -self._loss
+        if self._leaves:
+            reward *= alive
+            observation[~alive] = self._absent
+            self._alive &= ~self._gone()
+        return observation, reward
+
+    def episode_metrics(self) -> dict[str, np.ndarray]:
+        """Metrics of the running episode, each [worlds], reduced as the system says."""
+        steps = np.maximum(self._age, 1)
+        return {
+            name: self._totals[:, m] / steps if how == "mean" else self._totals[:, m].copy()
+            for m, (name, how) in enumerate(self.system.reductions.items())
+        }
+
+    def save(self) -> dict[str, Any]:
+        """Everything that `restore` needs: a dictionary of whole numbers and fresh arrays."""
+        state = {f"state.{name}": array.copy() for name, array in self._state._asdict().items()}
+        return {
+            **state,
+            "seed": int(self._key),
+            "world": self._world.copy(),
+            "clock": self._clock.copy(),
+            "age": self._age.copy(),
+            "totals": self._totals.copy(),
+            "alive": self._alive.copy(),
+        }
+
+    def restore(self, saved: dict[str, Any]) -> np.ndarray:
+        """Go back to what `save` returned, here or in another process; returns observations."""
+        if len(saved["world"]) != self.n_worlds:
+            raise ValueError(f"saved with n_worlds={len(saved['world'])}, not {self.n_worlds}")
+        if self._state is None:
+            self.reset()
+        names = self._state._fields
+        self._state = type(self._state)(*(saved[f"state.{name}"].copy() for name in names))
+        self._key = np.uint64(saved["seed"])
+        self._world, self._clock = saved["world"].copy(), saved["clock"].copy()
+        self._age, self._totals = saved["age"].copy(), saved["totals"].copy()
+        self._alive = saved["alive"].copy()
+        return self.observe()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kernel": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._kernel = self.system.kernel(self.n_worlds) if self._wants_kernel else None
+        if self._state is not None:
+            self.observe()
+
+    def _seed(self, seed: int) -> None:
+        require_count("seed", seed, 0)
+        self._key = np.uint64(seed & 0xFFFFFFFFFFFFFFFF)
+        self._clock[:] = 0
+
+    def rng(self, purpose: int) -> Rng:
+        """The generator of all worlds at their present clocks."""
+        return Rng(
+            int(self._key), torch.from_numpy(self._world), torch.from_numpy(self._clock), purpose
+        )
+
+    def _start(self, chosen: np.ndarray) -> None:
+        rng = Rng(
+            int(self._key),
+            torch.from_numpy(self._world[chosen]),
+            torch.from_numpy(self._clock[chosen]),
+            INITIAL,
+        )
+        with torch.no_grad():
+            fresh = self.system.initial(rng, len(chosen))
+        if len(chosen) == self.n_worlds:
+            self._state = type(fresh)(*(np.array(t.numpy(), order="C") for t in fresh))
+        else:
+            for array, part in zip(self._state, fresh, strict=True):
+                array[chosen] = part.numpy()
+        self._clock[chosen] += 1
+        self._age[chosen] = 0
+        self._totals[chosen] = [-np.inf if how == "max" else 0.0 for how in self._reductions]
+        gone = self.system.gone(self.tensors)
+        self._leaves = gone is not None
+        self._alive[chosen] = True if gone is None else ~gone.numpy()[chosen]
+
+    def _gone(self) -> np.ndarray:
+        gone = self.system.gone(self.tensors)
+        assert gone is not None
+        return gone.numpy()
+
+    def _observe(self, chosen: np.ndarray, observation: np.ndarray) -> None:
+        if self._kernel is not None:
+            self._kernel.observe(self._state, chosen, observation)
+        else:
+            part = type(self._state)(*(torch.from_numpy(a[chosen]) for a in self._state))
+            with torch.no_grad():
+                observation[chosen] = flatten(self.system, self.system.invariants(part)).numpy()
+        if self._leaves:
+            here = observation[chosen]
+            here[~self._alive[chosen]] = self._absent
+            observation[chosen] = here
+
+    def _advance_torch(self, action: np.ndarray, observation: np.ndarray) -> None:
+        system, state = self.system, self.tensors
+        with torch.no_grad():
+            chosen = torch.from_numpy(action)
+            chosen = chosen.long() if self._discrete else chosen.double()
+            after = system.transition(state, chosen, self.rng(0))
+            self._loss[:] = system.loss(state, chosen, after).numpy()
+            for m, value in enumerate(system.metrics(state, chosen, after).values()):
+                self._metric[:, m] = value.numpy()
+            observation[:] = flatten(system, system.invariants(after)).numpy()
+        self._state = type(after)(*(np.ascontiguousarray(t.numpy()) for t in after))
+
+    def _accumulate(self) -> None:
+        for m, how in enumerate(self._reductions):
+            if how == "max":
+                np.maximum(self._totals[:, m], self._metric[:, m], out=self._totals[:, m])
+            elif how == "last":
+                self._totals[:, m] = self._metric[:, m]
+            else:
+                self._totals[:, m] += self._metric[:, m]
+
+    def _checked(self, action: np.ndarray) -> np.ndarray:
+        action = np.asarray(action)
+        if action.shape != self._action_shape:
+            self._refuse_shape(action)
+        if self._discrete:
+            allowed = (action >= 0) & (action < self._n_actions) & (action == np.floor(action))
+        else:
+            allowed = (np.abs(action) <= 1 + _TOLERANCE).all(-1)
+        if not allowed.all():
+            self._refuse(action, int(np.flatnonzero(~allowed.ravel())[0]))
+        return action
+
+    def _refuse_shape(self, action: np.ndarray) -> None:
+        raise ValueError(f"actions have shape {action.shape}; they must be {self._action_shape}")
+
+    def _refuse(self, action: np.ndarray, flat: int) -> None:
+        world, agent = divmod(flat, self.n_agents)
+        allowed = f"whole numbers 0 to {self._n_actions - 1}" if self._discrete else "in [-1, 1]"
+        raise ValueError(
+            f"action of {self.system.agent_name}_{agent} in world {world} is "
+            f"{action[world, agent].tolist()}; actions must be finite and {allowed}"
+        )
+
+
+def _as_tensors(state: State) -> State:
+    return type(state)(*map(torch.from_numpy, state))
+
+
+def _indices(worlds: np.ndarray, n_worlds: int) -> np.ndarray:
+    worlds = np.asarray(worlds)
+    chosen = np.flatnonzero(worlds) if worlds.dtype == bool else worlds.astype(np.int64)
+    if chosen.size and (chosen.min() < 0 or chosen.max() >= n_worlds):
+        raise ValueError(f"worlds={worlds.tolist()} must be between 0 and {n_worlds - 1}")
+    return chosen
