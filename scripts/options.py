@@ -1,0 +1,112 @@
+"""What the commands share: settings, numbers, policies by name, and where output goes."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from invariantzoo.agents.policy import Policy
+    from invariantzoo.envs.core.system import System
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1, as an argparse type."""
+    return _whole(text, 1)
+
+
+def count_from_zero(text: str) -> int:
+    """A whole number of at least 0, as an argparse type."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, low: int) -> int:
+    if not text.strip().isdecimal() or int(text) < low:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {low}")
+    return int(text)
+
+
+def add_settings(parser: argparse.ArgumentParser, what: str = "a parameter of the system") -> None:
+    """Declare `--set name=value`, which may be repeated; read it with `parse_settings(args.set)`."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f'{what}, in Python\'s notation, such as radius=0.3 or "density=(0.1, 0.3)"',
+    )
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """Values by name from "name=value"; what is no Python literal is a string.
+
+    Lists become tuples, and true and false may be written small.
+    Raises ValueError for another form and for a name that is given twice.
+    """
+    found: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = name.strip()
+        if not equals or not name.isidentifier():
+            raise ValueError(f"--set {setting!r} must look like name=value")
+        if name in found:
+            raise ValueError(f"--set {name} is given twice")
+        found[name] = _literal(text.strip())
+    return found
+
+
+def _literal(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return tuple(value) if isinstance(value, list) else value
+
+
+def print_json(args: argparse.Namespace, value: Any) -> None:
+    """Write one JSON object to standard output; numbers that are not finite become null."""
+    json.dump(plain(value), args.stdout, indent=2, allow_nan=False)
+    args.stdout.write("\n")
+    args.stdout.flush()
+
+
+def plain(value: Any) -> Any:
+    """The same in JSON's types: arrays and tuples become lists, numbers that are not finite None."""
+    if isinstance(value, dict):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(part) for part in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def console(args: argparse.Namespace) -> Console:
+    """Where tables for people go: standard output, or standard error beside `--json`."""
+    from rich.console import Console
+
+    return Console(stderr=args.json)
+
+
+def messages() -> Console:
+    """Where progress and warnings go: standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def is_run(name: str) -> bool:
+    """Whether `name` is a path rather than an id or the name of a policy."""
+    return os.sep in name or Path(name).exists()
