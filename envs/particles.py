@@ -165,7 +165,9 @@ class Particles(System):
         if self.layout == "encounter" and self.n_agents != 2:
             raise ValueError(f"n_agents={self.n_agents} must be 2 for layout='encounter'")
         if self.layout == "encounter" and self.separation <= 2 * self.radius:
-            raise ValueError(f"separation={self.separation} must be above 2 radius={2 * self.radius}")
+            raise ValueError(
+                f"separation={self.separation} must be above 2 radius={2 * self.radius}"
+            )
         if self.layout == "crowd":
             self._require_room()
 
@@ -206,7 +208,9 @@ class Particles(System):
         k, c, u = self.k, self.cutoff, self.speed_limit
         if self.view == "raw":
             least = self.density[0] if isinstance(self.density, tuple) else self.density
-            far = math.sqrt(self.n_agents / least) if self.layout == "crowd" else 4 * self.separation
+            far = (
+                math.sqrt(self.n_agents / least) if self.layout == "crowd" else 4 * self.separation
+            )
             return {"own": Bound(-far - u, far + u, 6), "others": Bound(-far - u, far + u, 4 * k)}
         limits = {"I1": (0, c * c), "I2": (-c * u, c * u), "I3": (0, u * u), "I4": (-c * u, c * u)}
         found = {"speed_error": Bound(0, u * u)}
@@ -288,7 +292,9 @@ class Particles(System):
         order = torch.argsort(rng.uniform(worlds, n), -1)
         per_vector = order.unsqueeze(-1).expand(-1, -1, 2)
         mixed = State(
-            *(part.gather(1, per_vector) for part in state[:3]), state.radius.gather(1, order), state.box
+            *(part.gather(1, per_vector) for part in state[:3]),
+            state.radius.gather(1, order),
+            state.box,
         )
         yield Symmetry("relabel", mixed, order)
         if self.view == "raw" or self.actions == "lab":

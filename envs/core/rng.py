@@ -62,7 +62,9 @@ class Rng:
 
     def _numbers(self, shape: tuple[int, ...], fill, on_device) -> Tensor:  # type: ignore[no-untyped-def]
         if shape[0] != len(self.world):
-            raise ValueError(f"shape {shape} must start with the number of worlds {len(self.world)}")
+            raise ValueError(
+                f"shape {shape} must start with the number of worlds {len(self.world)}"
+            )
         draw, self._draw = self._draw, self._draw + 1
         n = math.prod(shape[1:])
         if self.world.device.type == "cpu":

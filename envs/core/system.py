@@ -250,7 +250,9 @@ def require_number(
 ) -> None:
     """Raise ValueError unless `value` is a finite number in [low, high] (above low if strict)."""
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and low <= value <= high and (value > low or not strict)):
+    if not (
+        number and math.isfinite(value) and low <= value <= high and (value > low or not strict)
+    ):
         above = f"above {low:g}" if strict else f"from {low:g}"
         limits = "any number" if low == -math.inf else f"{above} to {high:g}"
         raise ValueError(f"{name}={value!r} must be a finite number: {limits}")

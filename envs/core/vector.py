@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..kernels import tally
 from .rng import INITIAL, Rng, fresh_seed
 from .system import (
     State,
@@ -68,19 +69,19 @@ class VectorEnv:
         low, high = observation_limits(system)
         self._absent = np.clip(np.float32(0), low, high)
         self._shape = (n_worlds, system.n_agents, len(low))
-        self._reductions = list(system.reductions.values())
+        self._how = np.array([tally.CODES[how] for how in system.reductions.values()], np.int64)
         self._discrete = is_discrete(system)
         space = system.action_space
         self._action_shape = (n_worlds, system.n_agents, *(space.shape or ()))
         self._n_actions = int(getattr(space, "n", 0))
         self._loss = np.empty((n_worlds, system.n_agents))
-        self._metric = np.zeros((n_worlds, len(self._reductions)))
+        self._metric = np.zeros((n_worlds, len(self._how)))
         self._none_gone = np.zeros((n_worlds, system.n_agents), bool)
         self._kernel = system.kernel(n_worlds) if kernel else None
         self._world = np.arange(first_world, first_world + n_worlds)
         self._clock = np.zeros(n_worlds, np.int64)
         self._age = np.zeros(n_worlds, np.int64)
-        self._totals = np.zeros((n_worlds, len(self._reductions)))
+        self._totals = np.zeros((n_worlds, len(self._how)))
         self._alive = np.ones((n_worlds, system.n_agents), bool)
         self._acted: np.ndarray | None = None
         self._leaves = False
@@ -122,9 +123,7 @@ class VectorEnv:
         mask = self.system.action_mask(self.tensors)
         return None if mask is None else mask.numpy()
 
-    def reset(
-        self, seed: int | None = None, *, worlds: np.ndarray | None = None
-    ) -> np.ndarray:
+    def reset(self, seed: int | None = None, *, worlds: np.ndarray | None = None) -> np.ndarray:
         """Start new episodes, of all worlds or of those in `worlds` (indices or flags).
 
         Returns the observations of all worlds [worlds, agents, size]. With a seed, all worlds start
@@ -202,11 +201,10 @@ class VectorEnv:
                 self._refuse(action, bad)
         else:
             self._advance_torch(self._checked(action), observation)
-        self._clock += 1
-        self._age += 1
-        if self._reductions:
-            self._accumulate()
-        reward = -self._loss
+        reward = np.empty_like(self._loss)
+        tally.tally(
+            self._loss, self._metric, self._how, reward, self._totals, self._clock, self._age
+        )
         if self._leaves:
             reward *= alive
             observation[~alive] = self._absent
@@ -284,7 +282,7 @@ class VectorEnv:
                 array[chosen] = part.numpy()
         self._clock[chosen] += 1
         self._age[chosen] = 0
-        self._totals[chosen] = [-np.inf if how == "max" else 0.0 for how in self._reductions]
+        tally.start_totals(self._totals, self._how, chosen)
         gone = self.system.gone(self.tensors)
         self._leaves = gone is not None
         self._alive[chosen] = True if gone is None else ~gone.numpy()[chosen]
@@ -317,15 +315,6 @@ class VectorEnv:
                 self._metric[:, m] = value.numpy()
             observation[:] = flatten(system, system.invariants(after)).numpy()
         self._state = type(after)(*(np.ascontiguousarray(t.numpy()) for t in after))
-
-    def _accumulate(self) -> None:
-        for m, how in enumerate(self._reductions):
-            if how == "max":
-                np.maximum(self._totals[:, m], self._metric[:, m], out=self._totals[:, m])
-            elif how == "last":
-                self._totals[:, m] = self._metric[:, m]
-            else:
-                self._totals[:, m] += self._metric[:, m]
 
     def _checked(self, action: np.ndarray) -> np.ndarray:
         action = np.asarray(action)

@@ -1,0 +1,313 @@
+"""One world as a PettingZoo environment: the ParallelEnv and its AEC face.
+
+Both stand on `VectorEnv` with one world. In the parallel face everybody hands in an action and
+those who are not active are ignored; in the AEC face only the active agents are selected, so both
+obey the same law whatever the system's update order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pettingzoo
+from gymnasium import spaces
+
+from .registry import make_system
+from .rng import Rng
+from .system import System, is_discrete, observation_space
+from .vector import VectorEnv
+
+if TYPE_CHECKING:
+    from .render import Painter
+
+_ROLES = ["human", "rgb_array"]
+
+
+def make_parallel(
+    id: str, *, render_mode: str | None = None, max_cycles: int | None = None, **parameters: Any
+) -> ParallelEnv:
+    """The parallel environment of an id; `max_cycles` is PettingZoo's name for `horizon`."""
+    return ParallelEnv(_system(id, max_cycles, parameters), name=id, render_mode=render_mode)
+
+
+def make_aec(
+    id: str, *, render_mode: str | None = None, max_cycles: int | None = None, **parameters: Any
+) -> AecEnv:
+    """The agent-by-agent environment of an id."""
+    return AecEnv(_system(id, max_cycles, parameters), name=id, render_mode=render_mode)
+
+
+def _system(id: str, max_cycles: int | None, parameters: dict[str, Any]) -> System:
+    if max_cycles is not None:
+        parameters = {**parameters, "horizon": max_cycles}
+    return make_system(id, **parameters)
+
+
+class _World:
+    """What both faces share: one world, its agents' names, spaces, infos and picture."""
+
+    def __init__(self, system: System, name: str, render_mode: str | None) -> None:
+        if render_mode not in (None, *_ROLES):
+            raise ValueError(f"render_mode={render_mode!r} must be None, 'human' or 'rgb_array'")
+        self.system = system
+        self.render_mode = render_mode
+        self.metadata = {
+            "name": name,
+            "render_modes": _ROLES,
+            "render_fps": 20,
+            "is_parallelizable": True,
+        }
+        self.possible_agents = [f"{system.agent_name}_{i}" for i in range(system.n_agents)]
+        self.agents: list[str] = []
+        self._number = {agent: i for i, agent in enumerate(self.possible_agents)}
+        self._spaces: dict[str, tuple[spaces.Box, spaces.Space]] = {}
+        self._env = VectorEnv(system, 1, autoreset=False)
+        self._painter: Painter | None = None
+        probe = system.initial(Rng.single(0, 1), 1)
+        self._state_size = sum(part[0].numel() for part in probe)
+        legal = system.action_mask(probe)
+        self._plain = system.gone(probe) is None and legal is None and not system.one_at_a_time
+
+    def observation_space(self, agent: str) -> spaces.Box:
+        """The box of an agent's flat observation (the same object at every call)."""
+        return self._agent_spaces(agent)[0]
+
+    def action_space(self, agent: str) -> spaces.Space:
+        """The space of an agent's action (the same object at every call)."""
+        return self._agent_spaces(agent)[1]
+
+    def _agent_spaces(self, agent: str) -> tuple[spaces.Box, spaces.Space]:
+        if agent not in self._spaces:
+            if agent not in self._number:
+                raise KeyError(f"unknown agent {agent!r}; agents are {self._range()}")
+            self._spaces[agent] = (observation_space(self.system), self.system.action_space)
+        return self._spaces[agent]
+
+    def _range(self) -> str:
+        return f"{self.possible_agents[0]} to {self.possible_agents[-1]}"
+
+    @property
+    def state_space(self) -> spaces.Box:
+        """The box of `state()`."""
+        return spaces.Box(-np.inf, np.inf, (self._state_size,), np.float64)
+
+    def state(self) -> np.ndarray:
+        """Everything, as one flat float64 array, for centralised critics."""
+        self._require_reset("state()")
+        return np.concatenate([part[0].ravel().astype(np.float64) for part in self._env.state])
+
+    def render(self) -> np.ndarray | None:
+        """A frame [height, width, 3] uint8 if the mode is "rgb_array"; "human" draws the window."""
+        if self.render_mode is None:
+            return None
+        self._require_reset("render()")
+        if self._painter is None:
+            from .render import Painter
+
+            human = self.render_mode == "human"
+            self._painter = Painter(human=human, title=str(self.metadata["name"]))
+        scene = self.system.scene(self._env.tensors)
+        if scene is None:
+            raise ValueError(f"{self.metadata['name']} has no picture")
+        frame = self._painter.draw(scene)
+        return frame if self.render_mode == "rgb_array" else None
+
+    def close(self) -> None:
+        """Close the window."""
+        if self._painter is not None:
+            self._painter.close()
+            self._painter = None
+
+    def _begin(self, seed: int | None, options: dict[str, Any] | None) -> np.ndarray:
+        if options and "world" in options:
+            self._env = VectorEnv(
+                self.system, 1, seed=seed, first_world=options["world"], autoreset=False
+            )
+            seed = None
+        observation = self._env.reset(seed)[0]
+        gone = ~self._env.alive[0]
+        self.agents = [a for a, left in zip(self.possible_agents, gone, strict=True) if not left]
+        return observation
+
+    def _require_reset(self, what: str) -> None:
+        if self._env.state is None:
+            raise RuntimeError(f"reset() must be called before {what}")
+
+    def _infos(self) -> dict[str, dict[str, Any]]:
+        """Legal actions and whose turn it is, where a system has such a thing."""
+        infos: dict[str, dict[str, Any]] = {agent: {} for agent in self.agents}
+        if self._plain:
+            return infos
+        mask = self._env.action_mask()
+        if mask is not None:
+            for agent in self.agents:
+                infos[agent]["action_mask"] = mask[0, self._number[agent]].astype(np.int8)
+        if self.system.one_at_a_time:
+            active = self._env.active()[0].tolist()
+            for agent in self.agents:
+                infos[agent]["active"] = active[self._number[agent]]
+        return infos
+
+    def _metrics(self) -> dict[str, float]:
+        return {name: float(value[0]) for name, value in self._env.episode_metrics().items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_painter": None}
+
+
+class ParallelEnv(_World, pettingzoo.ParallelEnv):
+    """One world in which all agents hand in their actions at once."""
+
+    def __init__(self, system: System, *, name: str, render_mode: str | None = None) -> None:
+        super().__init__(system, name, render_mode)
+        self._shape = (1, system.n_agents, *(system.action_space.shape or ()))
+        self._discrete = is_discrete(system)
+        self._age = 0
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+        """Start an episode; `options={"world": i}` runs world i of a batch with the same seed."""
+        observation = self._begin(seed, options)
+        self._age = 0
+        seen = {agent: observation[self._number[agent]] for agent in self.agents}
+        return seen, self._infos()
+
+    def step(
+        self, actions: dict[str, Any]
+    ) -> tuple[
+        dict[str, np.ndarray],
+        dict[str, float],
+        dict[str, bool],
+        dict[str, bool],
+        dict[str, dict[str, Any]],
+    ]:
+        """Advance by one step; an agent that is gone needs no action.
+
+        Raises KeyError for a missing action and ValueError for one outside its space.
+        """
+        agents = self.agents
+        if not agents:
+            self._require_reset("step()")
+            return {}, {}, {}, {}, {}
+        observation, reward = self._env.advance(self._gather(actions))
+        self._age += 1
+        over = self._age >= self.system.horizon
+        if self._plain:
+            terminated = dict.fromkeys(agents, False)
+            seen = dict(zip(agents, observation[0], strict=True))
+            rewards = dict(zip(agents, reward[0].tolist(), strict=True))
+            infos: dict[str, dict[str, Any]] = {agent: {} for agent in agents}
+        else:
+            gone = (~self._env.alive[0]).tolist()
+            rows = [self._number[agent] for agent in agents]
+            terminated = {agent: gone[i] for agent, i in zip(agents, rows, strict=True)}
+            seen = {agent: observation[0, i] for agent, i in zip(agents, rows, strict=True)}
+            values = reward[0].tolist()
+            rewards = {agent: values[i] for agent, i in zip(agents, rows, strict=True)}
+            infos = self._infos()
+        truncated = dict.fromkeys(agents, False)
+        if over:
+            truncated = {agent: not left for agent, left in terminated.items()}
+        if over or True in terminated.values():
+            metrics = self._metrics()
+            for agent in agents:
+                if over or terminated[agent]:
+                    infos[agent]["metrics"] = dict(metrics)
+            self.agents = [] if over else [agent for agent in agents if not terminated[agent]]
+        if self.render_mode == "human":
+            self.render()
+        return seen, rewards, terminated, truncated, infos
+
+    def _gather(self, actions: dict[str, Any]) -> np.ndarray:
+        """Actions of all agents [1, agents, size]; zeros for those who have left."""
+        try:
+            given = [actions[agent] for agent in self.agents]
+        except KeyError as missing:
+            raise KeyError(f"no action for agent {missing}; all live agents must act") from None
+        if self._discrete:
+            rows = np.array(given).reshape(-1)
+        else:
+            rows = np.concatenate(given, dtype=np.float32, casting="same_kind")
+        if len(given) == len(self.possible_agents):
+            return rows.reshape(self._shape)
+        action = np.zeros(self._shape, rows.dtype)
+        action[0, [self._number[agent] for agent in self.agents]] = rows.reshape(
+            len(given), *self._shape[2:]
+        )
+        return action
+
+
+class AecEnv(_World, pettingzoo.AECEnv):
+    """One world in which the agents that are active act one after another."""
+
+    def __init__(self, system: System, *, name: str, render_mode: str | None = None) -> None:
+        pettingzoo.AECEnv.__init__(self)
+        _World.__init__(self, system, name, render_mode)
+        self.agent_selection: str = ""
+        self.rewards: dict[str, float] = {}
+        self.terminations: dict[str, bool] = {}
+        self.truncations: dict[str, bool] = {}
+        self.infos: dict[str, dict[str, Any]] = {}
+        self._cumulative_rewards: dict[str, float] = {}
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
+        """Start an episode; `options={"world": i}` runs world i of a batch with the same seed."""
+        self._observation = self._begin(seed, options)
+        self.rewards = dict.fromkeys(self.agents, 0.0)
+        self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)
+        self.terminations = dict.fromkeys(self.agents, False)
+        self.truncations = dict.fromkeys(self.agents, False)
+        self.infos = self._infos()
+        self._turn()
+
+    def observe(self, agent: str) -> np.ndarray:
+        """The last observation of an agent, freshly copied."""
+        return self._observation[self._number[agent]].copy()
+
+    def step(self, action: Any) -> None:
+        """Take the selected agent's action; the world moves when all active agents have acted."""
+        agent = self.agent_selection
+        if self._left(agent):
+            self._was_dead_step(action)
+            return
+        if action is None:
+            raise ValueError(f"action of {agent} is None; only agents that have left may pass None")
+        self._action[0, self._number[agent]] = action
+        if len(self._queue) > 1:
+            self._cumulative_rewards[agent] = 0.0
+            self._clear_rewards()
+            self._queue.pop(0)
+            self.agent_selection = self._queue[0]
+            return
+        observation, reward = self._env.advance(self._action)
+        self._cumulative_rewards[agent] = 0.0
+        self._observation = observation[0]
+        over = int(self._env.age[0]) >= self.system.horizon
+        for name in self.agents:
+            i = self._number[name]
+            self.rewards[name] = float(reward[0, i])
+            self.terminations[name] = not bool(self._env.alive[0, i])
+            self.truncations[name] = over and not self.terminations[name]
+        self._accumulate_rewards()
+        self.infos = self._infos()
+        for name in self.agents:
+            if self._left(name):
+                self.infos[name]["metrics"] = self._metrics()
+        if self.render_mode == "human":
+            self.render()
+        self._turn()
+        self._deads_step_first()
+
+    def _left(self, agent: str) -> bool:
+        return self.terminations[agent] or self.truncations[agent]
+
+    def _turn(self) -> None:
+        """Line up the active agents; an update that nobody takes part in still needs one to act."""
+        shape = (1, self.system.n_agents, *(self.system.action_space.shape or ()))
+        self._action = np.zeros(shape, self.system.action_space.dtype)
+        active = self._env.active()[0]
+        present = [agent for agent in self.agents if not self._left(agent)]
+        self._queue = [agent for agent in present if active[self._number[agent]]]
+        self.agent_selection = (self._queue or present or self.agents)[0]

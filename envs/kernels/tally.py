@@ -1,0 +1,38 @@
+"""Bookkeeping after every step, in one compiled call: numpy would cost more than the physics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+MEAN, SUM, MAX, LAST = 0, 1, 2, 3
+CODES = {"mean": MEAN, "sum": SUM, "max": MAX, "last": LAST}
+
+
+@njit(cache=True)
+def tally(loss: Any, metric: Any, how: Any, reward: Any, totals: Any, clock: Any, age: Any) -> None:
+    """reward = -loss; reduce metrics [worlds, names] into `totals`; advance clocks and ages."""
+    worlds, n = loss.shape
+    for w in range(worlds):
+        for i in range(n):
+            reward[w, i] = -loss[w, i]
+        for m in range(len(how)):
+            value = metric[w, m]
+            if how[m] == MAX:
+                totals[w, m] = max(totals[w, m], value)
+            elif how[m] == LAST:
+                totals[w, m] = value
+            else:
+                totals[w, m] += value
+        clock[w] += 1
+        age[w] += 1
+
+
+@njit(cache=True)
+def start_totals(totals: Any, how: Any, worlds: Any) -> None:
+    """Empty the running metrics of the worlds whose indices are given."""
+    for w in worlds:
+        for m in range(len(how)):
+            totals[w, m] = -np.inf if how[m] == MAX else 0.0
