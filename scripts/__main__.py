@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import select
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -111,12 +112,12 @@ def _module(name: str) -> ModuleType:
 
 def _reader_left() -> bool:
     """Whether standard output is what broke; if so nothing more is written to it."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    left = any(event & select.POLLERR for _, event in poll.poll(0))
+    if left:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    return left
 
 
 def _help() -> str:

@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from invariantzoo.agents.policy import Policy
-    from invariantzoo.envs.core.system import System
-
 
 def count(text: str) -> int:
     """A whole number of at least 1, as an argparse type."""
@@ -35,7 +32,7 @@ def _whole(text: str, low: int) -> int:
 
 
 def add_settings(parser: argparse.ArgumentParser, what: str = "a parameter of the system") -> None:
-    """Declare `--set name=value`, which may be repeated; read it with `parse_settings(args.set)`."""
+    """Declare `--set name=value`, which may be repeated; `parse_settings(args.set)` reads it."""
     parser.add_argument(
         "--set",
         action="append",
@@ -81,7 +78,7 @@ def print_json(args: argparse.Namespace, value: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """The same in JSON's types: arrays and tuples become lists, numbers that are not finite None."""
+    """The same in JSON's types: arrays and tuples become lists, what is not finite None."""
     if isinstance(value, dict):
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
