@@ -1,11 +1,11 @@
 """Autonomous particles: discs that keep their desired velocity and do not touch.
 
-State      position x_i, velocity v_i, desired velocity w_i, radius R_i; side L of the torus (0: open)
+State      position x_i, velocity v_i, desired velocity w_i, radius R_i; torus side L (0: open)
 Dynamics   v_i += a_i dt, x_i += v_i dt, |a_i| <= max_acceleration; discs pass through each other
 Invariants of a neighbour j, with r = x_j - x_i and u = v_j - v_i:
            I1 = r.r, I2 = r.u, I3 = u.u, I4 = r x u;  own: p.p with p = w_i - v_i
 Action     a_i = gain (sum_j window(r) [A r + B u + C r_perp + D u_perp] + E p), the most general
-           pair-additive acceleration that is Galilean covariant; the agent sets A..D per neighbour and E
+           pair-additive Galilean-covariant acceleration; the agent sets A..D per neighbour, and E
 Loss       L_i = collision_weight sum_j max(0, margin (R_i + R_j) - |r|)^2 + speed_weight |p|^2
            + effort_weight |a_i|^2, at everybody's new places
 Reference  straight driving on a torus: collisions per particle and time close to those of a gas,
@@ -15,10 +15,10 @@ The idea, that four invariants suffice to drive without collisions, is from Andr
 "Autonomous particles" (arXiv 2301.10077). Only its abstract was available: the choice of the four,
 the loss, the window and all numbers here are ours.
 
-Neighbours are the `n_neighbours` nearest discs within `cutoff` (half the torus if that is less), by
-distance; a missing one reads I1 = cutoff^2 and 0 elsewhere, and window(r) = (1 - r^2/cutoff^2)^2
-is 0 there. `seen` chooses among I1..I4 and with it the vectors that the action has: r always, u with
-any of I2..I4, and the perpendicular ones with I4.
+Neighbours are the `n_neighbours` nearest discs within `cutoff` (half the torus if that is less),
+by distance; a missing one reads I1 = cutoff^2 and 0 elsewhere, and window(r) =
+(1 - r^2/cutoff^2)^2 is 0 there. `seen` chooses among I1..I4 and with it the vectors that the action
+has: r always, u with any of I2..I4, and the perpendicular ones with I4.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class SystemVectorEnv(gymnasium.vector.VectorEnv):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start all worlds anew; `options={"reset_mask": flags}` only those of the flagged slots."""
+        """Start all worlds anew; `options={"reset_mask": flags}` only some."""
         if isinstance(seed, list):
             raise ValueError("seed must be one whole number: worlds draw their own streams from it")
         worlds = None

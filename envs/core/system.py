@@ -14,8 +14,9 @@ from __future__ import annotations
 import difflib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -49,7 +50,7 @@ class Symmetry(NamedTuple):
     name: str
     state: State
     agents: Tensor | None = None
-    signs: dict[str, float | Tensor] = {}
+    signs: Mapping[str, float | Tensor] = MappingProxyType({})
     noise: Callable[[Tensor], Tensor] | None = None
 
 
