@@ -1,0 +1,1 @@
+"""Who acts: policies and networks over invariants, and classical baselines."""

@@ -1,0 +1,1 @@
+"""How agents learn: Stable-Baselines3, descent through the dynamics, and how they are scored."""

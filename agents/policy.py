@@ -1,0 +1,70 @@
+"""Policies by name: (observation [worlds, agents, size], generator or None) -> action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from ..envs.core.rng import Rng
+from ..envs.core.system import System, by_name, is_discrete, nearest
+from ..envs.particles import Particles
+from . import driving
+
+Policy = Callable[[Tensor, Rng | None], Tensor]
+
+_DRIVERS = {
+    "straight": driving.straight,
+    "brake": driving.brake,
+    "social-force": driving.social_force,
+}
+
+
+def policy_names(system: System) -> list[str]:
+    """Policies that need no training: the system's own exact ones and classical baselines."""
+    return sorted({"random", *system.policies(), *_drivers(system)})
+
+
+def make_policy(name: str, system: System) -> Policy:
+    """The policy of that name for a system.
+
+    A stochastic policy draws from the generator it is given; without one it draws from a fixed seed.
+    Raises KeyError with the nearest known name.
+    """
+    if name == "random":
+        return lambda observation, rng: _random(system, observation, rng)
+    own = system.policies()
+    if name in own:
+        exact = own[name]
+        return lambda observation, rng: exact(
+            by_name(system, observation), _given(rng, observation)
+        )
+    drivers = _drivers(system)
+    if name in drivers:
+        driver = drivers[name]
+        return lambda observation, rng: driver(system, by_name(system, observation))  # type: ignore[arg-type]
+    known = policy_names(system)
+    hint = nearest(name, known)
+    raise KeyError(f"unknown policy {name!r}{hint} (this environment has {', '.join(known)})")
+
+
+def _drivers(system: System) -> dict[str, Callable[[Particles, dict[str, Tensor]], Tensor]]:
+    if not isinstance(system, Particles) or system.view == "raw":
+        return {}
+    if "I1" not in system.seen or system.actions == "lab":
+        return {}
+    return _DRIVERS
+
+
+def _given(rng: Rng | None, observation: Tensor) -> Rng:
+    return rng if rng is not None else Rng.single(0, len(observation), device=observation.device)
+
+
+def _random(system: System, observation: Tensor, rng: Rng | None) -> Tensor:
+    """Uniform over the action space."""
+    rng = _given(rng, observation)
+    worlds, n = observation.shape[:2]
+    space = system.action_space
+    if is_discrete(system):
+        return (rng.uniform(worlds, n) * space.n).long()  # type: ignore[union-attr]
+    return 2 * rng.uniform(worlds, n, *space.shape) - 1  # type: ignore[misc]
