@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..envs.core.rng import Rng
 from ..envs.core.system import System, by_name, is_discrete, nearest
@@ -28,7 +28,7 @@ def policy_names(system: System) -> list[str]:
 def make_policy(name: str, system: System) -> Policy:
     """The policy of that name for a system.
 
-    A stochastic policy draws from the generator it is given; without one it draws from a fixed seed.
+    A stochastic policy draws from the generator it is given; without one, from seed 0.
     Raises KeyError with the nearest known name.
     """
     if name == "random":
@@ -46,6 +46,12 @@ def make_policy(name: str, system: System) -> Policy:
     known = policy_names(system)
     hint = nearest(name, known)
     raise KeyError(f"unknown policy {name!r}{hint} (this environment has {', '.join(known)})")
+
+
+def network_policy(network: nn.Module) -> Policy:
+    """The deterministic policy of a network for continuous actions."""
+    dtype = next(network.parameters()).dtype
+    return lambda observation, rng: network(observation.to(dtype)).clamp(-1, 1)
 
 
 def _drivers(system: System) -> dict[str, Callable[[Particles, dict[str, Tensor]], Tensor]]:
