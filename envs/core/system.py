@@ -113,6 +113,7 @@ class System(ABC):
 
     n_agents: int
     horizon: int  # steps after which an episode is truncated
+    warm_up: int = 0  # steps at the start of an episode that the metrics leave out
     agent_name: ClassVar[str] = "agent"
     reductions: ClassVar[dict[str, str]] = {}  # metric -> "mean", "sum", "max" or "last"
     stochastic: ClassVar[bool] = False  # whether policies are evaluated by sampling their actions

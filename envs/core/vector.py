@@ -70,6 +70,7 @@ class VectorEnv:
         self._absent = np.clip(np.float32(0), low, high)
         self._shape = (n_worlds, system.n_agents, len(low))
         self._how = np.array([tally.CODES[how] for how in system.reductions.values()], np.int64)
+        self._warm_up = system.warm_up
         self._discrete = is_discrete(system)
         space = system.action_space
         self._action_shape = (n_worlds, system.n_agents, *(space.shape or ()))
@@ -203,7 +204,14 @@ class VectorEnv:
             self._advance_torch(self._checked(action), observation)
         reward = np.empty_like(self._loss)
         tally.tally(
-            self._loss, self._metric, self._how, reward, self._totals, self._clock, self._age
+            self._loss,
+            self._metric,
+            self._how,
+            self._warm_up,
+            reward,
+            self._totals,
+            self._clock,
+            self._age,
         )
         if self._leaves:
             reward *= alive
@@ -212,12 +220,17 @@ class VectorEnv:
         return observation, reward
 
     def episode_metrics(self) -> dict[str, np.ndarray]:
-        """Metrics of the running episode, each [worlds], reduced as the system says."""
-        steps = np.maximum(self._age, 1)
-        return {
-            name: self._totals[:, m] / steps if how == "mean" else self._totals[:, m].copy()
-            for m, (name, how) in enumerate(self.system.reductions.items())
-        }
+        """Metrics of the running episode, each [worlds], reduced as the system says.
+
+        NaN in a world that is still warming up.
+        """
+        steps = self._age - self._warm_up
+        found = {}
+        for m, (name, how) in enumerate(self.system.reductions.items()):
+            value = self._totals[:, m]
+            value = value / np.maximum(steps, 1) if how == "mean" else value
+            found[name] = np.where(steps > 0, value, np.nan)
+        return found
 
     def save(self) -> dict[str, Any]:
         """Everything that `restore` needs: a dictionary of whole numbers and fresh arrays."""

@@ -12,13 +12,22 @@ CODES = {"mean": MEAN, "sum": SUM, "max": MAX, "last": LAST}
 
 
 @njit(cache=True)
-def tally(loss: Any, metric: Any, how: Any, reward: Any, totals: Any, clock: Any, age: Any) -> None:
+def tally(
+    loss: Any,
+    metric: Any,
+    how: Any,
+    warm_up: int,
+    reward: Any,
+    totals: Any,
+    clock: Any,
+    age: Any,
+) -> None:
     """reward = -loss; reduce metrics [worlds, names] into `totals`; advance clocks and ages."""
     worlds, n = loss.shape
     for w in range(worlds):
         for i in range(n):
             reward[w, i] = -loss[w, i]
-        for m in range(len(how)):
+        for m in range(len(how) if age[w] >= warm_up else 0):
             value = metric[w, m]
             if how[m] == MAX:
                 totals[w, m] = max(totals[w, m], value)
