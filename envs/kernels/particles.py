@@ -89,7 +89,7 @@ def _image(d: float, side: float, inverse: float) -> float:
 
 
 @_compile
-def _select_all(xs: Any, ys: Any, d2: Any, side: float, cut2: float, index: Any) -> None:
+def select_all(xs: Any, ys: Any, d2: Any, side: float, cut2: float, index: Any) -> None:
     """k nearest of every disc within the cutoff, by comparing it with all others."""
     n, k = index.shape
     inverse = 1.0 / side if side > 0.0 else 0.0
@@ -187,7 +187,7 @@ def _neighbours(x: Any, side: float, cutoff: float, scratch: Any, index: Any) ->
     xs, ys = scratch[0], scratch[1]
     for i in range(n):
         xs[i], ys[i] = x[i, 0], x[i, 1]
-    _select_all(xs, ys, scratch[2], side, cut * cut, index)
+    select_all(xs, ys, scratch[2], side, cut * cut, index)
 
 
 @_compile
