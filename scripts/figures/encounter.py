@@ -76,8 +76,8 @@ def _page(results: dict[str, list[dict[str, float]]]) -> str:
 
 `particles-encounter-v0`: two discs meet in open space. The pair policy sees only the named
 invariants and has only the vectors that go with them (r with I1, u with I2 and I3, and the
-perpendicular ones with I4). Every number of every seed is shown: contact is the share of encounters in which the
-discs touch, progress the mean of v.w / w.w, loss the mean loss per agent and step.
+perpendicular ones with I4). Every number of every seed is shown: contact is the share of encounters
+in which the discs touch, progress the mean of v.w / w.w, loss the mean loss per agent and step.
 
 {table(["seen", *columns], rows)}
 ![contact and progress on exactly head-on encounters](images/encounter.png)
