@@ -80,10 +80,8 @@ class SetNetwork(nn.Module):
         self.system = system
         self.per_pair = system.actions == "pair"
         names = list(system.bounds)
-        self.own_names = [name for name in names if system.bounds[name].size == 1]
+        self.own_names = [name for name in names if system.bounds[name].size is None]
         self.more = [name for name in names if name[1:] in ("_along", "_across") and name[0] != "p"]
-        if system.k == 1:  # a single neighbour's invariants have size 1 as well
-            self.own_names = [n for n in self.own_names if n not in system.seen + tuple(self.more)]
         self.embed = _mlp(len(system.seen) + len(self.more), width, width)
         self.pool = _mlp(width + len(self.own_names), width, 1 if self.per_pair else 2)
         if self.per_pair:
@@ -92,9 +90,9 @@ class SetNetwork(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         seen = by_name(self.system, observation)
         features = _features(self.system, seen)
-        features += [_neighbours(seen[name], self.system.k) for name in self.more]
+        features += [seen[name] for name in self.more]
         embedded = self.embed(torch.stack(features, -1))
-        near = (1 - _neighbours(seen["I1"], self.system.k) / self.system.cutoff**2).clamp(min=0)
+        near = (1 - seen["I1"] / self.system.cutoff**2).clamp(min=0)
         pooled = (near.unsqueeze(-1) ** 2 * embedded).sum(-2)
         own = torch.stack([torch.asinh(seen[name]) for name in self.own_names], -1)
         together = self.pool(torch.cat([pooled, own], -1))
@@ -143,11 +141,6 @@ def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
     )
 
 
-def _neighbours(value: Tensor, k: int) -> Tensor:
-    """Restore the neighbour axis that an invariant of size 1 does not have."""
-    return value.unsqueeze(-1) if k == 1 else value
-
-
 def _features(system: Particles, seen: dict[str, Tensor]) -> list[Tensor]:
     """The seen pair invariants, brought to order one [..., k]."""
     scaled = {
@@ -156,4 +149,4 @@ def _features(system: Particles, seen: dict[str, Tensor]) -> list[Tensor]:
         "I3": lambda x: torch.asinh(x) - 0.7,
         "I4": torch.asinh,
     }
-    return [scaled[name](_neighbours(seen[name], system.k)) for name in system.seen]
+    return [scaled[name](seen[name]) for name in system.seen]

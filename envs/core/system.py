@@ -31,11 +31,16 @@ State = Any  # a NamedTuple of Tensors [worlds, ...], one type per system
 
 
 class Bound(NamedTuple):
-    """Finite limits of an invariant; `size` is its number of entries per agent."""
+    """Finite limits of an invariant; `size` is its number of entries per agent, None for a scalar."""
 
     low: float
     high: float
-    size: int = 1
+    size: int | None = None
+
+    @property
+    def width(self) -> int:
+        """Places in the flat observation."""
+        return 1 if self.size is None else self.size
 
 
 class Symmetry(NamedTuple):
@@ -186,8 +191,8 @@ def observation_names(system: System) -> dict[str, slice]:
     """Where each invariant stands in the flat observation."""
     names, start = {}, 0
     for name, bound in system.bounds.items():
-        names[name] = slice(start, start + bound.size)
-        start += bound.size
+        names[name] = slice(start, start + bound.width)
+        start += bound.width
     return names
 
 
@@ -200,8 +205,8 @@ def observation_space(system: System) -> spaces.Box:
 def observation_limits(system: System) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest observation, float32 [size]."""
     bounds = system.bounds.values()
-    low = np.concatenate([np.full(b.size, b.low, np.float32) for b in bounds])
-    high = np.concatenate([np.full(b.size, b.high, np.float32) for b in bounds])
+    low = np.concatenate([np.full(b.width, b.low, np.float32) for b in bounds])
+    high = np.concatenate([np.full(b.width, b.high, np.float32) for b in bounds])
     return low, high
 
 
@@ -216,10 +221,10 @@ def flatten(system: System, invariants: dict[str, Tensor]) -> Tensor:
 
 
 def by_name(system: System, observation: Tensor) -> dict[str, Tensor]:
-    """Invariants by name from flat observations [..., size]; those of size 1 lose the last axis."""
+    """Invariants by name from flat observations [..., size]; scalars lose the last axis."""
     bounds = system.bounds
     return {
-        name: observation[..., part] if bounds[name].size > 1 else observation[..., part.start]
+        name: observation[..., part.start] if bounds[name].size is None else observation[..., part]
         for name, part in observation_names(system).items()
     }
 
