@@ -15,7 +15,7 @@ from gymnasium import spaces
 
 from .registry import make_system
 from .rng import Rng
-from .system import System, is_discrete, observation_space
+from .system import System, is_discrete, observation_space, require_count
 from .vector import VectorEnv
 
 if TYPE_CHECKING:
@@ -27,30 +27,31 @@ _ROLES = ["human", "rgb_array"]
 def make_parallel(
     id: str, *, render_mode: str | None = None, max_cycles: int | None = None, **parameters: Any
 ) -> ParallelEnv:
-    """The parallel environment of an id; `max_cycles` is PettingZoo's name for `horizon`."""
-    return ParallelEnv(_system(id, max_cycles, parameters), name=id, render_mode=render_mode)
+    """The parallel environment of an id; `max_cycles` stands for `horizon`."""
+    system = make_system(id, **parameters)
+    return ParallelEnv(system, name=id, render_mode=render_mode, max_cycles=max_cycles)
 
 
 def make_aec(
     id: str, *, render_mode: str | None = None, max_cycles: int | None = None, **parameters: Any
 ) -> AecEnv:
-    """The agent-by-agent environment of an id."""
-    return AecEnv(_system(id, max_cycles, parameters), name=id, render_mode=render_mode)
-
-
-def _system(id: str, max_cycles: int | None, parameters: dict[str, Any]) -> System:
-    if max_cycles is not None:
-        parameters = {**parameters, "horizon": max_cycles}
-    return make_system(id, **parameters)
+    """The agent-by-agent environment of an id; `max_cycles` as in `make_parallel`."""
+    system = make_system(id, **parameters)
+    return AecEnv(system, name=id, render_mode=render_mode, max_cycles=max_cycles)
 
 
 class _World:
     """What both faces share: one world, its agents' names, spaces, infos and picture."""
 
-    def __init__(self, system: System, name: str, render_mode: str | None) -> None:
+    def __init__(
+        self, system: System, name: str, render_mode: str | None, max_cycles: int | None
+    ) -> None:
         if render_mode not in (None, *_ROLES):
             raise ValueError(f"render_mode={render_mode!r} must be None, 'human' or 'rgb_array'")
+        if max_cycles is not None:
+            require_count("max_cycles", max_cycles)
         self.system = system
+        self._horizon = system.horizon if max_cycles is None else max_cycles
         self.render_mode = render_mode
         self.metadata = {
             "name": name,
@@ -159,8 +160,15 @@ class _World:
 class ParallelEnv(_World, pettingzoo.ParallelEnv):
     """One world in which all agents hand in their actions at once."""
 
-    def __init__(self, system: System, *, name: str, render_mode: str | None = None) -> None:
-        super().__init__(system, name, render_mode)
+    def __init__(
+        self,
+        system: System,
+        *,
+        name: str,
+        render_mode: str | None = None,
+        max_cycles: int | None = None,
+    ) -> None:
+        super().__init__(system, name, render_mode, max_cycles)
         self._shape = (1, system.n_agents, *(system.action_space.shape or ()))
         self._discrete = is_discrete(system)
         self._age = 0
@@ -193,7 +201,7 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
             return {}, {}, {}, {}, {}
         observation, reward = self._env.advance(self._gather(actions))
         self._age += 1
-        over = self._age >= self.system.horizon
+        over = self._age >= self._horizon
         if self._plain:
             terminated = dict.fromkeys(agents, False)
             seen = dict(zip(agents, observation[0], strict=True))
@@ -242,9 +250,16 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
 class AecEnv(_World, pettingzoo.AECEnv):
     """One world in which the agents that are active act one after another."""
 
-    def __init__(self, system: System, *, name: str, render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        system: System,
+        *,
+        name: str,
+        render_mode: str | None = None,
+        max_cycles: int | None = None,
+    ) -> None:
         pettingzoo.AECEnv.__init__(self)
-        _World.__init__(self, system, name, render_mode)
+        _World.__init__(self, system, name, render_mode, max_cycles)
         self.agent_selection: str = ""
         self.rewards: dict[str, float] = {}
         self.terminations: dict[str, bool] = {}
@@ -284,7 +299,7 @@ class AecEnv(_World, pettingzoo.AECEnv):
         observation, reward = self._env.advance(self._action)
         self._cumulative_rewards[agent] = 0.0
         self._observation = observation[0]
-        over = int(self._env.age[0]) >= self.system.horizon
+        over = int(self._env.age[0]) >= self._horizon
         for name in self.agents:
             i = self._number[name]
             self.rewards[name] = float(reward[0, i])
