@@ -107,3 +107,10 @@ def messages() -> Console:
 def is_run(name: str) -> bool:
     """Whether `name` is a path rather than an id or the name of a policy."""
     return os.sep in name or Path(name).exists()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

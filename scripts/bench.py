@@ -1,0 +1,593 @@
+"""Measure the speed of every interface, and of the peers that are installed.
+
+Speeds are per CPU second of one thread: medians of repeats in which the sides take turns, so that
+a ratio compares what was measured side by side in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+import invariantzoo
+from invariantzoo import options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Work = Callable[[], int]  # does a little and returns how many agent-steps (or frames) that was
+
+CROWD = "particles-crowd-v0"
+IMPORT_SECONDS = 0.4
+NOT_IMPORTED = ("torch", "stable_baselines3", "numba", "pygame")
+MEMORY = ((4096, 32), (1, 100_000))  # worlds, agents
+VERSIONS = (
+    "numpy",
+    "numba",
+    "torch",
+    "stable-baselines3",
+    "pettingzoo",
+    "mpe2",
+    "vmas",
+    "supersuit",
+)
+
+
+class Case(NamedTuple):
+    """Something to measure; the functions prepare it and return the work that is timed.
+
+    needs: modules without which the peer is skipped.  at_least: of ours over theirs.
+    floor: of ours alone.  slow: left out by --quick.
+    """
+
+    name: str
+    ours: Callable[[], Work]
+    peer: str = ""
+    theirs: Callable[[], Work] | None = None
+    needs: tuple[str, ...] = ()
+    at_least: float | None = None
+    floor: float | None = None
+    unit: str = "agent-steps/s"
+    slow: bool = False
+
+
+class Result(NamedTuple):
+    """A measured case; the last four are None without a peer or a goal."""
+
+    case: str
+    unit: str
+    speed: float
+    floor: float | None
+    peer: str
+    peer_speed: float | None
+    ratio: float | None
+    at_least: float | None
+    met: bool | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `bench` takes."""
+    parser.add_argument(
+        "--peers", action="store_true", help="measure mpe2, vmas and supersuit too, where installed"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one short repeat, without what takes minutes"
+    )
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="write the tables to FILE in Markdown"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure everything and print it."""
+    if args.write and not args.write.resolve().parent.is_dir():
+        raise FileNotFoundError(f"--write {args.write}: there is no folder {args.write.parent}")
+    _one_thread()
+    log = options.messages()
+    chosen = [case for case in cases() if not (case.slow and args.quick)]
+    missing = sorted({name for case in chosen for name in case.needs if not _installed(name)})
+    if args.peers and missing:
+        log.print(f"not installed, skipped: {', '.join(missing)}")
+    results = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the peers
+        for case in chosen:
+            log.print(f"measuring: {case.name}")
+            results.append(measure(case, peers=args.peers, quick=args.quick))
+    report: dict[str, Any] = {
+        "machine": machine(),
+        "cases": [result._asdict() for result in results],
+        "import": import_time(repeats=1 if args.quick else 5),
+        "memory": [memory(worlds, agents) for worlds, agents in MEMORY],
+        "missing": missing if args.peers else [],
+    }
+    if args.json:
+        options.print_json(args, report)
+    else:
+        options.console(args).print(_table(results), *_remarks(report), sep="\n")
+    if args.write:
+        options.write_text(args.write, markdown(report, results))
+    return 0
+
+
+def cases() -> Iterator[Case]:
+    """Everything that is measured."""
+    mpe = "MPE2 simple_spread"
+    for n, goal in ((3, 40), (10, 120), (30, 400)):
+        yield Case(
+            f"PettingZoo parallel, crowd of {n}",
+            functools.partial(parallel, n),
+            mpe,
+            functools.partial(mpe_parallel, n),
+            ("mpe2",),
+            goal,
+        )
+    for worlds, n, goal in ((4096, 3, 3), (4096, 10, 10), (64, 30, 100)):
+        yield Case(
+            f"batched step, {worlds} worlds of {n}",
+            functools.partial(batched, CROWD, worlds, n_agents=n),
+            "VMAS simple_spread",
+            functools.partial(vmas_batched, worlds, n),
+            ("vmas",),
+            goal,
+        )
+    for label, ours, goal in (("our settings", True, 20.0), ("SB3's defaults", False, None)):
+        yield Case(
+            f"SB3 PPO learn(), crowd of 10, {label}",
+            functools.partial(learn, ours),
+            "SuperSuit + MPE2, same settings",
+            functools.partial(supersuit_learn, ours),
+            ("supersuit", "mpe2"),
+            goal,
+            slow=True,
+        )
+    for n in (1000, 10_000, 100_000):
+        yield Case(
+            f"one world of {n:,} particles",
+            functools.partial(batched, CROWD, 1, n_agents=n),
+            "own search of all pairs, without the step",
+            functools.partial(all_pairs, n),
+            floor=8e5,
+            slow=n > 10_000,
+        )
+    yield Case(
+        "one world of 100,000 particles",
+        functools.partial(batched, CROWD, 1, n_agents=100_000),
+        "one world of 1,000",
+        functools.partial(batched, CROWD, 1, n_agents=1000),
+        at_least=0.5,
+    )
+    yield Case(
+        "rgb_array 640 x 640, 100 particles",
+        functools.partial(render, 100),
+        "MPE2, 50 agents and 50 landmarks",
+        functools.partial(mpe_render, 50),
+        ("mpe2",),
+        10,
+        unit="frames/s",
+    )
+    yield Case("AEC, crowd of 10", functools.partial(aec, 10))
+    yield Case("SB3 VecEnv, 64 worlds of 10", functools.partial(vec_env, 64, 10))
+    yield Case("Gymnasium vector, 64 worlds of 10", functools.partial(gym_vector, 64, 10))
+    yield Case(
+        "torch form, 64 worlds of 10",
+        functools.partial(batched, CROWD, 64, kernel=False, n_agents=10),
+    )
+    for id in invariantzoo.ids():
+        yield Case(f"batched step, 256 worlds of {id}", functools.partial(batched, id, 256))
+
+
+def parallel(n: int) -> Work:
+    """Our PettingZoo parallel environment with n agents."""
+    return _parallel_steps(invariantzoo.parallel_env(CROWD, n_agents=n))
+
+
+def mpe_parallel(n: int) -> Work:
+    """MPE2's simple_spread with n agents, with episodes as long as ours."""
+    from mpe2 import simple_spread_v3
+
+    return _parallel_steps(
+        simple_spread_v3.parallel_env(N=n, continuous_actions=True, max_cycles=200)
+    )
+
+
+def _parallel_steps(env: Any) -> Work:
+    env.reset(seed=0)
+    agents, n = list(env.agents), len(env.agents)
+    for i, agent in enumerate(agents):
+        env.action_space(agent).seed(i)
+    actions = [{agent: env.action_space(agent).sample() for agent in agents} for _ in range(16)]
+
+    def work() -> int:
+        for action in actions:
+            env.step(action)
+            if not env.agents:
+                env.reset()
+        return n * len(actions)
+
+    return work
+
+
+def aec(n: int) -> Work:
+    """Our AEC environment with n agents, observed and stepped one by one."""
+    env = invariantzoo.env(CROWD, n_agents=n)
+    env.reset(seed=0)
+    space = env.action_space(env.agents[0])
+    space.seed(0)
+    actions = [space.sample() for _ in range(16)]
+
+    def work() -> int:
+        acted = 0
+        for action in actions:
+            _, _, terminated, truncated, _ = env.last()
+            left = terminated or truncated
+            env.step(None if left else action)
+            acted += not left
+            if not env.agents:
+                env.reset()
+        return acted
+
+    return work
+
+
+def batched(id: str, worlds: int, *, kernel: bool = True, **parameters: Any) -> Work:
+    """The arrays under every interface, `worlds` at a time, resets included."""
+    from invariantzoo.envs.core.vector import VectorEnv
+
+    system = invariantzoo.make_system(id, **parameters)
+    env = VectorEnv(system, worlds, seed=0, kernel=kernel)
+    env.reset()
+    action = _actions(system.action_space, (worlds, system.n_agents))
+
+    def work() -> int:
+        env.step(action)
+        return worlds * system.n_agents
+
+    return work
+
+
+def vec_env(worlds: int, n: int) -> Work:
+    """Our Stable-Baselines3 VecEnv."""
+    env = invariantzoo.vec_env(CROWD, n_worlds=worlds, seed=0, n_agents=n)
+    env.reset()
+    action = _actions(env.action_space, (env.num_envs,))
+
+    def work() -> int:
+        env.step(action)
+        return env.num_envs
+
+    return work
+
+
+def gym_vector(worlds: int, n: int) -> Work:
+    """Our Gymnasium vector environment."""
+    import gymnasium
+
+    env = gymnasium.make_vec(f"invariantzoo/{CROWD}", num_envs=worlds * n, n_agents=n)
+    env.reset(seed=0)
+    action = _actions(env.single_action_space, (env.num_envs,))
+
+    def work() -> int:
+        env.step(action)
+        return env.num_envs
+
+    return work
+
+
+def vmas_batched(worlds: int, n: int) -> Work:
+    """VMAS's simple_spread; its worlds are never reset, which favours it."""
+    import torch
+    import vmas
+
+    env = vmas.make_env("simple_spread", num_envs=worlds, n_agents=n, seed=0)
+    env.reset()
+    generator = torch.Generator().manual_seed(0)
+    action = [2 * torch.rand(worlds, 2, generator=generator) - 1 for _ in range(n)]
+
+    def work() -> int:
+        env.step(action)
+        return worlds * n
+
+    return work
+
+
+def all_pairs(n: int) -> Work:
+    """The search for neighbours alone, by comparing all pairs of one world of n particles."""
+    from invariantzoo.envs.core.vector import VectorEnv
+    from invariantzoo.envs.kernels.particles import select_all
+
+    system: Any = invariantzoo.make_system(CROWD, n_agents=n)
+    env = VectorEnv(system, 1, seed=0)
+    env.reset()
+    x, y = env.state.position[0].T.copy()
+    index = np.empty((n, system.k), np.int32)
+
+    def work() -> int:
+        select_all(x, y, np.empty(n), float(env.state.box[0, 0]), system.cutoff**2, index)
+        return n
+
+    return work
+
+
+def render(n: int) -> Work:
+    """Our pictures of n particles."""
+    return _frames(invariantzoo.parallel_env(CROWD, n_agents=n, render_mode="rgb_array"))
+
+
+def mpe_render(n: int) -> Work:
+    """MPE2's pictures of n agents and n landmarks."""
+    from mpe2 import simple_spread_v3
+
+    return _frames(simple_spread_v3.parallel_env(N=n, render_mode="rgb_array"))
+
+
+def _frames(env: Any) -> Work:
+    env.reset(seed=0)
+
+    def work() -> int:
+        env.render()
+        return 1
+
+    return work
+
+
+def learn(our_settings: bool) -> Work:
+    """One rollout and update of PPO on our VecEnv: 64 worlds with our settings, else one."""
+    worlds = OUR_WORLDS if our_settings else 1
+    return _learning(
+        invariantzoo.vec_env(CROWD, n_worlds=worlds, seed=0, n_agents=10), our_settings
+    )
+
+
+def supersuit_learn(our_settings: bool) -> Work:
+    """The same on MPE2's simple_spread through SuperSuit."""
+    import supersuit
+    from mpe2 import simple_spread_v3
+
+    env = simple_spread_v3.parallel_env(N=10, continuous_actions=True, max_cycles=200)
+    slots = supersuit.pettingzoo_env_to_vec_env_v1(env)
+    worlds = OUR_WORLDS if our_settings else 1
+    return _learning(
+        supersuit.concat_vec_envs_v1(slots, worlds, base_class="stable_baselines3"), our_settings
+    )
+
+
+OUR_WORLDS = 64
+
+
+def _learning(env: Any, our_settings: bool) -> Work:
+    """One rollout and its updates, each time it is called."""
+    from stable_baselines3 import PPO
+
+    ours = dict(n_steps=32, batch_size=2048, n_epochs=4) if our_settings else {}
+    model = PPO("MlpPolicy", env, device="cpu", **ours)
+    steps = model.n_steps * env.num_envs
+
+    def work() -> int:
+        model.learn(steps)
+        return steps
+
+    return work
+
+
+def _actions(space: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Random actions [*shape, size], or whole numbers [*shape]."""
+    rng = np.random.default_rng(0)
+    if space.shape:
+        return rng.uniform(-1, 1, (*shape, *space.shape)).astype(np.float32)
+    return rng.integers(space.n, size=shape)
+
+
+def measure(case: Case, *, peers: bool, quick: bool) -> Result:
+    """Speeds of both sides by turns."""
+    seconds, repeats = (0.02, 1) if quick else (0.3, 5)
+    has_peer = case.theirs is not None and (peers or not case.needs)
+    sides = [case.ours()]
+    if has_peer and all(map(_installed, case.needs)):
+        assert case.theirs is not None
+        sides.append(case.theirs())
+    for work in sides:
+        work()
+    turns = [[rate(work, seconds) for work in sides] for _ in range(repeats)]
+    speed = statistics.median(turn[0] for turn in turns)
+    theirs = statistics.median(turn[1] for turn in turns) if len(sides) > 1 else None
+    ratio = statistics.median(turn[0] / turn[1] for turn in turns) if theirs else None
+    goals = [(speed, case.floor), (ratio, case.at_least)]
+    verdicts = [value >= goal for value, goal in goals if value is not None and goal is not None]
+    return Result(
+        case.name,
+        case.unit,
+        speed,
+        case.floor,
+        case.peer if theirs else "",
+        theirs,
+        ratio,
+        case.at_least if theirs else None,
+        all(verdicts) if verdicts else None,
+    )
+
+
+def rate(work: Work, seconds: float) -> float:
+    """Units of work per CPU second, over at least so many CPU seconds."""
+    done, start = 0, time.process_time()
+    while True:
+        done += work()
+        spent = time.process_time() - start
+        if spent >= seconds:
+            return done / spent
+
+
+def import_time(repeats: int) -> dict[str, Any]:
+    """CPU seconds of `import invariantzoo` in a fresh interpreter, and what came along."""
+    code = (
+        "import sys, time; start = time.process_time(); import invariantzoo; "
+        "print(time.process_time() - start, *sys.modules)"
+    )
+    seconds, modules = [], set()
+    for _ in range(repeats):
+        first, *names = _fresh(code).split()
+        seconds.append(float(first))
+        modules.update(names)
+    spent = statistics.median(seconds)
+    heavy = [name for name in NOT_IMPORTED if name in modules]
+    return {
+        "cpu_s": spent,
+        "at_most": IMPORT_SECONDS,
+        "imported": heavy,
+        "met": spent <= IMPORT_SECONDS and not heavy,
+    }
+
+
+def memory(worlds: int, agents: int) -> dict[str, Any]:
+    """Peak memory in MiB of a fresh process before and after ten steps of a batch."""
+    code = f"from invariantzoo import bench; print(*bench.peak_of({worlds}, {agents}))"
+    before, after = map(float, _fresh(code).split())
+    return {"worlds": worlds, "agents": agents, "imports_mib": before, "peak_mib": after}
+
+
+def peak_of(worlds: int, agents: int) -> tuple[float, float]:
+    """Peak memory of this process in MiB, before and after ten steps of a batch."""
+    _one_thread()
+    batched(CROWD, 1, n_agents=2)()
+    before = _peak()
+    work = batched(CROWD, worlds, n_agents=agents)
+    for _ in range(10):
+        work()
+    return before, _peak()
+
+
+def _peak() -> float:
+    """Largest resident size of this process so far, MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the process that started this one
+        line = next(text for text in status.read_text().splitlines() if text.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    import resource
+
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _fresh(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def machine() -> dict[str, str]:
+    """When, on what and with which versions this was measured."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    found = {
+        "date": datetime.date.today().isoformat(),
+        "cpu": models[0] if models else platform.processor(),
+        "cores": str(os.cpu_count()),
+        "python": platform.python_version(),
+        "invariantzoo": invariantzoo.__version__,
+    }
+    for name in VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+HEADER = ("case", "ours", "peer", "its speed", "ratio", "at least", "met")
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    goals = []
+    if result.at_least is not None:
+        goals.append(f"{result.at_least:g}x")
+    if result.floor is not None:
+        goals.append(_speed(result.floor, result.unit))
+    return (
+        result.case,
+        _speed(result.speed, result.unit),
+        result.peer,
+        "" if result.peer_speed is None else _speed(result.peer_speed, result.unit),
+        "" if result.ratio is None else f"{result.ratio:.3g}x",
+        ", ".join(goals),
+        {None: "", True: "yes", False: "no"}[result.met],
+    )
+
+
+def _speed(value: float, unit: str) -> str:
+    for size, prefix in ((1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{prefix} {unit}"
+    return f"{value:.3g} {unit}"
+
+
+def _table(results: list[Result]) -> Table:
+    from rich.table import Table
+
+    table = Table(*HEADER)
+    for result in results:
+        table.add_row(*_row(result))
+    return table
+
+
+def _remarks(report: dict[str, Any]) -> list[str]:
+    loaded = report["import"]
+    names = ", ".join(NOT_IMPORTED)
+    verdict = f"imported too: {', '.join(loaded['imported'])}" if loaded["imported"] else "not"
+    lines = [
+        f"`import invariantzoo`: {loaded['cpu_s']:.2f} CPU s (at most {loaded['at_most']}); "
+        f"{names}: {verdict} imported"
+    ]
+    for row in report["memory"]:
+        lines.append(
+            f"peak memory, {row['worlds']} x {row['agents']:,}: {row['peak_mib']:.0f} MiB, "
+            f"of which {row['imports_mib']:.0f} MiB are Python, torch and numba"
+        )
+    return lines
+
+
+def markdown(report: dict[str, Any], results: list[Result]) -> str:
+    """The page docs/speed.md."""
+    rows = [HEADER, ("---",) * len(HEADER), *map(_row, results)]
+    return "\n".join(
+        [
+            "# Speed",
+            "",
+            "Written by `invariantzoo bench --peers --write docs/speed.md`.",
+            "One thread; per CPU second; medians of five repeats in which both sides take turns;",
+            "a ratio is the median of the repeats' ratios. Random actions; our episodes of 200",
+            "steps are reset within the measured time. The peers' simple_spread is another task:",
+            "it is the one among theirs that has as many agents as one likes.",
+            "",
+            *(f"| {' | '.join(row)} |" for row in rows),
+            "",
+            *(f"- {line}" for line in _remarks(report)),
+            "",
+            ", ".join(f"{name} {value}" for name, value in report["machine"].items()),
+            "",
+        ]
+    )
