@@ -31,7 +31,7 @@ State = Any  # a NamedTuple of Tensors [worlds, ...], one type per system
 
 
 class Bound(NamedTuple):
-    """Finite limits of an invariant; `size` is its number of entries per agent, None for a scalar."""
+    """Finite limits of an invariant; `size` is its entries per agent, None for a scalar."""
 
     low: float
     high: float
