@@ -117,7 +117,7 @@ class Particles(System):
     density: Range = 0.24
     speed: Range = 1.0
     max_acceleration: float = 2.0
-    gain: float = 4.0
+    gain: float = 10.0
     n_neighbours: int = 8
     cutoff: float = 2.5
     seen: tuple[str, ...] = INVARIANTS
@@ -319,19 +319,26 @@ class Particles(System):
         yield Symmetry("reflection", State(*flipped, state.radius, state.box), signs=signs)
 
     def scene(self, state: State) -> Scene:
-        """Discs coloured by how close the nearest neighbour is, with their velocities."""
-        pairs = self.pairs(state)
-        reach = self.margin * self._contact(state, pairs.index)
-        closeness = (1 - (pairs.i1.sqrt() - reach) / self.cutoff).where(pairs.present, 0.0)
+        """Discs with their velocities; red within the margin of a neighbour, blue from twice that."""
+        from .kernels.particles import search
+
         x, v = state.position[0].numpy(), state.velocity[0].numpy()
-        side = float(state.box[0, 0])
+        radius, side = state.radius[0].numpy(), float(state.box[0, 0])
+        nearest = np.empty((1, len(x), 1), np.int32)
+        search(state.position[:1].numpy(), state.box[:1].numpy(), self.cutoff, nearest)
+        other = nearest[0, :, 0]
+        r = x[other] - x
+        if side > 0:
+            r -= side * np.round(r / side)
+        reach = self.margin * (radius + radius[other])
+        closeness = (2 - np.hypot(r[:, 0], r[:, 1]) / reach).clip(0, 1)
         half = 0.75 * self.separation
         return Scene(
             view=(0.0, 0.0, side, side) if side > 0 else (-half, -half, half, half),
             periodic=side > 0,
             discs=x,
-            disc_radius=state.radius[0].numpy(),
-            disc_value=closeness.amax(-1)[0].clamp(0, 1).numpy(),
+            disc_radius=radius,
+            disc_value=np.where(other < 0, 0.0, closeness),
             arrows=np.concatenate([x, v * 0.5], -1),
         )
 
