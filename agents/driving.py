@@ -1,7 +1,7 @@
 """Classical drivers for systems whose agents see the pair invariants I1..I4.
 
 Each maps invariants by name, a batch [worlds, agents(, k)], to the coefficients of the covariant
-acceleration gain (sum_j window [A r + B u + ...] + E p); see envs/particles.py.
+acceleration gain sum_j window [A r + B u + ...] + relaxation E p; see envs/particles.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..envs.particles import Particles
 
 BRAKE = 1.0  # share of the approach that braking takes away, in units of the gain
 REPULSION = 1.0  # strength of the social force, in units of the gain
-RELAXATION = 0.5  # pull towards the desired velocity, in units of the gain
+RELAXATION = 0.5  # pull towards the desired velocity, in units of the relaxation rate
 
 
 def straight(system: Particles, seen: dict[str, Tensor]) -> Tensor:
@@ -51,13 +51,12 @@ def _action(
         parts = [given.get(name, nothing) for name in system.coefficients]
         last = torch.full_like(nothing[..., :1], own)
         return torch.cat([*parts, last], -1).clamp(-1, 1)
-    scale = system.gain / system.max_acceleration
     window = (1 - seen["I1"] / system.cutoff**2).clamp(min=0) ** 2
     total = []
     for axis in ("along", "across"):
-        a = own * seen[f"p_{axis}"]
-        a = a + (window * given.get("A", nothing) * seen[f"r_{axis}"]).sum(-1)
+        a = system.relaxation * own * seen[f"p_{axis}"]
+        a = a + system.gain * (window * given.get("A", nothing) * seen[f"r_{axis}"]).sum(-1)
         if "B" in given:
-            a = a + (window * given["B"] * seen[f"u_{axis}"]).sum(-1)
-        total.append(scale * a)
+            a = a + system.gain * (window * given["B"] * seen[f"u_{axis}"]).sum(-1)
+        total.append(a / system.max_acceleration)
     return torch.stack(total, -1).clamp(-1, 1)

@@ -62,7 +62,7 @@ class PairNetwork(nn.Module):
         super().__init__()
         self.system = system
         self.net = _mlp(len(system.seen), width, len(system.coefficients))
-        self.own = nn.Parameter(torch.full((1,), 0.1))
+        self.own = nn.Parameter(torch.full((1,), 0.5))
 
     def forward(self, observation: Tensor) -> Tensor:
         seen = by_name(self.system, observation)

@@ -4,8 +4,8 @@ State      position x_i, velocity v_i, desired velocity w_i, radius R_i; torus s
 Dynamics   v_i += a_i dt, x_i += v_i dt, |a_i| <= max_acceleration; discs pass through each other
 Invariants of a neighbour j, with r = x_j - x_i and u = v_j - v_i:
            I1 = r.r, I2 = r.u, I3 = u.u, I4 = r x u;  own: p.p with p = w_i - v_i
-Action     a_i = gain (sum_j window(r) [A r + B u + C r_perp + D u_perp] + E p), the most general
-           pair-additive Galilean-covariant acceleration; the agent sets A..D per neighbour, and E
+Action     a_i = gain sum_j window(r) [A r + B u + C r_perp + D u_perp] + relaxation E p, the most
+           general pair-additive Galilean-covariant acceleration: A..D per neighbour, and E
 Loss       L_i = collision_weight sum_j max(0, margin (R_i + R_j) - |r|)^2 + speed_weight |p|^2
            + effort_weight |a_i|^2, at everybody's new places
 Reference  straight driving on a torus: collisions per particle and time close to those of a gas,
@@ -62,7 +62,7 @@ SCENARIOS = {
             "layout": "encounter",
             "n_agents": 2,
             "horizon": 60,
-            "collision_weight": 20.0,
+            "collision_weight": 50.0,
             "margin": 1.3,
             "speed_weight": 0.25,
         },
@@ -100,7 +100,8 @@ class Particles(System):
     n_agents: number of discs.  horizon: steps of an episode.  dt: time step.
     layout: "crowd" on a torus or "encounter" of two in open space.
     radius: of a disc.  density: discs per area of the torus.  speed: |w|.
-    max_acceleration: limit of |a|.  gain: acceleration per unit of action times vector.
+    max_acceleration: limit of |a|.  gain: acceleration per unit of A..D times vector.
+    relaxation: rate at which E = 1 restores the desired velocity, 1 / time.
     n_neighbours: how many are seen at most.  cutoff: how far.  seen: which of I1..I4.
     actions: "pair" (coefficients A..E), "heading" (along and across a covariant heading) or "lab"
         (x and y of the laboratory; not covariant, for comparison).
@@ -118,6 +119,7 @@ class Particles(System):
     speed: Range = 1.0
     max_acceleration: float = 2.0
     gain: float = 10.0
+    relaxation: float = 2.0
     n_neighbours: int = 8
     cutoff: float = 2.5
     seen: tuple[str, ...] = INVARIANTS
@@ -143,7 +145,15 @@ class Particles(System):
         for name in ("horizon", "n_neighbours"):
             require_count(name, getattr(self, name))
         require_count("n_agents", self.n_agents, 2)
-        for name in ("dt", "radius", "max_acceleration", "gain", "cutoff", "separation"):
+        for name in (
+            "dt",
+            "radius",
+            "max_acceleration",
+            "gain",
+            "relaxation",
+            "cutoff",
+            "separation",
+        ):
             require_number(name, getattr(self, name), 0, strict=True)
         for name in ("collision_weight", "speed_weight", "effort_weight", "margin"):
             require_number(name, getattr(self, name), 0)
@@ -319,7 +329,7 @@ class Particles(System):
         yield Symmetry("reflection", State(*flipped, state.radius, state.box), signs=signs)
 
     def scene(self, state: State) -> Scene:
-        """Discs with their velocities; red within the margin of a neighbour, blue from twice that."""
+        """Discs and velocities; red within the margin of a neighbour, blue beyond twice that."""
         from .kernels.particles import search
 
         x, v = state.position[0].numpy(), state.velocity[0].numpy()
@@ -416,11 +426,11 @@ class Particles(System):
             "C": rotate_quarter(pairs.r),
             "D": rotate_quarter(pairs.u),
         }
-        a = action[..., -1:] * p
+        a = torch.zeros_like(p)
         for m, name in enumerate(self.coefficients):
             part = action[..., m * self.k : (m + 1) * self.k]
             a = a + ((pairs.window * part).unsqueeze(-1) * vectors[name]).sum(-2)
-        return self.gain * a
+        return self.gain * a + self.relaxation * action[..., -1:] * p
 
     def _parity(self) -> Tensor:
         """Signs of the action's components under reflection."""

@@ -46,6 +46,7 @@ class ParticlesKernel:
                 system.effort_weight,
                 system.speed_limit,
                 far,
+                system.relaxation / system.gain,
             ]
         )
         self._index = np.full((worlds, system.n_agents, system.k), -1, np.int32)
@@ -359,7 +360,7 @@ def _accelerate(
                 forward, left = np.float64(action[i, 0]), np.float64(action[i, 1])
                 ax, ay = forward * ex - left * ey, forward * ey + left * ex
             else:
-                w = np.float64(action[i, action.shape[1] - 1])
+                w = real[10] * action[i, action.shape[1] - 1]
                 ax += w * px
                 ay += w * py
         ax *= gain
