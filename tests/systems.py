@@ -1,0 +1,126 @@
+"""Two small systems that prove the contract: one controller, and agents that leave in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from invariantzoo.envs.core.rng import Rng
+from invariantzoo.envs.core.system import Bound, Scene, Symmetry, System
+
+
+class Point(NamedTuple):
+    x: Tensor  # [worlds, 1]
+    v: Tensor  # [worlds, 1]
+
+
+@dataclass(frozen=True)
+class Hold(System):
+    """One controller holds a point, kicked at random, at the origin of a line."""
+
+    horizon: int = 30
+    noise: float = 0.2
+
+    n_agents = 1
+    agent_name: ClassVar[str] = "controller"
+    reductions: ClassVar[dict[str, str]] = {"distance": "mean", "farthest": "max"}
+    bounds = {"x": Bound(-5, 5), "energy": Bound(0, 50)}  # noqa: RUF012
+    action_space = spaces.Box(-1, 1, (1,))
+
+    def initial(self, rng: Rng, worlds: int) -> Point:
+        return Point(2 * rng.uniform(worlds, 1) - 1, torch.zeros(worlds, 1, dtype=torch.float64))
+
+    def transition(self, state: Point, action: Tensor, rng: Rng) -> Point:
+        v = state.v + 0.2 * action[..., 0] + self.noise * rng.normal(*state.v.shape)
+        return Point(state.x + 0.2 * v, v)
+
+    def invariants(self, state: Point) -> dict[str, Tensor]:
+        return {"x": state.x, "energy": 0.5 * (state.x**2 + state.v**2)}
+
+    def loss(self, state: Point, action: Tensor, next_state: Point) -> Tensor:
+        return next_state.x**2 + 0.1 * action[..., 0] ** 2
+
+    def metrics(self, state: Point, action: Tensor, next_state: Point) -> dict[str, Tensor]:
+        return {"distance": next_state.x[:, 0].abs(), "farthest": next_state.x[:, 0].abs()}
+
+    def symmetries(self, state: Point, rng: Rng) -> Iterator[Symmetry]:
+        signs = {"x": -1.0, "action": -1.0}
+        yield Symmetry("reflection", Point(-state.x, -state.v), signs=signs, noise=torch.neg)
+
+    def scene(self, state: Point) -> Scene:
+        place = torch.stack([state.x[0], 0 * state.x[0]], -1).numpy()
+        return Scene(view=(-2.0, -2.0, 2.0, 2.0), discs=place, disc_radius=place[:, 1] + 0.1)
+
+
+class Corridor(NamedTuple):
+    cell: Tensor  # [worlds, agents] cells to the door; 0 has left
+    turn: Tensor  # [worlds, 1] int64: who may step
+
+
+@dataclass(frozen=True)
+class Leave(System):
+    """Walkers leave a corridor one step at a time, in random turns, and cannot overtake."""
+
+    n_agents: int = 4
+    length: int = 6
+    horizon: int = 60
+
+    agent_name: ClassVar[str] = "walker"
+    one_at_a_time: ClassVar[bool] = True
+    reductions: ClassVar[dict[str, str]] = {"left": "last", "steps": "sum"}
+    action_space = spaces.Discrete(2)
+
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        return {"cell": Bound(0, self.length), "free": Bound(0, 1)}
+
+    def initial(self, rng: Rng, worlds: int) -> Corridor:
+        cell = torch.argsort(rng.uniform(worlds, self.length), -1)[:, : self.n_agents] + 1.0
+        return Corridor(cell.double(), self._turn(cell, rng))
+
+    def transition(self, state: Corridor, action: Tensor, rng: Rng) -> Corridor:
+        cell = state.cell - (action * self.active(state) * self._free(state))
+        return Corridor(cell, self._turn(cell, rng))
+
+    def invariants(self, state: Corridor) -> dict[str, Tensor]:
+        return {"cell": state.cell, "free": self._free(state).double()}
+
+    def loss(self, state: Corridor, action: Tensor, next_state: Corridor) -> Tensor:
+        return next_state.cell / self.length
+
+    def metrics(self, state: Corridor, action: Tensor, after: Corridor) -> dict[str, Tensor]:
+        steps = (state.cell - after.cell).sum(-1)
+        return {"left": self.gone(after).double().mean(-1), "steps": steps}
+
+    def active(self, state: Corridor) -> Tensor:
+        return (torch.arange(self.n_agents) == state.turn) & ~self.gone(state)
+
+    def gone(self, state: Corridor) -> Tensor:
+        return state.cell <= 0
+
+    def action_mask(self, state: Corridor) -> Tensor:
+        free = self._free(state)
+        return torch.stack([torch.ones_like(free), free], -1)
+
+    def symmetries(self, state: Corridor, rng: Rng) -> Iterator[Symmetry]:
+        order = torch.argsort(rng.uniform(*state.cell.shape), -1)
+        turn = order.argsort(-1).gather(1, state.turn)
+        yield Symmetry("relabel", Corridor(state.cell.gather(1, order), turn), order)
+
+    def scene(self, state: Corridor) -> Scene:
+        cells = (torch.arange(1, self.length + 1) == state.cell[0, :, None]).any(0)
+        return Scene(view=(0.0, 0.0, float(self.length), 1.0), cells=cells[None].double().numpy())
+
+    def _free(self, state: Corridor) -> Tensor:
+        """Whether nobody stands on the cell before one's own [worlds, agents]; the door is free."""
+        ahead = (state.cell[:, :, None] - 1 == state.cell[:, None, :]).any(-1)
+        return (~ahead | (state.cell == 1)) & (state.cell > 0)
+
+    def _turn(self, cell: Tensor, rng: Rng) -> Tensor:
+        """One of those who are still there [worlds, 1]."""
+        return rng.uniform(*cell.shape).where(cell > 0, -1.0).argmax(-1, keepdim=True)
