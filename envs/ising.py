@@ -261,12 +261,12 @@ class Ising(System):
 
 def heat_bath(invariants: dict[str, Tensor]) -> Tensor:
     """Chance to flip [worlds, agents] that forgets the old spin: 1 / (1 + exp(change / T))."""
-    return torch.sigmoid(-_change(invariants))
+    return 1 / (1 + _change(invariants).exp())
 
 
 def metropolis(invariants: dict[str, Tensor]) -> Tensor:
     """Chance to flip [worlds, agents]: min(1, exp(-change / T))."""
-    return torch.exp(-_change(invariants).clamp(min=0))
+    return (-_change(invariants).clamp(min=0)).exp()
 
 
 def _change(invariants: dict[str, Tensor]) -> Tensor:
