@@ -125,8 +125,8 @@ class Particles(System):
     seen: tuple[str, ...] = INVARIANTS
     actions: str = "pair"
     view: str = "invariants"
-    collision_weight: float = 10.0
-    margin: float = 1.25
+    collision_weight: float = 30.0
+    margin: float = 1.5
     speed_weight: float = 0.5
     effort_weight: float = 0.01
     separation: float = 3.6

@@ -11,9 +11,9 @@ def galilean_pair(r: Tensor, u: Tensor) -> dict[str, Tensor]:
     """The four generators of what a pair in the plane shows under translation, boost and rotation.
 
     r, u [..., 2]: relative position and velocity. I1 = r.r, I2 = r.u, I3 = u.u and the
-    pseudo-scalar I4 = r x u, which changes sign under reflection; I4^2 = I1 I3 - I2^2. They generate
-    all invariants of SO(2) of two vectors (first fundamental theorem), and are the reading of "four
-    invariants" in Andrejic and Vanchurin, arXiv 2301.10077, that the number best supports.
+    pseudo-scalar I4 = r x u, which changes sign under reflection; I4^2 = I1 I3 - I2^2. They
+    generate all invariants of SO(2) of two vectors (first fundamental theorem), and are the reading
+    of "four invariants" in Andrejic and Vanchurin, arXiv 2301.10077, that the number best supports.
     """
     return {"I1": dot(r, r), "I2": dot(r, u), "I3": dot(u, u), "I4": cross(r, u)}
 

@@ -172,6 +172,7 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
         self._shape = (1, system.n_agents, *(system.action_space.shape or ()))
         self._discrete = is_discrete(system)
         self._age = 0
+        self._seen_shape = (1, system.n_agents, *(observation_space(system).shape or ()))
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
@@ -199,13 +200,18 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
         if not agents:
             self._require_reset("step()")
             return {}, {}, {}, {}, {}
-        observation, reward = self._env.advance(self._gather(actions))
+        action = self._gather(actions)
+        if self._plain:
+            observation = np.empty(self._seen_shape, np.float32)
+            reward = self._env.run(action, observation)
+        else:
+            observation, reward = self._env.advance(action)
         self._age += 1
         over = self._age >= self._horizon
         if self._plain:
             terminated = dict.fromkeys(agents, False)
-            seen = dict(zip(agents, observation[0], strict=True))
-            rewards = dict(zip(agents, reward[0].tolist(), strict=True))
+            seen = dict(zip(agents, list(observation[0]), strict=True))
+            rewards = dict(zip(agents, reward.tolist()[0], strict=True))
             infos: dict[str, dict[str, Any]] = {agent: {} for agent in agents}
         else:
             gone = (~self._env.alive[0]).tolist()
@@ -237,7 +243,9 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
         if self._discrete:
             rows = np.array(given).reshape(-1)
         else:
-            rows = np.concatenate(given, dtype=np.float32, casting="same_kind")
+            rows = np.concatenate(given)
+            if rows.dtype != np.float32:
+                rows = rows.astype(np.float32)
         if len(given) == len(self.possible_agents):
             return rows.reshape(self._shape)
         action = np.zeros(self._shape, rows.dtype)

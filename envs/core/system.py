@@ -84,6 +84,21 @@ class Scene:
     caption: tuple[str, ...] = ()
 
 
+class Buffers(NamedTuple):
+    """Arrays of one batch that a kernel is bound to: they keep their places in memory."""
+
+    state: State
+    seed: np.ndarray  # [1] uint64
+    world: np.ndarray  # [worlds] index of each world
+    clock: np.ndarray  # [worlds] steps since seeding
+    age: np.ndarray  # [worlds] steps in the episode
+    reward: np.ndarray  # [worlds, agents]
+    metric: np.ndarray  # [worlds, names] of this step
+    totals: np.ndarray  # [worlds, names] over the episode
+    how: np.ndarray  # [names] reductions, as codes of kernels/tally.py
+    warm_up: int
+
+
 class Kernel(Protocol):
     """A compiled twin of transition, invariants, loss and metrics over plain arrays, in place."""
 
@@ -91,20 +106,12 @@ class Kernel(Protocol):
         """Write the observations [worlds, agents, size] of the worlds whose indices are given."""
         ...
 
-    def step(
-        self,
-        state: State,
-        action: np.ndarray,
-        seed: np.uint64,
-        world: np.ndarray,
-        clock: np.ndarray,
-        observation: np.ndarray,
-        loss: np.ndarray,
-        metrics: np.ndarray,
-    ) -> int:
-        """Advance `state` in place and fill the last three arrays; `metrics` is [worlds, names].
+    def bind(self, buffers: Buffers) -> Callable[[np.ndarray, np.ndarray], int]:
+        """A function (action, observation) that makes one step of all worlds in place.
 
-        Returns -1, or the flat index of an agent whose action is not allowed (state untouched).
+        It fills the observation, writes the loss to `buffers.reward` and the metrics to
+        `buffers.metric`, and ends with `kernels.tally.tally`. It returns -1, or the flat index of
+        an agent whose action is not allowed, in which case nothing has changed.
         """
         ...
 

@@ -5,6 +5,7 @@ Every other interface is a thin face of `VectorEnv`. It is the only thing here t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from ..kernels import tally
 from .rng import INITIAL, Rng, fresh_seed
 from .system import (
+    Buffers,
     State,
     System,
     flatten,
@@ -70,12 +72,11 @@ class VectorEnv:
         self._absent = np.clip(np.float32(0), low, high)
         self._shape = (n_worlds, system.n_agents, len(low))
         self._how = np.array([tally.CODES[how] for how in system.reductions.values()], np.int64)
-        self._warm_up = system.warm_up
         self._discrete = is_discrete(system)
         space = system.action_space
         self._action_shape = (n_worlds, system.n_agents, *(space.shape or ()))
         self._n_actions = int(getattr(space, "n", 0))
-        self._loss = np.empty((n_worlds, system.n_agents))
+        self._reward = np.empty((n_worlds, system.n_agents))
         self._metric = np.zeros((n_worlds, len(self._how)))
         self._none_gone = np.zeros((n_worlds, system.n_agents), bool)
         self._kernel = system.kernel(n_worlds) if kernel else None
@@ -87,6 +88,8 @@ class VectorEnv:
         self._acted: np.ndarray | None = None
         self._leaves = False
         self._state: State = None
+        self._run: Callable[[np.ndarray, np.ndarray], int] | None = None
+        self._key = np.zeros(1, np.uint64)
         self._seed(fresh_seed() if seed is None else seed)
 
     @property
@@ -184,40 +187,26 @@ class VectorEnv:
             self._acted = self.active().copy()
             alive = self._alive.copy()
         observation = np.empty(self._shape, np.float32)
-        if self._kernel is not None:
-            action = np.asarray(action)
-            if action.shape != self._action_shape:
-                self._refuse_shape(action)
-            bad = self._kernel.step(
-                self._state,
-                action,
-                self._key,
-                self._world,
-                self._clock,
-                observation,
-                self._loss,
-                self._metric,
-            )
-            if bad >= 0:
-                self._refuse(action, bad)
-        else:
-            self._advance_torch(self._checked(action), observation)
-        reward = np.empty_like(self._loss)
-        tally.tally(
-            self._loss,
-            self._metric,
-            self._how,
-            self._warm_up,
-            reward,
-            self._totals,
-            self._clock,
-            self._age,
-        )
+        self.run(np.asarray(action), observation)
+        reward = self._reward.copy()
         if self._leaves:
             reward *= alive
             observation[~alive] = self._absent
             self._alive &= ~self._gone()
         return observation, reward
+
+    def run(self, action: np.ndarray, observation: np.ndarray) -> np.ndarray:
+        """The innermost step: fills `observation`, returns the rewards in a buffer of its own."""
+        if action.shape != self._action_shape:
+            shape = self._action_shape
+            raise ValueError(f"actions have shape {action.shape}; they must be {shape}")
+        if self._run is not None:
+            bad = self._run(action, observation)
+            if bad >= 0:
+                self._refuse(action, bad)
+        else:
+            self._advance_torch(self._checked(action), observation)
+        return self._reward
 
     def episode_metrics(self) -> dict[str, np.ndarray]:
         """Metrics of the running episode, each [worlds], reduced as the system says.
@@ -237,7 +226,7 @@ class VectorEnv:
         state = {f"state.{name}": array.copy() for name, array in self._state._asdict().items()}
         return {
             **state,
-            "seed": int(self._key),
+            "seed": int(self._key[0]),
             "world": self._world.copy(),
             "clock": self._clock.copy(),
             "age": self._age.copy(),
@@ -252,44 +241,64 @@ class VectorEnv:
         if self._state is None:
             self.reset()
         names = self._state._fields
-        self._state = type(self._state)(*(saved[f"state.{name}"].copy() for name in names))
-        self._key = np.uint64(saved["seed"])
-        self._world, self._clock = saved["world"].copy(), saved["clock"].copy()
-        self._age, self._totals = saved["age"].copy(), saved["totals"].copy()
-        self._alive = saved["alive"].copy()
+        for array, name in zip(self._state, names, strict=True):
+            array[:] = saved[f"state.{name}"]
+        self._key[0] = np.uint64(saved["seed"])
+        self._world[:], self._clock[:] = saved["world"], saved["clock"]
+        self._age[:], self._totals[:] = saved["age"], saved["totals"]
+        self._alive[:] = saved["alive"]
         return self.observe()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kernel": None}
+        return {**self.__dict__, "_kernel": None, "_run": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._kernel = self.system.kernel(self.n_worlds) if self._wants_kernel else None
         if self._state is not None:
+            self._bind()
             self.observe()
+
+    def _bind(self) -> None:
+        if self._kernel is not None:
+            self._run = self._kernel.bind(
+                Buffers(
+                    self._state,
+                    self._key,
+                    self._world,
+                    self._clock,
+                    self._age,
+                    self._reward,
+                    self._metric,
+                    self._totals,
+                    self._how,
+                    self.system.warm_up,
+                )
+            )
 
     def _seed(self, seed: int) -> None:
         require_count("seed", seed, 0)
-        self._key = np.uint64(seed & 0xFFFFFFFFFFFFFFFF)
+        self._key[0] = np.uint64(seed & 0xFFFFFFFFFFFFFFFF)
         self._clock[:] = 0
 
     def rng(self, purpose: int) -> Rng:
         """The generator of all worlds at their present clocks."""
         return Rng(
-            int(self._key), torch.from_numpy(self._world), torch.from_numpy(self._clock), purpose
+            int(self._key[0]), torch.from_numpy(self._world), torch.from_numpy(self._clock), purpose
         )
 
     def _start(self, chosen: np.ndarray) -> None:
         rng = Rng(
-            int(self._key),
+            int(self._key[0]),
             torch.from_numpy(self._world[chosen]),
             torch.from_numpy(self._clock[chosen]),
             INITIAL,
         )
         with torch.no_grad():
             fresh = self.system.initial(rng, len(chosen))
-        if len(chosen) == self.n_worlds:
+        if self._state is None:
             self._state = type(fresh)(*(np.array(t.numpy(), order="C") for t in fresh))
+            self._bind()
         else:
             for array, part in zip(self._state, fresh, strict=True):
                 array[chosen] = part.numpy()
@@ -323,16 +332,29 @@ class VectorEnv:
             chosen = torch.from_numpy(action)
             chosen = chosen.long() if self._discrete else chosen.double()
             after = system.transition(state, chosen, self.rng(0))
-            self._loss[:] = system.loss(state, chosen, after).numpy()
+            self._reward[:] = system.loss(state, chosen, after).numpy()
             for m, value in enumerate(system.metrics(state, chosen, after).values()):
                 self._metric[:, m] = value.numpy()
             observation[:] = flatten(system, system.invariants(after)).numpy()
-        self._state = type(after)(*(np.ascontiguousarray(t.numpy()) for t in after))
+            # Copies first: a part of the next state may share memory with another part of this one.
+            fresh = [
+                part.numpy() if part is old else part.numpy().copy()
+                for part, old in zip(after, state, strict=True)
+            ]
+        for array, part in zip(self._state, fresh, strict=True):
+            array[:] = part
+        tally.tally(
+            self._reward,
+            self._metric,
+            self._totals,
+            self._how,
+            system.warm_up,
+            self._clock,
+            self._age,
+        )
 
     def _checked(self, action: np.ndarray) -> np.ndarray:
         action = np.asarray(action)
-        if action.shape != self._action_shape:
-            self._refuse_shape(action)
         if self._discrete:
             allowed = (action >= 0) & (action < self._n_actions) & (action == np.floor(action))
         else:
@@ -340,9 +362,6 @@ class VectorEnv:
         if not allowed.all():
             self._refuse(action, int(np.flatnonzero(~allowed.ravel())[0]))
         return action
-
-    def _refuse_shape(self, action: np.ndarray) -> None:
-        raise ValueError(f"actions have shape {action.shape}; they must be {self._action_shape}")
 
     def _refuse(self, action: np.ndarray, flat: int) -> None:
         world, agent = divmod(flat, self.n_agents)

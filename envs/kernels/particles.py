@@ -8,12 +8,17 @@ replaces the row, and the work is linear in the number of discs.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
 
+from .tally import tally
+
 if TYPE_CHECKING:
+    from ..core.system import Buffers
     from ..particles import Particles, State
 
 GRID_FROM = 128  # discs; below, all pairs are faster
@@ -55,32 +60,21 @@ class ParticlesKernel:
     def observe(self, state: State, worlds: np.ndarray, observation: np.ndarray) -> None:
         observe(*state, worlds, self._index, self._code, self._real, self._scratch, observation)  # type: ignore[call-arg]
 
-    def step(
-        self,
-        state: State,
-        action: np.ndarray,
-        seed: np.uint64,
-        world: np.ndarray,
-        clock: np.ndarray,
-        observation: np.ndarray,
-        loss: np.ndarray,
-        metrics: np.ndarray,
-    ) -> int:
-        position, velocity, desired, radius, box = state
-        return step(
-            position,
-            velocity,
-            desired,
-            radius,
-            box,
-            action,
+    def bind(self, buffers: Buffers) -> Callable[[np.ndarray, np.ndarray], int]:
+        return partial(
+            step,
+            *buffers.state,
             self._index,
             self._code,
             self._real,
             self._scratch,
-            observation,
-            loss,
-            metrics,
+            buffers.reward,
+            buffers.metric,
+            buffers.totals,
+            buffers.how,
+            buffers.warm_up,
+            buffers.clock,
+            buffers.age,
         )
 
 
@@ -377,14 +371,19 @@ def step(
     desired: Any,
     radius: Any,
     box: Any,
-    action: Any,
     index: Any,
     code: Any,
     real: Any,
     scratch: Any,
-    observation: Any,
     loss: Any,
     metric: Any,
+    totals: Any,
+    how: Any,
+    warm_up: int,
+    clock: Any,
+    age: Any,
+    action: Any,
+    observation: Any,
 ) -> int:
     """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
     worlds, n, size = action.shape
@@ -443,4 +442,5 @@ def step(
         metric[w, 0] = new / (2.0 * n * dt)
         metric[w, 1] = progress / n
         metric[w, 2] = touching
+    tally(loss, metric, totals, how, warm_up, clock, age)
     return -1

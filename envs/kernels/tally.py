@@ -13,20 +13,16 @@ CODES = {"mean": MEAN, "sum": SUM, "max": MAX, "last": LAST}
 
 @njit(cache=True)
 def tally(
-    loss: Any,
-    metric: Any,
-    how: Any,
-    warm_up: int,
-    reward: Any,
-    totals: Any,
-    clock: Any,
-    age: Any,
+    reward: Any, metric: Any, totals: Any, how: Any, warm_up: int, clock: Any, age: Any
 ) -> None:
-    """reward = -loss; reduce metrics [worlds, names] into `totals`; advance clocks and ages."""
-    worlds, n = loss.shape
+    """Turn the loss that `reward` [worlds, agents] holds into reward = -loss, in place.
+
+    Reduces metrics [worlds, names] into `totals` after the warm-up; advances clocks and ages.
+    """
+    worlds, n = reward.shape
     for w in range(worlds):
         for i in range(n):
-            reward[w, i] = -loss[w, i]
+            reward[w, i] = -reward[w, i]
         for m in range(len(how) if age[w] >= warm_up else 0):
             value = metric[w, m]
             if how[m] == MAX:
