@@ -1,0 +1,360 @@
+"""A Scene painted: as an image, and in a window.
+
+The shapes are painted by `kernels/render.py` straight into the array that is returned, because
+reading a pygame surface back alone takes longer than that. pygame writes the text and owns the
+window; no display is needed for images.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..kernels import render as kernel
+from .system import Scene
+
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+import pygame
+
+BACKGROUND = (14, 19, 28)
+PANEL = (20, 27, 38)
+TEXT = (222, 229, 236)
+FAINT_TEXT = (126, 140, 156)
+ARROW = (226, 236, 244, 0.75)
+SEGMENT = (150, 166, 182, 0.9)
+RING = (255, 255, 255, 1.0)
+SHADE = (*BACKGROUND, 0.7)  # behind rings
+
+# Lightness, green-red and blue-yellow of OKLab (B. Ottosson, 2020), between which colours run.
+_CALM_TO_ALARMED = (
+    (0.70, -0.085, -0.065),
+    (0.83, -0.045, 0.05),
+    (0.77, 0.06, 0.125),
+    (0.63, 0.20, 0.10),
+)
+_LOW_TO_HIGH = (
+    (0.27, -0.01, -0.055),
+    (0.48, -0.055, -0.045),
+    (0.72, -0.05, 0.03),
+    (0.92, 0.01, 0.06),
+)
+
+_ARROW_WIDTH = (2.4, 1.0)  # pixels, as all that follow
+_SEGMENT_WIDTH = (2.0, 2.0)
+_SHORTEST_ARROW = 3.0
+_RING_WIDTH = 1.8
+_RING_GAP = 3.0
+_CLOSE = 8.0  # from its rim within which a click means a disc
+_MARGIN = 14
+_FONT_SIZE = 19
+_LINE_HEIGHT = 19
+
+
+def _oklab_to_rgb(lab: np.ndarray) -> np.ndarray:
+    """[n, 3] in [0, 255]."""
+    to_cone = [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728]]
+    to_cone += [[1, -0.0894841775, -1.2914855480]]
+    to_rgb = [[4.0767416621, -3.3077115913, 0.2309699292]]
+    to_rgb += [[-1.2684380046, 2.6097574011, -0.3413193965]]
+    to_rgb += [[-0.0041960863, -0.7034186147, 1.7076147010]]
+    linear = (lab @ np.array(to_cone).T) ** 3 @ np.array(to_rgb).T
+    linear = linear.clip(0, 1)
+    curved = 1.055 * linear ** (1 / 2.4) - 0.055
+    return 255 * np.where(linear > 0.0031308, curved, 12.92 * linear)
+
+
+def _palette(anchors: Sequence[tuple[float, float, float]]) -> np.ndarray:
+    """256 colours [256, 3] uint8 that run through the anchors at equal steps."""
+    at = np.linspace(0, len(anchors) - 1, 256)
+    lab = [np.interp(at, range(len(anchors)), part) for part in zip(*anchors, strict=True)]
+    return np.rint(_oklab_to_rgb(np.stack(lab, -1))).astype(np.uint8)
+
+
+DISC_PALETTE = _palette(_CALM_TO_ALARMED)
+CELL_PALETTE = _palette(_LOW_TO_HIGH)
+_DISC_COLOUR = np.column_stack([DISC_PALETTE, np.ones(256)])  # opaque
+_OPEN = np.zeros(2)
+
+
+class Lens:
+    """Where a scene lies on a picture of `size` (width, height): undistorted and centred.
+
+    scale: pixels per length.  clip: left, top, right, bottom of the view in whole pixels.
+    """
+
+    def __init__(self, view: tuple[float, float, float, float], size: tuple[int, int]) -> None:
+        left, bottom, right, top = view
+        width, height = right - left, top - bottom
+        self.scale = min(size[0] / width, size[1] / height)
+        x = 0.5 * (size[0] - width * self.scale)
+        y = 0.5 * (size[1] - height * self.scale)
+        self._corner = np.array([left, top])
+        self._place = np.array([x, y])
+        self._flip = np.array([self.scale, -self.scale])
+        self.extent = np.array([width * self.scale, height * self.scale])
+        self.clip = (round(x), round(y), round(x + self.extent[0]), round(y + self.extent[1]))
+
+    def pixels(self, position: np.ndarray) -> np.ndarray:
+        """Pixels [n, 2] of positions [n, 2]; the second axis points down."""
+        return (position - self._corner) * self._flip + self._place
+
+    def positions(self, pixel: np.ndarray) -> np.ndarray:
+        """Positions [n, 2] at pixels [n, 2]."""
+        return (pixel - self._place) / self._flip + self._corner
+
+
+class Painter:
+    """Paints scenes, one after the other.
+
+    size: (width, height) of the picture in pixels.  human: also show it in a window.
+    panel: width of a strip for text at its right.  trail: how many earlier places of every disc are
+    drawn as its fading trail.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: tuple[int, int] = (640, 640),
+        human: bool = False,
+        title: str = "InvariantZoo",
+        panel: int = 0,
+        trail: int = 0,
+        fps: int = 20,
+    ) -> None:
+        if min(size) < 1:
+            raise ValueError(f"size={size!r} must be (width, height) of at least 1 pixel")
+        self.size = size
+        self._blank = np.empty((size[1], size[0] + panel, 3), np.uint8)
+        self._blank[:, : size[0]] = BACKGROUND
+        self._blank[:, size[0] :] = PANEL
+        self._past: deque[np.ndarray] = deque(maxlen=trail + 1)
+        self._human, self._title, self._fps = human, title, fps
+        self._window: Window | None = None
+        self._font: pygame.font.Font | None = None
+
+    def draw(
+        self, scene: Scene, *, follow: int | None = None, lines: Sequence[str] = ()
+    ) -> np.ndarray:
+        """A fresh picture [height, width + panel, 3] uint8.
+
+        follow: the agent that gets a ring.  lines: text for the panel; what stands after a tab is
+        brighter, in a second column.
+        """
+        image = self._blank.copy()
+        lens = Lens(scene.view, self.size)
+        if scene.cells is not None:
+            kernel.cells(image, scene.cells, CELL_PALETTE, lens.clip)
+        if scene.segments is not None:
+            ends = scene.segments[:, 2:] - scene.segments[:, :2]
+            _strokes(image, lens, _OPEN, scene.segments[:, :2], ends, _SEGMENT_WIDTH, SEGMENT)
+        period = lens.extent if scene.periodic else _OPEN
+        if scene.discs is not None and len(scene.discs):
+            self._discs(image, lens, period, scene)
+        if scene.arrows is not None:
+            long = scene.arrows
+            reach = lens.scale * np.abs(long[:, 2:]).max(-1, initial=0)
+            long = long[reach > _SHORTEST_ARROW]
+            _strokes(image, lens, period, long[:, :2], long[:, 2:], _ARROW_WIDTH, ARROW)
+        if follow is not None:
+            _ring(image, lens, period, scene, follow)
+        if scene.caption or lines:
+            self._write(image, scene.caption, lines)
+        if self._human:
+            self._show(image)
+        return image
+
+    def forget(self) -> None:
+        """Drop the trails: what is drawn next is another episode."""
+        self._past.clear()
+
+    def close(self) -> None:
+        """Close the window, if there is one; `draw` goes on without."""
+        self._human = False
+        if self._window is not None:
+            self._window.close()
+
+    def _discs(self, image: np.ndarray, lens: Lens, period: np.ndarray, scene: Scene) -> None:
+        assert scene.discs is not None
+        n = len(scene.discs)
+        value = np.zeros(n) if scene.disc_value is None else scene.disc_value
+        radius = np.full(n, 1.0) if scene.disc_radius is None else scene.disc_radius
+        colour = _DISC_COLOUR[(255 * value).astype(np.intp).clip(0, 255)]
+        if self._past.maxlen != 1:
+            self._trails(image, lens, scene, colour, radius)
+        disc = np.zeros((n, 4))
+        disc[:, :2] = lens.pixels(scene.discs)
+        disc[:, 2] = lens.scale * radius
+        kernel.discs(image, disc, colour, lens.clip, period)
+
+    def _trails(
+        self,
+        image: np.ndarray,
+        lens: Lens,
+        scene: Scene,
+        colour: np.ndarray,
+        radius: np.ndarray,
+    ) -> None:
+        past = self._past
+        if past and past[-1].shape != scene.discs.shape:  # type: ignore[union-attr]
+            past.clear()
+        past.append(np.array(scene.discs))
+        if len(past) < 2:
+            return
+        sides = lens.extent / lens.scale if scene.periodic else _OPEN
+        places = np.stack(past)
+        back = places[:-1] - places[1:]
+        if scene.periodic:
+            back -= sides * np.round(back / sides)
+        age = np.arange(len(past), 0, -1.0) - 1  # of the places, in frames
+        fade = (1 - age / past.maxlen)[:, None].repeat(len(radius), 1)  # type: ignore[operator]
+        thick = 1.4 * lens.scale * radius * fade
+        shade = np.broadcast_to(colour, (len(past) - 1, *colour.shape)).copy()
+        shade[..., 3] = 0.35 * fade[:-1]
+        width = np.stack([thick[1:], thick[:-1]], -1)
+        line = np.empty((*back.shape[:2], 4))
+        line[..., :2] = lens.pixels(places[1:])
+        line[..., 2:] = lens.scale * back * (1, -1)
+        period = lens.extent if scene.periodic else _OPEN
+        line, width, shade = (part.reshape(-1, part.shape[-1]) for part in (line, width, shade))
+        kernel.lines(image, line, width, shade, lens.clip, period)
+
+    def _write(self, image: np.ndarray, caption: Sequence[str], lines: Sequence[str]) -> None:
+        font = self._ready_font()
+        height, width, _ = image.shape
+        surface = pygame.image.frombuffer(image, (width, height), "RGB")
+        for row, text in enumerate(caption):
+            x, y = _MARGIN, _MARGIN + row * _LINE_HEIGHT
+            wide = font.size(text)[0]
+            behind = image[y - 4 : y + _LINE_HEIGHT - 4, x - 6 : x + wide + 6]
+            behind[:] = behind // 4 + np.array(BACKGROUND, np.uint8) * 3 // 4
+            _text(surface, font, text, (x, y), TEXT)
+        left = self.size[0] + _MARGIN
+        for row, line in enumerate(lines):
+            label, _, value = line.partition("\t")
+            y = _MARGIN + row * _LINE_HEIGHT
+            _text(surface, font, label, (left, y), FAINT_TEXT)
+            _text(surface, font, value, (left + (width - self.size[0]) // 3, y), TEXT)
+
+    def _ready_font(self) -> pygame.font.Font:
+        """pygame's own font, anew if somebody has shut pygame down since."""
+        try:
+            if self._font is not None and self._font.get_height():
+                return self._font
+        except pygame.error:
+            pass
+        pygame.font.init()
+        self._font = pygame.font.Font(None, _FONT_SIZE)
+        return self._font
+
+    def _show(self, image: np.ndarray) -> None:
+        if self._window is None:
+            height, width, _ = image.shape
+            self._window = Window((width, height), title=self._title, fps=self._fps)
+        self._window.show(image)
+        if any(event.type == pygame.QUIT for event in self._window.events()):
+            self.close()
+
+
+class Window:
+    """A window that shows pictures of one size. Raises OSError if there is no display."""
+
+    def __init__(self, size: tuple[int, int], *, title: str, fps: int) -> None:
+        try:
+            pygame.display.init()
+            self._screen = pygame.display.set_mode(size)
+        except pygame.error as error:
+            raise OSError(f"no window can be opened: {error}") from None
+        pygame.display.set_caption(title)
+        self._size = size
+        self._clock = pygame.time.Clock()
+        self._fps = fps
+
+    def show(self, image: np.ndarray) -> float:
+        """Show a picture [height, width, 3] and wait for its turn; the seconds that took."""
+        self._screen.blit(pygame.image.frombuffer(image, self._size, "RGB"), (0, 0))
+        pygame.display.flip()
+        return self._clock.tick(self._fps) / 1000
+
+    def events(self) -> list[pygame.event.Event]:
+        """What the user has done since the last call."""
+        return pygame.event.get()
+
+    def close(self) -> None:
+        """Close the window."""
+        pygame.display.quit()
+
+
+def agent_at(scene: Scene, size: tuple[int, int], pixel: tuple[int, int]) -> int | None:
+    """The agent drawn at a pixel of a picture of `size`: the nearest disc, or the cell; or None."""
+    lens = Lens(scene.view, size)
+    left, top, right, bottom = lens.clip
+    x, y = pixel
+    if scene.discs is not None and len(scene.discs):
+        away = lens.pixels(scene.discs) - (x + 0.5, y + 0.5)
+        if scene.periodic:
+            away -= lens.extent * np.round(away / lens.extent)
+        radius = 1.0 if scene.disc_radius is None else scene.disc_radius
+        gap = np.hypot(*away.T) - lens.scale * radius
+        found = int(gap.argmin())
+        if gap[found] > _CLOSE:
+            return None
+        return found if scene.agents is None else int(scene.agents[found])
+    if scene.cells is not None and left <= x < right and top <= y < bottom:
+        rows, columns = scene.cells.shape
+        row, column = (y - top) * rows // (bottom - top), (x - left) * columns // (right - left)
+        return row * columns + column
+    return None
+
+
+def _strokes(
+    image: np.ndarray,
+    lens: Lens,
+    period: np.ndarray,
+    start: np.ndarray,
+    displacement: np.ndarray,
+    width: tuple[float, float],
+    colour: tuple[float, float, float, float],
+) -> None:
+    n = len(start)
+    line = np.empty((n, 4))
+    line[:, :2] = lens.pixels(start)
+    line[:, 2:] = displacement * (lens.scale, -lens.scale)
+    kernel.lines(image, line, np.full((n, 2), width), np.full((n, 4), colour), lens.clip, period)
+
+
+def _ring(image: np.ndarray, lens: Lens, period: np.ndarray, scene: Scene, agent: int) -> None:
+    """Mark an agent's disc, or its cell where a lattice is all there is."""
+    if scene.discs is not None:
+        index = np.arange(len(scene.discs)) if scene.agents is None else scene.agents
+        own = np.flatnonzero(index == agent)
+        place = lens.pixels(scene.discs[own])
+        radius = np.ones(len(index)) if scene.disc_radius is None else scene.disc_radius
+        size = lens.scale * radius[own]
+    elif scene.cells is not None:
+        rows, columns = scene.cells.shape
+        row, column = divmod(agent, columns)
+        left, top, right, bottom = lens.clip
+        width, height = (right - left) / columns, (bottom - top) / rows
+        place = np.array([[left + (column + 0.5) * width, top + (row + 0.5) * height]])
+        size = np.array([0.5 * math.hypot(width, height)])
+    else:
+        return
+    inner = size + _RING_GAP
+    for wider, colour in ((1.0, SHADE), (0.0, RING)):
+        ring = np.column_stack([place, inner + _RING_WIDTH + wider, inner - wider])
+        kernel.discs(image, ring, np.full((len(ring), 4), colour), lens.clip, period)
+
+
+def _text(
+    surface: pygame.Surface,
+    font: pygame.font.Font,
+    text: str,
+    place: tuple[int, int],
+    colour: tuple[int, int, int],
+) -> None:
+    if text:
+        surface.blit(font.render(text, True, colour), place)
