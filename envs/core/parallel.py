@@ -171,6 +171,8 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
         super().__init__(system, name, render_mode, max_cycles)
         self._shape = (1, system.n_agents, *(system.action_space.shape or ()))
         self._discrete = is_discrete(system)
+        self._action = np.zeros(self._shape, np.float32)
+        self._flat = self._action.reshape(-1)
         self._age = 0
         self._seen_shape = (1, system.n_agents, *(observation_space(system).shape or ()))
 
@@ -242,17 +244,27 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
             raise KeyError(f"no action for agent {missing}; all live agents must act") from None
         if self._discrete:
             rows = np.array(given).reshape(-1)
+        elif len(given) == self._shape[1]:
+            try:
+                np.concatenate(given, out=self._flat)
+            except (ValueError, TypeError):
+                shapes = sorted({np.shape(value) for value in given})
+                expected = self._shape[2:]
+                raise ValueError(f"actions have shapes {shapes}; all must be {expected}") from None
+            return self._action
         else:
             rows = np.concatenate(given)
-            if rows.dtype != np.float32:
-                rows = rows.astype(np.float32)
-        if len(given) == len(self.possible_agents):
+        if len(given) == self._shape[1]:
             return rows.reshape(self._shape)
         action = np.zeros(self._shape, rows.dtype)
         action[0, [self._number[agent] for agent in self.agents]] = rows.reshape(
             len(given), *self._shape[2:]
         )
         return action
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._flat = self._action.reshape(-1)
 
 
 class AecEnv(_World, pettingzoo.AECEnv):
