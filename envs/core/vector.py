@@ -213,7 +213,7 @@ class VectorEnv:
 
         NaN in a world that is still warming up.
         """
-        steps = self._age - self._warm_up
+        steps = self._age - self.system.warm_up
         found = {}
         for m, (name, how) in enumerate(self.system.reductions.items()):
             value = self._totals[:, m]
