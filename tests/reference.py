@@ -21,7 +21,7 @@ def philox(counter: tuple[int, ...], key: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def neighbours(x: np.ndarray, side: float, cutoff: float, k: int) -> list[list[int]]:
-    """The k nearest within the cutoff of every point of x [n, 2] by looking at all; side 0: open."""
+    """The k nearest within the cutoff of every point of x [n, 2] among all; side 0 is open."""
     cut = min(cutoff, side / 2) if side > 0 else cutoff
     found = []
     for i in range(len(x)):

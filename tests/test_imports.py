@@ -154,14 +154,17 @@ def test_no_command_hides_another_module() -> None:
 
 
 def test_no_global_generator_in_shipped_code() -> None:
-    # Reading a global generator's state is how the conformance checks find out who used it.
+    # The conformance checks watch the global generators of somebody else's environment.
+    watching = {"envs/core/check.py", "envs/core/judge.py", "envs/core/replay.py"}
     banned = re.compile(
-        r"np\.random\.(?!default_rng|SeedSequence|Generator|get_state)\w+|numpy\.random import|"
+        r"np\.random\.(?!default_rng|SeedSequence|Generator)\w+|numpy\.random import|"
         r"torch\.(manual_seed|seed|rand|randn|randint|randperm|normal|bernoulli|multinomial)\(|"
-        r"(?<!\.)\brandom\.(?!getstate)\w+\(",
+        r"(?<!\.)\brandom\.\w+\(",
     )
     found = []
     for path in SOURCES:
+        if relative(path) in watching:
+            continue
         for match in banned.finditer(path.read_text(encoding="utf-8")):
             line = path.read_text(encoding="utf-8")[match.start() :].split("\n", 1)[0]
             if "generator=" not in line:
