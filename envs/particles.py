@@ -62,7 +62,7 @@ SCENARIOS = {
             "layout": "encounter",
             "n_agents": 2,
             "horizon": 60,
-            "collision_weight": 50.0,
+            "collision_weight": 15.0,
             "margin": 1.3,
             "speed_weight": 0.25,
         },
