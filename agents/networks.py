@@ -116,9 +116,13 @@ class PlainNetwork(nn.Module):
         self.register_buffer("high", torch.from_numpy(high), persistent=False)
         self.net = _mlp(len(low), width, action_size(system))
 
-    def forward(self, observation: Tensor) -> Tensor:
+    def hidden(self, observation: Tensor) -> Tensor:
+        """What the last hidden layer gives [..., width]."""
         span = (self.high - self.low).clamp(min=1e-6)
-        return self.net(4 * (observation - self.low) / span - 2)
+        return self.net[:-1](4 * (observation - self.low) / span - 2)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.net[-1](self.hidden(observation))
 
 
 def action_size(system: System) -> int:

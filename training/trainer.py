@@ -1,0 +1,172 @@
+"""Ways to train by name: their hyper-parameters, their trainers, and the policies they leave.
+
+A trainer is iterated; every item is an `Update`, and between two items it can be saved. `--algo`
+takes the names below; each stands for a module of this folder, imported when it is used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from ..agents.policy import Policy
+from ..envs.core.registry import spec
+from ..envs.core.system import System, nearest, require_choice, require_count
+
+ALGORITHMS = ("ppo", "a2c", "sac", "descent")
+DEFAULT_STEPS = 1_000_000
+
+
+class Update(NamedTuple):
+    """Agent-steps so far, and the numbers of one row of progress.csv."""
+
+    steps: int
+    row: dict[str, float]
+
+
+class Trainer(Protocol):
+    """What every way to train offers."""
+
+    @property
+    def steps(self) -> int:
+        """Agent-steps made so far."""
+        ...
+
+    def __iter__(self) -> Iterator[Update]: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers from which `load_state_dict` continues."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        ...
+
+    def save_policy(self, path: Path) -> None:
+        """Write the policy for `PPO.load` (A2C, SAC)."""
+        ...
+
+
+class Parameter(NamedTuple):
+    """A hyper-parameter as the command line shows it."""
+
+    name: str
+    default: Any
+    help: str
+
+
+def config_class(algo: str) -> type:
+    """The dataclass of an algorithm's hyper-parameters; ValueError for an unknown name."""
+    require_choice("algo", algo, ALGORITHMS)
+    if algo == "descent":
+        from .descent import DescentConfig
+
+        return DescentConfig
+    from .sb3 import CONFIGS
+
+    return CONFIGS[algo]
+
+
+def hyperparameters(algo: str) -> list[Parameter]:
+    """An algorithm's hyper-parameters, with the comments behind its fields as help."""
+    cls = config_class(algo)
+    said = dict(re.findall(r"^    (\w+): [^#\n]*# (.*)$", inspect.getsource(cls), re.MULTILINE))
+    return [Parameter(f.name, f.default, said[f.name]) for f in dataclasses.fields(cls)]
+
+
+def make_config(id: str, algo: str, settings: dict[str, Any]) -> Any:
+    """An algorithm's hyper-parameters: its defaults, what suits the id, and `settings` over both.
+
+    Raises ValueError for an unknown name or a bad value.
+    """
+    cls = config_class(algo)
+    known = [field.name for field in dataclasses.fields(cls)]
+    for name in settings:
+        if name not in known:
+            raise ValueError(f"unknown hyper-parameter {name!r} of {algo}{nearest(name, known)}")
+    suited = {name: value for name, value in _suited(id, algo).items() if name != "steps"}
+    return cls(**{**suited, **settings})
+
+
+def default_steps(id: str, algo: str) -> int:
+    """Agent-steps that suit an id."""
+    return int(_suited(id, algo).get("steps", DEFAULT_STEPS))
+
+
+def make_trainer(algo: str, system: System, config: Any, *, seed: int, steps: int) -> Trainer:
+    """A trainer at its first step; ValueError for a network that does not fit the system."""
+    if algo == "descent":
+        return DescentTrainer(system, config, seed=seed, steps=steps)
+    from . import sb3
+
+    return sb3.Trainer(system, config, seed=seed, steps=steps)
+
+
+def load_policy(algo: str, system: System, config: Any, state: dict[str, Any]) -> Policy:
+    """The policy in a trainer's `state_dict`."""
+    if algo == "descent":
+        trainer = DescentTrainer(system, config, seed=0, steps=1)
+        trainer.load_state_dict(state)
+        return trainer.policy()
+    from . import sb3
+
+    return sb3.load_policy(system, config, state)
+
+
+def load_trusted(algo: str, path: Path) -> Policy:
+    """The policy of a policy.zip, which can run any code that its writer put in."""
+    from . import sb3
+
+    return sb3.load_zip("ppo" if algo == "descent" else algo, path)
+
+
+class DescentTrainer:
+    """`descent.Trainer`, which counts updates, counted in agent-steps."""
+
+    def __init__(self, system: System, config: Any, *, seed: int, steps: int) -> None:
+        from . import descent
+
+        require_count("steps", steps)
+        self.system = system
+        self._per_update = config.n_worlds * config.rollout * system.n_agents
+        updates = -(-steps // self._per_update)
+        self._trainer = descent.Trainer(system, config, seed, updates)
+
+    @property
+    def steps(self) -> int:
+        """Agent-steps made so far."""
+        return self._trainer.update * self._per_update
+
+    def policy(self) -> Policy:
+        """The policy as it is now."""
+        from ..agents.policy import network_policy
+
+        return network_policy(self._trainer.network)
+
+    def __iter__(self) -> Iterator[Update]:
+        for update in self._trainer:
+            scores = {"loss": update.loss, **update.metrics, "grad_norm": update.grad_norm}
+            yield Update(self.steps, scores)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers from which `load_state_dict` continues."""
+        return self._trainer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self._trainer.load_state_dict(state)
+
+    def save_policy(self, path: Path) -> None:
+        """Write the network as the actor of a model for `PPO.load`."""
+        from . import sb3
+
+        config = self._trainer.config
+        sb3.export(self.system, self._trainer.network, config.network, config.width, path)
+
+
+def _suited(id: str, algo: str) -> dict[str, Any]:
+    return spec(id).training.get(algo, {})
