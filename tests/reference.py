@@ -21,20 +21,15 @@ def philox(counter: tuple[int, ...], key: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def neighbours(x: np.ndarray, side: float, cutoff: float, k: int) -> list[list[int]]:
-    """The k nearest within the cutoff of every point of x [n, 2] among all; side 0 is open."""
+    """The k nearest within the cutoff of every point of x [n, 2], among all; side 0 is open."""
     cut = min(cutoff, side / 2) if side > 0 else cutoff
+    shifts = (-side, 0.0, side) if side > 0 else (0.0,)
     found = []
     for i in range(len(x)):
-        near = []
-        for j in range(len(x)):
-            shifts = (-side, 0.0, side) if side > 0 else (0.0,)
-            d = min(
-                math.hypot(x[j, 0] - x[i, 0] + a, x[j, 1] - x[i, 1] + b)
-                for a, b in itertools.product(shifts, shifts)
-            )
-            if j != i and d < cut:
-                near.append((d, j))
-        found.append([j for _, j in sorted(near)[:k]])
+        images = [x - x[i] + np.array(shift) for shift in itertools.product(shifts, shifts)]
+        d = np.min([np.hypot(r[:, 0], r[:, 1]) for r in images], 0)
+        d[i] = math.inf
+        found.append([int(j) for j in np.argsort(d)[:k] if d[j] < cut])
     return found
 
 

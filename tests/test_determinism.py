@@ -181,21 +181,6 @@ def test_in_another_process() -> None:
         assert here == there, case.id
 
 
-def test_threads_do_not_matter() -> None:
-    """Torch splits large arrays among threads."""
-    system = invariantzoo.make_system("particles-crowd-v0", n_agents=7, horizon=3)
-    actions = action_table(system, 3, 700)
-    threads = torch.get_num_threads()
-    traces = []
-    try:
-        for n in (1, 2):
-            torch.set_num_threads(n)
-            traces.append(record(start(system, 700, kernel=False), actions))
-    finally:
-        torch.set_num_threads(threads)
-    require_same(*traces)
-
-
 @pytest.mark.parametrize("id", invariantzoo.ids())
 def test_the_systems_own_policies_follow_the_world(id: str) -> None:
     """Their random numbers come from the world's stream too, so a whole rollout can be repeated."""
