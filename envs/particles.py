@@ -106,8 +106,10 @@ class Particles(System):
     actions: "pair" (coefficients A..E), "heading" (along and across a covariant heading) or "lab"
         (x and y of the laboratory; not covariant, for comparison).
     view: "invariants", or "raw" positions and velocities in the laboratory (for comparison).
-    separation, impact, angle, orientation: the encounter's distance, impact parameter, angle
-        between the lines of motion and direction of the line, in lengths and radians.
+    collision_weight, speed_weight, effort_weight: terms of the loss.  margin: reach of the first
+        of them, in sums of radii.
+    separation: distance at the start of an encounter.  impact: its impact parameter.
+    angle: between its lines of motion, radians.  orientation: of the first line, radians.
     """
 
     n_agents: int = 24
@@ -241,7 +243,7 @@ class Particles(System):
     def initial(self, rng: Rng, worlds: int) -> State:
         place = {"crowd": self._crowd, "encounter": self._encounter}[self.layout]
         position, desired, box = place(rng, worlds)
-        radius = torch.full((worlds, self.n_agents), self.radius, dtype=torch.float64)
+        radius = torch.full_like(position[..., 0], self.radius)
         return State(position, desired.clone(), desired, radius, box)
 
     def transition(self, state: State, action: Tensor, rng: Rng | None) -> State:
@@ -402,7 +404,7 @@ class Particles(System):
         r = nearest_image(r, state.box[..., None, None])
         d2 = dot(r, r)
         d2.diagonal(dim1=1, dim2=2).fill_(math.inf)
-        near, index = d2.sort(-1, stable=True)
+        near, index = d2.sort(stable=True, dim=-1)
         return index[..., : self.k], (near < cut2)[..., : self.k]
 
     def _displacement(self, state: State, x: Tensor, index: Tensor) -> Tensor:
