@@ -11,6 +11,7 @@ import datetime
 import functools
 import importlib.metadata
 import importlib.util
+import math
 import os
 import platform
 import statistics
@@ -26,6 +27,7 @@ import numpy as np
 
 import invariantzoo
 from invariantzoo import options
+from invariantzoo.figures.records import table, write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -121,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         options.console(args).print(_table(results), *_remarks(report), sep="\n")
     if args.write:
-        options.write_text(args.write, markdown(report, results))
+        write_text(args.write, markdown(report, results))
     return 0
 
 
@@ -146,16 +148,28 @@ def cases() -> Iterator[Case]:
             ("vmas",),
             goal,
         )
-    for label, ours, goal in (("our settings", True, 20.0), ("SB3's defaults", False, None)):
-        yield Case(
-            f"SB3 PPO learn(), crowd of 10, {label}",
-            functools.partial(learn, ours),
-            "SuperSuit + MPE2, same settings",
-            functools.partial(supersuit_learn, ours),
-            ("supersuit", "mpe2"),
-            goal,
-            slow=True,
-        )
+    yield Case(
+        "SB3 PPO learn(), crowd of 10, our settings, plain network",
+        functools.partial(learn, "mlp"),
+        "SuperSuit + MPE2, the same settings",
+        supersuit_learn,
+        ("supersuit", "mpe2"),
+        20,
+        slow=True,
+    )
+    yield Case(
+        "SB3 PPO learn(), crowd of 10, SB3's defaults",
+        learn_plainly,
+        "SuperSuit + MPE2, SB3's defaults",
+        supersuit_learn_plainly,
+        ("supersuit", "mpe2"),
+        slow=True,
+    )
+    yield Case(
+        "SB3 PPO learn(), crowd of 10, our settings, pair network",
+        functools.partial(learn, "pair"),
+        slow=True,
+    )
     for n in (1000, 10_000, 100_000):
         yield Case(
             f"one world of {n:,} particles",
@@ -175,8 +189,8 @@ def cases() -> Iterator[Case]:
     yield Case(
         "rgb_array 640 x 640, 100 particles",
         functools.partial(render, 100),
-        "MPE2, 50 agents and 50 landmarks",
-        functools.partial(mpe_render, 50),
+        "MPE2, 100 agents and 100 landmarks",
+        functools.partial(mpe_render, 100),
         ("mpe2",),
         10,
         unit="frames/s",
@@ -346,36 +360,65 @@ def _frames(env: Any) -> Work:
     return work
 
 
-def learn(our_settings: bool) -> Work:
-    """One rollout and update of PPO on our VecEnv: 64 worlds with our settings, else one."""
-    worlds = OUR_WORLDS if our_settings else 1
-    return _learning(
-        invariantzoo.vec_env(CROWD, n_worlds=worlds, seed=0, n_agents=10), our_settings
-    )
+def learn(network: str) -> Work:
+    """PPO as `train` runs it, for updates that go through the end of an episode."""
+    from invariantzoo.training.sb3 import PPOConfig, Trainer
+
+    system = invariantzoo.make_system(CROWD, n_agents=10)
+    trainer = Trainer(system, PPOConfig(network=network), seed=0, steps=10**12)
+    updates = iter(trainer)
+    needed = math.ceil(system.horizon / trainer.config.n_steps)
+
+    def work() -> int:
+        before = trainer.steps
+        for _ in range(needed):
+            next(updates)
+        return trainer.steps - before
+
+    return work
 
 
-def supersuit_learn(our_settings: bool) -> Work:
-    """The same on MPE2's simple_spread through SuperSuit."""
+def supersuit_learn() -> Work:
+    """PPO with the settings and the size of network of `learn`, on MPE2 through SuperSuit."""
+    from invariantzoo.training.sb3 import PPOConfig
+
+    ours = PPOConfig()
+    settings = {
+        "n_steps": ours.n_steps,
+        "batch_size": ours.batch_size,
+        "n_epochs": ours.n_epochs,
+        "learning_rate": ours.lr,
+        "gamma": ours.gamma,
+        "gae_lambda": ours.gae_lambda,
+        "policy_kwargs": {"net_arch": [ours.width, ours.width]},
+    }
+    return _learning(_supersuit(ours.n_worlds), settings)
+
+
+def learn_plainly() -> Work:
+    """SB3's PPO with its defaults on our VecEnv of one world."""
+    return _learning(invariantzoo.vec_env(CROWD, seed=0, n_agents=10), {})
+
+
+def supersuit_learn_plainly() -> Work:
+    """SB3's PPO with its defaults on one world of MPE2 through SuperSuit."""
+    return _learning(_supersuit(1), {})
+
+
+def _supersuit(worlds: int) -> Any:
     import supersuit
     from mpe2 import simple_spread_v3
 
     env = simple_spread_v3.parallel_env(N=10, continuous_actions=True, max_cycles=200)
     slots = supersuit.pettingzoo_env_to_vec_env_v1(env)
-    worlds = OUR_WORLDS if our_settings else 1
-    return _learning(
-        supersuit.concat_vec_envs_v1(slots, worlds, base_class="stable_baselines3"), our_settings
-    )
+    return supersuit.concat_vec_envs_v1(slots, worlds, base_class="stable_baselines3")
 
 
-OUR_WORLDS = 64
-
-
-def _learning(env: Any, our_settings: bool) -> Work:
-    """One rollout and its updates, each time it is called."""
+def _learning(env: Any, settings: dict[str, Any]) -> Work:
+    """One rollout and its gradient steps at a time."""
     from stable_baselines3 import PPO
 
-    ours = dict(n_steps=32, batch_size=2048, n_epochs=4) if our_settings else {}
-    model = PPO("MlpPolicy", env, device="cpu", **ours)
+    model = PPO("MlpPolicy", env, device="cpu", **settings)
     steps = model.n_steps * env.num_envs
 
     def work() -> int:
@@ -395,7 +438,7 @@ def _actions(space: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def measure(case: Case, *, peers: bool, quick: bool) -> Result:
     """Speeds of both sides by turns."""
-    seconds, repeats = (0.02, 1) if quick else (0.3, 5)
+    seconds, repeats = (0.02, 1) if quick else (0.3, 3 if case.slow else 5)
     has_peer = case.theirs is not None and (peers or not case.needs)
     sides = [case.ours()]
     if has_peer and all(map(_installed, case.needs)):
@@ -548,10 +591,10 @@ def _speed(value: float, unit: str) -> str:
 def _table(results: list[Result]) -> Table:
     from rich.table import Table
 
-    table = Table(*HEADER)
+    shown = Table(*HEADER)
     for result in results:
-        table.add_row(*_row(result))
-    return table
+        shown.add_row(*_row(result))
+    return shown
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:
@@ -572,19 +615,17 @@ def _remarks(report: dict[str, Any]) -> list[str]:
 
 def markdown(report: dict[str, Any], results: list[Result]) -> str:
     """The page docs/speed.md."""
-    rows = [HEADER, ("---",) * len(HEADER), *map(_row, results)]
     return "\n".join(
         [
             "# Speed",
             "",
             "Written by `invariantzoo bench --peers --write docs/speed.md`.",
-            "One thread; per CPU second; medians of five repeats in which both sides take turns;",
+            "One thread; per CPU second; medians of repeats in which both sides take turns;",
             "a ratio is the median of the repeats' ratios. Random actions; our episodes of 200",
             "steps are reset within the measured time. The peers' simple_spread is another task:",
             "it is the one among theirs that has as many agents as one likes.",
             "",
-            *(f"| {' | '.join(row)} |" for row in rows),
-            "",
+            table(HEADER, map(_row, results)),
             *(f"- {line}" for line in _remarks(report)),
             "",
             ", ".join(f"{name} {value}" for name, value in report["machine"].items()),
