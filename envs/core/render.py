@@ -201,7 +201,8 @@ class Painter:
         past = self._past
         if past and past[-1].shape != scene.discs.shape:  # type: ignore[union-attr]
             past.clear()
-        past.append(np.array(scene.discs))
+        if not past or not np.array_equal(past[-1], scene.discs):  # type: ignore[arg-type]
+            past.append(np.array(scene.discs))
         if len(past) < 2:
             return
         sides = lens.extent / lens.scale if scene.periodic else _OPEN
@@ -211,9 +212,9 @@ class Painter:
             back -= sides * np.round(back / sides)
         age = np.arange(len(past), 0, -1.0) - 1  # of the places, in frames
         fade = (1 - age / past.maxlen)[:, None].repeat(len(radius), 1)  # type: ignore[operator]
-        thick = 1.4 * lens.scale * radius * fade
+        thick = 1.0 * lens.scale * radius * fade
         shade = np.broadcast_to(colour, (len(past) - 1, *colour.shape)).copy()
-        shade[..., 3] = 0.35 * fade[:-1]
+        shade[..., 3] = 0.45 * fade[:-1]
         width = np.stack([thick[1:], thick[:-1]], -1)
         line = np.empty((*back.shape[:2], 4))
         line[..., :2] = lens.pixels(places[1:])
@@ -225,7 +226,7 @@ class Painter:
     def _write(self, image: np.ndarray, caption: Sequence[str], lines: Sequence[str]) -> None:
         font = self._ready_font()
         height, width, _ = image.shape
-        surface = pygame.image.frombuffer(image, (width, height), "RGB")
+        surface = pygame.image.frombuffer(image.data, (width, height), "RGB")
         for row, text in enumerate(caption):
             x, y = _MARGIN, _MARGIN + row * _LINE_HEIGHT
             wide = font.size(text)[0]
@@ -275,7 +276,7 @@ class Window:
 
     def show(self, image: np.ndarray) -> float:
         """Show a picture [height, width, 3] and wait for its turn; the seconds that took."""
-        self._screen.blit(pygame.image.frombuffer(image, self._size, "RGB"), (0, 0))
+        self._screen.blit(pygame.image.frombuffer(image.data, self._size, "RGB"), (0, 0))
         pygame.display.flip()
         return self._clock.tick(self._fps) / 1000
 

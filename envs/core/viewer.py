@@ -1,0 +1,174 @@
+"""A window in which a person watches worlds run: pause, step, speed, reset, follow an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from .render import Painter, Window, agent_at, pygame
+from .system import Scene, by_name
+from .vector import Step, VectorEnv
+
+KEYS = (
+    ("space", "pause, go on"),
+    ("right, n", "one step"),
+    ("+  -", "faster, slower"),
+    ("r", "new episode"),
+    ("click, tab", "follow an agent"),
+    ("q, esc", "quit"),
+)
+SLOWEST, FASTEST = 0.25, 1024.0  # steps per second
+_SIZE, _PANEL, _TRAIL, _FPS = 720, 330, 16, 60
+_BUSY = 0.1  # seconds of steps between two pictures at most
+_SHOWN = 4  # entries of an invariant
+
+
+class Viewer:
+    """Shows the first world of `env`, which `step` and `reset` move on.
+
+    step: makes one step of all worlds, or returns None when there are no more.
+    rate: steps per second to begin with.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        step: Callable[[], Step | None],
+        reset: Callable[[], None],
+        *,
+        title: str,
+        rate: float = 20.0,
+    ) -> None:
+        self.env, self._step, self._reset = env, step, reset
+        self.title = title
+        self.paused = False
+        self.done = False
+        self.rate = rate
+        self.follow: int | None = None
+        self.last: Step | None = None
+        self._due = 0.0
+        self._size = (_SIZE, _SIZE)
+        self._painter = Painter(size=self._size, panel=_PANEL, trail=_TRAIL)
+
+    def run(self) -> None:
+        """Show the window until the user quits or there are no more steps.
+
+        Raises OSError if there is no display.
+        """
+        window = Window((_SIZE + _PANEL, _SIZE), title=self.title, fps=_FPS)
+        try:
+            while not self.done:
+                seconds = window.show(self.frame())
+                for event in window.events():
+                    self.handle(event)
+                self.advance(seconds)
+        finally:
+            window.close()
+
+    def handle(self, event: pygame.event.Event) -> None:
+        """Do what a key, a click or the window's closing asks for."""
+        if event.type == pygame.QUIT:
+            self.done = True
+        elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
+            self.follow = agent_at(self.scene(), self._size, event.pos)
+        elif event.type == pygame.KEYDOWN:
+            self._key(event.key, bool(getattr(event, "mod", 0) & pygame.KMOD_SHIFT))
+
+    def advance(self, seconds: float) -> None:
+        """Make the steps that fall due in that time."""
+        if self.paused:
+            return
+        self._due += min(seconds, _BUSY) * self.rate
+        start = pygame.time.get_ticks()
+        while self._due >= 1 and not self.done:
+            self._due -= 1
+            self.step()
+            if pygame.time.get_ticks() - start > 1000 * _BUSY:
+                self._due = 0.0
+
+    def step(self) -> None:
+        """Make one step."""
+        self.last = self._step()
+        self.done = self.done or self.last is None
+
+    def scene(self) -> Scene:
+        """What is drawn now."""
+        env = self.env
+        scene = env.system.scene(type(env.state)(*(part[:1] for part in env.tensors)))
+        if scene is None:
+            raise ValueError(f"{self.title} has no picture")
+        return scene
+
+    def frame(self) -> np.ndarray:
+        """The picture with its panel [height, width, 3] uint8."""
+        if self.env.age[0] == 0:
+            self._painter.forget()
+        return self._painter.draw(self.scene(), follow=self.follow, lines=self.panel())
+
+    def panel(self) -> list[str]:
+        """Lines of text: the episode, the agent that is followed, the keys; tabs make columns."""
+        env = self.env
+        rate = "paused" if self.paused else f"{self.rate:g} steps/s"
+        lines = [self.title, ""]
+        lines += [f"step\t{env.age[0]} of {env.system.horizon}", f"speed\t{rate}"]
+        if env.age[0] > 0:
+            metrics = env.episode_metrics().items()
+            lines += [f"{name}\t{_number(float(value[0]))}" for name, value in metrics]
+        lines.append("")
+        lines += self._followed() if self.follow is not None else ["nobody is followed"]
+        lines += ["", *(f"{key}\t{meaning}" for key, meaning in KEYS)]
+        return lines
+
+    def _followed(self) -> list[str]:
+        env, agent = self.env, self.follow
+        assert agent is not None
+        name = f"{env.system.agent_name}_{agent}"
+        if not env.alive[0, agent]:
+            return [name, "has left"]
+        loss = "" if self.last is None else _number(-float(self.last.reward[0, agent]))
+        own = torch.from_numpy(env.observe()[0, agent])
+        lines = [name, f"loss\t{loss}"]
+        for invariant, value in by_name(env.system, own).items():
+            lines.append(f"{invariant}\t{_numbers(value.reshape(-1).tolist())}")
+        return lines
+
+    def _key(self, key: int, shift: bool) -> None:
+        if key in (pygame.K_q, pygame.K_ESCAPE):
+            self.done = True
+        elif key == pygame.K_SPACE:
+            self.paused = not self.paused
+        elif key in (pygame.K_RIGHT, pygame.K_n):
+            self.paused = True
+            self.step()
+        elif key in (pygame.K_PLUS, pygame.K_EQUALS, pygame.K_KP_PLUS, pygame.K_UP):
+            self.rate = min(2 * self.rate, FASTEST)
+        elif key in (pygame.K_MINUS, pygame.K_KP_MINUS, pygame.K_DOWN):
+            self.rate = max(self.rate / 2, SLOWEST)
+        elif key == pygame.K_r:
+            self._reset()
+            self.last = None
+        elif key == pygame.K_TAB:
+            self._follow_next(-1 if shift else 1)
+
+    def _follow_next(self, way: int) -> None:
+        """Follow the next agent that is still there."""
+        present = np.flatnonzero(self.env.alive[0])
+        if not len(present):
+            return
+        if self.follow is None:
+            self.follow = int(present[0 if way > 0 else -1])
+            return
+        ahead = (present - self.follow) * way
+        ahead = np.where(ahead > 0, ahead, ahead + self.env.n_agents)
+        self.follow = int(present[ahead.argmin()])
+
+
+def _numbers(values: Sequence[float]) -> str:
+    shown = "  ".join(_number(value) for value in values[:_SHOWN])
+    return shown if len(values) <= _SHOWN else f"{shown}  …"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.1e}"

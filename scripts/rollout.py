@@ -1,0 +1,297 @@
+"""Run a policy: watch it, film it, save its trajectory.
+
+Prints means over the episodes that ended, or over the running ones if none has.
+
+A trajectory is an .npz file without pickles. It holds "state.NAME" [steps + 1, worlds, ...] for
+every part of the state, "observation" [steps + 1, worlds, agents, size], "action" [steps, worlds,
+agents, ...], "reward" [steps, worlds, agents], "episode" [steps + 1, worlds], which counts a
+world's episodes (the last state of an episode gives way to the first of the next), and "config",
+a JSON text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from invariantzoo import options
+
+if TYPE_CHECKING:
+    from invariantzoo.agents.policy import Policy
+    from invariantzoo.envs.core.system import System
+    from invariantzoo.envs.core.vector import Step, VectorEnv
+
+
+class Play(NamedTuple):
+    """What is played: a policy on a system, with actions that are drawn or the most likely."""
+
+    system: System
+    policy: Policy
+    deterministic: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `rollout` takes."""
+    parser.add_argument("id", metavar="ID", help="see `list`")
+    parser.add_argument(
+        "--policy",
+        default="random",
+        metavar="NAME_OR_RUN",
+        help="a policy by name (see `list --json`) or a run folder (default: random)",
+    )
+    options.add_settings(parser)
+    parser.add_argument(
+        "--n-worlds", type=options.count, default=1, metavar="W", help="worlds at once (default: 1)"
+    )
+    parser.add_argument(
+        "--n-steps",
+        type=options.count,
+        metavar="T",
+        help="how many (default: one episode; with --human until you quit)",
+    )
+    parser.add_argument("--human", action="store_true", help="watch the first world in a window")
+    parser.add_argument(
+        "--video", type=Path, metavar="FILE", help="film up to nine worlds as .mp4 or .gif"
+    )
+    parser.add_argument("--npz", type=Path, metavar="FILE", help="save the trajectory as .npz")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="a trained policy takes its most likely action (default unless the system's law is "
+        "its agents' randomness); policies by name are as random as their name says",
+    )
+    mode.add_argument(
+        "--stochastic",
+        dest="deterministic",
+        action="store_false",
+        help="a trained policy draws its actions",
+    )
+    options.add_trust(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything, then play; Ctrl-C keeps what there is so far and returns 130."""
+    import torch
+
+    from invariantzoo.envs.core.vector import VectorEnv
+    from invariantzoo.training.video import SUFFIXES
+
+    torch.set_num_threads(1)
+    play = _play(args)
+    _check_file("--video", args.video, SUFFIXES)
+    _check_file("--npz", args.npz, (".npz",))
+    env = VectorEnv(play.system, args.n_worlds, seed=args.seed)
+    session = Session(env, play.policy, play.deterministic, keep=args.npz is not None)
+    if (args.human or args.video) and play.system.scene(env.tensors) is None:
+        raise ValueError(f"{args.id} has no picture: leave out --human and --video")
+    interrupted = False
+    with _film(args.video, env) as shoot:
+        try:
+            _run(args, session, shoot)
+        except KeyboardInterrupt:
+            interrupted = True
+    report = {**_config(args, play, session), "interrupted": interrupted, **_outcome(session)}
+    if args.npz is not None:
+        _save(args.npz, session, report)
+    if args.json:
+        options.print_json(args, report)
+    else:
+        _print(args, report)
+    return 130 if interrupted else 0
+
+
+@dataclass
+class Session:
+    """A policy at work in `env`, and what is kept of it.
+
+    scores: of every episode that ended, by name.  rows: the trajectory, if it is kept; row 0 is the
+    start, each later one an action and where it led.
+    """
+
+    env: VectorEnv
+    policy: Policy
+    deterministic: bool
+    keep: bool = False
+    n_steps: int = 0
+    scores: dict[str, list[float]] = field(default_factory=dict)
+    rows: list[dict[str, np.ndarray]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._observation = self.env.reset()
+        self._episode = np.zeros(self.env.n_worlds, np.int64)
+        self._total = np.zeros(self.env.n_worlds)
+        self._keep({})
+
+    def step(self) -> Step:
+        """Make one step of all worlds."""
+        from invariantzoo.training.video import act
+
+        action = act(self.env, self.policy, self._observation, self.deterministic)
+        step = self.env.step(action)
+        self.n_steps += 1
+        self._observation = step.observation
+        self._total += step.reward.sum(1)
+        if step.done.any():
+            for name, value in self._running(step.metrics).items():
+                self.scores.setdefault(name, []).extend(value[step.done].tolist())
+            self._episode += step.done
+            self._total[step.done] = 0
+        self._keep({"action": np.array(action), "reward": step.reward.copy()})
+        return step
+
+    def reset(self) -> None:
+        """Start new episodes in all worlds; what has not ended does not count."""
+        self._observation = self.env.reset()
+        self._episode += 1
+        self._total[:] = 0
+        if self.keep:
+            self._keep(self.rows.pop())
+
+    def results(self) -> dict[str, float]:
+        """The return per agent and the metrics: means over episodes."""
+        values: dict[str, Any] = self.scores
+        if not values:
+            values = self._running(self.env.episode_metrics() if self.env.age.any() else {})
+        return {name: float(np.mean(value)) for name, value in values.items()}
+
+    def trajectory(self) -> dict[str, np.ndarray]:
+        """Arrays over time, by name."""
+        names = self.rows[-1]
+        return {name: np.stack([row[name] for row in self.rows if name in row]) for name in names}
+
+    def _running(self, metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"return": self._total / self.env.n_agents, **metrics}
+
+    def _keep(self, made: dict[str, np.ndarray]) -> None:
+        if not self.keep:
+            return
+        state = {f"state.{name}": part.copy() for name, part in self.env.state._asdict().items()}
+        here = {"observation": self._observation.copy(), "episode": self._episode.copy()}
+        self.rows.append({**made, **state, **here})
+
+
+def _play(args: argparse.Namespace) -> Play:
+    """Everything that can be wrong with the id, the policy and the settings is found here."""
+    import invariantzoo
+
+    settings = options.parse_settings(args.set)
+    trained = options.is_run(args.policy)
+    if trained:
+        found = options.read_run(args.policy, trust=args.trust)
+        if found.id != invariantzoo.spec(args.id).id:
+            raise ValueError(f"--policy {args.policy} was trained on {found.id}, not on {args.id}")
+        system = found.system_with(settings)
+    else:
+        system = invariantzoo.make_system(args.id, **settings)
+    policy = options.load_policy(args.policy, system, trust=args.trust)
+    likely = not system.stochastic if args.deterministic is None else args.deterministic
+    return Play(system, policy, trained and likely)
+
+
+def _check_file(option: str, path: Path | None, suffixes: tuple[str, ...]) -> None:
+    """Raise ValueError unless `path` is None or can be written."""
+    if path is None:
+        return
+    if path.suffix not in suffixes:
+        raise ValueError(f"{option} {str(path)!r} must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise ValueError(f"{option} {str(path)!r} is a folder")
+    if not path.parent.is_dir():
+        raise ValueError(f"{option} {str(path)!r}: there is no folder {str(path.parent)!r}")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ValueError(f"{option} {str(path)!r} can't be written: {error.strerror}") from None
+
+
+def _film(path: Path | None, env: VectorEnv) -> AbstractContextManager[Callable[[], None]]:
+    """A function that films the worlds as they are."""
+    if path is None:
+        return nullcontext(lambda: None)
+    from invariantzoo.training.video import filming
+
+    return filming(path, env)
+
+
+def _run(args: argparse.Namespace, session: Session, shoot: Callable[[], None]) -> None:
+    """All the steps, in the window or without one."""
+    shoot()
+    if args.human:
+        _watch(args, session, shoot)
+        return
+    from rich.progress import track
+
+    log = options.messages()
+    steps = range(args.n_steps or session.env.system.horizon)
+    for _ in track(steps, args.id, console=log, transient=True, disable=not log.is_terminal):
+        session.step()
+        shoot()
+
+
+def _watch(args: argparse.Namespace, session: Session, shoot: Callable[[], None]) -> None:
+    from invariantzoo.envs.core.viewer import Viewer
+
+    def step() -> Step | None:
+        if session.n_steps == args.n_steps:
+            return None
+        made = session.step()
+        shoot()
+        return made
+
+    Viewer(session.env, step, session.reset, title=f"{args.id}, {args.policy}").run()
+
+
+def _config(args: argparse.Namespace, play: Play, session: Session) -> dict[str, Any]:
+    return {
+        "id": args.id,
+        "policy": args.policy,
+        "parameters": asdict(play.system),  # type: ignore[call-overload]
+        "seed": args.seed,
+        "n_worlds": args.n_worlds,
+        "n_steps": session.n_steps,
+        "deterministic": play.deterministic,
+    }
+
+
+def _outcome(session: Session) -> dict[str, Any]:
+    results = session.results()
+    episodes = len(session.scores.get("return", ()))
+    return {"episodes": episodes, "return": results.pop("return"), "metrics": results}
+
+
+def _save(path: Path, session: Session, report: dict[str, Any]) -> None:
+    """The file appears whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    config = json.dumps(options.plain(report))
+    try:
+        with part.open("wb") as file:
+            arrays: dict[str, Any] = {"config": np.array(config), **session.trajectory()}
+            np.savez_compressed(file, **arrays)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _print(args: argparse.Namespace, report: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    over = f"{report['episodes']} episodes" if report["episodes"] else "no whole episode"
+    table = Table("", "mean", title=f"{report['id']}, {report['policy']}", caption=over)
+    for name, value in {"return": report["return"], **report["metrics"]}.items():
+        table.add_row(name, f"{value:.4g}")
+    console = options.console(args)
+    console.print(table)
+    for path in (args.video, args.npz):
+        if path is not None and path.exists():
+            console.print(f"wrote {path}")
