@@ -128,6 +128,24 @@ def test_the_callers_actions_are_left_alone(id: str, kernel: bool) -> None:
 
 @pytest.mark.parametrize("kernel", [True, False])
 @pytest.mark.parametrize("id", invariantzoo.ids())
+def test_actions_may_lie_in_memory_as_they_like(id: str, kernel: bool) -> None:
+    """Read-only, strided, in other types, or as lists."""
+    system = invariantzoo.make_system(id)
+    action = np.sign(action_table(system, 1, 3)[0])
+    locked = action.copy()
+    locked.flags.writeable = False
+    shapes = [np.asfortranarray(action), np.repeat(action, 2, 0)[::2], locked, action.tolist()]
+    shapes += [action.astype(kind) for kind in (np.int8, np.int32, np.float16, np.float64)]
+    found = []
+    for given in (action, *shapes):
+        env = VectorEnv(system, 3, seed=SEED, kernel=kernel)
+        env.reset()
+        found.append(env.step(given).reward.tobytes())
+    assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize("id", invariantzoo.ids())
 def test_no_buffer_is_handed_out_twice(id: str, kernel: bool) -> None:
     system = invariantzoo.make_system(id)
     env = VectorEnv(system, 2, seed=SEED, kernel=kernel)

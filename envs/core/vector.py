@@ -75,6 +75,7 @@ class VectorEnv:
         self._discrete = is_discrete(system)
         space = system.action_space
         self._action_shape = (n_worlds, system.n_agents, *(space.shape or ()))
+        self._action_types = (np.int64,) if self._discrete else (np.float32, np.float64)
         self._n_actions = int(getattr(space, "n", 0))
         self._reward = np.empty((n_worlds, system.n_agents))
         self._metric = np.zeros((n_worlds, len(self._how)))
@@ -187,13 +188,22 @@ class VectorEnv:
             self._acted = self.active().copy()
             alive = self._alive.copy()
         observation = np.empty(self._shape, np.float32)
-        self.run(np.asarray(action), observation)
+        self.run(self._plain(action), observation)
         reward = self._reward.copy()
         if self._leaves:
             reward *= alive
             observation[~alive] = self._absent
             self._alive &= ~self._gone()
         return observation, reward
+
+    def _plain(self, action: np.ndarray) -> np.ndarray:
+        """As kernels and torch take it: one writable block of the usual numbers."""
+        action = np.asarray(action)
+        if action.flags.carray and action.dtype in self._action_types:
+            return action
+        whole = self._discrete and action.dtype.kind in "biu"
+        usual = action.dtype if action.dtype in self._action_types else np.float64
+        return np.array(action, np.int64 if whole else usual, order="C")
 
     def run(self, action: np.ndarray, observation: np.ndarray) -> np.ndarray:
         """The innermost step: fills `observation`, returns the rewards in a buffer of its own."""
