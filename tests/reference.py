@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 
 import numpy as np
 
@@ -89,12 +88,3 @@ def chain(flip: np.ndarray, groups: list[list[int]]) -> np.ndarray:
                 target ^= flips << (n - 1 - i)
             matrix[np.arange(states), target] += chance / len(groups)
     return matrix
-
-
-def first_contact(distance: Callable[[float], float], until: float, contact: float) -> float:
-    """First time at which `distance(time)` is below `contact`, by looking; inf if never."""
-    step = until / 20000
-    for m in range(20001):
-        if distance(m * step) < contact:
-            return m * step
-    return math.inf
