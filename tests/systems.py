@@ -29,8 +29,14 @@ class Hold(System):
     n_agents = 1
     agent_name: ClassVar[str] = "controller"
     reductions: ClassVar[dict[str, str]] = {"distance": "mean", "farthest": "max"}
-    bounds = {"x": Bound(-5, 5), "energy": Bound(0, 50)}  # noqa: RUF012
-    action_space = spaces.Box(-1, 1, (1,))
+
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        return {"x": Bound(-5, 5), "energy": Bound(0, 50)}
+
+    @property
+    def action_space(self) -> spaces.Box:
+        return spaces.Box(-1, 1, (1,))
 
     def initial(self, rng: Rng, worlds: int) -> Point:
         return Point(2 * rng.uniform(worlds, 1) - 1, torch.zeros(worlds, 1, dtype=torch.float64))
@@ -73,11 +79,14 @@ class Leave(System):
     agent_name: ClassVar[str] = "walker"
     one_at_a_time: ClassVar[bool] = True
     reductions: ClassVar[dict[str, str]] = {"left": "last", "steps": "sum"}
-    action_space = spaces.Discrete(2)
 
     @property
     def bounds(self) -> dict[str, Bound]:
         return {"cell": Bound(0, self.length), "free": Bound(0, 1)}
+
+    @property
+    def action_space(self) -> spaces.Discrete:
+        return spaces.Discrete(2)
 
     def initial(self, rng: Rng, worlds: int) -> Corridor:
         cell = torch.argsort(rng.uniform(worlds, self.length), -1)[:, : self.n_agents] + 1.0
