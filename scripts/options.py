@@ -9,12 +9,18 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+import invariantzoo
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from invariantzoo.agents.policy import Policy
+    from invariantzoo.envs.core.system import System
+    from invariantzoo.training.run import Run
 
 
 def count(text: str) -> int:
@@ -106,6 +112,63 @@ def messages() -> Console:
     return Console(stderr=True)
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Declare `--trust`."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="take a run's policy from its policy.zip, which can run any code its writer put in",
+    )
+
+
 def is_run(name: str) -> bool:
-    """Whether `name` is a path rather than an id or the name of a policy."""
-    return os.sep in name or Path(name).exists()
+    """Whether `name` is a run folder rather than an id or the name of a policy."""
+    known = name.removeprefix("invariantzoo/") in invariantzoo.ids() or ":" in name
+    return not known and (os.sep in name or Path(name).is_dir())
+
+
+class Trained(NamedTuple):
+    """A run that was read."""
+
+    id: str
+    run: Run
+
+    def system_with(self, settings: dict[str, Any]) -> System:
+        """The system that it was trained on, with other settings."""
+        was = self.run.system
+        mine = {name: getattr(was, name) for name in self.run.config["parameters"]}
+        return invariantzoo.make_system(self.id, **{**mine, **settings})
+
+
+def read_run(folder: str, *, trust: bool = False) -> Trained:
+    """A run folder; FileNotFoundError or ValueError for what is not a run of this version."""
+    from invariantzoo.training.run import load_run
+
+    run = load_run(folder, trust=trust)
+    return Trained(run.config["id"], run)
+
+
+def load_policy(name: str, system: System, *, trust: bool = False) -> Policy:
+    """A policy by name, or that of a run folder, to act in `system`.
+
+    Raises KeyError for an unknown name and ValueError for a run that does not fit the system.
+    """
+    from invariantzoo.agents.policy import make_policy
+
+    if not is_run(name):
+        return make_policy(name, system)
+    run = read_run(name, trust=trust).run
+    was, here = _fit(run.system), _fit(system)
+    if was != here:
+        raise ValueError(f"{name} was trained on {was}, which does not fit {here}")
+    return run.policy
+
+
+def _fit(system: System) -> str:
+    """What a policy must agree with."""
+    from invariantzoo.envs.core.system import is_discrete
+
+    seen = " ".join(f"{name}:{bound.size}" for name, bound in system.bounds.items())
+    space: Any = system.action_space
+    actions = f"{space.n} choices" if is_discrete(system) else f"actions of {space.shape[0]}"
+    return f"({seen}; {actions})"

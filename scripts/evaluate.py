@@ -1,0 +1,142 @@
+"""Score trained runs, or policies by name, on held-out seeds.
+
+A metric's mean, standard error, interquartile mean (iqm) and the iqm's 95 % bootstrap interval are
+over episodes. Several runs of one id are also put together: there every run counts as one number,
+its mean, and the interval is over training seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from invariantzoo import options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from invariantzoo.agents.policy import Policy
+    from invariantzoo.envs.core.system import System
+    from invariantzoo.training.score import Summary
+
+
+class Entry(NamedTuple):
+    """What is scored: a policy on a system."""
+
+    id: str
+    name: str
+    system: System
+    policy: Policy
+    trained: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `evaluate` takes."""
+    parser.add_argument("target", nargs="+", metavar="RUN_OR_ID", help="run folders, or ids")
+    parser.add_argument(
+        "--policy", metavar="NAME_OR_RUN", help="who acts; needed for an id (see `list --json`)"
+    )
+    options.add_settings(parser)
+    parser.add_argument(
+        "--episodes", type=options.count, default=100, metavar="E", help="per seed (default: 100)"
+    )
+    parser.add_argument(
+        "--seeds", type=options.count, default=5, metavar="S", help="how many (default: 5)"
+    )
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="a trained policy takes its most likely action (default unless the system's law is "
+        "its agents' randomness); policies by name are as random as their name says",
+    )
+    mode.add_argument(
+        "--stochastic",
+        dest="deterministic",
+        action="store_false",
+        help="a trained policy draws its actions",
+    )
+    options.add_trust(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score every target and print the summaries."""
+    import torch
+
+    from invariantzoo.training.score import evaluate, over_runs, summarise
+
+    torch.set_num_threads(1)
+    entries = [_entry(target, args) for target in args.target]
+    log, found = options.messages(), []
+    for entry in entries:
+        log.print(f"{entry.id}, {entry.name}: {args.seeds} x {args.episodes} episodes")
+        sampled = not entry.trained or (
+            entry.system.stochastic if args.deterministic is None else not args.deterministic
+        )
+        found.append(
+            evaluate(
+                entry.system,
+                entry.policy,
+                episodes=args.episodes,
+                seeds=args.seeds,
+                deterministic=not sampled,
+                first_seed=args.seed,
+            )
+        )
+    reports: list[dict[str, Any]] = [
+        {"id": entry.id, "policy": entry.name, "metrics": summarise(scores)}
+        for entry, scores in zip(entries, found, strict=True)
+    ]
+    groups: dict[str, list[Any]] = {}
+    for entry, scores in zip(entries, found, strict=True):
+        if entry.trained:
+            groups.setdefault(entry.id, []).append(scores)
+    together = {id: over_runs(runs) for id, runs in groups.items() if len(runs) > 1}
+    if args.json:
+        several = {"runs": reports, "metrics": together}
+        options.print_json(args, reports[0] if len(reports) == 1 else several)
+        return 0
+    console = options.console(args)
+    for report in reports:
+        console.print(_table(f"{report['id']}, {report['policy']}", report["metrics"]))
+    for id, metrics in together.items():
+        console.print(_table(f"{id}, over {len(groups[id])} runs", metrics))
+    return 0
+
+
+def _entry(target: str, args: argparse.Namespace) -> Entry:
+    """Everything that can be wrong with a target is found here."""
+    import invariantzoo
+    from invariantzoo.agents.policy import policy_names
+
+    settings = options.parse_settings(args.set)
+    if options.is_run(target):
+        found = options.read_run(target, trust=args.trust)
+        id, system = found.id, found.system_with(settings)
+        name = args.policy or target
+    else:
+        id, system = invariantzoo.spec(target).id, invariantzoo.make_system(target, **settings)
+        if args.policy is None:
+            known = ", ".join(policy_names(system))
+            raise ValueError(f"say which --policy acts in {id}: {known}, or a run folder")
+        name = args.policy
+    policy = options.load_policy(name, system, trust=args.trust)
+    return Entry(id, name, system, policy, options.is_run(name))
+
+
+def _table(title: str, metrics: dict[str, Summary]) -> Table:
+    from rich.table import Table
+
+    table = Table("metric", "mean", "se", "iqm", "95 % of iqm", "per seed or run", title=title)
+    for name, one in metrics.items():
+        low, high = one["ci95"]
+        table.add_row(
+            name,
+            f"{one['mean']:.4g}",
+            f"{one['se']:.2g}",
+            f"{one['iqm']:.4g}",
+            f"{low:.4g} to {high:.4g}",
+            " ".join(f"{value:.4g}" for value in one["per_seed"]),
+        )
+    return table
