@@ -234,11 +234,13 @@ class Painter:
             behind[:] = behind // 4 + np.array(BACKGROUND, np.uint8) * 3 // 4
             _text(surface, font, text, (x, y), TEXT)
         left = self.size[0] + _MARGIN
+        labels = [font.size(line.partition("\t")[0])[0] for line in lines if "\t" in line]
+        second = left + max(labels, default=0) + _MARGIN
         for row, line in enumerate(lines):
             label, _, value = line.partition("\t")
             y = _MARGIN + row * _LINE_HEIGHT
             _text(surface, font, label, (left, y), FAINT_TEXT)
-            _text(surface, font, value, (left + (width - self.size[0]) // 3, y), TEXT)
+            _text(surface, font, value, (second, y), TEXT)
 
     def _ready_font(self) -> pygame.font.Font:
         """pygame's own font, anew if somebody has shut pygame down since."""
@@ -294,6 +296,8 @@ def agent_at(scene: Scene, size: tuple[int, int], pixel: tuple[int, int]) -> int
     lens = Lens(scene.view, size)
     left, top, right, bottom = lens.clip
     x, y = pixel
+    if not (left <= x < right and top <= y < bottom):
+        return None
     if scene.discs is not None and len(scene.discs):
         away = lens.pixels(scene.discs) - (x + 0.5, y + 0.5)
         if scene.periodic:
@@ -304,7 +308,7 @@ def agent_at(scene: Scene, size: tuple[int, int], pixel: tuple[int, int]) -> int
         if gap[found] > _CLOSE:
             return None
         return found if scene.agents is None else int(scene.agents[found])
-    if scene.cells is not None and left <= x < right and top <= y < bottom:
+    if scene.cells is not None:
         rows, columns = scene.cells.shape
         row, column = (y - top) * rows // (bottom - top), (x - left) * columns // (right - left)
         return row * columns + column

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -171,4 +172,6 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.1e}"
+    if math.isnan(value):
+        return "–"
+    return f"{value + 0.0:.3g}" if abs(value) < 1000 else f"{value:.1e}"
