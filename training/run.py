@@ -27,7 +27,8 @@ from ..agents.networks import network_names
 from ..agents.policy import Policy
 from ..envs.core.registry import make_system, spec
 from ..envs.core.system import System, parameters
-from .trainer import ALGORITHMS, Trainer, Update, config_class, load_policy, load_trusted
+from .hyperparameters import ALGORITHMS
+from .trainer import Trainer, Update, config_class, load_policy, load_trusted
 
 SCHEMA = 1
 CONFIG, CHECKPOINT, POLICY, PROGRESS = "config.json", "checkpoint.pt", "policy.zip", "progress.csv"
@@ -156,12 +157,25 @@ def load_run(path: str | os.PathLike[str], *, trust: bool = False) -> Run:
             raise ValueError(f"{folder} has no {POLICY}")
         return Run(folder, config, system, load_trusted(config["algo"], folder / POLICY))
     state = read_checkpoint(folder)
+    with _fitting(folder):
+        return Run(folder, config, system, load_policy(config["algo"], system, hyper, state))
+
+
+def restore(folder: Path, trainer: Trainer) -> None:
+    """Bring a trainer to the checkpoint of a run; ValueError if it does not fit."""
+    state = read_checkpoint(folder)
+    with _fitting(folder):
+        trainer.load_state_dict(state)
+
+
+@contextmanager
+def _fitting(folder: Path) -> Iterator[None]:
+    """Say in one line that a checkpoint is not one of this run."""
     try:
-        policy = load_policy(config["algo"], system, hyper, state)
-    except (KeyError, RuntimeError) as error:
+        yield
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{folder / CHECKPOINT} does not fit {CONFIG}: {reason}") from None
-    return Run(folder, config, system, policy)
 
 
 class Recorder:

@@ -114,7 +114,6 @@ class SACConfig:
 
 
 Config = PPOConfig | A2CConfig | SACConfig
-CONFIGS: dict[str, type[Config]] = {"ppo": PPOConfig, "a2c": A2CConfig, "sac": SACConfig}
 
 
 def _require(config: Config) -> None:

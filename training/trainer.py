@@ -1,14 +1,13 @@
 """Ways to train by name: their hyper-parameters, their trainers, and the policies they leave.
 
 A trainer is iterated; every item is an `Update`, and between two items it can be saved. `--algo`
-takes the names below; each stands for a module of this folder, imported when it is used.
+takes the names of ALGORITHMS; each stands for a module of this folder, imported when it is used.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import re
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -16,8 +15,8 @@ from typing import Any, NamedTuple, Protocol
 from ..agents.policy import Policy
 from ..envs.core.registry import spec
 from ..envs.core.system import System, nearest, require_choice, require_count
+from .hyperparameters import ALGORITHMS
 
-ALGORITHMS = ("ppo", "a2c", "sac", "descent")
 DEFAULT_STEPS = 1_000_000
 
 
@@ -51,31 +50,11 @@ class Trainer(Protocol):
         ...
 
 
-class Parameter(NamedTuple):
-    """A hyper-parameter as the command line shows it."""
-
-    name: str
-    default: Any
-    help: str
-
-
 def config_class(algo: str) -> type:
     """The dataclass of an algorithm's hyper-parameters; ValueError for an unknown name."""
     require_choice("algo", algo, ALGORITHMS)
-    if algo == "descent":
-        from .descent import DescentConfig
-
-        return DescentConfig
-    from .sb3 import CONFIGS
-
-    return CONFIGS[algo]
-
-
-def hyperparameters(algo: str) -> list[Parameter]:
-    """An algorithm's hyper-parameters, with the comments behind its fields as help."""
-    cls = config_class(algo)
-    said = dict(re.findall(r"^    (\w+): [^#\n]*# (.*)$", inspect.getsource(cls), re.MULTILINE))
-    return [Parameter(f.name, f.default, said[f.name]) for f in dataclasses.fields(cls)]
+    module, name = ALGORITHMS[algo]
+    return getattr(importlib.import_module(f".{module}", __package__), name)
 
 
 def make_config(id: str, algo: str, settings: dict[str, Any]) -> Any:

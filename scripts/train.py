@@ -1,0 +1,301 @@
+"""Train a policy, score it beside the baselines, and leave a run folder."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from invariantzoo import options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from invariantzoo.envs.core.system import System
+    from invariantzoo.training.score import Summary
+    from invariantzoo.training.trainer import Trainer, Update
+
+EPISODES, SEEDS = 20, 5  # of the scores at the end
+FRAMES = 240
+TRAINED = "trained"
+
+
+class Plan(NamedTuple):
+    """A checked training run: config.json, what it stands for, and a trainer that is ready."""
+
+    folder: Path
+    config: dict[str, Any]
+    system: System
+    hyper: Any
+    trainer: Trainer
+    since: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `train` takes."""
+    parser.add_argument("id", metavar="ID", help="see `list`")
+    parser.add_argument("--algo", metavar="NAME", help="ppo, a2c, sac or descent (default: ppo)")
+    parser.add_argument(
+        "--steps", type=options.count, metavar="N", help="agent-steps (default: what suits the id)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run's folder (default: runs/ID)"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    options.add_settings(parser, "a parameter of the system or a hyper-parameter below")
+    parser.epilog = _help()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything, train, score, draw and film; what is done is kept if it is interrupted."""
+    import torch
+
+    from invariantzoo.training import run as runs
+
+    torch.set_num_threads(1)
+    plan = _resumed(args) if args.resume else _fresh(args)
+    log = options.messages()
+    log.print(
+        f"{plan.config['id']}: {plan.config['algo']}, {plan.config['network']} network, "
+        f"{plan.config['steps']:,} agent-steps, to {plan.folder}",
+        highlight=False,
+    )
+    with _Signals() as stop, runs.recording(plan.folder, since=plan.since) as recorder:
+        with _bar(log, plan) as show:
+
+            def watch(update: Update) -> bool:
+                show(update)
+                return stop.number is None
+
+            every = plan.hyper.checkpoint_every
+            whole = runs.train(plan.trainer, recorder, checkpoint_every=every, watch=watch)
+    if not whole:
+        assert stop.number is not None
+        again = f"invariantzoo train {plan.config['id']} --out {plan.folder} --resume"
+        log.print(f"stopped after {plan.trainer.steps:,} agent-steps; continue with: {again}")
+        return 128 + stop.number
+    try:
+        report = _finish(args, plan, recorder.rows, log)
+    except KeyboardInterrupt:
+        log.print(
+            f"training is complete and saved in {plan.folder}; score it with: "
+            f"invariantzoo evaluate {plan.folder}"
+        )
+        return 130
+    if args.json:
+        options.print_json(args, report)
+    return 0
+
+
+def _fresh(args: argparse.Namespace) -> Plan:
+    """A new run; ValueError or KeyError for anything wrong with it."""
+    import invariantzoo
+    from invariantzoo.training import run as runs
+    from invariantzoo.training import trainer
+
+    algo = args.algo or "ppo"
+    given, chosen = _sorted(args, algo)
+    system = invariantzoo.make_system(args.id, **given)
+    hyper = trainer.make_config(args.id, algo, chosen)
+    steps = args.steps or trainer.default_steps(args.id, algo)
+    folder = args.out or Path("runs") / invariantzoo.spec(args.id).id
+    runs.refuse_occupied(folder)
+    made = trainer.make_trainer(algo, system, hyper, seed=args.seed, steps=steps)
+    config = runs.describe(args.id, algo, system, hyper, steps=steps, seed=args.seed)
+    runs.write_config(folder, config)
+    return Plan(folder, config, system, hyper, made, 0)
+
+
+def _resumed(args: argparse.Namespace) -> Plan:
+    """The run in --out from its last checkpoint, or from the start if it has none."""
+    import invariantzoo
+    from invariantzoo.training import run as runs
+    from invariantzoo.training import trainer
+
+    folder = args.out or Path("runs") / invariantzoo.spec(args.id).id
+    config = runs.read_config(folder)
+    system, hyper = runs.rebuild(folder, config)
+    _require_same(args, folder, config, system, hyper)
+    steps = args.steps or config["steps"]
+    made = trainer.make_trainer(config["algo"], system, hyper, seed=config["seed"], steps=steps)
+    if (folder / runs.CHECKPOINT).exists():
+        runs.restore(folder, made)
+    config["steps"] = steps
+    runs.write_config(folder, config)
+    return Plan(folder, config, system, hyper, made, made.steps)
+
+
+def _sorted(args: argparse.Namespace, algo: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `--set` gives the system, and what it gives the learner."""
+    import invariantzoo
+    from invariantzoo.envs.core.registry import system_class
+    from invariantzoo.envs.core.system import nearest, parameters, require_choice
+    from invariantzoo.training.hyperparameters import ALGORITHMS, hyperparameters
+
+    require_choice("--algo", algo, ALGORITHMS)
+    settings = options.parse_settings(args.set)
+    hyper = [parameter.name for parameter in hyperparameters(algo)]
+    of_system = list(parameters(system_class(invariantzoo.spec(args.id).id)))
+    for name in settings:
+        if name not in (*hyper, *of_system):
+            hint = nearest(name, [*hyper, *of_system])
+            raise ValueError(f"--set {name}: no parameter of {args.id} or {algo}{hint}")
+    chosen = {name: value for name, value in settings.items() if name in hyper}
+    return {name: settings[name] for name in settings if name not in hyper}, chosen
+
+
+def _require_same(
+    args: argparse.Namespace, folder: Path, config: dict[str, Any], system: System, hyper: Any
+) -> None:
+    """Raise ValueError if the command asks a run to continue as something else."""
+    import invariantzoo
+
+    wanted, made = invariantzoo.spec(args.id).id, invariantzoo.spec(config["id"]).id
+    if wanted != made:
+        raise ValueError(f"{folder} is a run of {made}, not of {wanted}")
+    if args.algo not in (None, config["algo"]):
+        raise ValueError(f"{folder} was trained by {config['algo']}, not by {args.algo}")
+    if args.seed not in (0, config["seed"]):
+        raise ValueError(f"{folder} was made with --seed {config['seed']}, not {args.seed}")
+    given, chosen = _sorted(args, config["algo"])
+    for name, value in {**given, **chosen}.items():
+        before = getattr(hyper if name in chosen else system, name)
+        if before != value:
+            raise ValueError(
+                f"{folder} was made with {name}={before!r}; it cannot become {value!r}"
+            )
+
+
+class _Signals:
+    """Notes Ctrl-C and SIGTERM, obeyed after the update; a second Ctrl-C is obeyed at once."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+        os.write(2, b"\nstopping after this update ...\n")
+
+
+@contextmanager
+def _bar(log: Console, plan: Plan) -> Iterator[Any]:
+    """A function that shows an update: in a bar, or as ten lines where there is no terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    shown = ("loss", "return", *plan.system.reductions)
+    total, last = plan.config["steps"], {}  # type: ignore[var-annotated]
+
+    def text(update: Update) -> str:
+        last.update({name: update.row[name] for name in shown if name in update.row})
+        return "  ".join(f"{name} {value:.3g}" for name, value in last.items())
+
+    if not log.is_terminal:
+        tenths = [plan.trainer.steps * 10 // total]
+
+        def line(update: Update) -> None:
+            said = text(update)
+            if update.steps * 10 // total > tenths[0]:
+                tenths[0] = update.steps * 10 // total
+                log.print(f"{update.steps:>12,}  {said}", highlight=False)
+
+        yield line
+        return
+    columns = (BarColumn(24), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.description}"), console=log) as progress:
+        task = progress.add_task("", total=total, completed=plan.trainer.steps)
+        yield lambda update: progress.update(task, completed=update.steps, description=text(update))
+
+
+def _finish(
+    args: argparse.Namespace, plan: Plan, rows: list[dict[str, float]], log: Console
+) -> dict[str, Any]:
+    """Score the policy and the baselines, print the table, draw the curve and make the film."""
+    from invariantzoo.agents.policy import make_policy, policy_names
+    from invariantzoo.training import run as runs
+    from invariantzoo.training.curve import draw_learning_curve
+    from invariantzoo.training.score import evaluate, summarise
+    from invariantzoo.training.video import record_video
+
+    system, folder = plan.system, plan.folder
+    trained = runs.load_run(folder).policy
+    policies = {TRAINED: trained}
+    policies |= {name: make_policy(name, system) for name in policy_names(system)}
+    scores: dict[str, dict[str, Summary]] = {}
+    for name, policy in policies.items():
+        log.print(f"scoring {name}", highlight=False)
+        likely = name == TRAINED and not system.stochastic
+        found = evaluate(system, policy, episodes=EPISODES, seeds=SEEDS, deterministic=likely)
+        scores[name] = summarise(found)
+    report = {
+        "id": plan.config["id"],
+        "run": str(folder),
+        "algo": plan.config["algo"],
+        "steps": plan.trainer.steps,
+        "episodes": EPISODES,
+        "seeds": SEEDS,
+        "scores": scores,
+    }
+    runs.write_json(folder / runs.SCORES, options.plain(report))
+    _print_scores(plan.config["id"], scores, options.console(args))
+    means = {name: {key: one["mean"] for key, one in of.items()} for name, of in scores.items()}
+    metrics = tuple(system.reductions)
+    draw_learning_curve(rows, folder / runs.CURVE, metrics=metrics, scores=means)
+    written = [runs.POLICY, runs.SCORES, runs.PROGRESS, runs.CURVE]
+    if system.scene(system.initial(_probe(), 1)) is not None:
+        frames = min(system.horizon, FRAMES)
+        record_video(system, trained, folder / runs.FILM, n_steps=frames)
+        written.append(runs.FILM)
+    log.print(f"wrote {', '.join(written)} in {folder}", highlight=False)
+    return report
+
+
+def _print_scores(id: str, scores: dict[str, dict[str, Summary]], console: Console) -> None:
+    from rich import box
+    from rich.table import Table
+
+    caption = f"means and standard errors over {SEEDS} x {EPISODES} episodes"
+    table = Table(title=id, caption=caption, box=box.SIMPLE, padding=(0, 1))
+    table.add_column("policy", no_wrap=True)
+    for name in scores[TRAINED]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, metrics in scores.items():
+        cells = [f"{one['mean']:.3g}±{one['se']:.1g}" for one in metrics.values()]
+        table.add_row(name, *cells, style="bold" if name == TRAINED else "")
+    console.print(table)
+
+
+def _probe() -> Any:
+    from invariantzoo.envs.core.rng import Rng
+
+    return Rng.single(0, 1)
+
+
+def _help() -> str:
+    """Every algorithm's hyper-parameters with their defaults."""
+    from invariantzoo.training.hyperparameters import ALGORITHMS, hyperparameters, title
+
+    lines = ["hyper-parameters, to be given as --set name=value (an id may have other defaults):"]
+    for algo in ALGORITHMS:
+        lines += ["", f"--algo {algo}: {title(algo)}"]
+        for name, default, help in hyperparameters(algo):
+            lines.append(f"  {f'{name}={default}':<24} {help}")
+    return "\n".join(lines)
