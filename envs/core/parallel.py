@@ -7,6 +7,7 @@ obey the same law whatever the system's update order.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from .vector import VectorEnv
 if TYPE_CHECKING:
     from .render import Painter
 
+_FAR = 1e12  # no number of a state is larger; checkers dislike infinite boxes
 _ROLES = ["human", "rgb_array"]
 
 
@@ -82,7 +84,9 @@ class _World:
         if agent not in self._spaces:
             if agent not in self._number:
                 raise KeyError(f"unknown agent {agent!r}; agents are {self._range()}")
-            self._spaces[agent] = (observation_space(self.system), self.system.action_space)
+            # A copy: each agent's space has a generator of its own.
+            actions = copy.deepcopy(self.system.action_space)
+            self._spaces[agent] = (observation_space(self.system), actions)
         return self._spaces[agent]
 
     def _range(self) -> str:
@@ -91,7 +95,7 @@ class _World:
     @property
     def state_space(self) -> spaces.Box:
         """The box of `state()`."""
-        return spaces.Box(-np.inf, np.inf, (self._state_size,), np.float64)
+        return spaces.Box(-_FAR, _FAR, (self._state_size,), np.float64)
 
     def state(self) -> np.ndarray:
         """Everything, as one flat float64 array, for centralised critics."""
@@ -136,7 +140,11 @@ class _World:
             raise RuntimeError(f"reset() must be called before {what}")
 
     def _infos(self) -> dict[str, dict[str, Any]]:
-        """Legal actions and whose turn it is, where a system has such a thing."""
+        """Legal actions and whose turn it is, where a system has such a thing.
+
+        There the keys are the same at every step, since TorchRL demands it; elsewhere the last
+        infos of an episode hold its metrics.
+        """
         infos: dict[str, dict[str, Any]] = {agent: {} for agent in self.agents}
         if self._plain:
             return infos
@@ -150,7 +158,8 @@ class _World:
                 infos[agent]["active"] = active[self._number[agent]]
         return infos
 
-    def _metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
+        """Metrics of the episode so far, or of the one that has just ended, by name."""
         return {name: float(value[0]) for name, value in self._env.episode_metrics().items()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -226,11 +235,11 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
         truncated = dict.fromkeys(agents, False)
         if over:
             truncated = {agent: not left for agent, left in terminated.items()}
-        if over or True in terminated.values():
-            metrics = self._metrics()
+        if over and self._plain:
+            metrics = self.metrics()
             for agent in agents:
-                if over or terminated[agent]:
-                    infos[agent]["metrics"] = dict(metrics)
+                infos[agent]["metrics"] = dict(metrics)
+        if over or True in terminated.values():
             self.agents = [] if over else [agent for agent in agents if not terminated[agent]]
         if self.render_mode == "human":
             self.render()
@@ -327,9 +336,9 @@ class AecEnv(_World, pettingzoo.AECEnv):
             self.truncations[name] = over and not self.terminations[name]
         self._accumulate_rewards()
         self.infos = self._infos()
-        for name in self.agents:
-            if self._left(name):
-                self.infos[name]["metrics"] = self._metrics()
+        if over and self._plain:
+            for name in self.agents:
+                self.infos[name]["metrics"] = self.metrics()
         if self.render_mode == "human":
             self.render()
         self._turn()
