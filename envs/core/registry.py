@@ -89,13 +89,13 @@ def spec(id: str) -> Spec:
 
     Raises KeyError with the nearest known id.
     """
-    from .system import nearest
-
     module, _, name = id.rpartition(":")
     if module:
         importlib.import_module(module)
     name = name.removeprefix(f"{NAMESPACE}/")
     if name not in _SPECS:
+        from .system import nearest
+
         raise KeyError(f"unknown id {id!r}{nearest(name, _SPECS)} (see `invariantzoo list`)")
     return _SPECS[name]
 
