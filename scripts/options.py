@@ -168,7 +168,7 @@ def _fit(system: System) -> str:
     """What a policy must agree with."""
     from invariantzoo.envs.core.system import is_discrete
 
-    seen = " ".join(f"{name}:{bound.size}" for name, bound in system.bounds.items())
+    seen = " ".join(f"{name}:{bound.size or 1}" for name, bound in system.bounds.items())
     space: Any = system.action_space
     actions = f"{space.n} choices" if is_discrete(system) else f"actions of {space.shape[0]}"
     return f"({seen}; {actions})"

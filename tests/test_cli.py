@@ -1,0 +1,284 @@
+"""The command line: one line for what is wrong, one JSON object for programs, quick to start."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import invariantzoo
+from invariantzoo import options
+from invariantzoo.__main__ import COMMANDS, main
+from invariantzoo.training import run as runs
+from invariantzoo.training.score import HELD_OUT
+from invariantzoo.training.trainer import make_config, make_trainer
+
+CROWD = "particles-crowd-v0"
+SMALL = {"n_agents": 4, "n_neighbours": 3, "horizon": 5, "density": 0.1}
+SETTINGS = [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
+
+
+def shell(*words: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "invariantzoo", *words]
+    return subprocess.run(command, capture_output=True, text=True, **kwargs)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line with which a command refuses."""
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("invariantzoo: error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def answer(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    """The JSON object that a command prints."""
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two short runs that differ in their seed."""
+    folders = []
+    for seed in (0, 1):
+        folder = tmp_path_factory.mktemp("runs") / f"seed{seed}"
+        system = invariantzoo.make_system(CROWD, **SMALL)
+        config = make_config(CROWD, "descent", {"n_worlds": 2, "rollout": 4})
+        trainer = make_trainer("descent", system, config, seed=seed, steps=1)
+        about = runs.describe(CROWD, "descent", system, config, steps=1, seed=seed)
+        runs.write_config(folder, about)
+        with runs.recording(folder) as recorder:
+            runs.train(trainer, recorder, checkpoint_every=1)
+        folders.append(folder)
+    return folders
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert "--seed" in out
+    assert "--json" in out
+    assert err == ""
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--help"]):
+        assert main(words) == 0
+        out = capsys.readouterr().out
+        assert all(f"\n  {command} " in out for command in COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"invariantzoo {invariantzoo.__version__}\n"
+
+
+def test_what_is_misspelt_gets_its_nearest_match(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "'evaluate'" in refused(capsys, "evalute")
+    assert "'--episodes'" in refused(capsys, "evaluate", CROWD, "--episods", "3")
+    assert f"'{CROWD}'" in refused(capsys, "evaluate", "particles-crwd-v0")
+    assert "'straight'" in refused(capsys, "evaluate", CROWD, "--policy", "strait")
+    line = refused(capsys, "evaluate", CROWD, "--policy", "straight", "--set", "radios=0.1")
+    assert "'radius'" in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--seed", "-1"],
+        ["--seed", "1.5"],
+        ["--episodes", "0"],
+        ["--seeds", "many"],
+        ["--set", "radius"],
+        ["--set", "radius=0.1", "--set", "radius=0.2"],
+        ["--set", "radius=-1"],
+        ["--set", "n_agents=2.5"],
+        ["--set", "density=50"],
+        ["--deterministic", "--stochastic"],
+        ["--episodes"],
+    ],
+)
+def test_bad_input_is_refused_before_work(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(capsys, "evaluate", CROWD, "--policy", "straight", *words)
+
+
+def test_an_id_needs_a_policy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "social-force" in refused(capsys, "evaluate", CROWD)
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, "evaluate", str(tmp_path / "missing"))
+    refused(capsys, "evaluate", str(tmp_path))
+    (tmp_path / "config.json").write_text("[1, 2")
+    refused(capsys, "evaluate", str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ["config.json"]
+
+
+def test_refusal_without_traceback_in_a_process() -> None:
+    done = shell("evaluate", "nothing-like-it-v0", "--json")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+
+
+def test_interrupt_gives_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(args: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("invariantzoo.list.run", interrupted)
+    assert main(["list"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_hears_no_complaint() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        command = [sys.executable, "-m", "invariantzoo", "list"]
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 141
+    assert done.stderr == ""
+
+
+def test_list_shows_every_id(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == invariantzoo.ids()
+    assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
+
+
+def test_list_as_json_holds_the_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {one["id"]: one for one in answer(capsys, "list")["environments"]}
+    assert sorted(found) == invariantzoo.ids()
+    crowd = found[CROWD]
+    assert crowd["parameters"]["n_agents"] == invariantzoo.make_system(CROWD).n_agents
+    assert {"random", "straight", "brake", "social-force"} <= set(crowd["policies"])
+
+
+def test_list_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from invariantzoo.__main__ import main; main(['list']); "
+        "print(*{'torch', 'numba', 'stable_baselines3', 'pygame'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
+
+
+def test_settings_are_read_as_python_and_else_as_text() -> None:
+    found = options.parse_settings(
+        ["a=1", "b=0.5", "c=(0.1, 2)", "d=[1, 2]", "e=parallel", "f=true", "g=None", "h=x=y"]
+    )
+    assert found == {
+        "a": 1,
+        "b": 0.5,
+        "c": (0.1, 2),
+        "d": (1, 2),
+        "e": "parallel",
+        "f": True,
+        "g": None,
+        "h": "x=y",
+    }
+
+
+def test_json_has_no_numbers_that_json_lacks() -> None:
+    value = {"a": np.float64("nan"), "b": np.array([1, np.inf]), "c": (np.int32(3), Path("x"))}
+    assert options.plain(value) == {"a": None, "b": [1, None], "c": [3, "x"]}
+
+
+def test_evaluate_prints_summaries(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", CROWD, "--policy", "straight", "--episodes", "3", "--seeds", "2"]
+    found = answer(capsys, *words, *SETTINGS)
+    assert found.keys() == {"id", "policy", "metrics"}
+    assert (found["id"], found["policy"]) == (CROWD, "straight")
+    system = invariantzoo.make_system(CROWD)
+    assert found["metrics"].keys() == {"return", "loss", *system.reductions}
+    for one in found["metrics"].values():
+        assert one.keys() == {"mean", "se", "iqm", "ci95", "per_seed"}
+        assert len(one["per_seed"]) == 2
+        assert one["ci95"][0] <= one["iqm"] <= one["ci95"][1]
+    assert found["metrics"]["progress"]["mean"] == pytest.approx(1)  # it keeps its velocity
+
+
+def test_evaluate_follows_its_seed(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", CROWD, "--policy", "random", "--episodes", "2", "--seeds", "2", *SETTINGS]
+    assert answer(capsys, *words) == answer(capsys, *words, "--seed", "0")
+    later = answer(capsys, *words, "--seed", "1")["metrics"]["loss"]["per_seed"]
+    assert later[0] == answer(capsys, *words)["metrics"]["loss"]["per_seed"][1]
+
+
+def test_policies_by_name_stay_random(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--deterministic` is about what was learned: a frozen random policy would be another one."""
+    words = ["evaluate", CROWD, "--policy", "random", "--episodes", "2", "--seeds", "1", *SETTINGS]
+    assert answer(capsys, *words) == answer(capsys, *words, "--deterministic")
+
+
+def test_evaluate_a_run(trained: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", str(trained[0]), "--episodes", "2", "--seeds", "2"]
+    found = answer(capsys, *words)
+    assert found["id"] == CROWD
+    assert found["metrics"]["loss"]["mean"] > 0
+    other = answer(capsys, *words, "--set", "n_agents=6")
+    assert other["metrics"]["loss"] != found["metrics"]["loss"]
+    straight = answer(capsys, *words, "--policy", "straight")
+    assert straight["policy"] == "straight"
+    by_id = ["evaluate", CROWD, "--policy", str(trained[0]), *words[2:], *SETTINGS]
+    assert answer(capsys, *by_id)["metrics"] == found["metrics"]
+
+
+def test_a_run_that_does_not_fit_is_refused(
+    trained: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "does not fit" in refused(capsys, "evaluate", str(trained[0]), "--set", "n_neighbours=2")
+    line = refused(capsys, "evaluate", "ising-equilibrium-v0", "--policy", str(trained[0]))
+    assert "does not fit" in line
+
+
+def test_several_runs_are_put_together(
+    trained: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = answer(capsys, "evaluate", *map(str, trained), "--episodes", "3", "--seeds", "1")
+    means = [one["metrics"]["loss"]["mean"] for one in found["runs"]]
+    assert means[0] != means[1]
+    together = found["metrics"][CROWD]["loss"]
+    assert together["per_seed"] == means
+    assert together["mean"] == pytest.approx(np.mean(means))
+    assert together["se"] == pytest.approx(abs(means[0] - means[1]) / 2)
+
+
+def test_training_and_evaluation_do_not_share_worlds(trained: list[Path]) -> None:
+    assert runs.read_config(trained[1])["seed"] < HELD_OUT
+
+
+def test_tables_for_people_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", CROWD, "--policy", "straight", "--episodes", "1", "--seeds", "1"]
+    assert main([*words, *SETTINGS]) == 0
+    assert "progress" in capsys.readouterr().out
+
+
+def test_bench_measures_and_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("invariantzoo.bench.MEMORY", ((2, 3),))
+    page = tmp_path / "speed.md"
+    found = answer(capsys, "bench", "--quick", "--write", str(page))
+    assert found.keys() == {"machine", "cases", "import", "memory", "missing"}
+    assert all(one["speed"] > 0 for one in found["cases"])
+    assert not found["import"]["imported"]
+    assert all(one["peak_mib"] >= one["imports_mib"] > 0 for one in found["memory"])
+    text = page.read_text()
+    assert all(one["case"] in text for one in found["cases"])
+    refused(capsys, "bench", "--write", str(tmp_path / "nowhere" / "speed.md"))
