@@ -42,6 +42,10 @@ SCENARIOS = {
     "ising-equilibrium-v0": {
         "system": "Ising",
         "summary": "spins on a torus whose exact policy is the heat bath",
+        "training": {
+            "ppo": {"gamma": 0.0},
+            "a2c": {"gamma": 0.0, "ent_coef": 2.5, "reward_scale": 1.0},
+        },
     },
 }
 
