@@ -39,7 +39,8 @@ class Hold(System):
         return spaces.Box(-1, 1, (1,))
 
     def initial(self, rng: Rng, worlds: int) -> Point:
-        return Point(2 * rng.uniform(worlds, 1) - 1, torch.zeros(worlds, 1, dtype=torch.float64))
+        x = 2 * rng.uniform(worlds, 1) - 1
+        return Point(x, torch.zeros_like(x))
 
     def transition(self, state: Point, action: Tensor, rng: Rng) -> Point:
         v = state.v + 0.2 * action[..., 0] + self.noise * rng.normal(*state.v.shape)
@@ -107,7 +108,8 @@ class Leave(System):
         return {"left": self.gone(after).double().mean(-1), "steps": steps}
 
     def active(self, state: Corridor) -> Tensor:
-        return (torch.arange(self.n_agents) == state.turn) & ~self.gone(state)
+        number = torch.arange(self.n_agents, device=state.turn.device)
+        return (number == state.turn) & ~self.gone(state)
 
     def gone(self, state: Corridor) -> Tensor:
         return state.cell <= 0
