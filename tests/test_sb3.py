@@ -1,0 +1,524 @@
+"""Masked buffers, our networks as SB3 policies, and training that can be interrupted."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import A2C, PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
+from torch import Tensor
+
+import invariantzoo
+from invariantzoo.agents.networks import make_network, network_names
+from invariantzoo.envs.core.rng import Rng
+from invariantzoo.envs.core.system import System, is_discrete, parameters
+from invariantzoo.training import sb3
+from invariantzoo.training.buffers import MaskedReplayBuffer, MaskedRolloutBuffer
+from invariantzoo.training.hyperparameters import ALGORITHMS, hyperparameters
+from invariantzoo.training.trainer import config_class, make_config, make_trainer
+from invariantzoo.training.vec_env import SystemVecEnv
+
+TINY = {
+    "ppo": {"n_worlds": 3, "n_steps": 6, "batch_size": 16, "n_epochs": 2},
+    "a2c": {"n_worlds": 3, "n_steps": 4},
+    "sac": {
+        "n_worlds": 3,
+        "n_steps": 8,
+        "train_freq": 2,
+        "gradient_steps": 2,
+        "batch_size": 16,
+        "learning_starts": 20,
+        "buffer_size": 500,
+    },
+    "descent": {"n_worlds": 2, "rollout": 3},
+}
+BRIEF = {"horizon": 5, "n_sweeps": 2, "burn_in": 0, "lattice_size": 2}
+
+
+@pytest.fixture(params=invariantzoo.ids())
+def id(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def brief(id: str, **more: Any) -> System:
+    known = parameters(invariantzoo.make_system(id))
+    settings = {name: value for name, value in BRIEF.items() if name in known}
+    if id == "particles-crowd-v0":
+        settings["n_agents"] = 4
+    return invariantzoo.make_system(id, **{**settings, **more})
+
+
+def weights(model: BaseAlgorithm) -> list[Tensor]:
+    return [part.clone() for part in model.policy.state_dict().values()]
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def fits(id: str, algo: str) -> bool:
+    system = invariantzoo.make_system(id)
+    return not (is_discrete(system) and algo in ("sac", "descent"))
+
+
+# Buffers
+
+
+def fill(buffer: RolloutBuffer, seed: int) -> tuple[Tensor, np.ndarray]:
+    """Random rows; returns the last values and dones."""
+    rng = np.random.default_rng(seed)
+    n = buffer.n_envs
+    buffer.reset()
+    for _ in range(buffer.buffer_size):
+        buffer.add(
+            rng.normal(size=(n, 3)).astype(np.float32),
+            rng.normal(size=(n, 2)).astype(np.float32),
+            rng.normal(size=n).astype(np.float32),
+            rng.random(n) < 0.2,
+            torch.from_numpy(rng.normal(size=(n, 1)).astype(np.float32)),
+            torch.from_numpy(rng.normal(size=n).astype(np.float32)),
+        )
+    return torch.from_numpy(rng.normal(size=(n, 1)).astype(np.float32)), rng.random(n) < 0.3
+
+
+def rollout_buffer(kind: type[RolloutBuffer], size: int = 7, n: int = 5) -> Any:
+    from gymnasium.spaces import Box
+
+    return kind(size, Box(-9, 9, (3,)), Box(-1, 1, (2,)), "cpu", 0.9, 0.95, n)
+
+
+def test_rollout_buffer_where_all_act_is_the_original() -> None:
+    ours, theirs = rollout_buffer(MaskedRolloutBuffer), rollout_buffer(RolloutBuffer)
+    for buffer in (ours, theirs):
+        last, dones = fill(buffer, 0)
+        buffer.compute_returns_and_advantage(last, dones)
+    assert np.allclose(ours.advantages, theirs.advantages, rtol=1e-6, atol=1e-6)
+    assert np.allclose(ours.returns, theirs.returns, rtol=1e-6, atol=1e-6)
+
+    def rows(buffer: RolloutBuffer, batch: int | None) -> list[list[float]]:
+        table = [torch.cat([p.reshape(len(p), -1) for p in b], 1) for b in buffer.get(batch)]
+        assert all(len(part) == (batch or 35) for part in table[:-1])
+        return sorted(torch.cat(table).double().round(decimals=4).tolist())
+
+    for batch in (None, 8):
+        assert rows(ours, batch) == rows(theirs, batch)
+
+
+def advantage_by_hand(buffer: Any, last: np.ndarray, dones: np.ndarray, slot: int) -> list[float]:
+    """Each acting row: the lambda-mixture of discounted rewards up to the next acting rows."""
+    gamma, lam, size = buffer.gamma, buffer.gae_lambda, buffer.buffer_size
+    acting = [t for t in range(size) if buffer.acted[t, slot]]
+    found: dict[int, float] = {}
+    for t in reversed(acting):
+        total, discount, step = 0.0, 1.0, t
+        while True:
+            total += discount * buffer.rewards[step, slot]
+            over = dones[slot] if step == size - 1 else buffer.episode_starts[step + 1, slot]
+            if over or buffer.terminated[step, slot]:
+                following = 0.0
+                break
+            discount *= gamma
+            step += 1
+            if step == size:
+                following = discount * last[slot]
+                break
+            if buffer.acted[step, slot]:
+                following = discount * (buffer.values[step, slot] + lam * found[step])
+                break
+        found[t] = total + following - buffer.values[t, slot]
+    return [found[t] for t in acting]
+
+
+def test_advantages_go_from_action_to_action() -> None:
+    for seed in range(20):
+        buffer = rollout_buffer(MaskedRolloutBuffer, 11, 3)
+        last, dones = fill(buffer, seed)
+        rng = np.random.default_rng(seed)
+        buffer.acted = rng.random((11, 3)) < 0.5
+        buffer.terminated = rng.random((11, 3)) < 0.1
+        buffer.compute_returns_and_advantage(last, dones)
+        for slot in range(3):
+            kept = buffer.advantages[buffer.acted[:, slot], slot]
+            by_hand = advantage_by_hand(buffer, last.numpy().ravel(), dones, slot)
+            assert np.allclose(kept, by_hand, rtol=1e-4, atol=1e-5)
+        total = sum(len(batch.advantages) for batch in buffer.get(4))
+        assert total == buffer.acted.sum()
+
+
+def leaving(seed: int = 0) -> SystemVecEnv:
+    system = invariantzoo.make_system("test-leave-v0", horizon=30)
+    return SystemVecEnv(system, 4, seed=seed)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C])
+def test_dropped_rows_move_no_weight(algorithm: type[PPO | A2C]) -> None:
+    """Whatever stands in rows of agents that did not act, the weights become the same."""
+    results = []
+    for spoilt in (False, True):
+        env = leaving()
+        config = sb3.PPOConfig(n_worlds=4, n_steps=40, batch_size=32)
+        if algorithm is A2C:
+            config = sb3.A2CConfig(n_worlds=4, n_steps=40)  # type: ignore[assignment]
+        model: Any = sb3.make_model(env, config, seed=0)
+        buffer = model.rollout_buffer
+        before = weights(model)
+        train = model.train
+
+        def spoil(buffer: Any = buffer, train: Any = train, spoilt: bool = spoilt) -> None:
+            dropped = ~buffer.acted
+            assert 0.5 < dropped.mean() < 0.95
+            if spoilt:
+                for name in ("observations", "values", "log_probs", "advantages", "returns"):
+                    getattr(buffer, name)[dropped] = 1e6
+                buffer.actions[dropped] = 1
+            train()
+
+        model.train = spoil
+        model.learn(160)
+        results.append(weights(model))
+        assert not same(before, results[-1])
+    assert same(*results)
+
+
+def test_rows_of_the_gone_change_no_advantage() -> None:
+    """Rewards and values of slots whose agent has left do not reach what it did before."""
+    env = leaving()
+    model: Any = sb3.make_model(env, sb3.PPOConfig(n_worlds=4, n_steps=60), seed=0)
+    model.learn(240)
+    buffer = model.rollout_buffer
+    acted = buffer.acted
+    gone = np.zeros_like(acted)
+    for t in range(1, 60):
+        starts = buffer.episode_starts[t].astype(bool)
+        gone[t] = (gone[t - 1] | buffer.terminated[t - 1]) & ~starts
+    assert gone.sum() > 20
+    assert not (gone & acted).any()
+    assert not buffer.rewards[gone].any()
+    last, dones = torch.zeros(16), np.zeros(16, bool)
+    buffer.compute_returns_and_advantage(last, dones)
+    before = buffer.advantages[acted].copy()
+    buffer.rewards[gone] = 1e6
+    buffer.values[gone] = -1e6
+    buffer.compute_returns_and_advantage(last, dones)
+    assert np.array_equal(buffer.advantages[acted], before)
+
+
+def replay_of_leaving(kind: type[ReplayBuffer]) -> tuple[Any, np.ndarray]:
+    env = leaving()
+    more = {"seed": 0} if kind is MaskedReplayBuffer else {}
+    buffer: Any = kind(2000, env.observation_space, env.action_space, n_envs=16, **more)
+    if kind is MaskedReplayBuffer:
+        buffer.watch(env)
+    rng = np.random.default_rng(0)
+    observation, left = env.reset(), []
+    for _ in range(100):
+        action = rng.integers(2, size=16)
+        after, reward, done, infos = env.step(action)
+        buffer.add(observation, after, action, reward, done, infos)
+        left.append(env.terminated & env.acted)
+        observation = after
+    return buffer, np.array(left)
+
+
+def test_replay_buffer_samples_only_who_acted() -> None:
+    buffer, left = replay_of_leaving(MaskedReplayBuffer)
+    dropped = ~buffer.acted[: buffer.size()]
+    assert dropped.mean() > 0.5
+    for name in ("observations", "next_observations", "rewards"):
+        getattr(buffer, name)[: buffer.size()][dropped] = 1e6
+    sample = buffer.sample(20_000)
+    assert sample.observations.abs().max() < 100
+    assert sample.next_observations.abs().max() < 100
+    assert sample.rewards.abs().max() < 100
+    assert left.any()
+    assert buffer.dones[: len(left)][left].all()  # leaving ends the agent's episode
+    assert not buffer.timeouts[: len(left)][left].any()
+
+
+def test_replay_buffer_where_all_act_is_the_original() -> None:
+    system = brief("particles-crowd-v0")
+    env = SystemVecEnv(system, 2, seed=0)
+    buffers = [
+        kind(400, env.observation_space, env.action_space, n_envs=8)
+        for kind in (MaskedReplayBuffer, ReplayBuffer)
+    ]
+    buffers[0].watch(env)  # type: ignore[attr-defined]
+    rng = np.random.default_rng(0)
+    observation = env.reset()
+    for _ in range(70):  # more than the 50 rows that fit
+        action = rng.uniform(-1, 1, (8, *env.action_space.shape)).astype(np.float32)
+        after, reward, done, infos = env.step(action)
+        for buffer in buffers:
+            buffer.add(observation, after, action, reward, done, infos)
+        observation = after
+    ours, theirs = buffers
+    for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
+        assert np.array_equal(getattr(ours, name), getattr(theirs, name))
+    known = {tuple(row) for row in theirs.observations.reshape(400, -1).tolist()}
+    sample = ours.sample(6000)
+    drawn = {tuple(row) for row in sample.observations.tolist()}
+    assert drawn == known  # each with the same chance: missing one of 400 has odds of 1e-4
+    assert (sample.dones == 0).all()  # only time limits here
+
+
+def test_watch_wants_our_vec_env() -> None:
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+
+    env = leaving()
+    buffer = MaskedRolloutBuffer(4, env.observation_space, env.action_space, n_envs=16)
+    buffer.watch(VecMonitor(env))
+    import gymnasium
+
+    with pytest.raises(ValueError, match="DummyVecEnv"):
+        buffer.watch(DummyVecEnv([lambda: gymnasium.make("CartPole-v1")]))
+
+
+# Policies and training
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c", "sac"])
+def test_trains_saves_and_loads(id: str, algo: str, tmp_path: Path) -> None:
+    system = brief(id)
+    config = config_class(algo)(**TINY[algo])
+    if not fits(id, algo):
+        with pytest.raises(ValueError, match="continuous"):
+            make_trainer(algo, system, config, seed=0, steps=10)
+        return
+    trainer = sb3.Trainer(system, config, seed=0, steps=200)
+    before = weights(trainer.model)
+    updates = list(trainer)
+    assert trainer.steps == updates[-1].steps >= 200
+    assert all(np.isfinite(update.row["loss"]) for update in updates)
+    names = {name for update in updates for name in update.row}
+    assert {"return", *system.reductions} <= names
+    assert not same(before, weights(trainer.model))
+    path = tmp_path / "policy.zip"
+    trainer.save_policy(path)
+    loaded: Any = {"ppo": PPO, "a2c": A2C, "sac": SAC}[algo].load(path)
+    assert same(weights(trainer.model), weights(loaded))
+    observation = trainer.env.reset()
+    ours, _ = trainer.model.predict(observation, deterministic=True)
+    theirs, _ = loaded.predict(observation, deterministic=True)
+    assert np.array_equal(ours, theirs)
+    assert trainer.env.action_space.contains(ours[0])
+    loaded.set_env(trainer.env)
+    loaded.learn(trainer.env.num_envs * 8)  # goes on with plain SB3
+
+
+@pytest.mark.parametrize("name", ["pair", "set", "mlp"])
+@pytest.mark.parametrize("algo", ["ppo", "sac"])
+def test_every_network(name: str, algo: str) -> None:
+    system = brief("particles-crowd-v0")
+    config = config_class(algo)(network=name, **TINY[algo])
+    trainer = sb3.Trainer(system, config, seed=0, steps=200)
+    actor = sb3.network_of(trainer.model.policy)  # type: ignore[arg-type]
+    before = [part.clone() for part in actor.parameters()]
+    list(trainer)
+    assert not any(torch.equal(a, b) for a, b in zip(before, actor.parameters(), strict=True))
+    fresh = make_network(name, system, 0, width=config.width)
+    assert same(before, [part.detach() for part in fresh.parameters()])
+
+
+def test_unknown_network_and_bad_values() -> None:
+    system = brief("particles-crowd-v0")
+    with pytest.raises(ValueError, match="did you mean 'pair'"):
+        make_trainer("ppo", system, sb3.PPOConfig(network="pairs"), seed=0, steps=10)
+    assert network_names(brief("test-hold-v0")) == ["mlp"]
+    with pytest.raises(ValueError, match="gamma=2"):
+        sb3.PPOConfig(gamma=2)
+    with pytest.raises(ValueError, match="n_steps=0"):
+        sb3.A2CConfig(n_steps=0)
+    with pytest.raises(ValueError, match="tau=0"):
+        sb3.SACConfig(tau=0)
+    with pytest.raises(ValueError, match="did you mean 'gamma'"):
+        make_config("test-hold-v0", "ppo", {"gama": 0.9})
+    with pytest.raises(ValueError, match="did you mean 'ppo'"):
+        config_class("pppo")
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_hyperparameter_is_listed_with_its_default_and_help(algo: str) -> None:
+    import ast
+    import dataclasses
+
+    listed = hyperparameters(algo)
+    fields = dataclasses.fields(config_class(algo))
+    assert [one.name for one in listed] == [field.name for field in fields]
+    assert [ast.literal_eval(one.default) for one in listed] == [f.default for f in fields]
+    assert all(len(one.help) > 5 for one in listed)
+
+
+def test_overrides_of_registered_ids_are_valid(id: str) -> None:
+    for algo in ALGORITHMS:
+        make_config(id, algo, {})
+    assert set(invariantzoo.spec(id).training) <= set(ALGORITHMS)
+
+
+def test_a_gaussian_policy_is_one() -> None:
+    """Densities and entropy of our policy are those that SB3's distribution has."""
+    system = brief("particles-crowd-v0")
+    model: Any = sb3.make_model(SystemVecEnv(system, 2, seed=0), sb3.PPOConfig(), seed=0)
+    policy = model.policy
+    with torch.no_grad():
+        policy.log_std.uniform_(-2, 1, generator=torch.Generator().manual_seed(0))
+        observation = torch.from_numpy(model.env.reset())
+        action, value, log_prob = policy(observation)
+        theirs = policy.get_distribution(observation)
+        again, density, entropy = policy.evaluate_actions(observation, action)
+        assert torch.allclose(theirs.log_prob(action), log_prob, rtol=1e-4, atol=1e-4)
+        assert torch.allclose(density, log_prob, rtol=1e-4, atol=1e-4)
+        assert torch.allclose(theirs.entropy(), entropy, rtol=1e-5)
+        assert torch.equal(again, value)
+        draws = torch.stack([policy(observation)[0] for _ in range(2000)])
+    spread = draws.std(0) / policy.log_std.exp()
+    assert (spread - 1).abs().max() < 0.1
+    offset = (draws.mean(0) - policy.actor(observation)) / policy.log_std.exp()
+    assert offset.abs().max() < 0.12
+
+
+def test_a_categorical_policy_is_one() -> None:
+    system = brief("ising-equilibrium-v0")
+    model: Any = sb3.make_model(SystemVecEnv(system, 2, seed=0), sb3.PPOConfig(), seed=0)
+    observation = torch.from_numpy(model.env.reset())
+    with torch.no_grad():
+        action, _, log_prob = model.policy(observation)
+        theirs = model.policy.get_distribution(observation)
+        _, density, entropy = model.policy.evaluate_actions(observation, action)
+        assert torch.allclose(theirs.log_prob(action), log_prob, atol=1e-6)
+        assert torch.allclose(density, log_prob, atol=1e-6)
+        assert torch.allclose(theirs.entropy(), entropy, atol=1e-6)
+        chance = theirs.distribution.probs
+        draws = torch.stack([model.policy(observation)[0] for _ in range(4000)]).double()
+        assert (draws.mean(0) - chance[:, 1]).abs().max() < 0.04
+        choose = sb3.as_policy(model.policy)
+        worlds = observation.reshape(2, system.n_agents, -1)
+        clock = torch.arange(4000)
+        rng = Rng(0, torch.zeros(4000, dtype=torch.int64), clock)
+        ours = choose(worlds[:1].expand(4000, -1, -1), rng).double()
+    assert (ours.mean(0) - chance[: system.n_agents, 1]).abs().max() < 0.04
+
+
+def test_sac_density_is_that_of_a_squashed_gaussian() -> None:
+    system = brief("particles-crowd-v0")
+    model: Any = sb3.make_model(SystemVecEnv(system, 2, seed=0), sb3.SACConfig(), seed=0)
+    actor = model.policy.actor
+    observation = torch.from_numpy(model.env.reset())
+    with torch.no_grad():
+        action, log_prob = actor.action_log_prob(observation)
+        mean, log_std, _ = actor.get_action_dist_params(observation)
+        raw = torch.distributions.Normal(mean.double(), log_std.double().exp())
+        squashed = torch.distributions.TransformedDistribution(
+            raw, [torch.distributions.transforms.TanhTransform()]
+        )
+        expected = squashed.log_prob(action.double().clamp(-1 + 1e-7, 1 - 1e-7)).sum(-1)
+    assert torch.allclose(log_prob.double(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "sac"])
+def test_policy_function_is_the_model(algo: str) -> None:
+    system = brief("particles-crowd-v0")
+    trainer = sb3.Trainer(system, config_class(algo)(**TINY[algo]), seed=3, steps=50)
+    list(trainer)
+    observation = trainer.env.reset()
+    worlds = torch.from_numpy(observation).reshape(3, 4, -1)
+    theirs, _ = trainer.model.predict(observation, deterministic=True)
+    with torch.no_grad():
+        ours = trainer.policy()(worlds, None)
+        drawn = [trainer.policy()(worlds, Rng.single(s, 3)) for s in (0, 0, 1)]
+    assert np.allclose(ours.reshape(theirs.shape), theirs, atol=1e-6)
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert all(part.abs().max() <= 1 for part in drawn)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "descent"])
+@pytest.mark.parametrize("name", ["particles-crowd-v0", "test-leave-v0", "ising-equilibrium-v0"])
+def test_continued_equals_uninterrupted(algo: str, name: str, tmp_path: Path) -> None:
+    """Bit for bit, and without the global generators."""
+    if not fits(name, algo):
+        return
+    system, config = brief(name), config_class(algo)(**TINY[algo])
+    whole = make_trainer(algo, system, config, seed=0, steps=400)
+    list(whole)
+    first = make_trainer(algo, system, config, seed=0, steps=400)
+    stop = 200
+    for update in first:
+        if update.steps >= stop:
+            break
+    torch.save(first.state_dict(), tmp_path / "checkpoint.pt")
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)  # noqa: NPY002
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    second = make_trainer(algo, system, config, seed=0, steps=400)
+    second.load_state_dict(saved)
+    assert second.steps == first.steps
+    list(second)
+    assert second.steps == whole.steps
+    assert_equal(second.state_dict(), whole.state_dict())
+
+
+def assert_equal(a: Any, b: Any, where: str = "state") -> None:
+    """The same numbers and tensors at the same places."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{where}.{i}")
+    elif isinstance(a, Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize("algo", ["ppo", "sac"])
+def test_seed_decides_all(algo: str) -> None:
+    system, config = brief("particles-crowd-v0"), config_class(algo)(**TINY[algo])
+    found = []
+    for seed in (0, 0, 1):
+        trainer = sb3.Trainer(system, config, seed=seed, steps=150)
+        list(trainer)
+        found.append(weights(trainer.model))
+    assert same(found[0], found[1])
+    assert not same(found[0], found[2])
+
+
+def test_global_generators_are_left_alone() -> None:
+    def states() -> list[Any]:
+        return [random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()]  # noqa: NPY002
+
+    before = states()
+    for algo in ("ppo", "sac"):
+        config = config_class(algo)(**TINY[algo])
+        trainer = sb3.Trainer(brief("particles-crowd-v0"), config, seed=0, steps=100)
+        made = states()
+        list(trainer)
+        assert states() == made
+    assert before[0] == states()[0]
+
+
+def test_cut_off_ends_are_valued_in_one_call_as_sb3_does_one_by_one() -> None:
+    """The same weights come out with SB3's own loop over truncated slots."""
+
+    class Plain(sb3.Watch):
+        def _on_step(self) -> bool:
+            return True
+
+    found = []
+    for kind in (sb3.Watch, Plain):
+        env = SystemVecEnv(brief("particles-crowd-v0"), 3, seed=0)
+        config = sb3.PPOConfig(n_worlds=3, n_steps=12, reward_scale=1.0)
+        model: Any = sb3.make_model(env, config, seed=0)
+        model.learn(144, callback=kind(1.0))
+        found.append((model.rollout_buffer.returns.copy(), weights(model)))
+    assert np.allclose(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
+    for a, b in zip(found[0][1], found[1][1], strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
