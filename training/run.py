@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib.metadata
 import json
 import math
 import os
@@ -51,12 +52,10 @@ def describe(
     id: str, algo: str, system: System, config: Any, *, steps: int, seed: int
 ) -> dict[str, Any]:
     """What goes to config.json."""
-    from invariantzoo import __version__
-
     hyper = dataclasses.asdict(config)
     return {
         "schema": SCHEMA,
-        "version": __version__,
+        "version": importlib.metadata.version("invariantzoo"),
         "id": id,
         "algo": algo,
         "parameters": {name: getattr(system, name) for name in parameters(system)},
