@@ -1,0 +1,115 @@
+"""What every policy scores on every id: built-in policies, and trained ones where there are runs.
+
+    python -m invariantzoo.figures.scores [--out docs] [--runs docs/runs] [--episodes 100]
+        [--seeds 5]
+
+Writes scores.md. Run folders are looked for below `--runs`; runs of one id and algorithm are one
+row, with the interval over training seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import invariantzoo
+from invariantzoo.figures.records import table, write_text
+
+
+def main() -> None:
+    """Score everything, then print and write the page."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--runs", type=Path, default=Path("docs/runs"))
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    runs = _runs(args.runs)
+    parts = [_section(id, runs, args.episodes, args.seeds) for id in invariantzoo.ids()]
+    page = _page(parts, args.episodes, args.seeds)
+    print(page)
+    write_text(args.out / "scores.md", page)
+
+
+def _runs(folder: Path) -> dict[str, dict[str, list[Any]]]:
+    """Runs below a folder, by id and algorithm."""
+    from invariantzoo.training.run import load_run
+
+    found: dict[str, dict[str, list[Any]]] = {}
+    for config in sorted(folder.glob("**/config.json")):
+        run = load_run(config.parent)
+        algorithms = found.setdefault(run.config["id"], {})
+        algorithms.setdefault(run.config["algo"], []).append(run)
+    return found
+
+
+def _section(
+    id: str, runs: dict[str, dict[str, list[Any]]], episodes: int, seeds: int
+) -> tuple[str, str]:
+    """An id and its table."""
+    from invariantzoo.agents.policy import make_policy, policy_names
+    from invariantzoo.training.score import evaluate, over_runs, summarise
+
+    system = invariantzoo.make_system(id)
+    names = ["return", "loss", *system.reductions]
+    rows: list[list[str]] = []
+    for name in policy_names(system):
+        policy = make_policy(name, system)
+        # Built-in policies are as random as they are meant to be.
+        scores = evaluate(system, policy, episodes=episodes, seeds=seeds, deterministic=False)
+        rows.append([name, *_cells(summarise(scores), names)])
+    for algo, group in runs.get(id, {}).items():
+        found = [
+            evaluate(
+                run.system,
+                run.policy,
+                episodes=episodes,
+                seeds=seeds,
+                deterministic=not run.system.stochastic,
+            )
+            for run in group
+        ]
+        summary = over_runs(found) if len(found) > 1 else summarise(found[0])
+        counted = f"{len(found)} runs" if len(found) > 1 else "1 run"
+        rows.append([f"{algo}, {counted}", *_cells(summary, names)])
+    exact = system.references()
+    if exact:
+        known = [f"{round(exact[n], 9) + 0.0:.4g}" if n in exact else "" for n in names]
+        rows.append(["exact mean", *known])
+    return id, table(["policy", *names], rows)
+
+
+def _cells(summary: dict[str, Any], names: list[str]) -> list[str]:
+    """Interquartile mean, its interval, and the mean below."""
+    cells = []
+    for name in names:
+        one = summary[name]
+        low, high = one["ci95"]
+        cells.append(f"{one['iqm']:.4g} [{low:.4g}, {high:.4g}]<br>{one['mean']:.4g}")
+    return cells
+
+
+def _page(parts: list[tuple[str, str]], episodes: int, seeds: int) -> str:
+    sections = "\n".join(f"## {id}\n\n{text}" for id, text in parts)
+    return f"""# Scores
+
+Every policy on every id, {seeds} held-out seeds of {episodes} whole episodes each, with default
+parameters. A cell holds the interquartile mean of the episodes with its 95 % interval (percentile
+bootstrap that draws episodes anew within each seed; over training seeds where several runs are put
+together), and below it the mean. The interquartile mean leaves out the lowest and the highest
+quarter, so it does not see rare events such as a single contact: read the mean for those. `return`
+is the sum of an episode's rewards per agent, `loss` the mean loss per agent and step; the other
+columns are explained on the page of each id. "exact mean" is known without simulation.
+
+Reprint with `python -m invariantzoo.figures.scores`; one line of it with `invariantzoo evaluate ID
+--policy NAME --episodes {episodes} --seeds {seeds}`.
+
+{sections}"""
+
+
+if __name__ == "__main__":
+    main()
