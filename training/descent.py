@@ -17,7 +17,14 @@ from torch import Tensor, nn
 
 from ..agents.networks import make_network, network_names
 from ..envs.core.rng import INITIAL, TRANSITION, Rng
-from ..envs.core.system import System, flatten, require_choice, require_count, require_number
+from ..envs.core.system import (
+    System,
+    flatten,
+    is_discrete,
+    require_choice,
+    require_count,
+    require_number,
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,8 @@ class Trainer:
 
     def __init__(self, system: System, config: DescentConfig, seed: int, updates: int) -> None:
         require_count("updates", updates)
+        if is_discrete(system):
+            raise ValueError("descent needs continuous actions; use ppo or a2c here")
         known = network_names(system)
         name = config.network or known[0]
         require_choice("network", name, known)
