@@ -13,7 +13,8 @@ from . import driving
 
 Policy = Callable[[Tensor, Rng | None], Tensor]
 
-_DRIVERS = {
+_Driver = Callable[[Particles, dict[str, Tensor]], Tensor]
+_DRIVERS: dict[str, _Driver] = {
     "straight": driving.straight,
     "brake": driving.brake,
     "social-force": driving.social_force,
@@ -54,7 +55,7 @@ def network_policy(network: nn.Module) -> Policy:
     return lambda observation, rng: network(observation.to(dtype)).clamp(-1, 1)
 
 
-def _drivers(system: System) -> dict[str, Callable[[Particles, dict[str, Tensor]], Tensor]]:
+def _drivers(system: System) -> dict[str, _Driver]:
     if not isinstance(system, Particles) or system.view == "raw":
         return {}
     if "I1" not in system.seen or system.actions == "lab":
@@ -72,5 +73,5 @@ def _random(system: System, observation: Tensor, rng: Rng | None) -> Tensor:
     worlds, n = observation.shape[:2]
     space = system.action_space
     if is_discrete(system):
-        return (rng.uniform(worlds, n) * space.n).long()  # type: ignore[union-attr]
+        return (rng.uniform(worlds, n) * int(space.n)).long()  # type: ignore[union-attr]
     return 2 * rng.uniform(worlds, n, *space.shape) - 1  # type: ignore[misc]

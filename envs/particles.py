@@ -85,7 +85,7 @@ class State(NamedTuple):
 class Pairs(NamedTuple):
     """Neighbours of every agent, nearest first."""
 
-    index: Tensor  # [worlds, agents, k]
+    neighbour: Tensor  # [worlds, agents, k] index of the agent, its own where absent
     present: Tensor  # [worlds, agents, k]
     r: Tensor  # [worlds, agents, k, 2], 0 where absent
     u: Tensor  # [worlds, agents, k, 2], 0 where absent
@@ -272,7 +272,7 @@ class Particles(System):
 
     def loss(self, state: State, action: Tensor, next_state: State) -> Tensor:
         pairs = self.pairs(next_state)
-        reach = self.margin * self._contact(next_state, pairs.index)
+        reach = self.margin * self._contact(next_state, pairs.neighbour)
         overlap = (reach - pairs.i1.sqrt()).clamp(min=0).where(pairs.present, 0.0)
         p = next_state.desired - next_state.velocity
         a = (next_state.velocity - state.velocity) / self.dt
@@ -288,9 +288,9 @@ class Particles(System):
         progress: mean of v.w / w.w.  contact: 1 if any two discs overlap.
         """
         pairs = self.pairs(next_state)
-        contact = self._contact(next_state, pairs.index)
+        contact = self._contact(next_state, pairs.neighbour)
         touching = pairs.present & (pairs.i1 < contact**2)
-        before = self._displacement(state, state.position, pairs.index)
+        before = self._displacement(state, state.position, pairs.neighbour)
         new = touching & (dot(before, before) >= contact**2)
         w = next_state.desired
         return {
@@ -303,11 +303,8 @@ class Particles(System):
         worlds, n = state.radius.shape
         order = torch.argsort(rng.uniform(worlds, n), -1)
         per_vector = order.unsqueeze(-1).expand(-1, -1, 2)
-        mixed = State(
-            *(part.gather(1, per_vector) for part in state[:3]),
-            state.radius.gather(1, order),
-            state.box,
-        )
+        x, v, w = (part.gather(1, per_vector) for part in state[:3])
+        mixed = State(x, v, w, state.radius.gather(1, order), state.box)
         yield Symmetry("relabel", mixed, order)
         if self.view == "raw" or self.actions == "lab":
             return
@@ -320,15 +317,15 @@ class Particles(System):
         quarter = 0.5 * math.pi * (1 + (3 * rng.uniform(worlds, 1)).floor())
         angle = torch.where(state.box > 0, quarter, 2 * math.pi * rng.uniform(worlds, 1))
         c, s = angle.cos()[..., None], angle.sin()[..., None]
-        turned = [c * part + s * rotate_quarter(part) for part in state[:3]]
-        turned[0] = wrap(turned[0], box)
-        yield Symmetry("rotation", State(*turned, state.radius, state.box))
+        x, v, w = (c * part + s * rotate_quarter(part) for part in state[:3])
+        turned = State(wrap(x, box), v, w, state.radius, state.box)
+        yield Symmetry("rotation", turned)
         mirror = torch.tensor([-1.0, 1.0], dtype=torch.float64)
-        flipped = [mirror * part for part in state[:3]]
-        flipped[0] = wrap(flipped[0], box)
+        x, v, w = (mirror * part for part in state[:3])
+        flipped = State(wrap(x, box), v, w, state.radius, state.box)
         signs: dict[str, float | Tensor] = {"action": self._parity()}
         signs |= {name: -1.0 for name in ("I4", "p_across", "r_across", "u_across")}
-        yield Symmetry("reflection", State(*flipped, state.radius, state.box), signs=signs)
+        yield Symmetry("reflection", flipped, signs=signs)
 
     def scene(self, state: State) -> Scene:
         """Discs and velocities; red within the margin of a neighbour, blue beyond twice that."""
@@ -394,9 +391,9 @@ class Particles(System):
             from .kernels.particles import search
 
             worlds, n, _ = position.shape
-            index = np.empty((worlds, n, self.k), np.int32)
-            search(position.numpy(), state.box.numpy(), self.cutoff, index)
-            found = torch.from_numpy(index).long()
+            nearest = np.empty((worlds, n, self.k), np.int32)
+            search(position.numpy(), state.box.numpy(), self.cutoff, nearest)
+            found = torch.from_numpy(nearest).long()
             present = found >= 0
             own = torch.arange(n)[None, :, None]
             return torch.where(present, found, own), present
@@ -442,9 +439,9 @@ class Particles(System):
         return torch.tensor([*np.repeat(signs, self.k), 1.0], dtype=torch.float64)
 
     def _raw(self, state: State, pairs: Pairs) -> dict[str, Tensor]:
-        worlds = torch.arange(len(pairs.index), device=pairs.index.device)[:, None, None]
+        worlds = torch.arange(len(pairs.neighbour), device=pairs.neighbour.device)[:, None, None]
         everything = torch.cat([state.position, state.velocity], -1)
-        others = everything[worlds, pairs.index].where(pairs.present.unsqueeze(-1), 0.0)
+        others = everything[worlds, pairs.neighbour].where(pairs.present.unsqueeze(-1), 0.0)
         own = torch.cat([everything, state.desired], -1)
         return {"own": own, "others": others.flatten(2)}
 

@@ -49,7 +49,7 @@ class SystemVectorEnv(gymnasium.vector.VectorEnv):
         worlds = None
         if options and options.get("reset_mask") is not None:
             flags = np.asarray(options["reset_mask"]).reshape(self._env.n_worlds, -1)
-            worlds = flags.any(1)
+            worlds = np.asarray(flags.any(1))
         observation = self._env.reset(seed, worlds=worlds)
         return observation.reshape(self.num_envs, -1), {}
 

@@ -58,7 +58,8 @@ class ParticlesKernel:
         self._scratch = np.empty((8, system.n_agents))
 
     def observe(self, state: State, worlds: np.ndarray, observation: np.ndarray) -> None:
-        observe(*state, worlds, self._index, self._code, self._real, self._scratch, observation)  # type: ignore[call-arg]
+        kept = (self._index, self._code, self._real, self._scratch)
+        observe(*state, worlds, *kept, observation)  # type: ignore[call-arg]
 
     def bind(self, buffers: Buffers) -> Callable[[np.ndarray, np.ndarray], int]:
         return partial(
@@ -313,7 +314,7 @@ def _accelerate(
     for i in range(len(x)):
         px, py = desired[i, 0] - v[i, 0], desired[i, 1] - v[i, 1]
         if actions == _LAB:
-            ax, ay = np.float64(action[i, 0]), np.float64(action[i, 1])
+            ax, ay = 1.0 * action[i, 0], 1.0 * action[i, 1]
         else:
             ax, ay, total = 0.0, 0.0, 0.0
             for m in range(k):
@@ -351,7 +352,7 @@ def _accelerate(
                         ay += w * ux
             if actions == _HEADING:
                 ex, ey = _heading(px, py, ax, ay, total)
-                forward, left = np.float64(action[i, 0]), np.float64(action[i, 1])
+                forward, left = 1.0 * action[i, 0], 1.0 * action[i, 1]
                 ax, ay = forward * ex - left * ey, forward * ey + left * ex
             else:
                 w = real[10] * action[i, action.shape[1] - 1]

@@ -11,6 +11,7 @@ picture and brute-force.json.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def main() -> None:
     straight = recorded(store, "straight", _straight)
     runs = {
         name: [
-            recorded(store, f"{name}, seed {seed}", lambda view=view, seed=seed: run(view, seed))
+            recorded(store, f"{name}, seed {seed}", partial(run, view, seed))
             for seed in range(args.seeds)
         ]
         for name, view in VIEWS.items()
@@ -177,7 +178,8 @@ def _figure(straight: float, runs: dict[str, list[dict[str, Any]]]) -> Any:
     left, right = figure.subplots(1, 2)
     for number, (name, found) in enumerate(runs.items()):
         for one in found:
-            left.plot(*zip(*one["curve"], strict=True), c=f"C{number}", lw=1, alpha=0.7)
+            steps, losses = zip(*one["curve"], strict=True)
+            left.plot(steps, losses, c=f"C{number}", lw=1, alpha=0.7)
         left.plot([], [], c=f"C{number}", label=name)
         for place, test_name in enumerate(TESTS):
             values = [one["tests"][test_name] for one in found]

@@ -10,6 +10,7 @@ held-out seeds. Writes crowd.md, its picture and crowd.json.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,10 @@ def main() -> None:
     torch.set_num_threads(1)
     store = args.out / "results" / "crowd.json"
     names = ("straight", "brake", "social-force", "random")
-    plain = {n: recorded(store, n, lambda n=n: baseline(n)) for n in names}
+    plain = {n: recorded(store, n, partial(baseline, n)) for n in names}
     runs = {
         name: [
-            recorded(store, f"{name} seed {seed}", lambda seen=seen, seed=seed: trained(seen, seed))
+            recorded(store, f"{name} seed {seed}", partial(trained, seen, seed))
             for seed in range(args.seeds)
         ]
         for name, seen in SETS.items()
@@ -130,8 +131,9 @@ def _figure(plain: dict[str, dict[str, float]], runs: dict[str, list[dict[str, A
     ):
         x, y = [[one[m] for one in found] for m in ("progress", "collisions")]
         left.plot(x, y, "o", c=colour, alpha=0.7, label=name)
-        for one in found:
-            right.plot(*zip(*one["curve"], strict=True), c=colour, lw=0.8, alpha=0.7)
+        for curve in [run["curve"] for run in found]:
+            updates, losses = zip(*curve, strict=True)
+            right.plot(updates, losses, c=colour, lw=0.8, alpha=0.7)
     left.set(xlabel="progress", ylabel="collisions / particle / time", yscale="log")
     left.legend(frameon=False)
     right.set(xlabel="update", ylabel="training loss", yscale="log")

@@ -10,6 +10,7 @@ head-on encounters of 60 steps, and writes encounter.md, its picture and encount
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def run(seen: tuple[str, ...] | None, seed: int) -> dict[str, float]:
         for _ in trainer:
             pass
         policy = network_policy(trainer.network)
-    found = {}
+    found: dict[str, float] = {}
     for test, episodes, parameters in (("random", 500, {}), ("head-on", 100, HEAD_ON)):
         system = make_system(id, **({"seen": seen} if seen else {}), **parameters)
         scores = evaluate(system, policy, episodes=episodes, seeds=1, deterministic=True)
@@ -58,7 +59,7 @@ def main() -> None:
     results = {"straight": [recorded(store, "straight", lambda: run(None, 0))]}
     for name, seen in SETS.items():
         results[name] = [
-            recorded(store, f"{name} seed {seed}", lambda seen=seen, seed=seed: run(seen, seed))
+            recorded(store, f"{name} seed {seed}", partial(run, seen, seed))
             for seed in range(args.seeds)
         ]
     page = _page(results)
