@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -237,6 +238,20 @@ def test_evaluate_a_run(trained: list[Path], capsys: pytest.CaptureFixture[str])
     assert straight["policy"] == "straight"
     by_id = ["evaluate", CROWD, "--policy", str(trained[0]), *words[2:], *SETTINGS]
     assert answer(capsys, *by_id)["metrics"] == found["metrics"]
+
+
+def test_pickles_are_read_only_if_trusted(
+    trained: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained[0], folder)
+    words = ["evaluate", str(folder), "--episodes", "2", "--seeds", "1"]
+    careful = answer(capsys, *words)["metrics"]
+    trusting = answer(capsys, *words, "--trust")["metrics"]
+    assert trusting["loss"]["mean"] == pytest.approx(careful["loss"]["mean"], rel=1e-4)
+    (folder / "policy.zip").write_bytes(b"not what it says")
+    assert answer(capsys, *words)["metrics"] == careful
+    refused(capsys, *words, "--trust")
 
 
 def test_a_run_that_does_not_fit_is_refused(
