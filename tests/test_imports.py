@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -146,6 +147,12 @@ def test_packages_listed_are_the_tree() -> None:
     assert sorted(setup["packages"]) == sorted(figures)
     for package, folder in setup["package-dir"].items():
         assert (ROOT / folder / "__init__.py").exists(), package
+
+
+def test_one_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert invariantzoo.__version__ == project["version"]
+    assert importlib.metadata.version("invariantzoo") == project["version"]
 
 
 def test_no_command_hides_another_module() -> None:
