@@ -1,13 +1,14 @@
 """Score trained runs, or policies by name, on held-out seeds.
 
 A metric's mean, standard error, interquartile mean (iqm) and the iqm's 95 % bootstrap interval are
-over episodes. Several runs of one id are also put together: there every run counts as one number,
-its mean, and the interval is over training seeds.
+over episodes. Several runs of one id and algorithm are also put together: there every run counts
+as one number, its mean, and the interval is over training seeds.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from invariantzoo import options
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """What is scored: a policy on a system."""
+    """What is scored: a policy on a system; `algo` trained it, or is empty for one by name."""
 
     id: str
     name: str
     system: System
     policy: Policy
-    trained: bool
+    algo: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     log, found = options.messages(), []
     for entry in entries:
         log.print(f"{entry.id}, {entry.name}: {args.seeds} x {args.episodes} episodes")
-        sampled = not entry.trained or (
+        sampled = not entry.algo or (
             entry.system.stochastic if args.deterministic is None else not args.deterministic
         )
         found.append(
@@ -88,11 +89,8 @@ def run(args: argparse.Namespace) -> int:
         {"id": entry.id, "policy": entry.name, "metrics": summarise(scores)}
         for entry, scores in zip(entries, found, strict=True)
     ]
-    groups: dict[str, list[Any]] = {}
-    for entry, scores in zip(entries, found, strict=True):
-        if entry.trained:
-            groups.setdefault(entry.id, []).append(scores)
-    together = {id: over_runs(runs) for id, runs in groups.items() if len(runs) > 1}
+    groups = _groups(entries)
+    together = {id: over_runs([found[i] for i in rows]) for id, rows in groups.items()}
     if args.json:
         several = {"runs": reports, "metrics": together}
         options.print_json(args, reports[0] if len(reports) == 1 else several)
@@ -105,10 +103,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _groups(entries: list[Entry]) -> dict[str, list[int]]:
+    """Places of the runs of every id that has several, all by the same algorithm."""
+    groups: dict[str, list[int]] = {}
+    for i, entry in enumerate(entries):
+        if entry.algo:
+            groups.setdefault(entry.id, []).append(i)
+    for id in [id for id, rows in groups.items() if len(rows) == 1]:
+        del groups[id]
+    for id in list(groups):
+        algos = sorted({entries[i].algo for i in groups[id]})
+        if len(algos) > 1:
+            options.messages().print(f"runs of {id} by {', '.join(algos)} are not put together")
+            del groups[id]
+    return groups
+
+
 def _entry(target: str, args: argparse.Namespace) -> Entry:
     """Everything that can be wrong with a target is found here."""
     import invariantzoo
     from invariantzoo.agents.policy import policy_names
+    from invariantzoo.training.run import read_config
 
     settings = options.parse_settings(args.set)
     if options.is_run(target):
@@ -122,7 +137,8 @@ def _entry(target: str, args: argparse.Namespace) -> Entry:
             raise ValueError(f"say which --policy acts in {id}: {known}, or a run folder")
         name = args.policy
     policy = options.load_policy(name, system, trust=args.trust)
-    return Entry(id, name, system, policy, options.is_run(name))
+    algo = read_config(Path(name))["algo"] if options.is_run(name) else ""
+    return Entry(id, name, system, policy, algo)
 
 
 def _table(title: str, metrics: dict[str, Summary]) -> Table:

@@ -16,6 +16,9 @@ import pytest
 import invariantzoo
 from invariantzoo import options
 from invariantzoo.__main__ import COMMANDS, main
+from invariantzoo.agents.policy import make_policy
+from invariantzoo.evaluate import Entry
+from invariantzoo.evaluate import _groups as groups_of
 from invariantzoo.training import run as runs
 from invariantzoo.training.score import HELD_OUT
 from invariantzoo.training.trainer import make_config, make_trainer
@@ -272,6 +275,15 @@ def test_several_runs_are_put_together(
     assert together["per_seed"] == means
     assert together["mean"] == pytest.approx(np.mean(means))
     assert together["se"] == pytest.approx(abs(means[0] - means[1]) / 2)
+
+
+def test_runs_of_different_algorithms_are_not_put_together() -> None:
+    system = invariantzoo.make_system(CROWD)
+    policy = make_policy("straight", system)
+    algos = ["ppo", "sac", "", "ppo", "ppo"]
+    ids = [CROWD, CROWD, "x-y-v0", "x-y-v0", "x-y-v0"]
+    entries = [Entry(id, "", system, policy, algo) for id, algo in zip(ids, algos, strict=True)]
+    assert groups_of(entries) == {"x-y-v0": [3, 4]}
 
 
 def test_training_and_evaluation_do_not_share_worlds(trained: list[Path]) -> None:
