@@ -289,7 +289,7 @@ def _print(args: argparse.Namespace, report: dict[str, Any]) -> None:
     over = f"{report['episodes']} episodes" if report["episodes"] else "no whole episode"
     table = Table("", "mean", title=f"{report['id']}, {report['policy']}", caption=over)
     for name, value in {"return": report["return"], **report["metrics"]}.items():
-        table.add_row(name, f"{value:.4g}")
+        table.add_row(name, "–" if np.isnan(value) else f"{value:.4g}")
     console = options.console(args)
     console.print(table)
     for path in (args.video, args.npz):

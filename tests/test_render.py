@@ -345,8 +345,14 @@ def test_an_environment_for_people() -> None:
     env.close()
 
 
-def test_no_display_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SDL_VIDEODRIVER", "nonesuch")
+@pytest.mark.parametrize("driver", ["nonesuch", None])
+def test_no_display_is_one_clear_error(driver: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    if driver is not None:
+        monkeypatch.setenv("SDL_VIDEODRIVER", driver)
+    elif sys.platform != "linux":
+        pytest.skip("other systems always have a display")
     with pytest.raises(OSError, match="no window can be opened"):
         Window((64, 64), title="", fps=10)
 

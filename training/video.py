@@ -122,8 +122,10 @@ def film(path: str | Path, *, fps: int = FPS) -> Iterator[Callable[[np.ndarray],
     else:
         writer = imageio.get_writer(part, duration=1000 / fps, loop=0, subrectangles=True)
     try:
-        with writer:
+        try:
             yield writer.append_data
+        finally:
+            writer.close()
         if part.exists():
             os.replace(part, path)
     finally:

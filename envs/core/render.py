@@ -271,6 +271,10 @@ class Window:
             self._screen = pygame.display.set_mode(size)
         except pygame.error as error:
             raise OSError(f"no window can be opened: {error}") from None
+        if pygame.display.get_driver() == "offscreen" and "SDL_VIDEODRIVER" not in os.environ:
+            # What SDL falls back to without a display: a window that nobody could ever close.
+            pygame.display.quit()
+            raise OSError("no window can be opened: there is no display")
         pygame.display.set_caption(title)
         self._size = size
         self._clock = pygame.time.Clock()
