@@ -188,7 +188,7 @@ def test_the_cell_list_does_not_change_the_physics() -> None:
         expected = reference.neighbours(x, side, system.cutoff, 5)
         pairs = system.pairs(fast.tensors)
         for i, row in enumerate(expected):
-            assert pairs.index[world, i, : len(row)].tolist() == row
+            assert pairs.neighbour[world, i, : len(row)].tolist() == row
 
 
 @pytest.mark.parametrize(
