@@ -167,9 +167,7 @@ def _require_same(
     for name, value in {**given, **chosen}.items():
         before = getattr(hyper if name in chosen else system, name)
         if before != value:
-            raise ValueError(
-                f"{folder} was made with {name}={before!r}; it cannot become {value!r}"
-            )
+            raise ValueError(f"{folder} was made with {name}={before!r}, not {value!r}")
 
 
 class _Signals:
@@ -275,11 +273,12 @@ def _print_scores(id: str, scores: dict[str, dict[str, Summary]], console: Conso
     caption = f"means and standard errors over {SEEDS} x {EPISODES} episodes"
     table = Table(title=id, caption=caption, box=box.SIMPLE, padding=(0, 1))
     table.add_column("policy", no_wrap=True)
-    for name in scores[TRAINED]:
+    shown = [name for name in scores[TRAINED] if name != "loss"]  # the return over the steps
+    for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
-    for name, metrics in scores.items():
-        cells = [f"{one['mean']:.3g}±{one['se']:.1g}" for one in metrics.values()]
-        table.add_row(name, *cells, style="bold" if name == TRAINED else "")
+    for policy, metrics in scores.items():
+        cells = [f"{metrics[name]['mean']:.3g}±{metrics[name]['se']:.1g}" for name in shown]
+        table.add_row(policy, *cells, style="bold" if policy == TRAINED else "")
     console.print(table)
 
 
