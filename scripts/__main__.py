@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import importlib.util
 import os
 import select
 import sys
@@ -122,7 +121,7 @@ def _reader_left() -> bool:
 
 def _help() -> str:
     lines = []
-    for name in filter(lambda name: importlib.util.find_spec(f"invariantzoo.{name}"), COMMANDS):
+    for name in COMMANDS:
         summary = (_module(name).__doc__ or "").partition("\n")[0]
         lines.append(f"  {name:<10}{summary}")
     return "\n".join(
