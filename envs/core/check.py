@@ -19,7 +19,7 @@ import pickle
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -32,7 +32,9 @@ from .checkers import run_checkers
 from .judge import Finding, Report, describe, fingerprint, space_fault
 from .replay import (
     HABITS,
+    MALFORMED,
     Actor,
+    Difference,
     MakeEnv,
     Moment,
     Plan,
@@ -49,11 +51,12 @@ from .replay import (
 )
 
 _IRREPRODUCIBLE = ("seed-ignored", "unseeded-noise", "global-generator", "shared-state")
-# A result that the environment writes to later is also one that the caller may spoil.
+# Findings of a habit that are explained by others.
 _SAME_FAULT = {
     "observations-aliased": ("observations-reused",),
     "rewards-aliased": ("rewards-reused",),
     "infos-aliased": ("infos-reused", "infos-shared"),
+    "shared-state": ("global-generator",),
 }
 _SEEDS = 8
 _SHORT = 5
@@ -62,16 +65,16 @@ _MAX_CYCLES = 5
 
 
 class _Subject(NamedTuple):
-    """What is checked: the factory, the plan, and what the judged run of it gave."""
+    """What is checked: the factory, the plan, and what the judged run of it gave.
+
+    broken: whether the run ended early.
+    """
 
     make_env: MakeEnv
     plan: Plan
     env: ParallelEnv
     reference: list[Moment]
-
-    @property
-    def raised(self) -> bool:
-        return bool(self.reference[-1].raised)
+    broken: bool
 
 
 def check_parallel(make_env: MakeEnv, *, seed: int = 0, steps: int = 1000) -> list[Finding]:
@@ -83,17 +86,23 @@ def check_parallel(make_env: MakeEnv, *, seed: int = 0, steps: int = 1000) -> li
     """
     report = Report()
     with _quiet(), globals_kept():
+        before = global_states()
         first = make_env()
         if not isinstance(first, ParallelEnv):
             kind = f"{type(first).__module__}.{type(first).__qualname__}"
             return [Finding("not-parallel", f"a {kind} is not a pettingzoo.ParallelEnv")]
+        list(islice(moments_of(first, seed), _SHORT))  # what is imported late is imported now
         _check_close(first, report)
+        _compare_globals(before, "global-settings", report)
         with _guarded(report):
+            if make_again(make_env) is first:
+                text = "the factory returned the same environment again, not a new one"
+                return [Finding("construction", text)]
             subject = _judged(make_env, Plan(seed, steps), report)
             for check in (_check_repetition, _check_render):
                 with _guarded(report):
                     check(subject, report)
-            if not subject.raised:
+            if not subject.broken:
                 for check in _CHECKS:
                     with _guarded(report):
                         check(subject, report)
@@ -169,40 +178,61 @@ def _judged(make_env: MakeEnv, plan: Plan, report: Report) -> _Subject:
     before = global_states()
     env = make_again(make_env)
     reference = list(moments(make_env, plan, env=env, report=report))
+    _compare_globals(before, "global", report)
+    broken = bool(reference[-1].raised)
+    if reference[-1].raised == MALFORMED:
+        reference.pop()
+    return _Subject(make_env, plan, env, reference, broken)
+
+
+def _compare_globals(before: dict[tuple[str, str], bytes], which: str, report: Report) -> None:
     for (name, what), state in global_states().items():
-        if before.get((name, what), state) != state:
+        if name.startswith(which) and before.get((name, what), state) != state:
             report.add(name, f"{what} is changed while the environment is made or runs")
-    return _Subject(make_env, plan, env, reference)
 
 
 def _check_repetition(subject: _Subject, report: Report) -> None:
     """Same seeds and actions give the same episodes, whatever else the caller does."""
-    make_env, plan, _, reference = subject
-    with another_time():
-        found = compare(reference, moments(make_env, plan, habits=HABITS))
-        if found is None:
-            return
-        before = _class_attributes(subject.env)
-        repeated = compare(reference, moments(make_env, plan))
-    if repeated is not None:
-        changed = [k for k, v in _class_attributes(subject.env).items() if before.get(k, v) != v]
-        text = f"with the same seed and actions, in a fresh environment, {repeated.text}"
-        if changed:
-            text += f"; {changed[0]} is shared by all environments and changes while they run"
-        name = "seed-ignored" if repeated.step == 0 else "unseeded-noise"
-        report.add("shared-state" if changed else name, text)
+    habits = set(HABITS)
+    found = _repeat(subject, habits)
+    if found is None or _check_chance(subject, report):
         return
-    culprits = 0
-    for habit, (name, what) in HABITS.items():
-        alone = compare(reference, moments(make_env, plan, habits=[habit]))
-        if alone is None:
-            continue
-        culprits += 1
-        if not report.has(_SAME_FAULT.get(name, ())):
-            report.add(name, f"{what} has an effect on the episode: {alone.text}")
-    if not culprits:
-        text = f"with the same seed and actions, {found.text}, but not in every run"
-        report.add("unseeded-noise", text)
+    while found is not None:
+        culprits = {h for h in habits if _repeat(subject, {h}, found.moment + 1) is not None}
+        if not culprits:
+            text = f"with the same seed and actions, {found.text}, but not in every run"
+            report.add("unseeded-noise", text)
+            return
+        for habit in HABITS:
+            name, what = HABITS[habit]
+            if habit in culprits and not report.has(_SAME_FAULT.get(name, ())):
+                report.add(name, f"{what} has an effect on the episode: {found.text}")
+        habits -= culprits
+        found = _repeat(subject, habits)
+
+
+def _repeat(
+    subject: _Subject, habits: Iterable[str] = (), stop: int | None = None
+) -> Difference | None:
+    """How a new environment, on another day, differs from the judged one in the first moments."""
+    with another_time():
+        again = moments(subject.make_env, subject.plan, habits=habits)
+        return compare(subject.reference[:stop], again)
+
+
+def _check_chance(subject: _Subject, report: Report) -> bool:
+    """Whether two runs differ although the caller does the same."""
+    before = _class_attributes(subject.env)
+    found = _repeat(subject)
+    if found is None:
+        return False
+    changed = [k for k, v in _class_attributes(subject.env).items() if before.get(k, v) != v]
+    text = f"with the same seed and actions, in a fresh environment, {found.text}"
+    if changed:
+        text += f"; {changed[0]} is shared by all environments and changes while they run"
+    name = "seed-ignored" if found.step == 0 else "unseeded-noise"
+    report.add("shared-state" if changed else name, text)
+    return True
 
 
 def _class_attributes(env: ParallelEnv) -> dict[str, bytes]:
@@ -220,7 +250,7 @@ def _class_attributes(env: ParallelEnv) -> dict[str, bytes]:
 
 def _check_leaks(subject: _Subject, report: Report) -> None:
     """A seeded episode is the same whatever episodes the environment has had before."""
-    make_env, plan, env, reference = subject
+    make_env, plan, env, reference, _ = subject
     if report.has(_IRREPRODUCIBLE):
         return
     list(islice(moments_of(env, plan.seed + 77), _SHORT))
@@ -240,7 +270,7 @@ def _check_leaks(subject: _Subject, report: Report) -> None:
 
 def _check_seeds(subject: _Subject, report: Report) -> None:
     """The seed has an effect if chance has; without a seed not every episode is the same."""
-    make_env, plan, _, _ = subject
+    make_env, plan = subject.make_env, subject.plan
     if report.has(_IRREPRODUCIBLE):
         return
     env = make_again(make_env)
@@ -271,7 +301,7 @@ def _play(env: ParallelEnv, last: tuple, seed: int, steps: int) -> list[tuple]:
 
 def _check_actions(subject: _Subject, report: Report) -> None:
     """Other actions make another run."""
-    make_env, plan, env, reference = subject
+    make_env, plan, env, reference, _ = subject
     agents = getattr(env, "possible_agents", [])
     if all(_single(env.action_space(agent)) for agent in agents):
         return
@@ -335,7 +365,7 @@ def _check_reset_arguments(subject: _Subject, report: Report) -> None:
 
 def _check_end(subject: _Subject, report: Report) -> None:
     """A step after the end brings nobody back, and the next episode is a sound one."""
-    make_env, plan, _, reference = subject
+    make_env, plan, reference = subject.make_env, subject.plan, subject.reference
     ends = [moment.step for moment in reference if moment.seed == plan.seed]
     env = make_again(make_env)
     for moment in islice(moments_of(env, plan.seed), len(ends)):
@@ -377,7 +407,7 @@ def _check_max_cycles(subject: _Subject, report: Report) -> None:
 
 def _check_state(subject: _Subject, report: Report) -> None:
     """state(), where there is one, is in its space, is fresh and stays as it was."""
-    make_env, plan, _, _ = subject
+    make_env, plan = subject.make_env, subject.plan
     env = make_again(make_env)
     space, held = None, []
     for moment in islice(moments_of(env, plan.seed), _SOME):
@@ -418,7 +448,7 @@ def _check_render(subject: _Subject, report: Report) -> None:
 
 
 def _check_mode(subject: _Subject, mode: str, report: Report) -> None:
-    make_env, plan, _, reference = subject
+    make_env, plan, reference = subject.make_env, subject.plan, subject.reference
     films = []
     for _ in range(2):
         scramble(1)
@@ -455,13 +485,14 @@ def _check_mode(subject: _Subject, mode: str, report: Report) -> None:
         if getattr(env, "render_mode", None) != mode:
             text = f"`render_mode` of an environment made with {mode!r} is"
             report.add("render-mode", f"{text} {getattr(env, 'render_mode', None)!r}")
-        after = global_states()
-        for key, state in after.items():
-            if before.get(key, state) != state:
-                report.add(key[0], f"{key[1]} is changed while the environment renders")
+        _compare_globals(before, "global", report)
         found = compare(reference, run)
         if found is not None and not report.has(_IRREPRODUCIBLE):
-            report.add("render-side-effect", f"rendering changes the episode: {found.text}")
+            if found.step == 0 and found.text.endswith(f"reset(seed={plan.seed})"):
+                text = f"made with render_mode={mode!r} it gives another episode: {found.text}"
+                report.add("render-mode-dependent", text)
+            else:
+                report.add("render-side-effect", f"rendering changes the episode: {found.text}")
         films.append(film)
         _check_close(env, report)
     if films[0] != films[1] and not report.has((*_IRREPRODUCIBLE, "render-unstable")):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
+import re
+import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
-from hashlib import blake2b
+from hashlib import sha1
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -18,6 +21,10 @@ from pettingzoo import ParallelEnv
 OUTPUTS = ("observations", "rewards", "terminations", "truncations", "infos")
 _HELD = 3  # results watched for later change: the first ones of an episode and the last ones
 _DEPTH = 8
+_LIMIT = re.compile(
+    r"(?i)horizon|limit|max_?(cycles|steps|episode|iter|moves|frames|time|t$)|_iters$"
+)
+_Spaces = tuple[spaces.Space, spaces.Space]
 
 
 class Finding(NamedTuple):
@@ -59,14 +66,14 @@ def fingerprint(value: Any) -> bytes:
 
     Of other objects only the type counts.
     """
-    digest = blake2b(digest_size=12)
+    digest = sha1(usedforsecurity=False)
     _feed(digest, value, 0)
     return digest.digest()
 
 
-def _feed(digest: blake2b, value: Any, depth: int) -> None:
+def _feed(digest: Any, value: Any, depth: int) -> None:
     if isinstance(value, np.ndarray) and value.dtype != object:
-        digest.update(f"{value.dtype}{value.shape}".encode())
+        digest.update(f"{value.dtype.str}{value.shape}".encode())
         digest.update(value.tobytes())
     elif isinstance(value, bool | int | float | complex | str | bytes | None | np.generic):
         digest.update(f"{value!r};".encode())
@@ -83,10 +90,11 @@ def _feed(digest: blake2b, value: Any, depth: int) -> None:
             _feed(digest, part, depth + 1)
     elif isinstance(value, set | frozenset):
         digest.update(repr(sorted(map(repr, value))).encode())
-    elif callable(getattr(value, "__array__", None)) and not isinstance(value, type):
-        _feed(digest, np.asarray(value), depth + 1)
     else:
         digest.update(type(value).__qualname__.encode())
+        if callable(getattr(value, "__array__", None)) and not isinstance(value, type):
+            with contextlib.suppress(Exception):
+                _feed(digest, np.asarray(value), depth + 1)
 
 
 def arrays(value: Any) -> list[np.ndarray]:
@@ -198,10 +206,11 @@ class Judge:
         self._env = env
         self._report = report
         self._possible = list(getattr(env, "possible_agents", []))
-        self._spaces: dict[Any, tuple[spaces.Space, spaces.Space]] = {}
+        self._spaces: dict[Any, tuple[_Spaces, _Spaces]] = {}  # the objects, and copies of them
         self._held: deque[tuple[str, str, Any, bytes]] = deque(maxlen=_HELD * len(OUTPUTS))
         self._first: list[tuple[str, str, Any, bytes]] = []
         self._ends: list[tuple[bool, bool]] = []  # flags of agents that left
+        self._lengths: list[int] = []  # of episodes that came to an end
         self._finished: set[Any] = set()
         self._previous: list[Any] = []
         self._episodes = 0
@@ -222,7 +231,6 @@ class Judge:
             self._report.add("no-agents", f"`agents` is empty {self._where}")
             raise Malformed
         self._keys({"observations": observations, "infos": infos}, set(agents), set(agents))
-        self._judge_spaces(agents)
         self._judge_observations(observations, infos, agents)
         self._judge_sharing(observations, infos, agents)
         self._hold({"observations": observations, "infos": infos})
@@ -234,9 +242,9 @@ class Judge:
         self._unpack(result, "step", OUTPUTS)
         outputs = dict(zip(OUTPUTS, result, strict=True))
         agents = self._agents()
-        self._keys(outputs, set(before), {*before, *agents})
-        observations, rewards, terminations, truncations, infos = result
         born = [agent for agent in agents if agent not in {*before, *self._finished}]
+        self._keys(outputs, {*before, *born}, {*before, *agents})
+        observations, rewards, terminations, truncations, infos = result
         self._judge_observations(observations, infos, [*before, *born])
         if step <= 2:
             self._judge_sharing(observations, infos, before)
@@ -245,7 +253,8 @@ class Judge:
                 self._judge_reward(agent, rewards[agent])
             flags = (terminations.get(agent, False), truncations.get(agent, False))
             self._judge_flags(agent, flags, agent in agents)
-        self._judge_spaces(agents)
+        if not agents:
+            self._lengths.append(step)
         self._recheck(self._held)
         self._hold(outputs)
 
@@ -257,6 +266,8 @@ class Judge:
 
     def raised(self, error: Exception, seed: int, step: int) -> None:
         """Report what reset (step 0) or a step with legal actions raised."""
+        if self._report.has(["agent-not-removed"]):  # it may have wanted an action of that agent
+            return
         where = f"step {step} after reset" if step else "reset"
         text = f"{where}(seed={seed}) raised {describe(error)}"
         self._report.add("step-raised" if step else "reset-raised", text)
@@ -268,14 +279,18 @@ class Judge:
             self._report.add("possible-agents", "`possible_agents` changed while the env ran")
         for agent in self._possible:
             self._space(agent)
-        for agent, old in self._spaces.items():
-            now = self._space(agent)
-            if now is not None and any(a != b for a, b in zip(now, old, strict=True)):
+        for agent, (objects, copies) in self._spaces.items():
+            if any(now != old for now, old in zip(objects, copies, strict=True)):
                 self._report.add("space-changed", f"a space of {agent!r} changed while the env ran")
         truncated = [terminated for terminated, flag in self._ends if flag]
         if truncated and all(truncated):
             message = "whenever an agent is truncated it is terminated too: truncation is lost"
             self._report.add("truncation-lost", message)
+        if self._ends and not truncated and len(self._lengths) > 1 and len(set(self._lengths)) == 1:
+            limit = _limit_named(self._env, self._lengths[0])
+            if limit is not None:
+                text = f"the end at {limit} is given as termination, not as truncation"
+                self._report.add("truncation-lost", text)
 
     def _look_at_class(self) -> None:
         env, report = self._env, self._report
@@ -390,33 +405,23 @@ class Judge:
             text = f"{agent!r} left `agents` {self._where}, neither terminated nor truncated"
             self._report.add("agent-vanished", text)
 
-    def _judge_spaces(self, agents: list[Any]) -> None:
-        for agent in agents:
-            both = self._space(agent)
-            again = self._space(agent)
-            if both is None or again is None:
-                continue
-            for which, one, two in zip(("observation", "action"), both, again, strict=True):
-                if one is not two:
-                    text = f"{which}_space({agent!r}) returns another object at each call"
-                    self._report.add("space-changed", text)
-
-    def _space(self, agent: Any) -> tuple[spaces.Space, spaces.Space] | None:
-        """The agent's two spaces as they are now; None if they cannot be had."""
+    def _space(self, agent: Any) -> _Spaces | None:
+        """The agent's two spaces; None if they cannot be had or used."""
         try:
             now = (self._env.observation_space(agent), self._env.action_space(agent))
         except Exception as error:
             self._report.add("space-raised", f"a space of {agent!r}: {describe(error)}")
             return None
         if agent not in self._spaces:
-            for check, space in zip((check_observation_space, check_action_space), now):  # noqa: B905
-                try:
-                    check(space)
-                    _check_bounds(space)
-                except Exception as error:
-                    self._report.add("space-invalid", f"a space of {agent!r}: {describe(error)}")
-                    return None
-            self._spaces[agent] = copy.deepcopy(now)
+            fault = _spaces_fault(now)
+            if fault is not None:
+                self._report.add("space-invalid", f"a space of {agent!r}: {fault}")
+                return None
+            self._spaces[agent] = (now, copy.deepcopy(now))
+        for which, one, two in zip(("observation", "action"), now, self._spaces[agent][0]):  # noqa: B905
+            if one is not two:
+                text = f"{which}_space({agent!r}) returned another object {self._where} than before"
+                self._report.add("space-changed", text)
         return now
 
     def _hold(self, outputs: dict[str, dict]) -> None:
@@ -433,9 +438,28 @@ class Judge:
                 self._report.add(f"{name}-reused", text)
 
 
-def _check_bounds(space: spaces.Space) -> None:
-    if isinstance(space, spaces.Box) and not (space.low <= space.high).all():
-        raise ValueError(f"{space} has a lower bound that is NaN or above the upper one")
+def _spaces_fault(both: _Spaces) -> str | None:
+    """What makes spaces unusable, in the words of Gymnasium's checker if it is that."""
+    try:
+        check_observation_space(both[0])
+        check_action_space(both[1])
+    except Exception as error:
+        return describe(error)
+    for space in both:
+        if isinstance(space, spaces.Box) and not (space.low <= space.high).all():
+            return f"{space} has a lower bound that is NaN or above the upper one"
+    return None
+
+
+def _limit_named(env: ParallelEnv, length: int) -> str | None:
+    """An attribute or module constant whose name says that it is a time limit of `length`."""
+    raw = env.unwrapped
+    holders = [vars(raw), *(vars(cls) for cls in type(raw).__mro__)]
+    holders.append(vars(sys.modules.get(type(raw).__module__, object)))
+    for name, value in (item for holder in holders for item in holder.items()):
+        if type(value) is int and value == length and _LIMIT.search(name):
+            return f"{name}={value}"
+    return None
 
 
 def _share(one: Any, two: Any) -> bool:

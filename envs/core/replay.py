@@ -36,6 +36,7 @@ HABITS = {
 }
 _RESET_OUTPUTS = ("observations", "infos", "agents")
 _STEP_OUTPUTS = ("observations", "rewards", "terminations", "truncations", "infos", "agents")
+MALFORMED = "Malformed"
 _HOLD = 40  # steps for which an action is held
 _TWIN_STEPS = 100  # after which the second environment is closed and another one is made
 
@@ -54,8 +55,9 @@ class Moment(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The step of an episode at which two runs first differ, and in what."""
+    """Where two runs first differ (number of the moment, step of its episode), and in what."""
 
+    moment: int
     step: int
     text: str
 
@@ -85,6 +87,7 @@ class Actor:
         self._seed = seed
         self._rng = np.random.default_rng(seed)
         self._spaces: dict[Any, spaces.Space] = {}
+        self._spares: dict[Any, spaces.Space] = {}
         self._held: dict[Any, tuple[Any, int]] = {}
 
     def act(self, agents: list[Any], masks: dict[Any, Any], held: bool) -> dict[Any, Any]:
@@ -97,7 +100,9 @@ class Actor:
         """What a caller does who uses its buffers again."""
         scribble(actions)
         for agent in actions:
-            actions[agent] = copy.deepcopy(self._space(agent)).sample()
+            if agent not in self._spares:
+                self._spares[agent] = copy.deepcopy(self._space(agent))
+            actions[agent] = self._spares[agent].sample()
 
     def _space(self, agent: Any) -> spaces.Space:
         if agent not in self._spaces:
@@ -175,9 +180,10 @@ class _Caller:
                 result[1][agent] = 1234.5
         if "spaces" in self.habits:
             for agent in self.env.agents:
-                self.env.observation_space(agent).seed(7)
-                self.env.action_space(agent).seed(7)
-                self.env.action_space(agent).sample()
+                with contextlib.suppress(Exception):
+                    self.env.observation_space(agent).seed(7)
+                    self.env.action_space(agent).seed(7)
+                    self.env.action_space(agent).sample()
         if "state" in self.habits:
             with contextlib.suppress(Exception):
                 self.env.state()
@@ -252,7 +258,7 @@ def _episode(caller: _Caller, seed: int, budget: int, held: bool) -> Iterator[Mo
     except Unmakeable:
         raise
     except Malformed:
-        yield Moment(seed, step, (), "Malformed")
+        yield Moment(seed, step, (), MALFORMED)
     except Exception as error:
         if judge is not None:
             judge.raised(error, seed, step)
@@ -264,7 +270,8 @@ def _is_dict(value: Any) -> bool:
 
 
 def _flag(flags: dict, agent: Any) -> bool:
-    return bool(np.any(flags.get(agent, False)))
+    flag = flags.get(agent, False)
+    return flag if isinstance(flag, bool) else bool(np.any(flag))
 
 
 def _twin(make_env: MakeEnv, seed: int) -> Iterator[None]:
@@ -289,7 +296,7 @@ def moments_of(env: ParallelEnv, seed: int) -> Iterator[Moment]:
 
 def compare(reference: Iterable[Moment], other: Iterable[Moment]) -> Difference | None:
     """Where two runs first differ; None if they agree as far as the shorter one goes."""
-    for one, two in zip(reference, other, strict=False):
+    for index, (one, two) in enumerate(zip(reference, other, strict=False)):
         if one == two:
             continue
         where = f"at step {one.step} after reset(seed={one.seed})"
@@ -297,11 +304,13 @@ def compare(reference: Iterable[Moment], other: Iterable[Moment]) -> Difference 
             words = (
                 f"{m.raised} is raised" if m.raised else "nothing is raised" for m in (one, two)
             )
-            return Difference(one.step, f"{where} {' in one run, '.join(words)} in the other")
+            return Difference(
+                index, one.step, f"{where} {' in one run, '.join(words)} in the other"
+            )
         names = _STEP_OUTPUTS if one.step else _RESET_OUTPUTS
         parts = zip(names, one.prints, two.prints, strict=False)
         name = next((name for name, a, b in parts if a != b), "lengths of the episodes")
-        return Difference(one.step, f"{name} differ {where}")
+        return Difference(index, one.step, f"{name} differ {where}")
     return None
 
 
@@ -310,17 +319,21 @@ def compare(reference: Iterable[Moment], other: Iterable[Moment]) -> Difference 
 
 @contextlib.contextmanager
 def globals_kept() -> Iterator[None]:
-    """Leave the global random generators as they were."""
+    """Leave the global random generators and settings as they were."""
     states = (random.getstate(), np.random.get_state())  # noqa: NPY002
+    folder = os.getcwd()
     torch = sys.modules.get("torch")
-    torch_state = torch.get_rng_state() if torch is not None else None
+    torch_state = None if torch is None else (torch.get_rng_state(), torch.get_default_dtype())
     try:
-        yield
+        with np.errstate():
+            yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
-        if torch is not None:
-            torch.set_rng_state(torch_state)
+        os.chdir(folder)
+        if torch is not None and torch_state is not None:
+            torch.set_rng_state(torch_state[0])
+            torch.set_default_dtype(torch_state[1])
 
 
 def scramble(key: int) -> None:
