@@ -6,7 +6,7 @@ A trajectory is an .npz file without pickles. It holds "state.NAME" [steps + 1, 
 every part of the state, "observation" [steps + 1, worlds, agents, size], "action" [steps, worlds,
 agents, ...], "reward" [steps, worlds, agents], "episode" [steps + 1, worlds], which counts a
 world's episodes (the last state of an episode gives way to the first of the next), and "config",
-a JSON text.
+a JSON text. Of at most one episode all states are kept, and nothing begins anew.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
     play = _play(args)
     _check_file("--video", args.video, SUFFIXES)
     _check_file("--npz", args.npz, (".npz",))
-    env = VectorEnv(play.system, args.n_worlds, seed=args.seed)
+    again = args.human or (args.n_steps or 0) > play.system.horizon
+    env = VectorEnv(play.system, args.n_worlds, seed=args.seed, autoreset=again)
     session = Session(env, play.policy, play.deterministic, keep=args.npz is not None)
     if (args.human or args.video) and play.system.scene(env.tensors) is None:
         raise ValueError(f"{args.id} has no picture: leave out --human and --video")
@@ -116,7 +117,7 @@ class Session:
     """A policy at work in `env`, and what is kept of it.
 
     scores: of every episode that ended, by name.  rows: the trajectory, if it is kept; row 0 is the
-    start, each later one an action and where it led.
+    start, each later one an action and where it led.  going: worlds that have not ended for good.
     """
 
     env: VectorEnv
@@ -131,6 +132,7 @@ class Session:
         self._observation = self.env.reset()
         self._episode = np.zeros(self.env.n_worlds, np.int64)
         self._total = np.zeros(self.env.n_worlds)
+        self.going = np.ones(self.env.n_worlds, bool)
         self._keep({})
 
     def step(self) -> Step:
@@ -141,12 +143,16 @@ class Session:
         step = self.env.step(action)
         self.n_steps += 1
         self._observation = step.observation
-        self._total += step.reward.sum(1)
-        if step.done.any():
+        self._total += self.going * step.reward.sum(1)
+        ended = step.done & self.going
+        if ended.any():
             for name, value in self._running(step.metrics).items():
-                self.scores.setdefault(name, []).extend(value[step.done].tolist())
-            self._episode += step.done
-            self._total[step.done] = 0
+                self.scores.setdefault(name, []).extend(value[ended].tolist())
+        if self.env.autoreset:
+            self._episode += ended
+            self._total[ended] = 0
+        else:
+            self.going &= ~ended
         self._keep({"action": np.array(action), "reward": step.reward.copy()})
         return step
 
@@ -237,6 +243,8 @@ def _run(args: argparse.Namespace, session: Session, shoot: Callable[[], None]) 
     for _ in track(steps, args.id, console=log, transient=True, disable=not log.is_terminal):
         session.step()
         shoot()
+        if not session.going.any():
+            return
 
 
 def _watch(args: argparse.Namespace, session: Session, shoot: Callable[[], None]) -> None:

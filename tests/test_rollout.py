@@ -82,6 +82,33 @@ def test_means_are_over_whole_episodes(capsys: pytest.CaptureFixture[str]) -> No
     assert found["metrics"]["progress"] == pytest.approx(np.mean(metrics))
 
 
+def test_one_episode_is_kept_to_its_last_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.npz"
+    found = report(
+        capsys, CROWD, "--policy", "straight", "--set", "horizon=7", "--n-worlds", 2, "--npz", path
+    )
+    assert (found["n_steps"], found["episodes"]) == (7, 2)
+    with np.load(path) as file:
+        kept = dict(file)
+    assert not kept["episode"].any()
+    system = invariantzoo.make_system(CROWD)  # no disc feels the others' places if it drives on
+    moved = kept["state.position"][7] - kept["state.position"][0]
+    side = kept["state.box"][0, 0, 0]
+    straight = 7 * system.dt * kept["state.velocity"][0]  # type: ignore[attr-defined]
+    np.testing.assert_allclose((moved - straight + side / 2) % side, side / 2, atol=1e-9)
+    assert found["return"] == pytest.approx(kept["reward"].sum() / (2 * 24))
+
+
+def test_worlds_that_end_early_count_once(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--policy", "random", "--n-worlds", 6)
+    found = report(capsys, "test-leave-v0", *words, "--set", "n_agents=2", "--set", "length=3")
+    assert found["episodes"] == 6
+    assert found["metrics"]["left"] == 1.0
+    assert found["n_steps"] < 60
+
+
 def test_a_seed_is_a_trajectory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = (ISING, "--policy", "heat-bath", "--n-steps", 30, "--n-worlds", 2)
     for name, seed in (("a", 4), ("b", 4), ("c", 5)):

@@ -35,7 +35,7 @@ def record_video(
     size: int = 640,
     fps: int = FPS,
 ) -> None:
-    """Film `n_steps` (default: one episode) of worlds in a grid; the first frame is the start.
+    """Film `n_steps` (default: one episode) of worlds in a grid, from the start to the last state.
 
     deterministic: hand the policy no generator; by default unless the system is stochastic.
 
@@ -43,13 +43,17 @@ def record_video(
     """
     if deterministic is None:
         deterministic = not system.stochastic
-    env = VectorEnv(system, n_worlds, seed=seed)
+    steps = system.horizon if n_steps is None else n_steps
+    env = VectorEnv(system, n_worlds, seed=seed, autoreset=steps > system.horizon)
     observation = env.reset()
     with filming(path, env, size=size, fps=fps) as shoot:
         shoot()
-        for _ in range(system.horizon if n_steps is None else n_steps):
-            observation = env.step(act(env, policy, observation, deterministic)).observation
+        for _ in range(steps):
+            step = env.step(act(env, policy, observation, deterministic))
+            observation = step.observation
             shoot()
+            if step.done.all() and not env.autoreset:
+                return
 
 
 @contextmanager
