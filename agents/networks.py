@@ -24,6 +24,9 @@ from ..envs.core.system import (
 )
 from ..envs.particles import Particles
 
+# Untrained agents hardly act: loud ones throw each other off any course worth learning.
+_QUIET = 0.1
+
 
 def network_names(system: System) -> list[str]:
     """Networks that fit a system, best suited first."""
@@ -41,6 +44,10 @@ def make_network(name: str, system: System, seed: int = 0, *, width: int = 24) -
     build: dict[str, Any] = {"pair": PairNetwork, "set": SetNetwork, "mlp": PlainNetwork}
     network = build[name](system, width)
     initialise(network, seed)
+    with torch.no_grad():
+        for head in network.heads:
+            head.weight.mul_(_QUIET)
+            head.bias.mul_(_QUIET)
     return network
 
 
@@ -64,6 +71,11 @@ class PairNetwork(nn.Module):
         self.net = _mlp(len(system.seen), width, len(system.coefficients))
         self.own = nn.Parameter(torch.full((1,), 0.5))
 
+    @property
+    def heads(self) -> list[nn.Module]:
+        """Layers that give the action."""
+        return [self.net[-1]]
+
     def forward(self, observation: Tensor) -> Tensor:
         seen = by_name(self.system, observation)
         pair = self.net(torch.stack(_features(self.system, seen), -1))
@@ -86,6 +98,11 @@ class SetNetwork(nn.Module):
         self.pool = _mlp(width + len(self.own_names), width, 1 if self.per_pair else 2)
         if self.per_pair:
             self.each = _mlp(2 * width, width, len(system.coefficients))
+
+    @property
+    def heads(self) -> list[nn.Module]:
+        """Layers that give the action."""
+        return [self.pool[-1], self.each[-1]] if self.per_pair else [self.pool[-1]]
 
     def forward(self, observation: Tensor) -> Tensor:
         seen = by_name(self.system, observation)
@@ -115,6 +132,11 @@ class PlainNetwork(nn.Module):
         self.register_buffer("low", torch.from_numpy(low), persistent=False)
         self.register_buffer("high", torch.from_numpy(high), persistent=False)
         self.net = _mlp(len(low), width, action_size(system))
+
+    @property
+    def heads(self) -> list[nn.Module]:
+        """Layers that give the action."""
+        return [self.net[-1]]
 
     def hidden(self, observation: Tensor) -> Tensor:
         """What the last hidden layer gives [..., width]."""
