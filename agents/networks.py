@@ -72,7 +72,7 @@ class PairNetwork(nn.Module):
         self.own = nn.Parameter(torch.full((1,), 0.5))
 
     @property
-    def heads(self) -> list[nn.Module]:
+    def heads(self) -> list[Any]:
         """Layers that give the action."""
         return [self.net[-1]]
 
@@ -100,7 +100,7 @@ class SetNetwork(nn.Module):
             self.each = _mlp(2 * width, width, len(system.coefficients))
 
     @property
-    def heads(self) -> list[nn.Module]:
+    def heads(self) -> list[Any]:
         """Layers that give the action."""
         return [self.pool[-1], self.each[-1]] if self.per_pair else [self.pool[-1]]
 
@@ -134,7 +134,7 @@ class PlainNetwork(nn.Module):
         self.net = _mlp(len(low), width, action_size(system))
 
     @property
-    def heads(self) -> list[nn.Module]:
+    def heads(self) -> list[Any]:
         """Layers that give the action."""
         return [self.net[-1]]
 
