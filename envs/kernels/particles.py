@@ -62,8 +62,9 @@ class ParticlesKernel:
         observe(*state, worlds, *kept, observation)  # type: ignore[call-arg]
 
     def bind(self, buffers: Buffers) -> Callable[[np.ndarray, np.ndarray], int]:
+        compiled: Callable[..., int] = step
         return partial(
-            step,
+            compiled,
             *buffers.state,
             self._index,
             self._code,
