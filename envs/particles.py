@@ -54,6 +54,16 @@ SCENARIOS = {
         "system": "Particles",
         "summary": "discs with desired velocities in random directions on a torus",
         "parameters": {"layout": "crowd"},
+        "training": {
+            "ppo": {
+                "steps": 4_000_000,
+                "n_steps": 8,
+                "lr": 3e-3,
+                "gamma": 0.9,
+                "clip_range": 0.4,
+                "width": 24,
+            },
+        },
     },
     "particles-encounter-v0": {
         "system": "Particles",
