@@ -351,7 +351,7 @@ class Particles(System):
             r -= side * np.round(r / side)
         reach = self.margin * (radius + radius[other])
         closeness = (2 - np.hypot(r[:, 0], r[:, 1]) / reach).clip(0, 1)
-        half = 0.75 * self.separation
+        half = self.separation
         return Scene(
             view=(0.0, 0.0, side, side) if side > 0 else (-half, -half, half, half),
             periodic=side > 0,

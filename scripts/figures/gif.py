@@ -36,7 +36,7 @@ class Shot:
 
 
 SHOTS = {
-    "particles-encounter-v0": Shot(n_worlds=4),
+    "particles-encounter-v0": Shot(n_worlds=4, n_steps=50),
     "ising-equilibrium-v0": Shot(
         {"lattice_size": 48, "update": "checkerboard", "temperature": 2.0}, n_steps=50, size=240
     ),
