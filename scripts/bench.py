@@ -332,7 +332,8 @@ def all_pairs(n: int) -> Work:
     index = np.empty((n, system.k), np.int32)
 
     def work() -> int:
-        select_all(x, y, np.empty(n), float(env.state.box[0, 0]), system.cutoff**2, index)
+        side, cutoff2 = float(env.state.box[0, 0]), system.cutoff**2
+        select_all(x, y, np.empty(n), np.empty((2, n)), side, cutoff2, index)
         return n
 
     return work
