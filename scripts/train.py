@@ -213,7 +213,7 @@ def _bar(log: Console, plan: Plan) -> Iterator[Any]:
             said = text(update)
             if update.steps * 10 // total > tenths[0]:
                 tenths[0] = update.steps * 10 // total
-                log.print(f"{update.steps:>12,}  {said}", highlight=False)
+                log.print(f"{update.steps:>12,}  {said}", highlight=False, soft_wrap=True)
 
         yield line
         return

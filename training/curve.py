@@ -17,9 +17,11 @@ def draw_learning_curve(
 ) -> None:
     """Loss and metrics over agent-steps, with the scores of other policies as lines.
 
-    Training explores, so its curve may stand above what the finished policy scores.
+    Training explores, so its curve may end away from what the finished policy scores: the first
+    of `scores`, drawn through.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     names = [name for name in ("loss", *metrics) if any(name in row for row in rows)]
     columns = min(len(names), 2) or 1
@@ -29,12 +31,14 @@ def draw_learning_curve(
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for panel, name in zip(panels, names, strict=False):
         drawn = [(row["steps"], row[name]) for row in rows if name in row]
-        panel.plot(*zip(*drawn, strict=True), color="black", linewidth=1.2, label="training")
+        panel.plot(*zip(*drawn, strict=True), color="black", linewidth=1.2, label="exploring")
         for i, (policy, means) in enumerate(scores.items()):
+            style = "--" if i else "-"
             if name in means:
-                panel.axhline(means[name], color=f"C{i}", linestyle="--", linewidth=1, label=policy)
+                panel.axhline(means[name], color=f"C{i}", linestyle=style, lw=1, label=policy)
         panel.set_title(name.replace("_", " "), fontsize=9)
         panel.set_xlabel("agent-steps", fontsize=8)
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         panel.tick_params(labelsize=7)
         panel.spines[["top", "right"]].set_visible(False)
         high = max(value for _, value in drawn)

@@ -273,6 +273,8 @@ class Watch(BaseCallback):
         rewards *= self.reward_scale
         if dones.any():
             self._finish(rewards, np.flatnonzero(dones).tolist(), infos)
+        elif not isinstance(self.model, SAC):
+            infos.clear()  # all empty; SB3 would look into every one
         return True
 
     def _finish(self, rewards: np.ndarray, ended: list[int], infos: list[dict[str, Any]]) -> None:
