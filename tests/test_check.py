@@ -23,6 +23,7 @@ import invariantzoo
 from invariantzoo.__main__ import main
 from invariantzoo.envs.core.check import check_parallel, check_processes
 from invariantzoo.envs.core.parallel import make_parallel
+from invariantzoo.figures.conformance import CHECKS
 
 SMALL: dict[str, dict[str, Any]] = {
     "particles-crowd-v0": {"n_agents": 6, "n_neighbours": 3, "horizon": 25},
@@ -79,6 +80,13 @@ def test_findings_say_where() -> None:
     (found,) = check_parallel(planted.Nan, steps=30)
     text = "the observation of 'walker_0' at step 13 after reset(seed=0) holds NaN at index (1,)"
     assert found.message == text
+
+
+def test_every_finding_is_documented() -> None:
+    documented = {name for names in CHECKS for name in names.split()}
+    assert {name for name, _ in planted.DEFECTS} <= documented
+    page = (Path(__file__).parent.parent / "docs/conformance.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in documented)
 
 
 def test_what_is_no_parallel_environment_is_said_to_be_none() -> None:
