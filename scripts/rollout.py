@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy",
         default="random",
         metavar="NAME_OR_RUN",
-        help="a policy by name (see `list --json`) or a run folder (default: random)",
+        help="a policy by name (see `list --json`), or a run folder, whose parameters then hold "
+        "where --set says nothing (default: random)",
     )
     options.add_settings(parser)
     parser.add_argument(
@@ -191,12 +192,10 @@ def _play(args: argparse.Namespace) -> Play:
     """Everything that can be wrong with the id, the policy and the settings is found here."""
     import invariantzoo
 
-    settings = options.parse_settings(args.set)
+    id, settings = invariantzoo.spec(args.id).id, options.parse_settings(args.set)
     trained = options.is_run(args.policy)
-    if trained:
-        found = options.read_run(args.policy, trust=args.trust)
-        if found.id != invariantzoo.spec(args.id).id:
-            raise ValueError(f"--policy {args.policy} was trained on {found.id}, not on {args.id}")
+    found = options.read_run(args.policy, trust=args.trust) if trained else None
+    if found is not None and found.id == id:
         system = found.system_with(settings)
     else:
         system = invariantzoo.make_system(args.id, **settings)
@@ -294,7 +293,7 @@ def _save(path: Path, session: Session, report: dict[str, Any]) -> None:
 def _print(args: argparse.Namespace, report: dict[str, Any]) -> None:
     from rich.table import Table
 
-    over = f"{report['episodes']} episodes" if report["episodes"] else "no whole episode"
+    over = "over whole episodes" if report["episodes"] else "of an episode that has not ended"
     table = Table("", "mean", title=f"{report['id']}, {report['policy']}", caption=over)
     for name, value in {"return": report["return"], **report["metrics"]}.items():
         table.add_row(name, "–" if np.isnan(value) else f"{value:.4g}")

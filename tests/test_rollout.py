@@ -23,6 +23,8 @@ from invariantzoo.envs.core.render import Painter
 from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.rollout import Session
+from invariantzoo.training.run import describe, recording, train, write_config
+from invariantzoo.training.trainer import make_config, make_trainer
 from invariantzoo.training.video import Camera, film, record_video
 
 CROWD, ENCOUNTER, ISING = "particles-crowd-v0", "particles-encounter-v0", "ising-equilibrium-v0"
@@ -157,6 +159,25 @@ def test_a_trajectory_counts_its_episodes() -> None:
     assert len(kept["action"]) == 5
     np.testing.assert_array_equal(kept["state.position"][5], env.state.position)
     assert session.scores["return"][0] == pytest.approx(kept["reward"][:3, 0].sum() / 24)
+
+
+def test_a_trained_policy_brings_its_parameters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    system = invariantzoo.make_system(ENCOUNTER, margin=1.4, speed=0.9)
+    hyper = make_config(ENCOUNTER, "descent", {"n_worlds": 2, "rollout": 5})
+    write_config(run, describe(ENCOUNTER, "descent", system, hyper, steps=20, seed=0))
+    with recording(run) as recorder:
+        trainer = make_trainer("descent", system, hyper, seed=0, steps=20)
+        train(trainer, recorder, checkpoint_every=1)
+    found = report(capsys, ENCOUNTER, "--policy", run, "--n-steps", 3, "--set", "speed=1.1")
+    assert (found["parameters"]["margin"], found["parameters"]["speed"]) == (1.4, 1.1)
+    assert found["deterministic"] is True
+    assert report(capsys, ENCOUNTER, "--policy", run, "--stochastic")["deterministic"] is False
+    other = report(capsys, CROWD, "--policy", run, "--set", "n_neighbours=1", "--n-steps", 2)
+    assert other["parameters"]["margin"] != 1.4
+    assert "does not fit" in refusal(capsys, CROWD, "--policy", run)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
