@@ -332,7 +332,7 @@ class LateEscape(Walkers):
 
     def observe(self, agent: str) -> Any:
         seen = super().observe(agent)
-        return seen + np.float32(4) if self.age == 53 and agent == "walker_2" else seen
+        return seen + np.float32(4) if self.age == 41 and agent == "walker_2" else seen
 
 
 @defect("observation-outside")
@@ -1146,12 +1146,12 @@ class Settings(Walkers):
 
 @defect("unseeded-noise")
 class LateNoise(Walkers):
-    """Seeded for the first fifty steps of a long episode."""
+    """Seeded for the first forty steps of a long episode."""
 
-    horizon = 80
+    horizon = 60
 
     def noise(self) -> np.ndarray:
-        return self.rng.normal(size=2) if self.age < 50 else np.random.default_rng().normal(size=2)
+        return self.rng.normal(size=2) if self.age < 40 else np.random.default_rng().normal(size=2)
 
 
 @defect("unseeded-noise")

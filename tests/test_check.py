@@ -37,7 +37,7 @@ def name_of(value: Any) -> str | None:
 
 @pytest.mark.parametrize("make_env", planted.HEALTHY, ids=name_of)
 def test_sound_environments_pass(make_env: Callable[..., ParallelEnv]) -> None:
-    assert check_parallel(make_env, steps=60) == []
+    assert check_parallel(make_env, steps=45) == []
 
 
 @pytest.mark.parametrize(("name", "make_env"), planted.DEFECTS, ids=name_of)
@@ -45,7 +45,7 @@ def test_each_defect_is_found_and_nothing_else(
     name: str, make_env: Callable[..., ParallelEnv]
 ) -> None:
     check = check_processes if name == "process-dependent" else check_parallel
-    assert [finding.name for finding in check(make_env, steps=60)] == [name]
+    assert [finding.name for finding in check(make_env, steps=45)] == [name]
 
 
 @pytest.mark.parametrize("update", ["sequential", "checkerboard", "parallel"])
@@ -59,7 +59,7 @@ def test_every_update_order_of_ising_passes(update: str) -> None:
 @pytest.mark.parametrize("id", invariantzoo.ids())
 def test_every_id_passes(id: str) -> None:
     make = functools.partial(make_parallel, id, **SMALL.get(id, {}))
-    assert check_parallel(make, steps=60) == []
+    assert check_parallel(make, steps=40) == []
 
 
 def test_sound_environments_agree_across_processes() -> None:
