@@ -17,7 +17,7 @@ from typing import Any
 from invariantzoo.figures.records import recorded, save_figure, table, write_text
 
 ID = "particles-crowd-v0"
-UPDATES = 400
+UPDATES = 600
 SETS = {"I1..I4": ("I1", "I2", "I3", "I4"), "I1..I3": ("I1", "I2", "I3"), "I1": ("I1",)}
 METRICS = ("collisions", "progress", "loss")
 
@@ -45,7 +45,7 @@ def trained(seen: tuple[str, ...], seed: int) -> dict[str, Any]:
     from invariantzoo.agents.policy import network_policy
     from invariantzoo.training.descent import DescentConfig, Trainer
 
-    config = DescentConfig(n_worlds=8, rollout=40, lr=5e-3)
+    config = DescentConfig(n_worlds=16, rollout=40, lr=5e-3)
     trainer = Trainer(make_system(ID, seen=seen), config, seed, UPDATES)
     curve = [(u.update, u.loss) for u in trainer if u.update % 10 == 0]
     system = make_system(ID, seen=seen, horizon=600)
@@ -106,7 +106,7 @@ The kinetic theory of gases expects {gas:.4f} collisions per particle and time o
 {table(headers, rows)}
 ![collisions against progress, and learning curves](images/crowd.png)
 
-Trained: the covariant pair policy by descent through the dynamics, {UPDATES} updates of 8 worlds
+Trained: the covariant pair policy by descent through the dynamics, {UPDATES} updates of 16 worlds
 and 40 steps, Adam, learning rate 0.005 falling as a cosine. Tests: 64 worlds of 600 steps on
 held-out seeds. Weights of the loss (they decide how much progress a collision is worth), the margin
 and all numbers are our choice. Reprint with `python -m invariantzoo.figures.crowd`.
