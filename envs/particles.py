@@ -76,6 +76,7 @@ SCENARIOS = {
             "margin": 1.3,
             "speed_weight": 0.25,
         },
+        "training": {"ppo": {"steps": 2_000_000, "n_worlds": 128, "lr": 3e-3}},
     },
 }
 

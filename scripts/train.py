@@ -275,11 +275,18 @@ def _print_scores(id: str, scores: dict[str, dict[str, Summary]], console: Conso
     table.add_column("policy", no_wrap=True)
     shown = [name for name in scores[TRAINED] if name != "loss"]  # the return over the steps
     for name in shown:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name.replace("_", " "), justify="right")
     for policy, metrics in scores.items():
-        cells = [f"{metrics[name]['mean']:.3g}±{metrics[name]['se']:.1g}" for name in shown]
+        cells = [
+            f"{_short(metrics[name]['mean'], 3)}±{_short(metrics[name]['se'], 1)}" for name in shown
+        ]
         table.add_row(policy, *cells, style="bold" if policy == TRAINED else "")
     console.print(table)
+
+
+def _short(value: float, digits: int) -> str:
+    """A number with so many digits, but never with an exponent for a large one."""
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
 def _probe() -> Any:
