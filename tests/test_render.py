@@ -161,8 +161,22 @@ def test_a_disc_covers_its_area(radius: float) -> None:
 def test_a_stroke_covers_its_area() -> None:
     image = np.zeros((60, 60, 3), np.uint8)
     line, white = np.array([[10.0, 12.0, 33.0, 21.0]]), np.array([[255.0, 255.0, 255.0, 1.0]])
-    kernel.lines(image, line, np.array([[5.0, 3.0]]), white, (0, 0, 60, 60), np.zeros(2))
-    assert image[..., 0].sum() / 255 == pytest.approx(4 * math.hypot(33, 21), rel=0.02)
+    width, clip, ground = np.array([[5.0, 3.0]]), (0, 0, 60, 60), (0, 0, 0)
+    kernel.lines(image, line, width, white, clip, np.zeros(2), ground, False)
+    area = 4 * math.hypot(33, 21) + 0.5 * math.pi * (2.5**2 + 1.5**2)
+    assert image[..., 0].sum() / 255 == pytest.approx(area, rel=0.02)
+
+
+def test_joined_strokes_look_like_one() -> None:
+    image = [np.zeros((60, 60, 3), np.uint8) for _ in range(2)]
+    one = np.array([[10.0, 30.5, 40.0, 0.0]])
+    parts = np.array([[x, 30.5, 10.0, 0.0] for x in (10.0, 20.0, 30.0, 40.0)])
+    for canvas, line in zip(image, (one, parts), strict=True):
+        n = len(line)
+        colour, width = np.full((n, 4), (255.0, 128.0, 40.0, 0.5)), np.full((n, 2), 6.0)
+        kernel.lines(canvas, line, width, colour, (0, 0, 60, 60), np.zeros(2), (0, 0, 0), True)
+    np.testing.assert_array_equal(*image)
+    assert image[0][30, 30].tolist() == [128, 64, 20]
 
 
 def test_what_is_smaller_than_a_pixel_is_fainter() -> None:
@@ -186,7 +200,8 @@ def test_nothing_is_painted_outside_the_clip() -> None:
     for period in (np.zeros(2), np.array([100.0, 80.0])):
         image = np.zeros((120, 160, 3), np.uint8)
         kernel.discs(image, disc, white, clip, period)
-        kernel.lines(image, line, np.full((n, 2), 3.0), white, clip, period)
+        for join in (False, True):
+            kernel.lines(image, line, np.full((n, 2), 3.0), white, clip, period, (0, 0, 0), join)
         assert image[20:100, 30:130].min() == 255
         image[20:100, 30:130] = 0
         assert not image.any()
@@ -217,7 +232,7 @@ def test_cells_out_of_range_take_the_ends() -> None:
 def test_segments_join_their_ends() -> None:
     image = draw(Scene(UNIT, segments=np.array([[0.1, 0.5, 0.9, 0.5]])))
     row, column = np.nonzero(painted(image))
-    assert (column.min(), column.max()) == (20, 179)
+    assert (column.min(), column.max()) == (19, 180)  # round ends
     assert set(row) == {99, 100}
 
 
@@ -230,7 +245,7 @@ def test_trails_fade_and_are_forgotten() -> None:
     light = (image.astype(int) - bare).sum(-1)
     assert light[100, 90] > 0  # where the disc was
     assert 0 < light[100, 90] < light[100, 110]
-    assert not light[100, :60].any()  # more than four places ago
+    assert not light[100, :58].any()  # more than four places ago
     painter.forget()
     np.testing.assert_array_equal(painter.draw(scene), bare)
 

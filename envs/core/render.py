@@ -221,7 +221,7 @@ class Painter:
         line[..., 2:] = lens.scale * back * (1, -1)
         period = lens.extent if scene.periodic else _OPEN
         line, width, shade = (part.reshape(-1, part.shape[-1]) for part in (line, width, shade))
-        kernel.lines(image, line, width, shade, lens.clip, period)
+        kernel.lines(image, line, width, shade, lens.clip, period, BACKGROUND, True)
 
     def _write(self, image: np.ndarray, caption: Sequence[str], lines: Sequence[str]) -> None:
         font = self._ready_font()
@@ -332,7 +332,8 @@ def _strokes(
     line = np.empty((n, 4))
     line[:, :2] = lens.pixels(start)
     line[:, 2:] = displacement * (lens.scale, -lens.scale)
-    kernel.lines(image, line, np.full((n, 2), width), np.full((n, 4), colour), lens.clip, period)
+    widths, colours = np.full((n, 2), width), np.full((n, 4), colour)
+    kernel.lines(image, line, widths, colours, lens.clip, period, BACKGROUND, False)
 
 
 def _ring(image: np.ndarray, lens: Lens, period: np.ndarray, scene: Scene, agent: int) -> None:

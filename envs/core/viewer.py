@@ -128,9 +128,10 @@ class Viewer:
         name = f"{env.system.agent_name}_{agent}"
         if not env.alive[0, agent]:
             return [name, "has left"]
-        loss = "" if self.last is None else _number(-float(self.last.reward[0, agent]))
         own = torch.from_numpy(env.observe()[0, agent])
-        lines = [name, f"loss\t{loss}"]
+        lines = [name]
+        if self.last is not None and env.age[0] > 0:
+            lines.append(f"loss\t{_number(-float(self.last.reward[0, agent]))}")
         for invariant, value in by_name(env.system, own).items():
             lines.append(f"{invariant}\t{_numbers(value.reshape(-1).tolist())}")
         return lines

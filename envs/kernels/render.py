@@ -26,6 +26,15 @@ def _blend(image, y, x, colour, opacity):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy", inline="always")
+def _lighten(image, y, x, colour, opacity, ground):  # type: ignore[no-untyped-def]
+    """Like `_blend` over `ground`, but only where that is lighter than what is there."""
+    keep = 256 - opacity
+    for c in range(3):
+        mixed = np.uint8((ground[c] * keep + colour[c] * opacity + 128) >> 8)
+        image[y, x, c] = max(image[y, x, c], mixed)
+
+
+@njit(cache=True, error_model="numpy", inline="always")
 def _whole(colour):  # type: ignore[no-untyped-def]
     """Red, green and blue as whole numbers."""
     return np.int32(colour[0]), np.int32(colour[1]), np.int32(colour[2])
@@ -104,11 +113,11 @@ def _ring(x, cx, dy2, reach, inner, opacity):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy")
-def lines(image, line, width, colour, clip, period):  # type: ignore[no-untyped-def]
-    """Paint straight strokes `line` [n, 4] (start, displacement) in `colour` [n, 4].
+def lines(image, line, width, colour, clip, period, ground, join):  # type: ignore[no-untyped-def]
+    """Paint strokes with round ends, `line` [n, 4] (start, displacement), in `colour` [n, 4].
 
-    width [n, 2]: at the start and at the end. The ends are cut square, so that strokes that follow
-    each other leave no pixel twice as strong.
+    width [n, 2]: at the start and at the end.  join: strokes that overlap do not add up, so that a
+    row of them looks like one; they are painted as if over the colour `ground`, which is dark.
     """
     left, top, right, bottom = clip
     for i in range(line.shape[0]):
@@ -126,32 +135,38 @@ def lines(image, line, width, colour, clip, period):  # type: ignore[no-untyped-
         for row in range(first_y, last_y):
             for column in range(first_x, last_x):
                 cx, cy = x + column * period[0], y + row * period[1]
-                _line(image, cx, cy, dx, dy, start, end, shade, opacity, clip)
+                _line(image, cx, cy, dx, dy, start, end, shade, opacity, clip, ground, join)
 
 
 @njit(cache=True, error_model="numpy")
-def _line(image, x0, y0, dx, dy, start, end, colour, opacity, clip):  # type: ignore[no-untyped-def]
+def _line(  # type: ignore[no-untyped-def]
+    image, x0, y0, dx, dy, start, end, colour, opacity, clip, ground, join
+):
     left, top, right, bottom = clip
     length2 = dx * dx + dy * dy
     if length2 == 0:
         return
-    inverse, per_length = 1 / length2, 1 / math.sqrt(length2)
+    inverse = 1 / length2
     pad = max(start, end) + 0.5
     first, last = _pixels(min(y0, y0 + dy) - pad, max(y0, y0 + dy) + pad, top, bottom)
     for y in range(first, last):
         py = y + 0.5 - y0
         low, high = min(x0, x0 + dx) - pad, max(x0, x0 + dx) + pad
         if abs(dy) > 1e-9:
-            middle, half = x0 + dx / dy * py, pad / (per_length * abs(dy))
+            middle, half = x0 + dx / dy * py, pad * math.sqrt(length2) / abs(dy)
             low, high = max(low, middle - half), min(high, middle + half)
         first_x, last_x = _pixels(low, high, left, right)
         for x in range(first_x, last_x):
             px = x + 0.5 - x0
-            t = (px * dx + py * dy) * inverse
-            distance = abs(px * dy - py * dx) * per_length
+            t = min(max((px * dx + py * dy) * inverse, 0.0), 1.0)
+            distance = math.sqrt((px - t * dx) ** 2 + (py - t * dy) ** 2)
             cover = start + t * (end - start) + 0.5 - distance
-            if cover > 0 and 0 <= t < 1:
-                _blend(image, y, x, colour, np.int32(opacity * min(cover, 1.0) + 0.5))
+            if cover > 0:
+                strength = np.int32(opacity * min(cover, 1.0) + 0.5)
+                if join:
+                    _lighten(image, y, x, colour, strength, ground)
+                else:
+                    _blend(image, y, x, colour, strength)
 
 
 @njit(cache=True, error_model="numpy")
