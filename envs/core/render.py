@@ -45,7 +45,6 @@ _LOW_TO_HIGH = (
 
 _ARROW_WIDTH = (2.4, 1.0)  # pixels, as all that follow
 _SEGMENT_WIDTH = (2.0, 2.0)
-_SHORTEST_ARROW = 3.0
 _RING_WIDTH = 1.8
 _RING_GAP = 3.0
 _CLOSE = 8.0  # from its rim within which a click means a disc
@@ -87,6 +86,7 @@ class Lens:
     """
 
     def __init__(self, view: tuple[float, float, float, float], size: tuple[int, int]) -> None:
+        self.view = view
         left, bottom, right, top = view
         width, height = right - left, top - bottom
         self.scale = min(size[0] / width, size[1] / height)
@@ -133,6 +133,7 @@ class Painter:
         self._blank[:, size[0] :] = PANEL
         self._past: deque[np.ndarray] = deque(maxlen=trail + 1)
         self._human, self._title, self._fps = human, title, fps
+        self._lens = Lens((0.0, 0.0, 1.0, 1.0), size)
         self._window: Window | None = None
         self._font: pygame.font.Font | None = None
 
@@ -145,7 +146,9 @@ class Painter:
         brighter, in a second column.
         """
         image = self._blank.copy()
-        lens = Lens(scene.view, self.size)
+        if scene.view != self._lens.view:
+            self._lens = Lens(scene.view, self.size)
+        lens = self._lens
         if scene.cells is not None:
             kernel.cells(image, scene.cells, CELL_PALETTE, lens.clip)
         if scene.segments is not None:
@@ -155,10 +158,8 @@ class Painter:
         if scene.discs is not None and len(scene.discs):
             self._discs(image, lens, period, scene)
         if scene.arrows is not None:
-            long = scene.arrows
-            reach = lens.scale * np.abs(long[:, 2:]).max(-1, initial=0)
-            long = long[reach > _SHORTEST_ARROW]
-            _strokes(image, lens, period, long[:, :2], long[:, 2:], _ARROW_WIDTH, ARROW)
+            start, displacement = scene.arrows[:, :2], scene.arrows[:, 2:]
+            _strokes(image, lens, period, start, displacement, _ARROW_WIDTH, ARROW)
         if follow is not None:
             _ring(image, lens, period, scene, follow)
         if scene.caption or lines:
@@ -182,7 +183,7 @@ class Painter:
         n = len(scene.discs)
         value = np.zeros(n) if scene.disc_value is None else scene.disc_value
         radius = np.full(n, 1.0) if scene.disc_radius is None else scene.disc_radius
-        colour = _DISC_COLOUR[(255 * value).astype(np.intp).clip(0, 255)]
+        colour = _DISC_COLOUR.take((255 * value).astype(np.intp), 0, mode="clip")
         if self._past.maxlen != 1:
             self._trails(image, lens, scene, colour, radius)
         disc = np.zeros((n, 4))

@@ -14,12 +14,14 @@ import numpy as np
 from numba import njit
 
 _THIN = 0.5  # half of a pixel
+_SHORT = 2.0  # pixels
 
 
 @njit(cache=True, error_model="numpy", inline="always")
 def _blend(image, y, x, colour, opacity):  # type: ignore[no-untyped-def]
     """`opacity` is a whole number from 0 to 256."""
     keep = 256 - opacity
+    y, x = np.uintp(y), np.uintp(x)  # numba then skips the test for negative indices
     image[y, x, 0] = np.uint8((image[y, x, 0] * keep + colour[0] * opacity + 128) >> 8)
     image[y, x, 1] = np.uint8((image[y, x, 1] * keep + colour[1] * opacity + 128) >> 8)
     image[y, x, 2] = np.uint8((image[y, x, 2] * keep + colour[2] * opacity + 128) >> 8)
@@ -95,7 +97,9 @@ def _disc(image, cx, cy, radius, inner, colour, opacity, clip):  # type: ignore[
             _blend(image, y, x, colour, _ring(x, cx, dy2, reach, inner, opacity))
         if full == 256:
             for x in range(solid_start, solid_stop):
-                image[y, x, 0], image[y, x, 1], image[y, x, 2] = colour
+                image[np.uintp(y), np.uintp(x), 0] = colour[0]
+                image[np.uintp(y), np.uintp(x), 1] = colour[1]
+                image[np.uintp(y), np.uintp(x), 2] = colour[2]
         else:
             for x in range(solid_start, solid_stop):
                 _blend(image, y, x, colour, full)
@@ -116,12 +120,16 @@ def _ring(x, cx, dy2, reach, inner, opacity):  # type: ignore[no-untyped-def]
 def lines(image, line, width, colour, clip, period, ground, join):  # type: ignore[no-untyped-def]
     """Paint strokes with round ends, `line` [n, 4] (start, displacement), in `colour` [n, 4].
 
+    Single ones that are shorter than 2 pixels are left out.
+
     width [n, 2]: at the start and at the end.  join: strokes that overlap do not add up, so that a
     row of them looks like one; they are painted as if over the colour `ground`, which is dark.
     """
     left, top, right, bottom = clip
     for i in range(line.shape[0]):
         x, y, dx, dy = line[i]
+        if not join and dx * dx + dy * dy < _SHORT**2:
+            continue
         shade, opacity = _whole(colour[i]), 256.0 * colour[i, 3]
         start, end = 0.5 * width[i, 0], 0.5 * width[i, 1]
         if max(start, end) < _THIN:
@@ -146,20 +154,25 @@ def _line(  # type: ignore[no-untyped-def]
     length2 = dx * dx + dy * dy
     if length2 == 0:
         return
-    inverse = 1 / length2
+    inverse, per_length = 1 / length2, 1 / math.sqrt(length2)
     pad = max(start, end) + 0.5
     first, last = _pixels(min(y0, y0 + dy) - pad, max(y0, y0 + dy) + pad, top, bottom)
+    low, high = min(x0, x0 + dx) - pad, max(x0, x0 + dx) + pad
+    steep = abs(dy) > 1e-9
+    slope = dx / dy if steep else 0.0
+    half = pad / (per_length * abs(dy)) if steep else high - low
     for y in range(first, last):
         py = y + 0.5 - y0
-        low, high = min(x0, x0 + dx) - pad, max(x0, x0 + dx) + pad
-        if abs(dy) > 1e-9:
-            middle, half = x0 + dx / dy * py, pad * math.sqrt(length2) / abs(dy)
-            low, high = max(low, middle - half), min(high, middle + half)
-        first_x, last_x = _pixels(low, high, left, right)
+        middle = x0 + slope * py
+        first_x, last_x = _pixels(max(low, middle - half), min(high, middle + half), left, right)
         for x in range(first_x, last_x):
             px = x + 0.5 - x0
-            t = min(max((px * dx + py * dy) * inverse, 0.0), 1.0)
-            distance = math.sqrt((px - t * dx) ** 2 + (py - t * dy) ** 2)
+            t = (px * dx + py * dy) * inverse
+            if 0 <= t <= 1:
+                distance = abs(px * dy - py * dx) * per_length
+            else:
+                t = min(max(t, 0.0), 1.0)
+                distance = math.sqrt((px - t * dx) ** 2 + (py - t * dy) ** 2)
             cover = start + t * (end - start) + 0.5 - distance
             if cover > 0:
                 strength = np.int32(opacity * min(cover, 1.0) + 0.5)
