@@ -1,0 +1,1 @@
+"""Compiled twins of what learners do often."""
