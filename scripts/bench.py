@@ -90,6 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="one short repeat, without what takes minutes"
     )
+    parser.add_argument("--only", metavar="TEXT", help="only the cases whose names contain TEXT")
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="write the tables to FILE in Markdown"
     )
@@ -101,7 +102,10 @@ def run(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"--write {args.write}: there is no folder {args.write.parent}")
     _one_thread()
     log = options.messages()
-    chosen = [case for case in cases() if not (case.slow and args.quick)]
+    named = [case for case in cases() if args.only is None or args.only in case.name]
+    if not named:
+        raise ValueError(f"--only {args.only!r} is in no case's name; see docs/speed.md for them")
+    chosen = [case for case in named if not (case.slow and args.quick)]
     missing = sorted({name for case in chosen for name in case.needs if not _installed(name)})
     if args.peers and missing:
         log.print(f"not installed, skipped: {', '.join(missing)}")
@@ -328,12 +332,11 @@ def all_pairs(n: int) -> Work:
     system: Any = invariantzoo.make_system(CROWD, n_agents=n)
     env = VectorEnv(system, 1, seed=0)
     env.reset()
-    x, y = env.state.position[0].T.copy()
-    index = np.empty((n, system.k), np.int32)
+    position, box = env.state.position, env.state.box
+    scratch, index = np.empty((5, n)), np.empty((1, n, system.k), np.int32)
 
     def work() -> int:
-        side, cutoff2 = float(env.state.box[0, 0]), system.cutoff**2
-        select_all(x, y, np.empty(n), np.empty((2, n)), side, cutoff2, index)
+        select_all(position, box, system.cutoff, scratch, index, 0, 1)
         return n
 
     return work

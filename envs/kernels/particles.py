@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 FEW = 5  # discs up to which keeping a sorted list is the fastest
 GRID_FROM = 128  # discs; below, all pairs are faster
 _PAIR, _HEADING, _LAB = 0, 1, 2
+_BLOCK = 512  # discs of the worlds that make a step together, so that they stay in the cache
 _SOFTENING2 = 0.01
 _TOLERANCE = 1.0 + 1e-6
-_compile = njit(cache=True, error_model="numpy")
+# Fused multiply-adds round once, in the same way in every batch.
+_compile = njit(cache=True, error_model="numpy", fastmath={"contract"})
 _inline = njit(inline="always", error_model="numpy")
 
 
@@ -56,10 +58,12 @@ class ParticlesKernel:
             ]
         )
         self._index = np.full((worlds, system.n_agents, system.k), -1, np.int32)
-        self._scratch = np.empty((9, system.n_agents))
+        n = system.n_agents
+        self._scratch = np.empty((5, n))
+        self._moved = np.empty((4, max(_BLOCK // n, 1), n))
 
     def observe(self, state: State, worlds: np.ndarray, observation: np.ndarray) -> None:
-        kept = (self._index, self._code, self._real, self._scratch)
+        kept = (self._index, self._code, self._real, self._scratch, self._moved)
         observe(*state, worlds, *kept, observation)  # type: ignore[call-arg]
 
     def bind(self, buffers: Buffers) -> Callable[[np.ndarray, np.ndarray], int]:
@@ -71,6 +75,7 @@ class ParticlesKernel:
             self._code,
             self._real,
             self._scratch,
+            self._moved,
             buffers.reward,
             buffers.metric,
             buffers.totals,
@@ -86,44 +91,14 @@ def _image(d: float, side: float, inverse: float) -> float:
     return d - side * np.rint(d * inverse)
 
 
-@_compile
-def select_all(
-    xs: Any, ys: Any, d2: Any, places: Any, side: float, cut2: float, index: Any
-) -> None:
-    """k nearest of every disc within the cutoff, by comparing it with all others.
-
-    d2 [agents] and places [2, agents], float64, are scratch.
-    """
-    n, k = index.shape
-    inverse = 1.0 / side if side > 0.0 else 0.0
-    near, rank, best = places[0].view(np.int64), places[1].view(np.int64), places[0]
-    for i in range(n):
-        xi, yi = xs[i], ys[i]
-        for j in range(n):
-            dx = _image(xs[j] - xi, side, inverse)
-            dy = _image(ys[j] - yi, side, inverse)
-            d2[j] = dx * dx + dy * dy
-        d2[i] = np.inf
-        found = 0
-        if n <= FEW:
-            worst = cut2
-            for j in range(n):
-                if d2[j] < worst:
-                    found, worst = _insert(best, index[i], found, k, d2[j], j, cut2)
-            for m in range(found, k):
-                index[i, m] = -1
-            continue
-        for j in range(n):
-            near[found] = j
-            found += d2[j] < cut2
-        for m in range(found):
-            d2[m] = d2[near[m]]
-        _order(near, d2, rank, found, k, index[i])
+@_inline
+def _cutoff(cutoff: float, side: float) -> float:
+    return min(cutoff, 0.5 * side) if side > 0.0 else cutoff
 
 
 @_inline
-def _order(near: Any, d2: Any, rank: Any, found: int, k: int, row: Any) -> None:
-    """Write the k nearest of `found` discs to `row`: each one's place is how many are nearer.
+def _order(near: Any, d2: Any, rank: Any, found: int, k: int, index: Any, w: int, i: int) -> None:
+    """Write the k nearest of `found` discs: the place of each is how many are nearer.
 
     Comparing all pairs without a branch beats sorting: there are about five within the cutoff.
     """
@@ -136,37 +111,80 @@ def _order(near: Any, d2: Any, rank: Any, found: int, k: int, row: Any) -> None:
             rank[m] += not nearer
     for m in range(found):
         if rank[m] < k:
-            row[rank[m]] = near[m]
+            index[w, i, rank[m]] = near[m]
     for m in range(found, k):
-        row[m] = -1
+        index[w, i, m] = -1
 
 
 @_inline
-def _insert(best: Any, row: Any, found: int, k: int, d: float, j: int, cut2: float) -> Any:
+def _insert(
+    best: Any, index: Any, w: int, i: int, found: int, k: int, d: float, j: int, cut2: float
+) -> Any:
     """Put j into the sorted list; returns its new length and the distance that beats it."""
     m = found if found < k else k - 1
     while m > 0 and best[m - 1] > d:
         best[m] = best[m - 1]
-        row[m] = row[m - 1]
+        index[w, i, m] = index[w, i, m - 1]
         m -= 1
     best[m] = d
-    row[m] = j
+    index[w, i, m] = j
     if found < k:
         found += 1
     return found, (best[k - 1] if found == k else cut2)
 
 
 @_compile
-def _select_grid(x: Any, side: float, cut: float, index: Any) -> None:
+def select_all(
+    position: Any, box: Any, cutoff: float, scratch: Any, index: Any, start: int, stop: int
+) -> None:
+    """k nearest of every disc in the worlds from start to stop, by comparing all of a world.
+
+    scratch [5, agents]; index [worlds, agents, k] is filled, with -1 for who is absent.
+    """
+    n, k = index.shape[1], index.shape[2]
+    xs, ys, d2 = scratch[0], scratch[1], scratch[2]
+    near, rank, best = scratch[3].view(np.int64), scratch[4].view(np.int64), scratch[3]
+    for w in range(start, stop):
+        side = box[w, 0]
+        inverse = 1.0 / side if side > 0.0 else 0.0
+        cut2 = _cutoff(cutoff, side) ** 2
+        for i in range(n):
+            xs[i], ys[i] = position[w, i, 0], position[w, i, 1]
+        for i in range(n):
+            x, y = xs[i], ys[i]
+            for j in range(n):
+                dx = _image(xs[j] - x, side, inverse)
+                dy = _image(ys[j] - y, side, inverse)
+                d2[j] = dx * dx + dy * dy
+            d2[i] = np.inf
+            found = 0
+            if n <= FEW:
+                worst = cut2
+                for j in range(n):
+                    if d2[j] < worst:
+                        found, worst = _insert(best, index, w, i, found, k, d2[j], j, cut2)
+                for m in range(found, k):
+                    index[w, i, m] = -1
+                continue
+            for j in range(n):
+                near[found] = j
+                found += d2[j] < cut2
+            for m in range(found):
+                d2[m] = d2[near[m]]
+            _order(near, d2, rank, found, k, index, w, i)
+
+
+@_compile
+def _select_grid(position: Any, w: int, side: float, cut: float, index: Any) -> None:
     """The same by a cell list: only discs in the 3 x 3 cells around are compared."""
-    n, k = index.shape
+    n, k = index.shape[1], index.shape[2]
     cells = max(int(side / cut), 1)
     scale = cells / side
     start = np.zeros(cells * cells + 1, np.int64)
     home = np.empty(n, np.int64)
     for i in range(n):
-        cx = min(int(x[i, 0] * scale), cells - 1)
-        cy = min(int(x[i, 1] * scale), cells - 1)
+        cx = min(int(position[w, i, 0] * scale), cells - 1)
+        cy = min(int(position[w, i, 1] * scale), cells - 1)
         home[i] = cy * cells + cx
         start[home[i] + 1] += 1
     for c in range(cells * cells):
@@ -178,7 +196,7 @@ def _select_grid(x: Any, side: float, cut: float, index: Any) -> None:
         slot = place[home[i]]
         place[home[i]] += 1
         order[slot] = i
-        xs[slot], ys[slot] = x[i, 0], x[i, 1]
+        xs[slot], ys[slot] = position[w, i, 0], position[w, i, 1]
     best = np.empty(k)
     cut2 = cut * cut
     inverse = 1.0 / side
@@ -186,7 +204,6 @@ def _select_grid(x: Any, side: float, cut: float, index: Any) -> None:
         cy, cx = cell // cells, cell % cells
         for slot in range(start[cell], start[cell + 1]):
             i = order[slot]
-            row = index[i]
             found = 0
             worst = cut2
             for oy in range(-1, 2):
@@ -198,35 +215,33 @@ def _select_grid(x: Any, side: float, cut: float, index: Any) -> None:
                         dy = _image(ys[t] - ys[slot], side, inverse)
                         d = dx * dx + dy * dy
                         if d < worst and t != slot:
-                            found, worst = _insert(best, row, found, k, d, order[t], cut2)
+                            found, worst = _insert(best, index, w, i, found, k, d, order[t], cut2)
             for m in range(found, k):
-                row[m] = -1
-
-
-@_inline
-def _cutoff(cutoff: float, side: float) -> float:
-    return min(cutoff, 0.5 * side) if side > 0.0 else cutoff
+                index[w, i, m] = -1
 
 
 @_compile
-def _neighbours(x: Any, side: float, cutoff: float, scratch: Any, index: Any) -> None:
-    n = len(x)
-    cut = _cutoff(cutoff, side)
-    if n >= GRID_FROM and side >= 3.0 * cut:
-        _select_grid(x, side, cut, index)
+def _find(
+    position: Any, box: Any, cutoff: float, scratch: Any, index: Any, start: int, stop: int
+) -> None:
+    """Neighbours in the worlds from start to stop, into `index` [worlds, agents, k]."""
+    if position.shape[1] < GRID_FROM:
+        select_all(position, box, cutoff, scratch, index, start, stop)
         return
-    xs, ys = scratch[0], scratch[1]
-    for i in range(n):
-        xs[i], ys[i] = x[i, 0], x[i, 1]
-    select_all(xs, ys, scratch[2], scratch[7:9], side, cut * cut, index)
+    for w in range(start, stop):
+        side = box[w, 0]
+        cut = _cutoff(cutoff, side)
+        if side >= 3.0 * cut:
+            _select_grid(position, w, side, cut, index)
+        else:
+            select_all(position, box, cutoff, scratch, index, w, w + 1)
 
 
 @_compile
 def search(position: Any, box: Any, cutoff: float, index: Any) -> None:
     """k nearest within the cutoff for the torch form; `index` [worlds, agents, k], -1 if absent."""
-    scratch = np.empty((9, position.shape[1]))
-    for w in range(len(position)):
-        _neighbours(position[w], box[w, 0], cutoff, scratch, index[w])
+    scratch = np.empty((5, position.shape[1]))
+    _find(position, box, cutoff, scratch, index, 0, len(position))
 
 
 @_inline
@@ -243,77 +258,121 @@ def _heading(px: float, py: float, hx: float, hy: float, weight: float) -> Any:
 
 
 @_compile
-def _write(
-    x: Any, v: Any, desired: Any, side: float, index: Any, code: Any, real: Any, out: Any
+def _look(
+    position: Any,
+    velocity: Any,
+    desired: Any,
+    radius: Any,
+    box: Any,
+    index: Any,
+    code: Any,
+    real: Any,
+    kept: Any,
+    loss: Any,
+    metric: Any,
+    out: Any,
+    start: int,
+    stop: int,
+    scored: bool,
 ) -> None:
-    """Observations of one world from its neighbour list."""
+    """Observations from neighbour lists; if `scored`, losses and metrics too."""
     actions, raw, k = code[0], code[1], code[2]
-    cutoff, most, far = real[1], real[8], real[9]
-    inverse = 1.0 / side if side > 0.0 else 0.0
+    sees_1, sees_2, sees_3, sees_4, moves = code[3], code[4], code[5], code[6], code[7]
+    dt, cutoff, margin, most, far = real[0], real[1], real[4], real[8], real[9]
+    weight, speed_weight, effort_weight = real[5], real[6], real[7]
+    n = position.shape[1]
     c2, cu, uu = cutoff * cutoff, cutoff * most, most * most
-    cut = _cutoff(cutoff, side)
-    for i in range(len(x)):
-        row = out[i]
-        px, py = desired[i, 0] - v[i, 0], desired[i, 1] - v[i, 1]
-        if raw:
-            row[0], row[1] = _clip(x[i, 0], -far, far), _clip(x[i, 1], -far, far)
-            row[2], row[3] = _clip(v[i, 0], -far, far), _clip(v[i, 1], -far, far)
-            row[4], row[5] = _clip(desired[i, 0], -far, far), _clip(desired[i, 1], -far, far)
+    for w in range(start, stop):
+        side = box[w, 0]
+        c = w - start
+        inverse = 1.0 / side if side > 0.0 else 0.0
+        per_cut2 = 1.0 / _cutoff(cutoff, side) ** 2
+        new, progress, touching = 0, 0.0, 0.0
+        for i in range(n):
+            x, y = position[w, i, 0], position[w, i, 1]
+            vx, vy = velocity[w, i, 0], velocity[w, i, 1]
+            gx, gy = desired[w, i, 0], desired[w, i, 1]
+            px, py = gx - vx, gy - vy
+            size = radius[w, i]
+            ex, ey, at = 0.0, 0.0, 1
+            if raw:
+                out[w, i, 0], out[w, i, 1] = _clip(x, -far, far), _clip(y, -far, far)
+                out[w, i, 2], out[w, i, 3] = _clip(vx, -far, far), _clip(vy, -far, far)
+                out[w, i, 4], out[w, i, 5] = _clip(gx, -far, far), _clip(gy, -far, far)
+            else:
+                out[w, i, 0] = _clip(px * px + py * py, 0.0, uu)
+            if actions == _HEADING and not raw:
+                hx, hy, total = 0.0, 0.0, 0.0
+                for m in range(k):
+                    j = index[w, i, m]
+                    if j < 0:
+                        break
+                    rx = _image(position[w, j, 0] - x, side, inverse)
+                    ry = _image(position[w, j, 1] - y, side, inverse)
+                    window = 1.0 - (rx * rx + ry * ry) * per_cut2
+                    window *= window
+                    total += window
+                    hx += window * (velocity[w, j, 0] - vx)
+                    hy += window * (velocity[w, j, 1] - vy)
+                ex, ey = _heading(px, py, hx, hy, total)
+                out[w, i, 1] = _clip(px * ex + py * ey, -most, most)
+                out[w, i, 2] = _clip(ex * py - ey * px, -most, most)
+                at = 3
+            penalty = 0.0
             for m in range(k):
-                j = index[i, m]
-                for axis in range(2):
-                    row[6 + 4 * m + axis] = _clip(x[j, axis], -far, far) if j >= 0 else 0.0
-                    row[8 + 4 * m + axis] = _clip(v[j, axis], -far, far) if j >= 0 else 0.0
-            continue
-        row[0] = _clip(px * px + py * py, 0.0, uu)
-        at = 1
-        ex, ey = 0.0, 0.0
-        if actions == _HEADING:
-            hx, hy, total = 0.0, 0.0, 0.0
-            for m in range(k):
-                j = index[i, m]
+                j = index[w, i, m]
+                i1, rx, ry, ux, uy = c2, 0.0, 0.0, 0.0, 0.0
                 if j >= 0:
-                    rx = _image(x[j, 0] - x[i, 0], side, inverse)
-                    ry = _image(x[j, 1] - x[i, 1], side, inverse)
-                    near = 1.0 - (rx * rx + ry * ry) / (cut * cut)
-                    total += near * near
-                    hx += near * near * (v[j, 0] - v[i, 0])
-                    hy += near * near * (v[j, 1] - v[i, 1])
-            ex, ey = _heading(px, py, hx, hy, total)
-            row[1] = _clip(px * ex + py * ey, -most, most)
-            row[2] = _clip(ex * py - ey * px, -most, most)
-            at = 3
-        for m in range(k):
-            j = index[i, m]
-            i1, i2, i3, i4 = c2, 0.0, 0.0, 0.0
-            rx, ry, ux, uy = 0.0, 0.0, 0.0, 0.0
-            if j >= 0:
-                rx = _image(x[j, 0] - x[i, 0], side, inverse)
-                ry = _image(x[j, 1] - x[i, 1], side, inverse)
-                ux, uy = v[j, 0] - v[i, 0], v[j, 1] - v[i, 1]
-                i1 = rx * rx + ry * ry
-                i2 = rx * ux + ry * uy
-                i3 = ux * ux + uy * uy
-                i4 = rx * uy - ry * ux
-            to = at + m
-            if code[3]:
-                row[to] = _clip(i1, 0.0, c2)
-                to += k
-            if code[4]:
-                row[to] = _clip(i2, -cu, cu)
-                to += k
-            if code[5]:
-                row[to] = _clip(i3, 0.0, uu)
-                to += k
-            if code[6]:
-                row[to] = _clip(i4, -cu, cu)
-                to += k
-            if actions == _HEADING:
-                row[to] = _clip(rx * ex + ry * ey, -cutoff, cutoff)
-                row[to + k] = _clip(ex * ry - ey * rx, -cutoff, cutoff)
-                if code[7]:
-                    row[to + 2 * k] = _clip(ux * ex + uy * ey, -most, most)
-                    row[to + 3 * k] = _clip(ex * uy - ey * ux, -most, most)
+                    rx = _image(position[w, j, 0] - x, side, inverse)
+                    ry = _image(position[w, j, 1] - y, side, inverse)
+                    ux, uy = velocity[w, j, 0] - vx, velocity[w, j, 1] - vy
+                    i1 = rx * rx + ry * ry
+                    contact = size + radius[w, j]
+                    reach = margin * contact
+                    if scored and i1 < reach * reach:
+                        overlap = reach - math.sqrt(i1)
+                        penalty += overlap * overlap
+                        if i1 < contact * contact:
+                            touching = 1.0
+                            ox = _image(kept[0, c, j] - kept[0, c, i], side, inverse)
+                            oy = _image(kept[1, c, j] - kept[1, c, i], side, inverse)
+                            new += ox * ox + oy * oy >= contact * contact
+                if raw:
+                    to = 6 + 4 * m
+                    out[w, i, to] = _clip(position[w, j, 0], -far, far) if j >= 0 else 0.0
+                    out[w, i, to + 1] = _clip(position[w, j, 1], -far, far) if j >= 0 else 0.0
+                    out[w, i, to + 2] = _clip(velocity[w, j, 0], -far, far) if j >= 0 else 0.0
+                    out[w, i, to + 3] = _clip(velocity[w, j, 1], -far, far) if j >= 0 else 0.0
+                    continue
+                to = at + m
+                if sees_1:
+                    out[w, i, to] = _clip(i1, 0.0, c2)
+                    to += k
+                if sees_2:
+                    out[w, i, to] = _clip(rx * ux + ry * uy, -cu, cu)
+                    to += k
+                if sees_3:
+                    out[w, i, to] = _clip(ux * ux + uy * uy, 0.0, uu)
+                    to += k
+                if sees_4:
+                    out[w, i, to] = _clip(rx * uy - ry * ux, -cu, cu)
+                    to += k
+                if actions == _HEADING:
+                    out[w, i, to] = _clip(rx * ex + ry * ey, -cutoff, cutoff)
+                    out[w, i, to + k] = _clip(ex * ry - ey * rx, -cutoff, cutoff)
+                    if moves:
+                        out[w, i, to + 2 * k] = _clip(ux * ex + uy * ey, -most, most)
+                        out[w, i, to + 3 * k] = _clip(ex * uy - ey * ux, -most, most)
+            if scored:
+                effort = kept[2, c, i] * kept[2, c, i] + kept[3, c, i] * kept[3, c, i]
+                loss[w, i] = (
+                    weight * penalty + speed_weight * (px * px + py * py) + effort_weight * effort
+                )
+                progress += (vx * gx + vy * gy) / (gx * gx + gy * gy)
+        if scored:
+            metric[w, 0] = new / (2.0 * n * dt)
+            metric[w, 1] = progress / n
+            metric[w, 2] = touching
 
 
 @_compile
@@ -328,76 +387,103 @@ def observe(
     code: Any,
     real: Any,
     scratch: Any,
+    kept: Any,
     out: Any,
 ) -> None:
     """Neighbours and observations of the worlds whose indices are given."""
     for w in worlds:
-        side = box[w, 0]
-        _neighbours(position[w], side, real[1], scratch, index[w])
-        _write(position[w], velocity[w], desired[w], side, index[w], code, real, out[w])
+        _find(position, box, real[1], scratch, index, w, w + 1)
+        _look(
+            position, velocity, desired, radius, box, index, code, real,
+            kept, scratch, scratch, out, w, w + 1, False,
+        )  # fmt: skip
 
 
 @_compile
-def _accelerate(
-    x: Any, v: Any, desired: Any, side: float, index: Any, action: Any, code: Any, real: Any, a: Any
+def _move(
+    position: Any,
+    velocity: Any,
+    desired: Any,
+    box: Any,
+    index: Any,
+    action: Any,
+    code: Any,
+    real: Any,
+    kept: Any,
+    start: int,
+    stop: int,
 ) -> None:
-    """Accelerations [2, agents] of one world."""
-    actions, k = code[0], code[2]
-    gain, limit2 = real[2], real[3] * real[3]
-    inverse = 1.0 / side if side > 0.0 else 0.0
-    cut = _cutoff(real[1], side)
-    for i in range(len(x)):
-        px, py = desired[i, 0] - v[i, 0], desired[i, 1] - v[i, 1]
-        if actions == _LAB:
-            ax, ay = 1.0 * action[i, 0], 1.0 * action[i, 1]
-        else:
-            ax, ay, total = 0.0, 0.0, 0.0
-            for m in range(k):
-                j = index[i, m]
-                if j < 0:
-                    break
-                rx = _image(x[j, 0] - x[i, 0], side, inverse)
-                ry = _image(x[j, 1] - x[i, 1], side, inverse)
-                ux, uy = v[j, 0] - v[i, 0], v[j, 1] - v[i, 1]
-                near = 1.0 - (rx * rx + ry * ry) / (cut * cut)
-                near *= near
-                total += near
-                if actions == _HEADING:
-                    ax += near * ux
-                    ay += near * uy
-                    continue
-                to = m
-                w = near * action[i, to]
-                ax += w * rx
-                ay += w * ry
-                if code[7]:
-                    to += k
-                    w = near * action[i, to]
-                    ax += w * ux
-                    ay += w * uy
-                if code[6]:
-                    to += k
-                    w = near * action[i, to]
-                    ax -= w * ry
-                    ay += w * rx
-                    if code[7]:
-                        to += k
-                        w = near * action[i, to]
-                        ax -= w * uy
-                        ay += w * ux
-            if actions == _HEADING:
-                ex, ey = _heading(px, py, ax, ay, total)
-                forward, left = 1.0 * action[i, 0], 1.0 * action[i, 1]
-                ax, ay = forward * ex - left * ey, forward * ey + left * ex
+    """Accelerate and move; keeps old places and accelerations in `kept` [4, worlds, agents]."""
+    actions, k, moves, turns = code[0], code[2], code[7], code[6]
+    dt, gain, limit2, relaxation = real[0], real[2], real[3] * real[3], real[10]
+    n, last = position.shape[1], action.shape[2] - 1
+    for w in range(start, stop):
+        side = box[w, 0]
+        c = w - start
+        inverse = 1.0 / side if side > 0.0 else 0.0
+        per_cut2 = 1.0 / _cutoff(real[1], side) ** 2
+        for i in range(n):
+            x, y = position[w, i, 0], position[w, i, 1]
+            vx, vy = velocity[w, i, 0], velocity[w, i, 1]
+            px, py = desired[w, i, 0] - vx, desired[w, i, 1] - vy
+            ax, ay = 0.0, 0.0
+            if actions == _LAB:
+                ax, ay = 1.0 * action[w, i, 0], 1.0 * action[w, i, 1]
             else:
-                w = real[10] * action[i, action.shape[1] - 1]
-                ax += w * px
-                ay += w * py
-        ax *= gain
-        ay *= gain
-        shrink = math.sqrt(limit2 / max(ax * ax + ay * ay, limit2))
-        a[0, i] = shrink * ax
-        a[1, i] = shrink * ay
+                total = 0.0
+                for m in range(k):
+                    j = index[w, i, m]
+                    if j < 0:
+                        break
+                    rx = _image(position[w, j, 0] - x, side, inverse)
+                    ry = _image(position[w, j, 1] - y, side, inverse)
+                    ux, uy = velocity[w, j, 0] - vx, velocity[w, j, 1] - vy
+                    window = 1.0 - (rx * rx + ry * ry) * per_cut2
+                    window *= window
+                    if actions == _HEADING:
+                        total += window
+                        ax += window * ux
+                        ay += window * uy
+                        continue
+                    to, along, across = m, window * action[w, i, m], 0.0
+                    cx, cy = along * rx, along * ry
+                    if moves:
+                        to += k
+                        along = window * action[w, i, to]
+                        cx += along * ux
+                        cy += along * uy
+                    if turns:
+                        to += k
+                        across = window * action[w, i, to]
+                        cx -= across * ry
+                        cy += across * rx
+                        if moves:
+                            to += k
+                            across = window * action[w, i, to]
+                            cx -= across * uy
+                            cy += across * ux
+                    ax += cx
+                    ay += cy
+                if actions == _HEADING:
+                    ex, ey = _heading(px, py, ax, ay, total)
+                    forward, left = 1.0 * action[w, i, 0], 1.0 * action[w, i, 1]
+                    ax, ay = forward * ex - left * ey, forward * ey + left * ex
+                else:
+                    ease = relaxation * action[w, i, last]
+                    ax += ease * px
+                    ay += ease * py
+            ax *= gain
+            ay *= gain
+            shrink = math.sqrt(limit2 / max(ax * ax + ay * ay, limit2))
+            kept[2, c, i] = shrink * ax
+            kept[3, c, i] = shrink * ay
+        for i in range(n):
+            for axis in range(2):
+                place = position[w, i, axis]
+                kept[axis, c, i] = place
+                velocity[w, i, axis] += dt * kept[2 + axis, c, i]
+                moved = place + dt * velocity[w, i, axis]
+                position[w, i, axis] = moved - side * np.floor(moved * inverse)
 
 
 @_compile
@@ -411,6 +497,7 @@ def step(
     code: Any,
     real: Any,
     scratch: Any,
+    kept: Any,
     loss: Any,
     metric: Any,
     totals: Any,
@@ -422,7 +509,7 @@ def step(
     observation: Any,
 ) -> int:
     """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
-    worlds, n, size = action.shape
+    worlds, size = action.shape[0], action.shape[2]
     flat = action.reshape(-1)
     good = True
     for m in range(len(flat)):
@@ -431,52 +518,14 @@ def step(
         for m in range(len(flat)):
             if not abs(flat[m]) <= _TOLERANCE:
                 return m // size
-    k = code[2]
-    dt, margin = real[0], real[4]
-    a, old = scratch[3:5], scratch[5:7]
-    for w in range(worlds):
-        x, v, goal, side, near = position[w], velocity[w], desired[w], box[w, 0], index[w]
-        inverse = 1.0 / side if side > 0.0 else 0.0
-        _accelerate(x, v, goal, side, near, action[w], code, real, a)
-        for i in range(n):
-            for axis in range(2):
-                old[axis, i] = x[i, axis]
-                v[i, axis] += dt * a[axis, i]
-                moved = x[i, axis] + dt * v[i, axis]
-                x[i, axis] = moved - side * math.floor(moved * inverse)
-        _neighbours(x, side, real[1], scratch, near)
-        _write(x, v, goal, side, near, code, real, observation[w])
-        new, progress, touching = 0, 0.0, 0.0
-        for i in range(n):
-            penalty = 0.0
-            for m in range(k):
-                j = near[i, m]
-                if j < 0:
-                    break
-                rx = _image(x[j, 0] - x[i, 0], side, inverse)
-                ry = _image(x[j, 1] - x[i, 1], side, inverse)
-                contact = radius[w, i] + radius[w, j]
-                d2 = rx * rx + ry * ry
-                reach = margin * contact
-                if d2 < reach * reach:
-                    overlap = reach - math.sqrt(d2)
-                    penalty += overlap * overlap
-                if d2 < contact * contact:
-                    touching = 1.0
-                    ox = _image(old[0, j] - old[0, i], side, inverse)
-                    oy = _image(old[1, j] - old[1, i], side, inverse)
-                    if ox * ox + oy * oy >= contact * contact:
-                        new += 1
-            px, py = goal[i, 0] - v[i, 0], goal[i, 1] - v[i, 1]
-            loss[w, i] = (
-                real[5] * penalty
-                + real[6] * (px * px + py * py)
-                + real[7] * (a[0, i] * a[0, i] + a[1, i] * a[1, i])
-            )
-            square = goal[i, 0] * goal[i, 0] + goal[i, 1] * goal[i, 1]
-            progress += (v[i, 0] * goal[i, 0] + v[i, 1] * goal[i, 1]) / square
-        metric[w, 0] = new / (2.0 * n * dt)
-        metric[w, 1] = progress / n
-        metric[w, 2] = touching
+    block = kept.shape[1]
+    for start in range(0, worlds, block):
+        stop = min(start + block, worlds)
+        _move(position, velocity, desired, box, index, action, code, real, kept, start, stop)
+        _find(position, box, real[1], scratch, index, start, stop)
+        _look(
+            position, velocity, desired, radius, box, index, code, real,
+            kept, loss, metric, observation, start, stop, True,
+        )  # fmt: skip
     tally(loss, metric, totals, how, warm_up, clock, age)
     return -1
