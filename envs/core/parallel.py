@@ -213,36 +213,43 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
             return {}, {}, {}, {}, {}
         action = self._gather(actions)
         if self._plain:
-            observation = np.empty(self._seen_shape, np.float32)
-            reward = self._env.run(action, observation)
+            step = self._step_plain(agents, action)
         else:
-            observation, reward = self._env.advance(action)
-        self._age += 1
-        over = self._age >= self._horizon
-        if self._plain:
-            terminated = dict.fromkeys(agents, False)
-            seen = dict(zip(agents, list(observation[0]), strict=True))
-            rewards = dict(zip(agents, reward.tolist()[0], strict=True))
-            infos: dict[str, dict[str, Any]] = {agent: {} for agent in agents}
-        else:
-            gone = (~self._env.alive[0]).tolist()
-            rows = [self._number[agent] for agent in agents]
-            terminated = {agent: gone[i] for agent, i in zip(agents, rows, strict=True)}
-            seen = {agent: observation[0, i] for agent, i in zip(agents, rows, strict=True)}
-            values = reward[0].tolist()
-            rewards = {agent: values[i] for agent, i in zip(agents, rows, strict=True)}
-            infos = self._infos()
-        truncated = dict.fromkeys(agents, False)
-        if over:
-            truncated = {agent: not left for agent, left in terminated.items()}
-        if over and self._plain:
-            metrics = self.metrics()
-            for agent in agents:
-                infos[agent]["metrics"] = dict(metrics)
-        if over or True in terminated.values():
-            self.agents = [] if over else [agent for agent in agents if not terminated[agent]]
+            step = self._step_any(agents, action)
         if self.render_mode == "human":
             self.render()
+        return step
+
+    def _step_plain(self, agents: list[str], action: np.ndarray) -> Any:
+        """All act at every step until all are truncated: nothing is looked up by name."""
+        observation = np.empty(self._seen_shape, np.float32)
+        reward = self._env.run(action, observation)
+        # No strict=True: it would cost a tenth of a small step.
+        seen = dict(zip(agents, observation[0]))  # noqa: B905
+        rewards = dict(zip(agents, reward[0].tolist()))  # noqa: B905
+        infos: dict[str, dict[str, Any]] = {agent: {} for agent in agents}
+        terminated = dict.fromkeys(agents, False)
+        self._age += 1
+        if self._age < self._horizon:
+            return seen, rewards, terminated, terminated.copy(), infos
+        metrics = self.metrics()
+        for agent in agents:
+            infos[agent]["metrics"] = dict(metrics)
+        self.agents = []
+        return seen, rewards, terminated, dict.fromkeys(agents, True), infos
+
+    def _step_any(self, agents: list[str], action: np.ndarray) -> Any:
+        observation, reward = self._env.advance(action)
+        gone, values = (~self._env.alive[0]).tolist(), reward[0].tolist()
+        rows = {agent: self._number[agent] for agent in agents}
+        terminated = {agent: gone[i] for agent, i in rows.items()}
+        seen = {agent: observation[0, i] for agent, i in rows.items()}
+        rewards = {agent: values[i] for agent, i in rows.items()}
+        infos = self._infos()
+        self._age += 1
+        over = self._age >= self._horizon
+        truncated = {agent: over and not left for agent, left in terminated.items()}
+        self.agents = [] if over else [agent for agent in agents if not terminated[agent]]
         return seen, rewards, terminated, truncated, infos
 
     def _gather(self, actions: dict[str, Any]) -> np.ndarray:

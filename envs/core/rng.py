@@ -56,9 +56,11 @@ class Rng:
 
     def draw(self, value: float | tuple[float, float], worlds: int) -> Tensor:
         """One number per world [worlds, 1]: `value` itself, or uniform between (low, high)."""
-        low, high = value if isinstance(value, tuple) else (value, value)
-        uniform = self.uniform(worlds, 1)
-        return low + (high - low) * uniform if high > low else torch.full_like(uniform, low)
+        if isinstance(value, tuple):
+            low, high = value
+            return low + (high - low) * self.uniform(worlds, 1)
+        self._draw += 1  # so that a fixed value leaves all later numbers as they are
+        return torch.full((worlds, 1), float(value), dtype=torch.float64, device=self.world.device)
 
     def _numbers(self, shape: tuple[int, ...], fill, on_device) -> Tensor:  # type: ignore[no-untyped-def]
         if shape[0] != len(self.world):
