@@ -48,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="the run's folder (default: runs/ID)"
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument("--optimizer", metavar="NAME", help="short for --set optimizer=NAME")
+    parser.add_argument("--metric", metavar="NAME", help="short for --set metric=NAME")
     options.add_settings(parser, "a parameter of the system or a hyper-parameter below")
     parser.epilog = _help()
 
@@ -139,7 +141,8 @@ def _sorted(args: argparse.Namespace, algo: str) -> tuple[dict[str, Any], dict[s
     from invariantzoo.training.hyperparameters import ALGORITHMS, hyperparameters
 
     require_choice("--algo", algo, ALGORITHMS)
-    settings = options.parse_settings(args.set)
+    short = [f"{name}={value}" for name in ("optimizer", "metric") if (value := vars(args)[name])]
+    settings = options.parse_settings([*args.set, *short])
     hyper = [parameter.name for parameter in hyperparameters(algo)]
     of_system = list(parameters(system_class(invariantzoo.spec(args.id).id)))
     for name in settings:
@@ -297,11 +300,17 @@ def _probe() -> Any:
 
 def _help() -> str:
     """Every algorithm's hyper-parameters with their defaults."""
-    from invariantzoo.training.hyperparameters import ALGORITHMS, hyperparameters, title
+    from invariantzoo.training.hyperparameters import (
+        ALGORITHMS,
+        optimizer_hyperparameters,
+        own_hyperparameters,
+        title,
+    )
 
     lines = ["hyper-parameters, to be given as --set name=value (an id may have other defaults):"]
-    for algo in ALGORITHMS:
-        lines += ["", f"--algo {algo}: {title(algo)}"]
-        for name, default, help in hyperparameters(algo):
+    parts = [(f"--algo {algo}: {title(algo)}", own_hyperparameters(algo)) for algo in ALGORITHMS]
+    for head, found in [*parts, ("the optimizer of each of them:", optimizer_hyperparameters())]:
+        lines += ["", head]
+        for name, default, help in found:
             lines.append(f"  {f'{name}={default}':<24} {help}")
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 The agents' expected loss is a differentiable function of the weights because transition,
 invariants and loss are. A batch of worlds is rolled out in torch and the mean loss per agent and
-step is lowered by Adam with a cosine learning rate.
+step is lowered by Adam, or another optimizer, with a cosine learning rate.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from ..envs.core.system import (
     require_count,
     require_number,
 )
+from .optimizers import OptimizerConfig, choose
 
 
 @dataclass(frozen=True)
-class DescentConfig:
+class DescentConfig(OptimizerConfig):
     """Hyper-parameters of descent through the dynamics."""
 
     n_worlds: int = 16  # worlds rolled out per update
@@ -42,6 +43,7 @@ class DescentConfig:
     checkpoint_every: int = 20  # updates between checkpoints
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("n_worlds", "rollout", "width", "checkpoint_every"):
             require_count(name, getattr(self, name))
         for name in ("lr", "max_grad_norm"):
@@ -71,7 +73,8 @@ class Trainer:
         dtype = torch.float64 if config.float64 else torch.float32
         self.network = make_network(name, system, seed, width=config.width)
         self.network.to(config.device, dtype)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.lr)
+        make, arguments = choose(config)
+        self.optimizer = make(self.network.parameters(), lr=config.lr, **arguments)
         self.update = 0
         self._dtype = dtype
 

@@ -17,6 +17,7 @@ ALGORITHMS = {  # name -> module of this folder, dataclass
     "sac": ("sb3", "SACConfig"),
     "descent": ("descent", "DescentConfig"),
 }
+_OPTIMIZER = ("optimizers", "OptimizerConfig")  # what they all have too
 _FIELD = re.compile(r"    (\w+): \w+ = (.+?)  # (.+)")
 
 
@@ -29,18 +30,31 @@ class Parameter(NamedTuple):
 
 
 def hyperparameters(algo: str) -> list[Parameter]:
-    """The hyper-parameters of one of ALGORITHMS."""
-    return [Parameter(*match.groups()) for match in map(_FIELD.fullmatch, _source(algo)) if match]
+    """All hyper-parameters of one of ALGORITHMS: its own, and those of its optimizer."""
+    return [*own_hyperparameters(algo), *optimizer_hyperparameters()]
+
+
+def own_hyperparameters(algo: str) -> list[Parameter]:
+    """Those that its dataclass adds to the optimizer's."""
+    return _fields(_source(*ALGORITHMS[algo]))
+
+
+def optimizer_hyperparameters() -> list[Parameter]:
+    """Those that choose the optimizer, the same for every algorithm."""
+    return _fields(_source(*_OPTIMIZER))
 
 
 def title(algo: str) -> str:
     """The first line that its dataclass says of itself."""
-    return _source(algo)[1].strip().strip('"')
+    return _source(*ALGORITHMS[algo])[1].strip().strip('"')
 
 
-def _source(algo: str) -> list[str]:
-    """The lines of the dataclass, from `class` on."""
-    module, name = ALGORITHMS[algo]
+def _fields(lines: list[str]) -> list[Parameter]:
+    return [Parameter(*match.groups()) for match in map(_FIELD.fullmatch, lines) if match]
+
+
+def _source(module: str, name: str) -> list[str]:
+    """The lines of a dataclass, from `class` on."""
     text = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
     for node in ast.parse(text).body:
         if isinstance(node, ast.ClassDef) and node.name == name:

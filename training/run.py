@@ -29,6 +29,7 @@ from ..agents.networks import network_names
 from ..agents.policy import Policy
 from ..envs.core.registry import make_system, spec
 from ..envs.core.system import System, parameters
+from . import optimizers
 from .hyperparameters import ALGORITHMS
 from .trainer import Trainer, Update, config_class, load_policy, load_trusted
 
@@ -62,7 +63,7 @@ def describe(
         "parameters": {name: getattr(system, name) for name in parameters(system)},
         "hyperparameters": hyper,
         "network": hyper["network"] or network_names(system)[0],
-        "optimizer": {"name": "rmsprop" if algo == "a2c" else "adam", "lr": hyper["lr"]},
+        "optimizer": {"name": optimizers.title(config, algo), "lr": hyper["lr"]},
         "steps": steps,
         "seed": seed,
     }

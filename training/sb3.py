@@ -26,12 +26,13 @@ from ..agents.policy import Policy
 from ..envs.core.system import System, require_choice, require_count, require_number
 from .actors import NetworkPolicy, NetworkSACPolicy, as_policy, network_of
 from .buffers import MaskedReplayBuffer, MaskedRolloutBuffer
+from .optimizers import OptimizerConfig, choose
 from .trainer import Update
 from .vec_env import SystemVecEnv
 
 
 @dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(OptimizerConfig):
     """Hyper-parameters of proximal policy optimization (Schulman et al. 2017)."""
 
     n_worlds: int = 64  # worlds stepped together
@@ -53,6 +54,7 @@ class PPOConfig:
     checkpoint_every: int = 20  # updates between checkpoints
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(self)
         for name in ("n_epochs", "batch_size"):
             require_count(name, getattr(self, name), 2 if name == "batch_size" else 1)
@@ -60,7 +62,7 @@ class PPOConfig:
 
 
 @dataclass(frozen=True)
-class A2CConfig:
+class A2CConfig(OptimizerConfig):
     """Hyper-parameters of advantage actor-critic (Mnih et al. 2016), without parallel workers."""
 
     n_worlds: int = 64  # worlds stepped together
@@ -79,11 +81,12 @@ class A2CConfig:
     checkpoint_every: int = 100  # updates between checkpoints
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(self)
 
 
 @dataclass(frozen=True)
-class SACConfig:
+class SACConfig(OptimizerConfig):
     """Hyper-parameters of soft actor-critic (Haarnoja et al. 2018); continuous actions only."""
 
     n_worlds: int = 16  # worlds stepped together
@@ -105,6 +108,7 @@ class SACConfig:
     checkpoint_every: int = 20  # updates between checkpoints
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(self)
         for name in ("train_freq", "gradient_steps", "batch_size", "buffer_size"):
             require_count(name, getattr(self, name))
@@ -307,6 +311,8 @@ def make_model(env: SystemVecEnv, config: Config, *, seed: int) -> BaseAlgorithm
         "log_std_init": config.log_std_init,
         "seed": seed,
     }
+    if config.optimizer:
+        policy["optimizer_class"], policy["optimizer_kwargs"] = choose(config)
     common: dict[str, Any] = {"learning_rate": config.lr, "gamma": config.gamma, "device": "cpu"}
     common |= {"policy_kwargs": policy}
     if isinstance(config, SACConfig):
@@ -326,7 +332,8 @@ def make_model(env: SystemVecEnv, config: Config, *, seed: int) -> BaseAlgorithm
         if isinstance(config, A2CConfig):
             model: PPO | A2C = A2C(NetworkPolicy, env, **common)
         else:
-            policy["optimizer_kwargs"] = {"eps": 1e-5, "fused": True}
+            if config.optimizer != "cgd":
+                policy["optimizer_kwargs"] = {"eps": 1e-5, "fused": True}
             model = PPO(
                 NetworkPolicy,
                 env,

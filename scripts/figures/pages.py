@@ -29,9 +29,15 @@ from invariantzoo.envs.core.system import (
     parameters,
 )
 from invariantzoo.figures.records import table, write_text
-from invariantzoo.training.hyperparameters import ALGORITHMS, hyperparameters, title
+from invariantzoo.training.hyperparameters import (
+    ALGORITHMS,
+    optimizer_hyperparameters,
+    own_hyperparameters,
+    title,
+)
 
 GUIDES = ("index", "apis", "training", "write-your-own-system")
+OPTIMIZER = "Every algorithm has these too; those of `cgd` need `--optimizer cgd`."
 _BY = "made by invariantzoo.figures.pages"
 _FIELD = re.compile(r"(?:^|(?<=\s))(\w+(?:, \w+)*): ")
 
@@ -105,15 +111,13 @@ def results_list(root: Path, links: str) -> str:
 
 def hyperparameter_tables() -> str:
     """Every hyper-parameter of every algorithm with its default."""
-    parts = []
-    for algo in ALGORITHMS:
-        rows = [
-            [f"`{name}`", f"`{default}`", said] for name, default, said in hyperparameters(algo)
-        ]
-        parts.append(
-            f"### {algo}\n\n{title(algo)}\n\n{table(['name', 'default', 'meaning'], rows)}"
-        )
-    return "\n".join(["", *parts, ""])
+    parts = [(algo, title(algo), own_hyperparameters(algo)) for algo in ALGORITHMS]
+    parts += [("optimizer", OPTIMIZER, optimizer_hyperparameters())]
+    texts = []
+    for name, said, found in parts:
+        rows = [[f"`{one.name}`", f"`{one.default}`", one.help] for one in found]
+        texts.append(f"### {name}\n\n{said}\n\n{table(['name', 'default', 'meaning'], rows)}")
+    return "\n".join(["", *texts, ""])
 
 
 def page(id: str, root: Path) -> str:

@@ -1,0 +1,174 @@
+"""CGD inside Stable-Baselines3 and behind `train`: what is saved continues exactly."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.utils import set_random_seed
+
+import invariantzoo
+from invariantzoo.__main__ import main
+from invariantzoo.training.cgd import CGD
+from invariantzoo.training.run import read_checkpoint
+from invariantzoo.training.trainer import make_config, make_trainer
+
+OFF = {"learning_starts": 20, "train_freq": 4, "batch_size": 16, "buffer_size": 200}
+MODELS: list[tuple[Any, str, dict[str, Any]]] = [
+    (PPO, "Pendulum-v1", {"n_steps": 32, "batch_size": 16, "n_epochs": 2}),
+    (A2C, "Pendulum-v1", {"n_steps": 16}),
+    (SAC, "Pendulum-v1", OFF),
+    (TD3, "Pendulum-v1", OFF),
+    (DQN, "CartPole-v1", OFF),
+]
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"metric": "block", "blocks": "row", "refresh": 3},
+    {"metric": "lowrank", "rank": 5},
+    {"centered": "residual"},
+]
+
+
+def optimizers(model: Any) -> list[Any]:
+    holders = (model.policy, model.actor, model.critic) if hasattr(model, "critic") else ()
+    found = [part.optimizer for part in holders or (model.policy,) if hasattr(part, "optimizer")]
+    return [one for one in found if one is not None]
+
+
+def weights(model: Any) -> torch.Tensor:
+    return torch.cat([value.reshape(-1).double() for value in model.policy.state_dict().values()])
+
+
+def update(model: Any) -> torch.Tensor:
+    """One more update on what the model has collected; the weights after it."""
+    set_random_seed(5)
+    if hasattr(model, "replay_buffer"):
+        model.train(3, 16)
+    else:
+        model.train()
+    return weights(model)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize(("make", "env", "given"), MODELS, ids=lambda v: getattr(v, "__name__", ""))
+def test_a_loaded_model_continues_exactly(
+    make: Any, env: str, given: dict[str, Any], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    policy = {"net_arch": [8, 8], "optimizer_class": CGD, "optimizer_kwargs": settings}
+    model = make("MlpPolicy", env, policy_kwargs=policy, seed=0, device="cpu", **given)
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    model.learn(64, log_interval=None)
+    assert optimizers(model)
+    assert all(type(one) is CGD for one in optimizers(model))
+    model.save(tmp_path / "model.zip")
+    again = make.load(tmp_path / "model.zip", device="cpu")
+    again.set_logger(Logger(folder=None, output_formats=[]))
+    if hasattr(model, "replay_buffer"):
+        again.replay_buffer = copy.deepcopy(model.replay_buffer)
+    else:
+        again.rollout_buffer = copy.deepcopy(model.rollout_buffer)
+    before = weights(model)
+    assert weights(again).equal(before)
+    after = update(model)
+    assert not after.equal(before)
+    assert update(again).equal(after)
+
+
+def test_a_named_constructor_is_adam() -> None:
+    """PPO by CGD.adam makes the weights that it makes by Adam."""
+    found = []
+    for optimizer in (CGD.adam, torch.optim.Adam):
+        policy = {"optimizer_class": optimizer, "optimizer_kwargs": {"eps": 1e-5}}
+        policy |= {"net_arch": [8]}
+        given = {"n_steps": 32, "batch_size": 16, "n_epochs": 2, "seed": 0, "device": "cpu"}
+        model = PPO("MlpPolicy", "Pendulum-v1", policy_kwargs=policy, **given)
+        model.learn(96)
+        found.append(weights(model))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+CROWD = "particles-crowd-v0"
+SYSTEM = {"n_agents": 3, "n_neighbours": 2, "horizon": 8, "density": 0.1}
+LEARNERS: dict[str, dict[str, Any]] = {
+    "ppo": {"n_worlds": 2, "n_steps": 4, "batch_size": 12, "n_epochs": 2, "critic_width": 8},
+    "a2c": {"n_worlds": 2, "n_steps": 4, "critic_width": 8},
+    "sac": {"n_worlds": 2, "n_steps": 4, "learning_starts": 0, "batch_size": 8, "critic_width": 8},
+    "descent": {"n_worlds": 2, "rollout": 4},
+}
+METRICS = ("diagonal", "full", "block", "row", "lowrank")
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("algo", LEARNERS)
+def test_a_run_continues_exactly(algo: str, metric: str) -> None:
+    """A trainer at every metric, saved and continued, against one that was not interrupted."""
+    settings = {**LEARNERS[algo], "optimizer": "cgd", "metric": metric, "width": 8}
+    system = invariantzoo.make_system(CROWD, **SYSTEM)
+    config = make_config(CROWD, algo, settings)
+
+    def trainer() -> Any:
+        return make_trainer(algo, system, config, seed=3, steps=200)
+
+    one, other = trainer(), trainer()
+    updates = iter(one)
+    for _ in range(3):
+        next(updates)
+    state = copy.deepcopy(one.state_dict())
+    other.load_state_dict(state)
+    for _ in range(2):
+        next(updates)
+    rest = iter(other)
+    for _ in range(2):
+        next(rest)
+    here, there = one.state_dict(), other.state_dict()
+    name = "network" if algo == "descent" else "policy"
+    for key, value in here[name].items():
+        assert value.equal(there[name][key])
+        assert bool(value.isfinite().all())
+
+
+@pytest.mark.parametrize("algo", ["ppo", "descent"])
+def test_train_command(algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("invariantzoo.train.EPISODES", 2)
+    monkeypatch.setattr("invariantzoo.train.FRAMES", 2)
+    given = {**SYSTEM, **LEARNERS[algo], "width": 8, "cgd_tau2": 99.0, "cgd_refresh": 2}
+    words = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
+    out = ["--out", str(tmp_path / "run"), "--steps", "100", "--algo", algo]
+    line = ["train", CROWD, *out, "--optimizer", "cgd", "--metric", "full", *words]
+    assert main(line) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["optimizer"]["name"] == "cgd, full metric"
+    state = read_checkpoint(tmp_path / "run")
+    optimizer = state["optimizer"] if algo == "descent" else state["optimizers"]["policy"]
+    group = optimizer["param_groups"][0]
+    assert (group["metric"], group["tau2"], group["refresh"]) == ("full", 99.0, 2)
+    n = sum(np.prod(part["first_moment"].shape) for part in optimizer["state"].values())
+    assert optimizer["state"][0]["second_moment"].shape == (1, n, n)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--optimizer", "cdg"], "did you mean 'cgd'"),
+        (["--optimizer", "cgd", "--metric", "rows"], "did you mean 'row'"),
+        (["--metric", "full"], "metric='full' needs optimizer='cgd'"),
+        (["--optimizer", "cgd", "--set", "cgd_tau1=-1"], "cgd_tau1=-1 must be"),
+        (["--optimizer", "cgd", "--set", "optimizer=adam"], "optimizer is given twice"),
+        (["--optimizer", "cgd", "--metric", "full"], "metric='lowrank'"),
+    ],
+)
+def test_bad_words(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", CROWD, "--out", str(tmp_path / "run"), *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
