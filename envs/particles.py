@@ -456,15 +456,19 @@ class Particles(System):
         own = torch.cat([everything, state.desired], -1)
         return {"own": own, "others": others.flatten(2)}
 
+    @property
+    def rows(self) -> int:
+        """Side of the finest lattice that keeps cells wide, the same for all worlds of a batch."""
+        densest = self.density[1] if isinstance(self.density, tuple) else self.density
+        side = math.sqrt(self.n_agents / densest)
+        root = math.ceil(math.sqrt(self.n_agents))
+        return max(min(int(side / (2 * _SPACING * self.radius)), 2 * root), root)
+
     def _crowd(self, rng: Rng, worlds: int) -> tuple[Tensor, Tensor, Tensor]:
         """Random cells of a lattice on the torus, jittered so that no two discs overlap."""
         n = self.n_agents
         box = (n / rng.draw(self.density, worlds)).sqrt()
-        # The finest lattice that keeps cells wide, the same for all worlds of a batch.
-        densest = self.density[1] if isinstance(self.density, tuple) else self.density
-        side = math.sqrt(n / densest)
-        finest = min(int(side / (2 * _SPACING * self.radius)), 2 * math.ceil(math.sqrt(n)))
-        rows = max(finest, math.ceil(math.sqrt(n)))
+        rows = self.rows
         cell = torch.argsort(rng.uniform(worlds, rows * rows), -1)[:, :n]
         spacing = (box / rows).unsqueeze(-1)
         corner = torch.stack([cell % rows, cell // rows], -1).double()

@@ -36,6 +36,8 @@ def twins(system: System, worlds: int = WORLDS) -> tuple[VectorEnv, VectorEnv]:
     """The compiled and the torch form in the same state."""
     fast, plain = (VectorEnv(system, worlds, seed=SEED, kernel=kernel) for kernel in (True, False))
     require_close("first sight", fast.reset(), plain.reset(), FLOAT32)
+    for name, value in fast.state._asdict().items():
+        require_close(f"first {name}", value, getattr(plain.state, name), ONE_STEP)
     return fast, plain
 
 

@@ -36,7 +36,7 @@ class Rng:
         self.seed = seed
         self.world = world
         self.clock = clock
-        self._draw = purpose << 24
+        self.draw_number = purpose << 24
 
     @classmethod
     def single(
@@ -59,7 +59,7 @@ class Rng:
         if isinstance(value, tuple):
             low, high = value
             return low + (high - low) * self.uniform(worlds, 1)
-        self._draw += 1  # so that a fixed value leaves all later numbers as they are
+        self.draw_number += 1  # so that a fixed value leaves all later numbers as they are
         return torch.full((worlds, 1), float(value), dtype=torch.float64, device=self.world.device)
 
     def _numbers(self, shape: tuple[int, ...], fill, on_device) -> Tensor:  # type: ignore[no-untyped-def]
@@ -67,7 +67,7 @@ class Rng:
             raise ValueError(
                 f"shape {shape} must start with the number of worlds {len(self.world)}"
             )
-        draw, self._draw = self._draw, self._draw + 1
+        draw, self.draw_number = self.draw_number, self.draw_number + 1
         n = math.prod(shape[1:])
         if self.world.device.type == "cpu":
             out = np.empty((shape[0], n))

@@ -304,14 +304,18 @@ class VectorEnv:
             torch.from_numpy(self._clock[chosen]),
             INITIAL,
         )
-        with torch.no_grad():
-            fresh = self.system.initial(rng, len(chosen))
+        if self._kernel is not None and self._kernel.initial is not None:
+            fresh = self._kernel.initial(rng)
+        else:
+            with torch.no_grad():
+                tensors = self.system.initial(rng, len(chosen))
+            fresh = type(tensors)(*(part.numpy() for part in tensors))
         if self._state is None:
-            self._state = type(fresh)(*(np.array(t.numpy(), order="C") for t in fresh))
+            self._state = type(fresh)(*(np.array(part, order="C") for part in fresh))
             self._bind()
         else:
             for array, part in zip(self._state, fresh, strict=True):
-                array[chosen] = part.numpy()
+                array[chosen] = part
         self._clock[chosen] += 1
         self._age[chosen] = 0
         tally.start_totals(self._totals, self._how, chosen)

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import njit
 
+from .philox import uniform_pair
 from .tally import tally
 
 if TYPE_CHECKING:
+    from ..core.rng import Rng
     from ..core.system import Buffers
     from ..particles import Particles, State
 
@@ -58,6 +60,7 @@ class ParticlesKernel:
             ]
         )
         self._index = np.full((worlds, system.n_agents, system.k), -1, np.int32)
+        self.initial = partial(_crowd, system) if system.layout == "crowd" else None
         n = system.n_agents
         self._scratch = np.empty((5, n))
         self._moved = np.empty((4, max(_BLOCK // n, 1), n))
@@ -84,6 +87,70 @@ class ParticlesKernel:
             buffers.clock,
             buffers.age,
         )
+
+
+def _crowd(system: Particles, rng: Rng) -> State:
+    """What `Particles.initial` gives for a crowd."""
+    from ..particles import State
+
+    world, n = rng.world.numpy(), system.n_agents
+    x, v, desired = (np.empty((len(world), n, 2)) for _ in range(3))
+    radius, box = np.full((len(world), n), system.radius), np.empty((len(world), 1))
+    density, speed = (
+        value if isinstance(value, tuple) else (value, value)
+        for value in (system.density, system.speed)
+    )
+    ranges = np.array([*density, *speed])
+    place_crowd(
+        np.uint64(rng.seed), world, rng.clock.numpy(), rng.draw_number, ranges, system.radius,
+        system.rows, x, v, desired, box,
+    )  # fmt: skip
+    return State(x, v, desired, radius, box)
+
+
+@_compile
+def place_crowd(
+    seed: Any,
+    world: Any,
+    clock: Any,
+    draw: int,
+    ranges: Any,
+    radius: float,
+    rows: int,
+    position: Any,
+    velocity: Any,
+    desired: Any,
+    box: Any,
+) -> None:
+    """Random cells of a lattice on the torus, jittered; ranges: of density, of speed."""
+    n = position.shape[1]
+    key = np.empty(rows * rows)
+    for w in range(len(world)):
+        who, when = world[w], clock[w]
+        a, b = uniform_pair(seed, who, when, draw, 0)
+        side = math.sqrt(n / (ranges[0] + (ranges[1] - ranges[0]) * a))
+        spacing = side / rows
+        slack = (1.0 - 2.0 * radius / spacing) * (1.0 - 1e-9)
+        for m in range((len(key) + 1) // 2):
+            a, b = uniform_pair(seed, who, when, draw + 1, m)
+            key[2 * m] = a
+            if 2 * m + 1 < len(key):
+                key[2 * m + 1] = b
+        cell = np.argsort(key)
+        x0, y0 = uniform_pair(seed, who, when, draw + 3, 0)
+        a, b = uniform_pair(seed, who, when, draw + 5, 0)
+        speed = ranges[2] + (ranges[3] - ranges[2]) * a
+        box[w, 0] = side
+        for i in range(n):
+            a, b = uniform_pair(seed, who, when, draw + 2, i)
+            x = (cell[i] % rows + (0.5 + slack * (a - 0.5))) * spacing + x0 * side
+            y = (cell[i] // rows + (0.5 + slack * (b - 0.5))) * spacing + y0 * side
+            position[w, i, 0] = x - side * np.floor(x / side)
+            position[w, i, 1] = y - side * np.floor(y / side)
+            a, b = uniform_pair(seed, who, when, draw + 4, i // 2)
+            angle = 2.0 * math.pi * (b if i % 2 else a)
+            desired[w, i, 0] = velocity[w, i, 0] = speed * math.cos(angle)
+            desired[w, i, 1] = velocity[w, i, 1] = speed * math.sin(angle)
 
 
 @_inline
