@@ -318,6 +318,22 @@ def test_wrong_actions_are_refused(wrong: float) -> None:
         env.step(action)
 
 
+def test_rows_that_do_not_act_are_ignored() -> None:
+    system = invariantzoo.make_system("test-leave-v0")
+    clean, littered = (VectorEnv(system, 4, seed=1, autoreset=False) for _ in range(2))
+    clean.reset()
+    littered.reset()
+    with pytest.raises(ValueError, match="nan"):
+        littered.step(np.where(littered.active(), np.nan, 0.0))
+    for _ in range(20):
+        action = np.ones((4, system.n_agents))
+        garbage = np.where(clean.active(), action, np.nan)
+        one, other = clean.step(action), littered.step(garbage)
+        assert np.array_equal(one.observation, other.observation)
+        assert np.array_equal(one.reward, other.reward)
+    assert np.isnan(garbage).any()
+
+
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="render_mode='ascii'"):
         invariantzoo.vec_env("test-hold-v0", render_mode="ascii")

@@ -188,7 +188,11 @@ class VectorEnv:
             self._acted = self.active().copy()
             alive = self._alive.copy()
         observation = np.empty(self._shape, np.float32)
-        self.run(self._plain(action), observation)
+        action = self._plain(action)
+        if self._acted is not None and action.shape == self._action_shape:
+            rows = self._acted.reshape(self._acted.shape + (1,) * (action.ndim - 2))
+            action = np.where(rows, action, action.dtype.type(0))
+        self.run(action, observation)
         reward = self._reward.copy()
         if self._leaves:
             reward *= alive
