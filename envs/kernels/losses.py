@@ -1,0 +1,529 @@
+"""Compiled forces of losses of invariants, twin of `agents/losses.py`, and Lennard-Jones forces.
+
+Radial functions are cubic Hermite splines on a uniform grid from 0 to the cutoff, given by their
+four coefficients per interval; forces are the exact gradients of the splined losses.
+
+The loss of agent i of species s over neighbours j of species t:
+
+    L_i = sum_j p_st(r_ij) + 1/2 sum_l sum_ab M^l_s,ab A^l_ia . A^l_ib
+    A^l_ia = sum_j g_st,a(r_ij) Y^l(n_ij)
+
+with Y^l the weighted monomials of degree l, for which Y^l(n) . Y^l(m) = (n . m)^l. Channels a run
+over the neighbours' species one after another. Shared forces are -d(sum L)/dx_i, own forces
+-dL_i/dx_i. Moments are laid out [channel, monomial], so that the innermost loops run over the
+monomials (padded to a multiple of four) and vectorise.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from .neighbours import image
+
+_FAST = {"reassoc", "contract", "nsz", "arcp"}
+_compile = njit(cache=True, error_model="numpy", nogil=True, fastmath=_FAST)
+_inline = njit(inline="always", error_model="numpy", fastmath=_FAST)
+ROOT2, ROOT3, ROOT6 = math.sqrt(2.0), math.sqrt(3.0), math.sqrt(6.0)
+
+
+@_compile
+def lennard_jones(
+    position: Any,
+    cell: Any,
+    inverse: Any,
+    index: Any,
+    count: Any,
+    cutoff: float,
+    shift: float,
+    force: Any,
+    energy: Any,
+    virial: Any,
+) -> None:
+    """4 (r^-12 - r^-6) - shift within the cutoff, half of a pair's energy with each of the two.
+
+    position, force [worlds, n, 3]; energy [worlds, n]; virial [worlds]: sum of r . F over pairs.
+    """
+    worlds, n, _ = position.shape
+    cut2 = cutoff * cutoff
+    for w in range(worlds):
+        x, h, inv = position[w], cell[w], inverse[w]
+        lx, ly, lz = h[0, 0], h[1, 1], h[2, 2]
+        ix, iy, iz = inv[0, 0], inv[1, 1], inv[2, 2]
+        skew = abs(h[0, 1]) + abs(h[0, 2]) + abs(h[1, 2])
+        skew += abs(h[1, 0]) + abs(h[2, 0]) + abs(h[2, 1])
+        total = 0.0
+        for i in range(n):
+            fx, fy, fz, e, v = 0.0, 0.0, 0.0, 0.0, 0.0
+            x0, x1, x2 = x[i, 0], x[i, 1], x[i, 2]
+            row = index[w, i]
+            for m in range(count[w, i]):
+                j = row[m]
+                rx, ry, rz = x[j, 0] - x0, x[j, 1] - x1, x[j, 2] - x2
+                if skew == 0.0:
+                    rx -= lx * np.rint(rx * ix)
+                    ry -= ly * np.rint(ry * iy)
+                    rz -= lz * np.rint(rz * iz)
+                else:
+                    rx, ry, rz = image(rx, ry, rz, h, inv)
+                d2 = rx * rx + ry * ry + rz * rz
+                near = 1.0 if d2 < cut2 else 0.0
+                s2 = 1.0 / d2
+                s6 = s2 * s2 * s2
+                g = near * 24.0 * s6 * (2.0 * s6 - 1.0)
+                e += near * (4.0 * s6 * (s6 - 1.0) - shift)
+                v += g
+                g *= s2
+                fx -= g * rx
+                fy -= g * ry
+                fz -= g * rz
+            force[w, i, 0], force[w, i, 1], force[w, i, 2] = fx, fy, fz
+            energy[w, i] = 0.5 * e
+            total += 0.5 * v
+        virial[w] = total
+
+
+@_compile
+def pair_losses(
+    position: Any,
+    cell: Any,
+    inverse: Any,
+    index: Any,
+    count: Any,
+    species: Any,
+    table: Any,
+    cutoff: float,
+    shared: bool,
+    force: Any,
+    loss: Any,
+) -> None:
+    """Pair parts of the losses, from nothing.
+
+    species [n]; table [species, species, intervals, 4]; force [worlds, n, 3]; loss [worlds, n].
+    With `shared`, a pair's two losses are added and each agent is given half.
+    """
+    worlds, n, _ = position.shape
+    intervals = table.shape[2]
+    fine = intervals / cutoff
+    cut2 = cutoff * cutoff
+    for w in range(worlds):
+        x, h, inv = position[w], cell[w], inverse[w]
+        for i in range(n):
+            loss[w, i] = 0.0
+            for axis in range(3):
+                force[w, i, axis] = 0.0
+        for i in range(n):
+            fx, fy, fz, e = 0.0, 0.0, 0.0, 0.0
+            s = species[i]
+            for m in range(count[w, i] - 1, -1, -1):
+                j = index[w, i, m]
+                if j < i:
+                    break
+                rx, ry, rz = image(x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2], h, inv)
+                d2 = rx * rx + ry * ry + rz * rz
+                if d2 >= cut2:
+                    continue
+                d = math.sqrt(d2)
+                u = d * fine
+                at = min(int(u), intervals - 1)
+                u -= at
+                q = table[s, species[j], at]
+                g = (q[1] + u * (2.0 * q[2] + 3.0 * u * q[3])) * fine / d
+                a = q[0] + u * (q[1] + u * (q[2] + u * q[3]))
+                q = table[species[j], s, at]
+                g2 = (q[1] + u * (2.0 * q[2] + 3.0 * u * q[3])) * fine / d
+                a2 = q[0] + u * (q[1] + u * (q[2] + u * q[3]))
+                if shared:
+                    g += g2
+                    g2 = g
+                    a = 0.5 * (a + a2)
+                    a2 = a
+                e += a
+                loss[w, j] += a2
+                fx += g * rx
+                fy += g * ry
+                fz += g * rz
+                force[w, j, 0] -= g2 * rx
+                force[w, j, 1] -= g2 * ry
+                force[w, j, 2] -= g2 * rz
+            loss[w, i] += e
+            force[w, i, 0] += fx
+            force[w, i, 1] += fy
+            force[w, i, 2] += fz
+
+
+@_inline
+def monomials(x: Any, y: Any, z: Any, order: int, out: Any) -> None:
+    """Weighted monomials of degree 0 to `order` of a unit vector."""
+    out[0] = 1.0
+    if order == 0:
+        return
+    out[1], out[2], out[3] = x, y, z
+    if order == 1:
+        return
+    r2, r3, r6 = out.dtype.type(ROOT2), out.dtype.type(ROOT3), out.dtype.type(ROOT6)
+    out[4], out[5], out[6] = x * x, y * y, z * z
+    out[7], out[8], out[9] = r2 * x * y, r2 * y * z, r2 * z * x
+    if order == 2:
+        return
+    out[10], out[11], out[12] = x * x * x, y * y * y, z * z * z
+    out[13], out[14] = r3 * x * x * y, r3 * x * x * z
+    out[15], out[16] = r3 * y * y * x, r3 * y * y * z
+    out[17], out[18] = r3 * z * z * x, r3 * z * z * y
+    out[19] = r6 * x * y * z
+
+
+@_inline
+def monomial_gradient(x: Any, y: Any, z: Any, order: int, p: Any) -> Any:
+    """Gradient with respect to (x, y, z) of sum p . monomials."""
+    gx, gy, gz = x * 0, x * 0, x * 0
+    if order >= 1:
+        gx, gy, gz = p[1], p[2], p[3]
+    if order >= 2:
+        r2 = p.dtype.type(ROOT2)
+        gx += 2 * x * p[4] + r2 * (y * p[7] + z * p[9])
+        gy += 2 * y * p[5] + r2 * (x * p[7] + z * p[8])
+        gz += 2 * z * p[6] + r2 * (y * p[8] + x * p[9])
+    if order >= 3:
+        r3, r6 = p.dtype.type(ROOT3), p.dtype.type(ROOT6)
+        xx, yy, zz = x * x, y * y, z * z
+        xy, yz, zx = x * y, y * z, z * x
+        gx += 3 * xx * p[10] + r3 * (2 * (xy * p[13] + zx * p[14]) + yy * p[15] + zz * p[17])
+        gy += 3 * yy * p[11] + r3 * (xx * p[13] + 2 * (xy * p[15] + yz * p[16]) + zz * p[18])
+        gz += 3 * zz * p[12] + r3 * (xx * p[14] + yy * p[16] + 2 * (zx * p[17] + yz * p[18]))
+        gx += r6 * yz * p[19]
+        gy += r6 * zx * p[19]
+        gz += r6 * xy * p[19]
+    return gx, gy, gz
+
+
+@_compile
+def angular_losses(
+    position: Any,
+    cell: Any,
+    inverse: Any,
+    index: Any,
+    count: Any,
+    species: Any,
+    order: int,
+    table: Any,
+    offset: Any,
+    matrix: Any,
+    cutoff: float,
+    shared: bool,
+    force: Any,
+    loss: Any,
+) -> None:
+    """Adds the quadratic parts of the losses.
+
+    order: largest l.  table [species, species, intervals, 4, channels]: of the radial functions.
+    offset [species, species + 1]: where the channels of each neighbour species start.
+    matrix [species, channels, channels, monomials]: M^l spread over the monomials of its degree.
+    The arithmetic on moments is done in the type of `table`.
+    """
+    worlds, n, _ = position.shape
+    intervals = table.shape[2]
+    kinds = table.shape[0]
+    size, width = matrix.shape[1], matrix.shape[3]
+    fine = intervals / cutoff
+    cut2 = cutoff * cutoff
+    room = index.shape[2]
+    kind = table.dtype
+    unit = np.empty((room, 4))
+    other = np.empty(room, np.int64)
+    first = np.empty(kinds + 1, np.int64)
+    y = np.zeros((room, width), kind)
+    g = np.zeros((room, table.shape[4]), kind)
+    dg = np.zeros((room, table.shape[4]), kind)
+    moment = np.zeros((size, width), kind)
+    pulled = np.zeros((size, width), kind)
+    p = np.zeros(width, kind)
+    q = np.zeros(width, kind)
+    for w in range(worlds):
+        x, h, inv = position[w], cell[w], inverse[w]
+        for i in range(n):
+            s = species[i]
+            total = 0
+            for t in range(kinds):
+                first[t] = total
+                for m in range(count[w, i]):
+                    j = index[w, i, m]
+                    if species[j] != t:
+                        continue
+                    rx, ry, rz = image(
+                        x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2], h, inv
+                    )
+                    d2 = rx * rx + ry * ry + rz * rz
+                    if d2 < cut2:
+                        d = math.sqrt(d2)
+                        unit[total, 0], unit[total, 1], unit[total, 2] = rx / d, ry / d, rz / d
+                        unit[total, 3] = d
+                        other[total] = j
+                        total += 1
+            first[kinds] = total
+            channels = offset[s, kinds]
+            for c in range(channels):
+                for m in range(width):
+                    moment[c, m] = 0.0
+                    pulled[c, m] = 0.0
+            for t in range(kinds):
+                start, many = offset[s, t], offset[s, t + 1] - offset[s, t]
+                for a in range(first[t], first[t + 1]):
+                    u = unit[a, 3] * fine
+                    at = min(int(u), intervals - 1)
+                    f = kind.type(u - at)
+                    f2 = f + f
+                    f3 = 3 * f * f
+                    step = kind.type(fine)
+                    row = table[s, t, at]
+                    for c in range(many):
+                        g[a, c] = row[0, c] + f * (row[1, c] + f * (row[2, c] + f * row[3, c]))
+                        dg[a, c] = step * (row[1, c] + f2 * row[2, c] + f3 * row[3, c])
+                    monomials(
+                        kind.type(unit[a, 0]),
+                        kind.type(unit[a, 1]),
+                        kind.type(unit[a, 2]),
+                        order,
+                        y[a],
+                    )
+                    for c in range(many):
+                        value = g[a, c]
+                        for m in range(width):
+                            moment[start + c, m] += value * y[a, m]
+            e = 0.0
+            for c in range(channels):
+                for b in range(channels):
+                    for m in range(width):
+                        pulled[c, m] += matrix[s, c, b, m] * moment[b, m]
+                for m in range(width):
+                    e += pulled[c, m] * moment[c, m]
+            loss[w, i] += 0.5 * e
+            sx, sy, sz = 0.0, 0.0, 0.0
+            for t in range(kinds):
+                start, many = offset[s, t], offset[s, t + 1] - offset[s, t]
+                for a in range(first[t], first[t + 1]):
+                    for m in range(width):
+                        p[m] = 0.0
+                        q[m] = 0.0
+                    for c in range(many):
+                        value, slope = g[a, c], dg[a, c]
+                        for m in range(width):
+                            p[m] += value * pulled[start + c, m]
+                            q[m] += slope * pulled[start + c, m]
+                    along = kind.type(0.0)
+                    for m in range(width):
+                        along += q[m] * y[a, m]
+                    nx, ny, nz = (
+                        kind.type(unit[a, 0]),
+                        kind.type(unit[a, 1]),
+                        kind.type(unit[a, 2]),
+                    )
+                    gx, gy, gz = monomial_gradient(nx, ny, nz, order, p)
+                    over = kind.type(1.0 / unit[a, 3])
+                    along -= over * (gx * nx + gy * ny + gz * nz)
+                    vx = np.float64(over * gx + along * nx)
+                    vy = np.float64(over * gy + along * ny)
+                    vz = np.float64(over * gz + along * nz)
+                    sx += vx
+                    sy += vy
+                    sz += vz
+                    if shared:
+                        j = other[a]
+                        force[w, j, 0] -= vx
+                        force[w, j, 1] -= vy
+                        force[w, j, 2] -= vz
+            force[w, i, 0] += sx
+            force[w, i, 1] += sy
+            force[w, i, 2] += sz
+
+
+@_compile
+def bond_walls(
+    position: Any,
+    cell: Any,
+    inverse: Any,
+    bonds: Any,
+    length: float,
+    stiffness: float,
+    force: Any,
+    loss: Any,
+) -> None:
+    """Adds 1/2 k (r - length)^2 for bonds [m, 2] longer than `length`, half to each agent."""
+    for w in range(len(position)):
+        x = position[w]
+        for m in range(len(bonds)):
+            i, j = bonds[m, 0], bonds[m, 1]
+            rx, ry, rz = image(
+                x[j, 0] - x[i, 0],
+                x[j, 1] - x[i, 1],
+                x[j, 2] - x[i, 2],
+                cell[w],
+                inverse[w],
+            )
+            d = math.sqrt(rx * rx + ry * ry + rz * rz)
+            if d > length:
+                over = d - length
+                g = stiffness * over / d
+                for axis, r in enumerate((rx, ry, rz)):
+                    force[w, i, axis] += g * r
+                    force[w, j, axis] -= g * r
+                e = 0.25 * stiffness * over * over
+                loss[w, i] += e
+                loss[w, j] += e
+
+
+@_compile
+def pair_columns(
+    x: Any,
+    cell: Any,
+    inverse: Any,
+    index: Any,
+    count: Any,
+    species: Any,
+    table: Any,
+    column: Any,
+    cutoff: float,
+    shared: bool,
+    out: Any,
+) -> None:
+    """Forces per unit coefficient of each pair function, added to `out` [n, 3, parameters].
+
+    x [n, 3]; table [species, species, intervals, 4, functions]; column [species, species + 0, 2]:
+    first column and number of functions.
+    """
+    n = len(x)
+    intervals = table.shape[2]
+    fine = intervals / cutoff
+    for i in range(n):
+        s = species[i]
+        for m in range(count[i]):
+            j = index[i, m]
+            rx, ry, rz = image(
+                x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2], cell, inverse
+            )
+            d = math.sqrt(rx * rx + ry * ry + rz * rz)
+            if d >= cutoff:
+                continue
+            t = species[j]
+            u = d * fine
+            at = min(int(u), intervals - 1)
+            u -= at
+            start, many = column[s, t, 0], column[s, t, 1]
+            row = table[s, t, at]
+            for c in range(many):
+                g = (row[1, c] + u * (2.0 * row[2, c] + 3.0 * u * row[3, c])) * fine / d
+                out[i, 0, start + c] += g * rx
+                out[i, 1, start + c] += g * ry
+                out[i, 2, start + c] += g * rz
+                if shared:
+                    out[j, 0, start + c] -= g * rx
+                    out[j, 1, start + c] -= g * ry
+                    out[j, 2, start + c] -= g * rz
+
+
+@_compile
+def angular_columns(
+    x: Any,
+    cell: Any,
+    inverse: Any,
+    index: Any,
+    count: Any,
+    species: Any,
+    order: int,
+    table: Any,
+    offset: Any,
+    column: Any,
+    cutoff: float,
+    shared: bool,
+    out: Any,
+) -> None:
+    """Forces per unit of A^l_a . A^l_b for all ordered (a, b), added to `out` [n, 3, columns].
+
+    column [species, order + 1]: first column of each block, laid out [channels, channels]; entry
+    (a, b) is the part of the gradient that differentiates A_a.
+    """
+    n = len(x)
+    intervals = table.shape[2]
+    kinds = table.shape[0]
+    fine = intervals / cutoff
+    size = 0
+    for s in range(kinds):
+        size = max(size, offset[s, kinds])
+    start_of = (0, 1, 4, 10, 20)
+    width = start_of[order + 1]
+    room = index.shape[1]
+    unit = np.empty((room, 4))
+    other = np.empty(room, np.int64)
+    y = np.zeros((room, width))
+    g = np.zeros((room, table.shape[4]))
+    dg = np.zeros((room, table.shape[4]))
+    moment = np.zeros((width, size))
+    turn = np.zeros((3, width))
+    basis = np.zeros(width)
+    work = np.zeros((3, width))
+    sums = np.zeros((3, size))
+    for i in range(n):
+        s = species[i]
+        channels = offset[s, kinds]
+        moment[:] = 0.0
+        total = 0
+        for m in range(count[i]):
+            j = index[i, m]
+            t = species[j]
+            rx, ry, rz = image(
+                x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2], cell, inverse
+            )
+            d = math.sqrt(rx * rx + ry * ry + rz * rz)
+            if d >= cutoff:
+                continue
+            a = total
+            unit[a, 0], unit[a, 1], unit[a, 2], unit[a, 3] = rx / d, ry / d, rz / d, d
+            other[a] = j
+            total += 1
+            u = d * fine
+            at = min(int(u), intervals - 1)
+            u -= at
+            row = table[s, t, at]
+            start = offset[s, t]
+            monomials(unit[a, 0], unit[a, 1], unit[a, 2], order, y[a])
+            for c in range(offset[s, t + 1] - start):
+                g[a, c] = row[0, c] + u * (row[1, c] + u * (row[2, c] + u * row[3, c]))
+                dg[a, c] = fine * (row[1, c] + u * (2.0 * row[2, c] + 3.0 * u * row[3, c]))
+                for m2 in range(width):
+                    moment[m2, start + c] += g[a, c] * y[a, m2]
+        for a in range(total):
+            j = other[a]
+            t = species[j]
+            nx, ny, nz, d = unit[a, 0], unit[a, 1], unit[a, 2], unit[a, 3]
+            for m in range(width):
+                basis[:] = 0.0
+                basis[m] = 1.0
+                gx, gy, gz = monomial_gradient(nx, ny, nz, order, basis)
+                dot = gx * nx + gy * ny + gz * nz
+                turn[0, m] = (gx - dot * nx) / d
+                turn[1, m] = (gy - dot * ny) / d
+                turn[2, m] = (gz - dot * nz) / d
+            start = offset[s, t]
+            for c in range(offset[s, t + 1] - start):
+                for m in range(width):
+                    radial = dg[a, c] * y[a, m]
+                    work[0, m] = radial * nx + g[a, c] * turn[0, m]
+                    work[1, m] = radial * ny + g[a, c] * turn[1, m]
+                    work[2, m] = radial * nz + g[a, c] * turn[2, m]
+                for degree in range(order + 1):
+                    sums[:] = 0.0
+                    for m in range(start_of[degree], start_of[degree + 1]):
+                        for axis in range(3):
+                            value = work[axis, m]
+                            for b in range(channels):
+                                sums[axis, b] += value * moment[m, b]
+                    at = column[s, degree] + (start + c) * channels
+                    for axis in range(3):
+                        for b in range(channels):
+                            out[i, axis, at + b] += sums[axis, b]
+                        if shared:
+                            for b in range(channels):
+                                out[j, axis, at + b] -= sums[axis, b]

@@ -1,0 +1,163 @@
+"""Neighbour lists in open, orthorhombic and triclinic cells, by comparing all pairs or by cells.
+
+A row of a list holds the neighbours of one atom in rising order, so sums over it do not depend on
+how it was found. Lists are full: j stands in the row of i and i in the row of j.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+ALL_PAIRS_TO = 500  # atoms; above, cells are faster
+_compile = njit(cache=True, error_model="numpy")
+_inline = njit(inline="always", error_model="numpy")
+
+
+@_inline
+def image(rx: float, ry: float, rz: float, h: Any, inv: Any) -> Any:
+    """The vector less the rounded number of lattice vectors (rows of h) that it contains."""
+    a = np.rint(rx * inv[0, 0] + ry * inv[1, 0] + rz * inv[2, 0])
+    b = np.rint(rx * inv[0, 1] + ry * inv[1, 1] + rz * inv[2, 1])
+    c = np.rint(rx * inv[0, 2] + ry * inv[1, 2] + rz * inv[2, 2])
+    rx -= a * h[0, 0] + b * h[1, 0] + c * h[2, 0]
+    ry -= a * h[0, 1] + b * h[1, 1] + c * h[2, 1]
+    rz -= a * h[0, 2] + b * h[1, 2] + c * h[2, 2]
+    return rx, ry, rz
+
+
+@_compile
+def _all_pairs(x: Any, h: Any, inv: Any, reach: float, index: Any, count: Any) -> int:
+    n, room = index.shape
+    count[:] = 0
+    for i in range(n):
+        for j in range(i + 1, n):
+            rx, ry, rz = image(x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2], h, inv)
+            if rx * rx + ry * ry + rz * rz < reach * reach:
+                if count[i] < room:
+                    index[i, count[i]] = j
+                if count[j] < room:
+                    index[j, count[j]] = i
+                count[i] += 1
+                count[j] += 1
+    return count.max()
+
+
+@_compile
+def _by_cells(x: Any, h: Any, inv: Any, reach: float, bins: Any, index: Any, count: Any) -> int:
+    n, room = index.shape
+    nx, ny, nz = bins[0], bins[1], bins[2]
+    place = np.empty((n, 3), np.int64)
+    start = np.zeros(nx * ny * nz + 1, np.int64)
+    for i in range(n):
+        for axis in range(3):
+            s = x[i, 0] * inv[0, axis] + x[i, 1] * inv[1, axis] + x[i, 2] * inv[2, axis]
+            place[i, axis] = min(int((s - math.floor(s)) * bins[axis]), bins[axis] - 1)
+        start[(place[i, 0] * ny + place[i, 1]) * nz + place[i, 2] + 1] += 1
+    for b in range(nx * ny * nz):
+        start[b + 1] += start[b]
+    order, filled = np.empty(n, np.int64), start.copy()
+    for i in range(n):
+        b = (place[i, 0] * ny + place[i, 1]) * nz + place[i, 2]
+        order[filled[b]] = i
+        filled[b] += 1
+    most = 0
+    for i in range(n):
+        found = 0
+        for dx in range(-1, 2):
+            bx = (place[i, 0] + dx + nx) % nx
+            for dy in range(-1, 2):
+                by = (place[i, 1] + dy + ny) % ny
+                for dz in range(-1, 2):
+                    b = (bx * ny + by) * nz + (place[i, 2] + dz + nz) % nz
+                    for at in range(start[b], start[b + 1]):
+                        j = order[at]
+                        rx, ry, rz = image(
+                            x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2], h, inv
+                        )
+                        if j != i and rx * rx + ry * ry + rz * rz < reach * reach:
+                            if found < room:
+                                index[i, found] = j
+                            found += 1
+        count[i] = found
+        most = max(most, found)
+        for m in range(1, min(found, room)):
+            value = index[i, m]
+            at = m
+            while at > 0 and index[i, at - 1] > value:
+                index[i, at] = index[i, at - 1]
+                at -= 1
+            index[i, at] = value
+    return most
+
+
+@_compile
+def _moved(x: Any, built: Any) -> float:
+    """Sum of the two largest displacements since the list was built."""
+    first, second = 0.0, 0.0
+    for i in range(len(x)):
+        dx, dy, dz = x[i, 0] - built[i, 0], x[i, 1] - built[i, 1], x[i, 2] - built[i, 2]
+        d2 = dx * dx + dy * dy + dz * dz
+        if d2 > first:
+            first, second = d2, first
+        elif d2 > second:
+            second = d2
+    return math.sqrt(first) + math.sqrt(second)
+
+
+class NeighbourList:
+    """Verlet lists of a batch of worlds that share the number of atoms.
+
+    It is rebuilt when the two largest displacements since the last time add up to the skin.
+    cell: [worlds, 3, 3] rows are the lattice vectors, zeros for open space.
+    index, count: [worlds, atoms, room] and [worlds, atoms], of atoms within cutoff + skin.
+    """
+
+    def __init__(self, cell: np.ndarray, atoms: int, cutoff: float, skin: float) -> None:
+        worlds = len(cell)
+        self.cell = np.ascontiguousarray(cell, float)
+        self.inverse = np.zeros_like(self.cell)
+        bounded = self.cell.any((1, 2))
+        self.inverse[bounded] = np.linalg.inv(self.cell[bounded])
+        self.cutoff, self.skin = cutoff, skin
+        self.count = np.zeros((worlds, atoms), np.int32)
+        self.index = np.zeros((worlds, atoms, min(16, atoms)), np.int32)
+        self._built = np.full((worlds, atoms, 3), np.inf)
+        self.builds = 0
+
+    def update(self, position: np.ndarray) -> None:
+        """Make the lists valid for positions [worlds, atoms, 3], which need not be wrapped.
+
+        Raises FloatingPointError where a position is not finite.
+        """
+        for w in range(len(position)):
+            moved = _moved(position[w], self._built[w])
+            if not moved < self.skin:
+                self._build(position, w)
+
+    def forget(self) -> None:
+        """Make the next update build all lists anew, as in a list that was just made."""
+        self._built[:] = np.inf
+
+    def _build(self, position: np.ndarray, w: int) -> None:
+        x = position[w]
+        if not np.isfinite(x).all():
+            raise FloatingPointError(f"a position in world {w} is not finite")
+        reach = self.cutoff + self.skin
+        norms = np.linalg.norm(self.inverse[w], axis=0)
+        bins = np.floor(1 / np.maximum(norms * reach, 1e-300)).clip(max=1 << 10).astype(np.int64)
+        cells = self.inverse[w].any() and len(x) > ALL_PAIRS_TO and bins.min() >= 3
+        while True:
+            arguments = (x, self.cell[w], self.inverse[w], reach)
+            kept = (self.index[w], self.count[w])
+            most = _by_cells(*arguments, bins, *kept) if cells else _all_pairs(*arguments, *kept)
+            if most <= self.index.shape[2]:
+                break
+            wider = np.zeros((*self.count.shape, int(1.2 * most) + 4), np.int32)
+            wider[..., : self.index.shape[2]] = self.index
+            self.index = wider
+        self._built[w] = x
+        self.builds += 1
