@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -21,9 +22,29 @@ _DRIVERS: dict[str, _Driver] = {
 }
 
 
+@dataclass(frozen=True)
+class OwnPolicy:
+    """One of a system's own exact policies, under its name.
+
+    Fused runs go by the name; a policy that is fused only has no actions of single agents.
+    """
+
+    system: System
+    name: str
+
+    def __call__(self, observation: Tensor, rng: Rng | None) -> Tensor:
+        own = self.system.policies()
+        if self.name not in own:
+            raise ValueError(
+                f"policy {self.name!r} moves many agents as one: it runs only fused, "
+                "over whole episodes"
+            )
+        return own[self.name](by_name(self.system, observation), _given(rng, observation))
+
+
 def policy_names(system: System) -> list[str]:
     """Policies that need no training: the system's own exact ones and classical baselines."""
-    return sorted({"random", *system.policies(), *_drivers(system)})
+    return sorted({"random", *system.policies(), *system.fused, *_drivers(system)})
 
 
 def make_policy(name: str, system: System) -> Policy:
@@ -34,12 +55,8 @@ def make_policy(name: str, system: System) -> Policy:
     """
     if name == "random":
         return lambda observation, rng: _random(system, observation, rng)
-    own = system.policies()
-    if name in own:
-        exact = own[name]
-        return lambda observation, rng: exact(
-            by_name(system, observation), _given(rng, observation)
-        )
+    if name in system.policies() or name in system.fused:
+        return OwnPolicy(system, name)
     drivers = _drivers(system)
     if name in drivers:
         driver = drivers[name]

@@ -42,6 +42,13 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"field": (-1.0, 1.0), "coupling": (-1.0, 1.0)},
         {"update": "checkerboard", "field": 0.3},
         {"update": "parallel", "lattice_size": 5, "temperature": (1.0, 4.0), "field": (-1.0, 1.0)},
+        {"bonds": "random", "lattice_size": 5, "field": 0.2},
+        {"bonds": "random", "update": "checkerboard", "coupling": (0.5, 1.0)},
+    ],
+    "ising-anneal-v0": [
+        {"lattice_size": 3, "update": "parallel"},
+        {"lattice_size": 4, "update": "checkerboard", "field": 0.1},
+        {"lattice_size": 4, "bonds": "uniform"},
     ],
 }
 Case = tuple[str, dict[str, Any]]

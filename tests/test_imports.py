@@ -94,7 +94,8 @@ def test_imports_are_relative_below_and_absolute_in_scripts(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("[a-z]*.py")), ids=relative)
 def test_systems_do_not_know_each_other(path: Path) -> None:
-    allowed = ("invariantzoo.envs.core.", f"invariantzoo.envs.kernels.{path.stem}.")
+    own = [f"invariantzoo.envs.{folder}.{path.stem}." for folder in ("kernels", "exact")]
+    allowed = ("invariantzoo.envs.core.", *own)
     ours = [name for name, _ in imports(path) if layer(name)]
     assert [name for name in ours if not name.startswith(allowed)] == []
 

@@ -16,7 +16,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 
-from ..agents.policy import Policy
+from ..agents.policy import OwnPolicy, Policy
 from ..envs.core.rng import POLICY
 from ..envs.core.system import System, observation_space, require_count
 from ..envs.core.vector import VectorEnv
@@ -49,6 +49,8 @@ def evaluate(
 ) -> Scores:
     """Scores of `episodes` whole episodes under each of `seeds` held-out seeds.
 
+    Own policies that a system fuses run fused; their "loss" is then a mean over records.
+
     Metrics are those of the system; "return", the rewards of an episode summed, per agent; and
     "loss", the mean over the steps and agents that were there.
     Raises ValueError unless episodes and seeds are positive.
@@ -56,7 +58,10 @@ def evaluate(
     require_count("episodes", episodes)
     require_count("seeds", seeds)
     require_count("first_seed", first_seed, 0)
+    fused = isinstance(policy, OwnPolicy) and policy.name in system.fused
     size = system.n_agents * (observation_space(system).shape or (1,))[0]
+    if fused:
+        size = max(size, 4 * (system.horizon // system.sweep))
     chunk = max(1, _CHUNK // size)
     found = []
     for seed in range(HELD_OUT + first_seed, HELD_OUT + first_seed + seeds):
@@ -64,7 +69,10 @@ def evaluate(
         for first in range(0, episodes, chunk):
             worlds = min(chunk, episodes - first)
             env = VectorEnv(system, worlds, seed=seed, first_world=first, autoreset=False)
-            parts.append(_episode(env, policy, deterministic))
+            if isinstance(policy, OwnPolicy) and fused:
+                parts.append(_fused_episode(env, policy.name))
+            else:
+                parts.append(_episode(env, policy, deterministic))
         found.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
     return {name: np.stack([part[name] for part in found]) for name in found[0]}
 
@@ -92,6 +100,13 @@ def _episode(env: VectorEnv, policy: Policy, deterministic: bool) -> Scores:
         running &= ~step.done
         observation = step.observation
     return found
+
+
+def _fused_episode(env: VectorEnv, policy: str) -> Scores:
+    """The same of one fused episode, with a record per sweep."""
+    env.reset()
+    loss = env.rollout(policy, env.system.horizon, every=env.system.sweep)["loss"].mean(0)
+    return {"return": -loss * env.system.horizon, "loss": loss, **env.episode_metrics()}
 
 
 def summarise(scores: Scores) -> dict[str, Summary]:

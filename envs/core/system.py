@@ -131,10 +131,12 @@ class System(ABC):
     n_agents: int
     horizon: int  # steps after which an episode is truncated
     warm_up: int = 0  # steps at the start of an episode that the metrics leave out
+    sweep: int = 1  # steps in which every agent acts once, on average
     agent_name: ClassVar[str] = "agent"
     reductions: ClassVar[dict[str, str]] = {}  # metric -> "mean", "sum", "max" or "last"
     stochastic: ClassVar[bool] = False  # whether policies are evaluated by sampling their actions
     one_at_a_time: ClassVar[bool] = False  # whether `active` restricts who acts
+    fused: ClassVar[tuple[str, ...]] = ()  # own policies that `rollout` knows
 
     @property
     @abstractmethod
@@ -193,6 +195,17 @@ class System(ABC):
     def references(self) -> dict[str, float]:
         """Exact values of metrics under an exact policy, by name."""
         return {}
+
+    def rollout(
+        self, state: State, policy: str, steps: int, rng: Rng, every: int
+    ) -> tuple[State, dict[str, Tensor]]:
+        """`steps` steps under one of `fused` without Python between them, and its records.
+
+        Obeys the law of `transition` under that policy with other random numbers. Records are
+        "loss" (mean over agents) and the metrics, name -> [steps // every, worlds]: each stands for
+        `every` steps, as their mean where a system counts events, else as the last of them.
+        """
+        raise NotImplementedError
 
     def kernel(self, worlds: int) -> Kernel | None:
         """A compiled twin for `worlds` worlds, or None."""

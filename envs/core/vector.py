@@ -20,6 +20,7 @@ from .system import (
     flatten,
     is_discrete,
     observation_limits,
+    require_choice,
     require_count,
 )
 
@@ -199,6 +200,44 @@ class VectorEnv:
             observation[~alive] = self._absent
             self._alive &= ~self._gone()
         return observation, reward
+
+    def rollout(self, policy: str, steps: int, *, every: int) -> dict[str, np.ndarray]:
+        """Make `steps` steps under a policy of `system.fused` without Python between them.
+
+        Returns "loss" and the metrics, name -> [steps // every, worlds]; see `System.rollout`.
+        Episodes go on past the time limit: when to reset is up to the caller.
+        Raises ValueError for another policy, or unless `every` divides `steps`.
+        """
+        system = self.system
+        if self._state is None:
+            raise RuntimeError("reset() must be called before rollout()")
+        require_choice("policy", policy, system.fused)
+        require_count("steps", steps)
+        require_count("every", every)
+        if steps % every:
+            raise ValueError(f"steps={steps} must be a multiple of every={every}")
+        after, found = system.rollout(self.tensors, policy, steps, self.rng(0), every)
+        for array, part in zip(self._state, after, strict=True):
+            array[:] = part.numpy()
+        records = {name: value.numpy() for name, value in found.items()}
+        for m, (name, how) in enumerate(system.reductions.items()):
+            self._reduce(m, how, records[name], every)
+        self._clock += steps
+        self._age += steps
+        return records
+
+    def _reduce(self, m: int, how: str, value: np.ndarray, every: int) -> None:
+        """Add records [records, worlds] of one metric to the totals, save those of the warm-up."""
+        ends = self._age + every * np.arange(1, len(value) + 1)[:, None]
+        counted = np.clip(ends - self.system.warm_up, 0, every)
+        total = self._totals[:, m]
+        if how == "max":
+            seen = np.where(counted > 0, value, -np.inf).max(0)
+            total[:] = np.maximum(total, seen)
+        elif how == "last":
+            total[:] = np.where(counted[-1] > 0, value[-1], total)
+        else:
+            total += (counted * value).sum(0)
 
     def _plain(self, action: np.ndarray) -> np.ndarray:
         """As kernels and torch take it: one writable block of the usual numbers."""

@@ -40,6 +40,9 @@ SHOTS = {
     "ising-equilibrium-v0": Shot(
         {"lattice_size": 48, "update": "checkerboard", "temperature": 2.0}, n_steps=50, size=240
     ),
+    "ising-anneal-v0": Shot(
+        {"update": "checkerboard", "n_sweeps": 30}, n_worlds=4, n_steps=60, size=144
+    ),
 }
 
 

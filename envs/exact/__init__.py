@@ -1,0 +1,1 @@
+"""Exact results, one file per system of the same name: what simulations are held against."""
