@@ -16,6 +16,14 @@ One step is one attempt, one sublattice or all spins, by `update`; metrics are a
 steps after `burn_in` sweeps of an episode of `n_sweeps`. With a `final_temperature` T falls by the
 same factor at every step, so that heat-bath and Metropolis agents are simulated annealing.
 
+`Transport` hands the same spins to one controller, who moves lambda = (1 / T, h / T), J = 1, from a
+start to an end in a stated number of steps, at equilibrium at first. A step costs the dissipated
+work -(change of lambda) . X, X = (sum of s_i s_j over bonds, sum of s_i), plus its share of the
+change of log Z; then every spin acts once or more often as a heat bath. The mean of the sum is not
+negative, and 0 if infinitely slow (Jarzynski 1997). The geodesic of the metric Cov(X) is shortest
+in the limit of slow changes with one relaxation time: a comparison, not the optimum. Start, end and
+steps are our choice.
+
 The policy "wolff" flips clusters (Wolff 1989), one per sweep, a move that no lone spin can make: it
 runs fused only, as whole episodes do under the other two.
 """
@@ -24,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -67,11 +75,17 @@ SCENARIOS = {
         },
         "training": {"ppo": {"gamma": 0.0}},
     },
+    "ising-transport-v0": {
+        "system": "Transport",
+        "summary": "a controller takes spins from up to down, losing as little work as it can",
+        "training": {"ppo": {"gamma": 1.0, "n_steps": 40}},
+    },
 }
 
 UPDATES = ("sequential", "checkerboard", "parallel")
 BONDS = ("uniform", "random")
 GROUND_SIZE = 6  # side up to which ground states are found
+_HOTTEST = 0.01  # 1 / T
 _SAME = 1e-9  # energy per spin, below any difference between levels
 _ENUMERATED = 16  # spins up to which the exact law is summed state by state
 _MEANS = {"energy": "mean", "magnetization": "mean", "abs_magnetization": "mean"}
@@ -278,8 +292,13 @@ class Ising(System):
         return Scene(
             view=(0.0, 0.0, float(size), float(size)),
             cells=(0.5 * (1 + state.spin[0])).reshape(size, size).numpy(),
-            caption=(f"T {temperature:.3f}  h {field:+.3f}", f"m {m:+.3f}"),
+            caption=(f"T {temperature:.3f}  h {field:+.3f}", self._said(state, m)),
         )
+
+    def _said(self, state: State, m: float) -> str:
+        if self.final_temperature is None:
+            return f"m {m:+.3f}"
+        return f"{float(self.energy(state)[0] - state.ground[0]):.3f} above ground"
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
         return {
@@ -356,8 +375,7 @@ class Ising(System):
         size = self.lattice_size
         grid = state.spin.view(-1, size, size)
         if self.bonds == "uniform":
-            total = grid.roll(1, 1) + grid.roll(-1, 1) + grid.roll(1, 2) + grid.roll(-1, 2)
-            return state.coupling * total.flatten(1)
+            return state.coupling * _around(state.spin, size)
         right, down = state.coupling.view(-1, 2, size, size).unbind(1)
         total = right * grid.roll(-1, 2) + (right * grid).roll(1, 2)
         total = total + down * grid.roll(-1, 1) + (down * grid).roll(1, 1)
@@ -401,6 +419,188 @@ class Ising(System):
 
         turn = place.gather(1, state.turn)
         return Symmetry(name, state._replace(spin=spin, turn=turn), agents, noise=noise)
+
+
+class Driven(NamedTuple):
+    spin: Tensor  # [worlds, spins] -1.0 or 1.0
+    point: Tensor  # [worlds, 2] 1 / T and h / T
+    time: Tensor  # [worlds, 1] int64 steps made
+
+
+@dataclass(frozen=True)
+class Transport(System):
+    """One controller of temperature and field.
+
+    lattice_size: spins along a side of the torus, even, at most 8: there log Z is exact.
+    start, end: (1 / T, h / T) at first and at last.  n_steps: in which to get there.
+    relaxation: sweeps of heat baths after every step, both sublattices in turn.
+    reach: how far from the straight line an action of 1 leads, in 1 / T and in h / T.
+    """
+
+    lattice_size: int = 6
+    start: tuple[float, float] = (0.6, 0.2)
+    end: tuple[float, float] = (0.6, -0.2)
+    n_steps: int = 40
+    relaxation: int = 1
+    reach: tuple[float, float] = (0.5, 0.5)
+
+    n_agents = 1
+    agent_name: ClassVar[str] = "controller"
+    reductions: ClassVar[dict[str, str]] = {"dissipation": "sum"}
+
+    def __post_init__(self) -> None:
+        require_count("lattice_size", self.lattice_size, 2)
+        if self.lattice_size % 2 or self.lattice_size > 8:
+            raise ValueError(f"lattice_size={self.lattice_size} must be even and at most 8")
+        require_count("n_steps", self.n_steps)
+        require_count("relaxation", self.relaxation)
+        for name in ("start", "end", "reach"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or len(value) != 2:
+                raise ValueError(f"{name}={value!r} must be two numbers, of 1 / T and h / T")
+            require_number(f"1 / T of {name}", value[0], 0, strict=True)
+            require_number(f"h / T of {name}", value[1])
+
+    @property
+    def horizon(self) -> int:  # type: ignore[override]
+        return self.n_steps
+
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        high = [max(self.start[i], self.end[i]) + self.reach[i] for i in range(2)]
+        low = min(self.start[1], self.end[1]) - self.reach[1]
+        return {
+            "bonds": Bound(-2.0, 2.0),
+            "magnetization": Bound(-1.0, 1.0),
+            "inverse_temperature": Bound(0.0, high[0]),
+            "reduced_field": Bound(low, high[1]),
+            "progress": Bound(0.0, 1.0),
+        }
+
+    @property
+    def action_space(self) -> spaces.Box:
+        return spaces.Box(-1, 1, (2,))
+
+    def initial(self, rng: Rng, worlds: int) -> Driven:
+        """An exact sample of the equilibrium at the start."""
+        from .exact.ising import sample_rows
+
+        uniform = rng.uniform(worlds, self.lattice_size).numpy()
+        spin = torch.from_numpy(sample_rows(self.lattice_size, *self.start, uniform))
+        point = torch.tensor([self.start] * worlds, dtype=torch.float64)
+        return Driven(spin, point, torch.zeros(worlds, 1, dtype=torch.int64))
+
+    def transition(self, state: Driven, action: Tensor, rng: Rng) -> Driven:
+        """`action` [worlds, 1, 2]: how far from the straight line to go, in units of `reach`.
+
+        1 / T is kept above 0.01. The last step leads to the end, whatever the action.
+        """
+        point, spin = self._next(state, action), state.spin
+        site = torch.arange(self.lattice_size**2)
+        colour = (site // self.lattice_size + site % self.lattice_size) % 2
+        for half in range(2 * self.relaxation):
+            force = point[:, :1] * _around(spin, self.lattice_size) + point[:, 1:]
+            up = rng.uniform(*spin.shape) < 1 / (1 + (-2 * force).exp())
+            spin = torch.where(colour == half % 2, 2 * up.double() - 1, spin)
+        return Driven(spin, point, state.time + 1)
+
+    def invariants(self, state: Driven) -> dict[str, Tensor]:
+        """Bonds and magnetization per spin, where lambda is, and the part of the steps made."""
+        x = self.observables(state.spin) / self.lattice_size**2
+        return {
+            "bonds": x[:, :1],
+            "magnetization": x[:, 1:],
+            "inverse_temperature": state.point[:, :1],
+            "reduced_field": state.point[:, 1:],
+            "progress": state.time / self.n_steps,
+        }
+
+    def loss(self, state: Driven, action: Tensor, next_state: Driven) -> Tensor:
+        """Dissipated work of the step, over T."""
+        change = next_state.point - state.point
+        work = -(change * self.observables(state.spin)).sum(-1, keepdim=True)
+        return work + self.free_change() / self.n_steps
+
+    def metrics(self, state: Driven, action: Tensor, next_state: Driven) -> dict[str, Tensor]:
+        """Dissipated work of the episode."""
+        return {"dissipation": self.loss(state, action, next_state)[:, 0]}
+
+    def symmetries(self, state: Driven, rng: Rng) -> Iterator[Symmetry]:
+        worlds, size = len(state.spin), self.lattice_size
+        site = torch.arange(size * size)
+        shift = 2 * (size // 2 * rng.uniform(worlds, 2)).long()
+        row, column = site // size + shift[:, :1], site % size + shift[:, 1:]
+        moved = row % size * size + column % size
+
+        def permute(noise: Tensor) -> Tensor:
+            return noise.gather(1, moved)
+
+        yield Symmetry("translation", state._replace(spin=permute(state.spin)), noise=permute)
+
+    def scene(self, state: Driven) -> Scene:
+        """The lattice, spins up bright."""
+        size = self.lattice_size
+        x, y = state.point[0].tolist()
+        return Scene(
+            view=(0.0, 0.0, float(size), float(size)),
+            cells=(0.5 * (1 + state.spin[0])).reshape(size, size).numpy(),
+            caption=(f"T {1 / x:.2f}  h {y / x:+.2f}", f"step {int(state.time[0, 0])}"),
+        )
+
+    def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
+        return {"straight": _straight, "geodesic": self._follow_geodesic}
+
+    def observables(self, spin: Tensor) -> Tensor:
+        """Sum of s_i s_j over bonds, and of s_i [worlds, 2]."""
+        bonds = 0.5 * (spin * _around(spin, self.lattice_size)).sum(-1)
+        return torch.stack([bonds, spin.sum(-1)], -1)
+
+    def free_change(self) -> float:
+        """log Z at the end less that at the start, exact."""
+        return _log_z(self.lattice_size, *self.end) - _log_z(self.lattice_size, *self.start)
+
+    def towards(self, points: Tensor) -> Tensor:
+        """Actions [n_steps, 2] that lead along points [n_steps + 1, 2]."""
+        line = self._straight_line(torch.arange(1, self.n_steps + 1)[:, None])
+        return ((points[1:] - line) / torch.tensor(self.reach, dtype=torch.float64)).clamp(-1, 1)
+
+    def _straight_line(self, step: Tensor) -> Tensor:
+        """Points [..., 2] of the straight line at steps [..., 1]."""
+        start, end = torch.tensor([self.start, self.end], dtype=torch.float64)
+        return start + (end - start) * step / self.n_steps
+
+    def _next(self, state: Driven, action: Tensor) -> Tensor:
+        step = state.time + 1
+        reach = torch.tensor(self.reach, dtype=torch.float64)
+        away = torch.where(step < self.n_steps, action[:, 0] * reach, 0.0)
+        point = self._straight_line(step) + away
+        return torch.cat([point[:, :1].clamp(min=_HOTTEST), point[:, 1:]], 1)
+
+    def _follow_geodesic(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
+        from .exact.ising import geodesic
+
+        points = geodesic(self.lattice_size, self.start, self.end, self.n_steps)
+        table = self.towards(torch.from_numpy(points))
+        step = (invariants["progress"] * self.n_steps).round().long().clamp(max=self.n_steps - 1)
+        return table[step]
+
+
+@cache
+def _log_z(size: int, x: float, y: float) -> float:
+    from .exact.ising import log_z
+
+    return log_z(size, x, y)
+
+
+def _straight(invariants: dict[str, Tensor], rng: Rng) -> Tensor:
+    return torch.zeros(*invariants["progress"].shape, 2, dtype=torch.float64)
+
+
+def _around(spin: Tensor, size: int) -> Tensor:
+    """Sum of the four neighbours of every spin [worlds, spins]."""
+    grid = spin.view(-1, size, size)
+    total = grid.roll(1, 1) + grid.roll(-1, 1) + grid.roll(1, 2) + grid.roll(-1, 2)
+    return total.flatten(1)
 
 
 def ground_energy(coupling: Tensor, field: Tensor, size: int) -> Tensor:

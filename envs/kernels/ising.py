@@ -46,6 +46,8 @@ _ALL, _NONE, _ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), np.uint64(1)
 class IsingKernel:
     """The kernel of one batch. See `Kernel` in core/system.py."""
 
+    initial = None
+
     def __init__(self, system: Ising) -> None:
         bounds = system.bounds
         self._code = np.array([UPDATES.index(system.update), system.lattice_size], np.int64)
