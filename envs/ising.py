@@ -431,16 +431,16 @@ class Driven(NamedTuple):
 class Transport(System):
     """One controller of temperature and field.
 
-    lattice_size: spins along a side of the torus, even, at most 8: there log Z is exact.
-    start, end: (1 / T, h / T) at first and at last.  n_steps: in which to get there.
+    side: spins along a side of the torus, even, at most 8: there log Z is exact.
+    start, end: (1 / T, h / T) at first and at last.  horizon: in which to get there.
     relaxation: sweeps of heat baths after every step, both sublattices in turn.
     reach: how far from the straight line an action of 1 leads, in 1 / T and in h / T.
     """
 
-    lattice_size: int = 6
-    start: tuple[float, float] = (0.6, 0.2)
-    end: tuple[float, float] = (0.6, -0.2)
-    n_steps: int = 40
+    side: int = 6
+    start: tuple[float, float] = (0.5, 0.2)
+    end: tuple[float, float] = (0.5, -0.2)
+    horizon: int = 40
     relaxation: int = 1
     reach: tuple[float, float] = (0.5, 0.5)
 
@@ -449,10 +449,10 @@ class Transport(System):
     reductions: ClassVar[dict[str, str]] = {"dissipation": "sum"}
 
     def __post_init__(self) -> None:
-        require_count("lattice_size", self.lattice_size, 2)
-        if self.lattice_size % 2 or self.lattice_size > 8:
-            raise ValueError(f"lattice_size={self.lattice_size} must be even and at most 8")
-        require_count("n_steps", self.n_steps)
+        require_count("side", self.side, 2)
+        if self.side % 2 or self.side > 8:
+            raise ValueError(f"side={self.side} must be even and at most 8")
+        require_count("horizon", self.horizon)
         require_count("relaxation", self.relaxation)
         for name in ("start", "end", "reach"):
             value = getattr(self, name)
@@ -460,10 +460,6 @@ class Transport(System):
                 raise ValueError(f"{name}={value!r} must be two numbers, of 1 / T and h / T")
             require_number(f"1 / T of {name}", value[0], 0, strict=True)
             require_number(f"h / T of {name}", value[1])
-
-    @property
-    def horizon(self) -> int:  # type: ignore[override]
-        return self.n_steps
 
     @property
     def bounds(self) -> dict[str, Bound]:
@@ -485,8 +481,8 @@ class Transport(System):
         """An exact sample of the equilibrium at the start."""
         from .exact.ising import sample_rows
 
-        uniform = rng.uniform(worlds, self.lattice_size).numpy()
-        spin = torch.from_numpy(sample_rows(self.lattice_size, *self.start, uniform))
+        uniform = rng.uniform(worlds, self.side).numpy()
+        spin = torch.from_numpy(sample_rows(self.side, *self.start, uniform))
         point = torch.tensor([self.start] * worlds, dtype=torch.float64)
         return Driven(spin, point, torch.zeros(worlds, 1, dtype=torch.int64))
 
@@ -496,37 +492,37 @@ class Transport(System):
         1 / T is kept above 0.01. The last step leads to the end, whatever the action.
         """
         point, spin = self._next(state, action), state.spin
-        site = torch.arange(self.lattice_size**2)
-        colour = (site // self.lattice_size + site % self.lattice_size) % 2
+        site = torch.arange(self.side**2)
+        colour = (site // self.side + site % self.side) % 2
         for half in range(2 * self.relaxation):
-            force = point[:, :1] * _around(spin, self.lattice_size) + point[:, 1:]
+            force = point[:, :1] * _around(spin, self.side) + point[:, 1:]
             up = rng.uniform(*spin.shape) < 1 / (1 + (-2 * force).exp())
             spin = torch.where(colour == half % 2, 2 * up.double() - 1, spin)
         return Driven(spin, point, state.time + 1)
 
     def invariants(self, state: Driven) -> dict[str, Tensor]:
         """Bonds and magnetization per spin, where lambda is, and the part of the steps made."""
-        x = self.observables(state.spin) / self.lattice_size**2
+        x = self.observables(state.spin) / self.side**2
         return {
             "bonds": x[:, :1],
             "magnetization": x[:, 1:],
             "inverse_temperature": state.point[:, :1],
             "reduced_field": state.point[:, 1:],
-            "progress": state.time / self.n_steps,
+            "progress": state.time / self.horizon,
         }
 
     def loss(self, state: Driven, action: Tensor, next_state: Driven) -> Tensor:
         """Dissipated work of the step, over T."""
         change = next_state.point - state.point
         work = -(change * self.observables(state.spin)).sum(-1, keepdim=True)
-        return work + self.free_change() / self.n_steps
+        return work + self.free_change() / self.horizon
 
     def metrics(self, state: Driven, action: Tensor, next_state: Driven) -> dict[str, Tensor]:
         """Dissipated work of the episode."""
         return {"dissipation": self.loss(state, action, next_state)[:, 0]}
 
     def symmetries(self, state: Driven, rng: Rng) -> Iterator[Symmetry]:
-        worlds, size = len(state.spin), self.lattice_size
+        worlds, size = len(state.spin), self.side
         site = torch.arange(size * size)
         shift = 2 * (size // 2 * rng.uniform(worlds, 2)).long()
         row, column = site // size + shift[:, :1], site % size + shift[:, 1:]
@@ -539,7 +535,7 @@ class Transport(System):
 
     def scene(self, state: Driven) -> Scene:
         """The lattice, spins up bright."""
-        size = self.lattice_size
+        size = self.side
         x, y = state.point[0].tolist()
         return Scene(
             view=(0.0, 0.0, float(size), float(size)),
@@ -552,36 +548,36 @@ class Transport(System):
 
     def observables(self, spin: Tensor) -> Tensor:
         """Sum of s_i s_j over bonds, and of s_i [worlds, 2]."""
-        bonds = 0.5 * (spin * _around(spin, self.lattice_size)).sum(-1)
+        bonds = 0.5 * (spin * _around(spin, self.side)).sum(-1)
         return torch.stack([bonds, spin.sum(-1)], -1)
 
     def free_change(self) -> float:
         """log Z at the end less that at the start, exact."""
-        return _log_z(self.lattice_size, *self.end) - _log_z(self.lattice_size, *self.start)
+        return _log_z(self.side, *self.end) - _log_z(self.side, *self.start)
 
     def towards(self, points: Tensor) -> Tensor:
-        """Actions [n_steps, 2] that lead along points [n_steps + 1, 2]."""
-        line = self._straight_line(torch.arange(1, self.n_steps + 1)[:, None])
+        """Actions [horizon, 2] that lead along points [horizon + 1, 2]."""
+        line = self._straight_line(torch.arange(1, self.horizon + 1)[:, None])
         return ((points[1:] - line) / torch.tensor(self.reach, dtype=torch.float64)).clamp(-1, 1)
 
     def _straight_line(self, step: Tensor) -> Tensor:
         """Points [..., 2] of the straight line at steps [..., 1]."""
         start, end = torch.tensor([self.start, self.end], dtype=torch.float64)
-        return start + (end - start) * step / self.n_steps
+        return start + (end - start) * step / self.horizon
 
     def _next(self, state: Driven, action: Tensor) -> Tensor:
         step = state.time + 1
         reach = torch.tensor(self.reach, dtype=torch.float64)
-        away = torch.where(step < self.n_steps, action[:, 0] * reach, 0.0)
+        away = torch.where(step < self.horizon, action[:, 0] * reach, 0.0)
         point = self._straight_line(step) + away
         return torch.cat([point[:, :1].clamp(min=_HOTTEST), point[:, 1:]], 1)
 
     def _follow_geodesic(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
         from .exact.ising import geodesic
 
-        points = geodesic(self.lattice_size, self.start, self.end, self.n_steps)
+        points = geodesic(self.side, self.start, self.end, self.horizon)
         table = self.towards(torch.from_numpy(points))
-        step = (invariants["progress"] * self.n_steps).round().long().clamp(max=self.n_steps - 1)
+        step = (invariants["progress"] * self.horizon).round().long().clamp(max=self.horizon - 1)
         return table[step]
 
 

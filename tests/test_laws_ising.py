@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,7 +17,15 @@ from invariantzoo.envs.core.rng import POLICY, Rng
 from invariantzoo.envs.core.system import by_name
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.exact import ising as exact
-from invariantzoo.envs.ising import Ising, State, ground_energy, heat_bath, metropolis
+from invariantzoo.envs.ising import (
+    Ising,
+    State,
+    Transport,
+    ground_energy,
+    heat_bath,
+    metropolis,
+)
+from invariantzoo.training.score import evaluate
 
 T_CRITICAL = 2 / np.log(1 + np.sqrt(2))
 UPDATES = ("sequential", "checkerboard", "parallel")
@@ -600,3 +609,62 @@ def test_what_rollout_refuses() -> None:
             env.rollout(policy, steps, every=every)
     with pytest.raises(ValueError, match="moves many agents as one"):
         make_policy("wolff", env.system)(torch.zeros(1, 16, 3), None)
+
+
+# Transport
+
+
+def test_transport_dissipates_and_obeys_jarzynski() -> None:
+    """exp(-dissipated work) has mean 1, also far from equilibrium: weak fields on 4 x 4."""
+    system = Transport(side=4, start=(0.3, 0.1), end=(0.4, -0.05), horizon=6)
+    scores = evaluate(
+        system, make_policy("straight", system), episodes=4000, seeds=1, deterministic=False
+    )
+    work = scores["dissipation"][0]
+    assert off(work, 0.0) > 5
+    assert abs(off(np.exp(-work), 1.0)) < 3.5
+    exact_change = reference.gibbs(spins(4), 2.5, -0.125)[1]
+    exact_change -= reference.gibbs(spins(4), 1 / 0.3, 0.1 / 0.3)[1]
+    assert abs(system.free_change() - exact_change) < 1e-10
+
+
+def test_slow_transport_loses_what_the_metric_says() -> None:
+    """With full relaxation a step loses the Bregman divergence of log Z."""
+    system = Transport(side=4, start=(0.2, 0.3), end=(0.2, -0.3), horizon=12, relaxation=12)
+    scores = evaluate(
+        system, make_policy("straight", system), episodes=4000, seeds=1, deterministic=False
+    )
+    points = system._straight_line(torch.arange(13)[:, None]).numpy()
+    expected = 0.0
+    for here, there in pairwise(points):
+        mean = exact.moments(4, *here).mean
+        expected += exact.log_z(4, *there) - exact.log_z(4, *here) - (there - here) @ mean
+    assert abs(off(scores["dissipation"][0], expected)) < 3.5
+
+
+def test_the_geodesic_is_shorter_than_the_straight_line() -> None:
+    start, end, n = (0.3, 0.2), (0.1, -0.2), 12
+
+    def cost(points: np.ndarray) -> float:
+        middle, change = (points[1:] + points[:-1]) / 2, np.diff(points, axis=0)
+        steps = zip(middle, change, strict=True)
+        return sum(float(d @ exact.moments(4, *p).covariance @ d) for p, d in steps)
+
+    found = exact.geodesic(4, start, end, n)
+    np.testing.assert_allclose(found[[0, -1]], [start, end])
+    straight = np.linspace(start, end, n + 1)
+    assert cost(found) < cost(straight) - 0.01
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"side": 5}, "side=5 must be even and at most 8"),
+        ({"side": 10}, "side=10 must be even and at most 8"),
+        ({"start": (0.0, 0.1)}, "1 / T of start=0.0 must be a finite number"),
+        ({"end": 0.5}, "end=0.5 must be two numbers"),
+    ],
+)
+def test_bad_transport_is_refused(parameters: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Transport(**parameters)  # type: ignore[arg-type]

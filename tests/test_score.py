@@ -101,6 +101,7 @@ def test_scores_count_an_episode_as_the_environment_does(id: str) -> None:
         observation, total, present, done = env.reset(), 0.0, 0, False
         while not done:
             action = policy(torch.from_numpy(observation), env.rng(POLICY)).numpy()
+            action = action.astype(np.float32) if action.dtype.kind == "f" else action
             present += int(env.alive.sum())
             step = env.step(action)
             total += float(step.reward.sum())

@@ -92,10 +92,11 @@ def test_a_bad_action_is_refused_and_changes_nothing(
     else:
         bad_values = [np.nan, np.inf, -np.inf, 1.01, -1.01]
     before = env.save()
-    name = f"{system.agent_name}_{system.n_agents - 1} in world 1"
+    last = np.flatnonzero(env.active()[1])[-1]  # actions of those who do not act are ignored
+    name = f"{system.agent_name}_{last} in world 1"
     for value in bad_values:
         action = good.copy()
-        action[1, -1] = value
+        action[1, last] = value
         with pytest.raises(ValueError, match=f"{name}.*must be finite and") as caught:
             env.step(action)
         assert "\n" not in str(caught.value)

@@ -26,6 +26,7 @@ from .stream import advance, below, fill, mixed, seed_of, threshold
 from .tally import tally
 
 if TYPE_CHECKING:
+    from ..core.rng import Rng
     from ..core.system import Buffers
     from ..ising import Ising, State
 
@@ -46,7 +47,7 @@ _ALL, _NONE, _ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), np.uint64(1)
 class IsingKernel:
     """The kernel of one batch. See `Kernel` in core/system.py."""
 
-    initial = None
+    initial: Callable[[Rng], State] | None = None
 
     def __init__(self, system: Ising) -> None:
         bounds = system.bounds
@@ -202,8 +203,8 @@ def step(
         temperature[w, 0] *= real[3]
         _forces(s, coupling[w], size, local)
         _write(s, temperature[w, 0], h, local, real, observation[w])
-        m = 0.0
-        energy = 0.0
+        energy: Any = 0.0
+        m: Any = 0.0
         for i in range(n):
             energy -= s[i] * (0.5 * local[i] + h)
             m += s[i]

@@ -40,9 +40,8 @@ SHOTS = {
     "ising-equilibrium-v0": Shot(
         {"lattice_size": 48, "update": "checkerboard", "temperature": 2.0}, n_steps=50, size=240
     ),
-    "ising-anneal-v0": Shot(
-        {"update": "checkerboard", "n_sweeps": 30}, n_worlds=4, n_steps=60, size=144
-    ),
+    "ising-anneal-v0": Shot({"update": "checkerboard", "n_sweeps": 30}, n_steps=60, size=240),
+    "ising-transport-v0": Shot(n_steps=40, size=240),
 }
 
 
@@ -73,9 +72,10 @@ def best(system: System) -> Policy:
     from invariantzoo.agents.policy import make_policy
     from invariantzoo.envs.core.system import is_discrete
 
-    if not is_discrete(system):
+    own = next(iter(system.policies()), "random")
+    if own == "random" and not is_discrete(system):
         return trained(system)
-    return make_policy(next(iter(system.policies()), "random"), system)
+    return make_policy(own, system)
 
 
 def trained(system: System) -> Policy:
