@@ -203,14 +203,13 @@ def step(
         temperature[w, 0] *= real[3]
         _forces(s, coupling[w], size, local)
         _write(s, temperature[w, 0], h, local, real, observation[w])
-        energy: Any = 0.0
-        m: Any = 0.0
+        energy, up = 0.0, 0.0
         for i in range(n):
             energy -= s[i] * (0.5 * local[i] + h)
-            m += s[i]
+            up += s[i]
         metric[w, 0] = energy / n
-        metric[w, 1] = m / n
-        metric[w, 2] = abs(m / n)
+        metric[w, 1] = up / n
+        metric[w, 2] = abs(up / n)
         if len(how) > 3:
             excess = energy / n - ground[w, 0]
             metric[w, 3] = excess
