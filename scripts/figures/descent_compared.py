@@ -211,11 +211,11 @@ On multiplication the best full metric ends {gap:.2f} decades below Adam (wanted
 {chr(10).join(sections)}
 ## What it says
 
-The three lowest errors are, {_verdict(found)} Where there are some tens of correlated parameters
-and noise is small, a full or low-rank metric is worth its cost; with two tuning seeds the full metric's
-learning rate on springs came out too large, and it settles higher than Adam. On digits all good
-optimizers agree within their intervals, and rows cost time for nothing. alpha = 1 without a warm-up
-is not a usable optimizer.
+The three lowest errors are, {_verdict(found)} Where there are some tens of
+correlated parameters and noise is small, a full or low-rank metric is worth its cost; with two
+tuning seeds the full metric's learning rate on springs came out too large, and it settles higher
+than Adam. On digits all good optimizers agree within their intervals, and rows cost time for
+nothing. alpha = 1 without a warm-up is not a usable optimizer.
 
 Reprint with `python -m invariantzoo.figures.descent_compared`.
 """
