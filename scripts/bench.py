@@ -206,8 +206,113 @@ def cases() -> Iterator[Case]:
         "torch form, 64 worlds of 10",
         functools.partial(batched, CROWD, 64, kernel=False, n_agents=10),
     )
+    yield from optimizers()
     for id in invariantzoo.ids():
         yield Case(f"batched step, 256 worlds of {id}", functools.partial(batched, id, 256))
+
+
+def optimizers() -> Iterator[Case]:
+    """CGD beside Adam, and dense metrics beside the backward pass that they follow."""
+    for n in (10_000, 100_000, 1_000_000):
+        for name, settings in (("CGD", {}), ("CGD without its kernel", {"fused": False})):
+            yield Case(
+                f"{name}, {n:,} parameters",
+                functools.partial(descend, n, **settings),
+                "torch Adam(foreach=True)",
+                functools.partial(adam, n, foreach=True),
+                at_least=1.0,
+                unit="steps/s",
+            )
+        yield Case(
+            f"CGD, {n:,} parameters",
+            functools.partial(descend, n),
+            "torch Adam(fused=True)",
+            functools.partial(adam, n, fused=True),
+            unit="steps/s",
+        )
+    yield Case(
+        "CGD that looks for NaN, 100,000 parameters",
+        functools.partial(descend, 100_000, check_finite=True),
+        "torch Adam(foreach=True)",
+        functools.partial(adam, 100_000, foreach=True),
+        unit="steps/s",
+    )
+    metrics: list[dict[str, Any]] = [
+        {"metric": "block"},
+        {"metric": "block", "refresh": 10},
+        {"metric": "block", "blocks": "row", "refresh": 10},
+        {"metric": "full", "refresh": 10},
+        {"metric": "lowrank", "rank": 20},
+    ]
+    for n in (256, 1000):
+        for settings in metrics:
+            words = ", ".join(str(value) for value in settings.values())
+            yield Case(
+                f"CGD {words}, {n:,} parameters",
+                functools.partial(descend, n, **settings),
+                "forward and backward of 256 rows",
+                functools.partial(backward, n),
+                unit="steps/s",
+                slow=n > 256,
+            )
+
+
+def descend(n: int, **settings: Any) -> Work:
+    """Steps of our optimizer on a network of about n parameters, with gradients as they are."""
+    from invariantzoo.training.cgd import CGD
+
+    return _optimizing(n, lambda params: CGD(params, **settings))
+
+
+def adam(n: int, **settings: Any) -> Work:
+    """Steps of torch's Adam."""
+    import torch
+
+    return _optimizing(n, lambda params: torch.optim.Adam(params, **settings))
+
+
+def _optimizing(n: int, make: Callable[[Any], Any]) -> Work:
+    net, batch = _network(n)
+    net(batch).square().mean().backward()
+    optimizer = make(net.parameters())
+
+    def work() -> int:
+        optimizer.step()
+        return 1
+
+    return work
+
+
+def backward(n: int) -> Work:
+    """Forward and backward passes of a network of about n parameters."""
+    net, batch = _network(n)
+
+    def work() -> int:
+        for p in net.parameters():
+            p.grad = None
+        net(batch).square().mean().backward()
+        return 1
+
+    return work
+
+
+def _network(n: int) -> Any:
+    """Two hidden layers with n parameters or a little less, and 256 rows for it."""
+    import torch
+
+    from invariantzoo.agents.networks import initialise
+
+    width = int((math.sqrt(11**2 + 4 * (n - 1)) - 11) / 2)  # 8 w + w + w^2 + w + w + 1
+    generator = torch.Generator().manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(8, width),
+        torch.nn.Tanh(),
+        torch.nn.Linear(width, width),
+        torch.nn.Tanh(),
+        torch.nn.Linear(width, 1),
+    )
+    initialise(net, 0)
+    return net, torch.randn(256, 8, generator=generator)
 
 
 def parallel(n: int) -> Work:
