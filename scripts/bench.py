@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 Work = Callable[[], int]  # does a little and returns how many agent-steps (or frames) that was
 
 CROWD = "particles-crowd-v0"
+ISING = "ising-equilibrium-v0"
 IMPORT_SECONDS = 0.4
 NOT_IMPORTED = ("torch", "stable_baselines3", "numba", "pygame")
 MEMORY = ((4096, 32), (1, 100_000))  # worlds, agents
@@ -47,6 +48,7 @@ VERSIONS = (
     "mpe2",
     "vmas",
     "supersuit",
+    "mcising",
 )
 
 
@@ -207,6 +209,7 @@ def cases() -> Iterator[Case]:
         functools.partial(batched, CROWD, 64, kernel=False, n_agents=10),
     )
     yield from optimizers()
+    yield from ising_cases()
     for id in invariantzoo.ids():
         yield Case(f"batched step, 256 worlds of {id}", functools.partial(batched, id, 256))
 
@@ -279,6 +282,126 @@ def _optimizing(n: int, make: Callable[[Any], Any]) -> Work:
     def work() -> int:
         optimizer.step()
         return 1
+
+
+def ising_cases() -> Iterator[Case]:
+    """Ising spins through the environment's fused rollout, kernels alone, and dictionaries."""
+    for size, goal in ((32, 3), (128, 5), (1024, 5)):
+        yield Case(
+            f"Ising, one {size} x {size} lattice, heat bath with field",
+            functools.partial(ising_fused, size, 1, 2**26 // size**2),
+            "mcising, Metropolis with field",
+            functools.partial(mcising_sweeps, size),
+            ("mcising",),
+            goal,
+            unit="attempts/s",
+        )
+        yield Case(
+            f"Ising, fused rollout of one {size} x {size} lattice",
+            functools.partial(ising_fused, size, 1, 2**26 // size**2),
+            "the bare kernel",
+            functools.partial(ising_bare, size),
+            at_least=1 / 1.5,
+            unit="attempts/s",
+        )
+    yield Case(
+        "Ising, 4,096 replicas of 32 x 32, 24 bits per chance",
+        functools.partial(ising_fused, 32, 4096, 500),
+        "mcising, Metropolis with field",
+        functools.partial(mcising_sweeps, 32),
+        ("mcising",),
+        25,
+        unit="attempts/s",
+    )
+    yield Case(
+        "PettingZoo parallel, 1,024 Ising spins",
+        ising_parallel,
+        "dictionaries alone",
+        dictionaries,
+        at_least=1 / 1.5,
+    )
+    yield Case(
+        "batched step, external actions, 64 worlds of 1,024 Ising spins",
+        functools.partial(batched, ISING, 64, lattice_size=32, update="checkerboard"),
+    )
+
+
+def ising_fused(size: int, worlds: int, sweeps: int) -> Work:
+    """Heat-bath agents on a checkerboard, so many sweeps a call, with one record at its end."""
+    from invariantzoo.envs.core.vector import VectorEnv
+
+    system: Any = invariantzoo.make_system(
+        ISING, lattice_size=size, update="checkerboard", field=0.1, temperature=2.269
+    )
+    env = VectorEnv(system, worlds, seed=0)
+    env.reset()
+    steps = sweeps * system.sweep
+
+    def work() -> int:
+        env.rollout("heat-bath", steps, every=steps)
+        return worlds * size * size * sweeps
+
+    return work
+
+
+def ising_bare(size: int) -> Work:
+    """The kernel under the fused rollout, on arrays that stay packed."""
+    from invariantzoo.envs.kernels import ising
+
+    rng = np.random.default_rng(0)
+    spin = 2.0 * rng.integers(0, 2, size * size) - 1
+    black, white = (np.empty((size, size // 2 + 2), np.uint8) for _ in range(2))
+    lanes, chances = np.empty((2, size // 2), np.uint32), np.empty(5, np.uint32)
+    ising.pack_colours(spin, black, white)
+    ising.start_lanes(np.uint64(0), 0, 0, lanes)
+    ising.up_table(2.269, 0.1, 1.0, chances)
+    sweeps = 2**26 // size**2
+
+    def work() -> int:
+        ising.colour_steps(black, white, chances, lanes, 2 * sweeps, 0)
+        return size * size * sweeps
+
+    return work
+
+
+def mcising_sweeps(size: int) -> Work:
+    """mcising's engine at the same temperature and field."""
+    from mcising._core import IsingSimulation
+
+    engine = IsingSimulation(size, 1.0, 0.0, 0.0, 0.1, 42)
+    sweeps = max(1, 2**22 // size**2)
+
+    def work() -> int:
+        engine.sweep(sweeps, temperature=2.269)
+        return size * size * sweeps
+
+    return work
+
+
+def ising_parallel() -> Work:
+    """A PettingZoo step of 1,024 spins that all act at once."""
+    return _parallel_steps(invariantzoo.parallel_env(ISING, lattice_size=32, update="parallel"))
+
+
+def dictionaries() -> Work:
+    """What any such step must build: the same keys, constant rows, actions read, fresh infos."""
+    agents = [f"spin_{i}" for i in range(1024)]
+    rows, rewards = list(np.zeros((1024, 3), np.float32)), [0.0] * 1024
+    actions = [dict.fromkeys(agents, np.int64(turn % 2)) for turn in range(16)]
+
+    def work() -> int:
+        for action in actions:
+            read = np.array([action[agent] for agent in agents])
+            assert read.shape == (1024,)
+            made: tuple[dict[str, Any], ...] = (
+                dict(zip(agents, rows, strict=True)),
+                dict(zip(agents, rewards, strict=True)),
+                dict.fromkeys(agents, False),
+                dict.fromkeys(agents, False),
+                {agent: {} for agent in agents},
+            )
+            assert len(made) == 5
+        return 1024 * len(actions)
 
     return work
 
