@@ -283,6 +283,40 @@ def _optimizing(n: int, make: Callable[[Any], Any]) -> Work:
         optimizer.step()
         return 1
 
+    return work
+
+
+def backward(n: int) -> Work:
+    """Forward and backward passes of a network of about n parameters."""
+    net, batch = _network(n)
+
+    def work() -> int:
+        for p in net.parameters():
+            p.grad = None
+        net(batch).square().mean().backward()
+        return 1
+
+    return work
+
+
+def _network(n: int) -> Any:
+    """Two hidden layers with n parameters or a little less, and 256 rows for it."""
+    import torch
+
+    from invariantzoo.agents.networks import initialise
+
+    width = int((math.sqrt(11**2 + 4 * (n - 1)) - 11) / 2)  # 8 w + w + w^2 + w + w + 1
+    generator = torch.Generator().manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(8, width),
+        torch.nn.Tanh(),
+        torch.nn.Linear(width, width),
+        torch.nn.Tanh(),
+        torch.nn.Linear(width, 1),
+    )
+    initialise(net, 0)
+    return net, torch.randn(256, 8, generator=generator)
+
 
 def ising_cases() -> Iterator[Case]:
     """Ising spins through the environment's fused rollout, kernels alone, and dictionaries."""
@@ -404,38 +438,6 @@ def dictionaries() -> Work:
         return 1024 * len(actions)
 
     return work
-
-
-def backward(n: int) -> Work:
-    """Forward and backward passes of a network of about n parameters."""
-    net, batch = _network(n)
-
-    def work() -> int:
-        for p in net.parameters():
-            p.grad = None
-        net(batch).square().mean().backward()
-        return 1
-
-    return work
-
-
-def _network(n: int) -> Any:
-    """Two hidden layers with n parameters or a little less, and 256 rows for it."""
-    import torch
-
-    from invariantzoo.agents.networks import initialise
-
-    width = int((math.sqrt(11**2 + 4 * (n - 1)) - 11) / 2)  # 8 w + w + w^2 + w + w + 1
-    generator = torch.Generator().manual_seed(0)
-    net = torch.nn.Sequential(
-        torch.nn.Linear(8, width),
-        torch.nn.Tanh(),
-        torch.nn.Linear(width, width),
-        torch.nn.Tanh(),
-        torch.nn.Linear(width, 1),
-    )
-    initialise(net, 0)
-    return net, torch.randn(256, 8, generator=generator)
 
 
 def parallel(n: int) -> Work:
