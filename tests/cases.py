@@ -50,6 +50,14 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"lattice_size": 4, "update": "checkerboard", "field": 0.1},
         {"lattice_size": 4, "bonds": "uniform"},
     ],
+    "quadratic-regimes-v0": [
+        {"n_agents": 2, "rate": (0.05, 0.2)},
+        {"n_agents": 9, "softest": 1e-3, "noise": 0.5},
+    ],
+    "resampling-neutral-v0": [
+        {"n_agents": 5, "n_types": 2},
+        {"n_agents": 40, "n_types": 7},
+    ],
 }
 Case = tuple[str, dict[str, Any]]
 
