@@ -20,6 +20,7 @@ its loss and all numbers are ours.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -103,7 +104,7 @@ class Quadratic(System):
 
     @property
     def bounds(self) -> dict[str, Bound]:
-        lowest = torch.tensor([self.softest, self.softest * self.noise]).log10().floor().tolist()
+        lowest = [math.floor(math.log10(k)) for k in (self.softest, self.softest * self.noise)]
         return {
             "height": Bound(-_FARTHEST, _FARTHEST),
             "log_curvature": Bound(lowest[0] - 1, 1.0),
@@ -116,8 +117,8 @@ class Quadratic(System):
 
     def initial(self, rng: Rng, worlds: int) -> State:
         """Coordinates whose loss is `start`^2 / 2 on average, exponent 1/2."""
-        ends = torch.tensor([self.softest, self.stiffest], dtype=torch.float64).log10()
-        h = torch.logspace(*ends.tolist(), self.n_agents, dtype=torch.float64)
+        low, high = math.log10(self.softest), math.log10(self.stiffest)
+        h = torch.logspace(low, high, self.n_agents, dtype=torch.float64)
         curvature = h.expand(worlds, -1).clone().to(rng.world.device)
         q = self.start * rng.normal(worlds, self.n_agents) / curvature.sqrt()
         half = torch.full_like(q, 0.5)
@@ -157,8 +158,9 @@ class Quadratic(System):
             "reflection", state._replace(q=-state.q), signs={"height": -1.0}, noise=torch.neg
         )
         order = rng.uniform(*state.q.shape).argsort(-1)
-        moved = [part.gather(1, order) for part in state[:4]]
-        yield Symmetry("permutation", State(*moved, state.rate), order)
+        q, curvature, noise, exponent = (part.gather(1, order) for part in state[:4])
+        moved = State(q, curvature, noise, exponent, state.rate)
+        yield Symmetry("permutation", moved, order)
 
     def scene(self, state: State) -> Scene:
         """Coordinates from soft (left) to stiff, each in its well, over the band that noise fills.

@@ -10,11 +10,13 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from reference_cgd import descend, direction
 from torch import Tensor, nn
 
+from invariantzoo.figures import descent_valley
 from invariantzoo.training.cgd import CGD
 
 F64 = torch.float64
@@ -385,6 +387,16 @@ def test_centring_gives_no_nan(metric: str, centered: str, taus: tuple[float, fl
             constant[:count], tau1=taus[0], tau2=taus[1], metric=metric, centered=centered
         )
         assert bool(found.isfinite().all())
+
+
+def test_full_metric_in_the_valley() -> None:
+    """Rosenbrock from 64 starts, tau (9, 9), each at its best learning rate."""
+    cases = (("full (9, 9)", 0.010), ("diagonal (9, 9)", 0.0075))
+    full, diagonal = (
+        descent_valley.settled(descent_valley.descend(name, lr)[0]) for name, lr in cases
+    )
+    assert int((full <= descent_valley.STEPS).sum()) == 64
+    assert float(np.median(full) / np.median(diagonal)) <= 0.85
 
 
 def test_a_parameter_that_never_had_a_gradient_but_zero_stays() -> None:
