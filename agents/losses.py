@@ -58,7 +58,7 @@ class LossModel(NamedTuple):
     numbers: atomic numbers of the species, rising.  shared: whether an agent follows the sum of all
     losses rather than its own.  pair_weights [species][species] -> [functions], eV.
     matrices [species] -> [order + 1, channels, channels], eV, symmetric.
-    constant: eV per species, so that energies of the data are met.
+    constant: eV per agent, so that energies of the data are met.
     """
 
     numbers: tuple[int, ...]
@@ -151,6 +151,17 @@ def tables(model: LossModel, dtype: type = np.float64) -> Tables:
     return Tables(pair, channel.astype(dtype), offset, matrix.astype(dtype))
 
 
+def pair_force(model: LossModel, s: int, t: int, r: np.ndarray) -> np.ndarray:
+    """Force on an agent of species s along the line from a neighbour of species t, + pushed away.
+
+    Shared losses pull on an agent twice: by its own and by its neighbour's.
+    """
+    force = -radial_values(model.pair, s, t, r)[1] @ model.pair_weights[s][t]
+    if model.shared:
+        force = force - radial_values(model.pair, t, s, r)[1] @ model.pair_weights[t][s]
+    return force
+
+
 def reach(model: LossModel) -> float:
     """The largest distance at which two agents act on each other directly, Angstrom."""
     return max(model.pair.cutoff, model.channels.cutoff if model.order >= 0 else 0.0)
@@ -209,11 +220,13 @@ class LossForces:
                 table.channel,
                 table.offset,
                 table.matrix,
+                (0,) * table.matrix.shape[3],
                 model.channels.cutoff,
                 shared,
                 force,
                 loss,
             )
+        loss += model.constant
         if len(self._bonds):
             walls = model.walls
             kernels.bond_walls(*where, self._bonds, walls.longest, walls.pull, force, loss)
@@ -233,7 +246,7 @@ def agent_losses(model: LossModel, position: Tensor, cell: Tensor, numbers: np.n
     table = tables(model)
     r = nearest_image(position.unsqueeze(1) - position.unsqueeze(2), cell[:, None, None])
     worlds, n = position.shape[:2]
-    loss = position.new_zeros(worlds, n)
+    loss = position.new_full((worlds, n), model.constant)
     for s in range(len(model.numbers)):
         rows = torch.from_numpy(np.flatnonzero(species == s))
         moments = []

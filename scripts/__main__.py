@@ -20,7 +20,7 @@ from typing import NoReturn
 import invariantzoo
 from invariantzoo import options
 
-COMMANDS = ("list", "train", "evaluate", "rollout", "bench", "check")
+COMMANDS = ("list", "train", "evaluate", "rollout", "fit", "forces", "bench", "check")
 
 
 class Parser(argparse.ArgumentParser):

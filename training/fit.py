@@ -1,8 +1,9 @@
 """Losses inferred from forces by linear least squares.
 
 Forces are linear in the coefficients of a loss, so a fit is one solve. Frames are visited once:
-each adds its normal equations, so memory does not depend on how many there are. Columns are scaled
-to unit length before a ridge lambda is added.
+each adds its normal equations, so memory does not depend on how many there are. A ridge lambda is
+added after scaling columns to unit length, those that the data hardly touch less: their
+coefficients, which would be free to grow where nothing is sampled, stay small.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ TOLERANCE = 1.02  # a larger ridge is preferred while validation stays within th
 ORDERS = {"pair": -1, "quadratic": 0, "angular": 3}
 _GAP = 0.12  # Angstrom without a sample that parts a bond from what is not bonded
 _BINS = 0.01
+_FLOOR = 0.1  # of the median squared length of a column, added before scaling
 
 
 class Range(NamedTuple):
@@ -367,7 +369,8 @@ def _ridge_path(
     sums: Normal, held: Normal, ridges: Any
 ) -> list[tuple[float, float, float, np.ndarray]]:
     """(lambda, training RMSE, validation RMSE, coefficients) for each lambda."""
-    scale = 1 / np.sqrt(np.maximum(sums.matrix.diagonal(), 1e-12))
+    weight = sums.matrix.diagonal()
+    scale = 1 / np.sqrt(weight + _FLOOR * np.median(weight))
     scaled = sums.matrix * scale * scale[:, None]
     found = []
     for ridge in ridges:
@@ -388,6 +391,15 @@ def rmse(sums: Normal, weights: np.ndarray) -> float:
     """Root mean square error of a force component, eV/Angstrom."""
     square = weights @ (sums.matrix @ weights) - 2 * weights @ sums.vector + sums.square
     return float(np.sqrt(max(square, 0.0) / sums.rows))
+
+
+def walls_alone(frames: Frames) -> LossModel:
+    """A model without weights that holds the walls around what the data sampled."""
+    known = tuple(sorted(set(map(int, frames.numbers))))
+    train = chosen(frames, "train")
+    none = tuple(tuple(np.zeros(0) for _ in known) for _ in known)
+    walls = _walls(train, known, sampled_ranges(train, known, 6.0), True)
+    return LossModel(known, True, Radial(4.0, none, none), none, -1, Radial(0.0, none, none), (), walls)
 
 
 def _walls(

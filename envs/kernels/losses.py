@@ -212,6 +212,7 @@ def angular_losses(
     table: Any,
     offset: Any,
     matrix: Any,
+    pad: Any,
     cutoff: float,
     shared: bool,
     force: Any,
@@ -227,7 +228,8 @@ def angular_losses(
     worlds, n, _ = position.shape
     intervals = table.shape[2]
     kinds = table.shape[0]
-    size, width = matrix.shape[1], matrix.shape[3]
+    size = matrix.shape[1]
+    width = len(pad)
     fine = intervals / cutoff
     cut2 = cutoff * cutoff
     room = index.shape[2]

@@ -1,0 +1,60 @@
+"""Inferred losses as a calculator of ASE, the Atomic Simulation Environment (optional)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .forces import Forces, bonds_of, cutoff_of, make_forces
+from .model_file import load_model
+
+try:
+    from ase.calculators.calculator import Calculator, all_changes
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("the calculator needs ASE: pip install ase") from error
+
+
+class LossCalculator(Calculator):
+    """`atoms.calc = LossCalculator("water-angular")`: energies in eV and forces in eV/Angstrom.
+
+    model: a model file, or the name of a model that ships.  owner [hydrogens]: the atoms that
+    hydrogens are bonded to, for the wall on bonds; None leaves it out.
+    Cells must be at least two cutoffs wide.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces"]
+
+    def __init__(self, model: str | Path, *, owner: np.ndarray | None = None) -> None:
+        super().__init__()
+        self.model = load_model(model).model
+        self._owner = owner
+        self._forces: Forces | None = None
+        self._key: tuple[bytes, bytes] | None = None
+
+    @property
+    def cutoff(self) -> float:
+        """Angstrom."""
+        return cutoff_of(self.model)
+
+    def calculate(
+        self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        numbers, cell = self.atoms.numbers, np.asarray(self.atoms.cell, float)
+        if not (self.atoms.pbc.all() or not self.atoms.pbc.any()):
+            raise ValueError(f"pbc={self.atoms.pbc.tolist()} must be all True or all False")
+        cell = cell if self.atoms.pbc.all() else np.zeros((3, 3))
+        key = numbers.tobytes(), cell.tobytes()
+        if key != self._key or self._forces is None:
+            bonds = bonds_of(numbers, self._owner)
+            self._forces = make_forces(self.model, cell[None], numbers, bonds=bonds)
+            self._key = key
+        force, loss = self._forces(np.array(self.atoms.positions, float)[None])
+        self.results = {
+            "energy": float(loss.sum()),
+            "free_energy": float(loss.sum()),
+            "energies": loss[0],
+            "forces": force[0],
+        }

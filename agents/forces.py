@@ -1,0 +1,115 @@
+"""Forces of any inferred loss on a batch of worlds, for simulations, judges and calculators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from ..envs.core.cell import copies_for, half_width, replicate, require_cutoff
+from ..envs.kernels.neighbours import NeighbourList
+from .losses import LossForces, LossModel, kinds_of, reach
+from .message_net import Graph, blocks
+from .model_file import NetModel
+
+_NET_SKIN = 0.5  # Angstrom
+
+
+class NetForces:
+    """Forces of a network loss, with the walls of its model; as `LossForces`."""
+
+    def __init__(
+        self,
+        model: NetModel,
+        cell: np.ndarray,
+        numbers: np.ndarray,
+        *,
+        bonds: np.ndarray | None = None,
+        dtype: type = np.float64,
+    ) -> None:
+        self._net = model.net.double() if dtype is np.float64 else model.net.float()
+        self._type = torch.float64 if dtype is np.float64 else torch.float32
+        self._constant = model.constant
+        kinds_of(numbers, model.net.numbers)
+        for one in cell:
+            require_cutoff(model.net.cutoff, one)
+        self._cell, self._numbers = cell, np.asarray(numbers)
+        self._walls = LossForces(model.walls, cell, numbers, bonds=bonds)
+        room = min([half_width(one) - model.net.cutoff for one in cell if one.any()] or [1.0])
+        self.neighbours = NeighbourList(cell, len(numbers), 0.0, min(_NET_SKIN, max(room, 0.0)))
+        self._graphs: list[Graph] = [{} for _ in cell]
+        self._built = np.full((len(cell), len(numbers), 3), np.inf)
+
+    def __call__(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        force, loss = self._walls(position)
+        for w, x in enumerate(position):
+            leaf = torch.from_numpy(x).to(self._type).requires_grad_()
+            own = self._net(leaf, self._graph(w, x))
+            force[w] -= torch.autograd.grad(own.sum(), leaf)[0].double().numpy()
+            loss[w] += own.detach().double().numpy() + self._constant
+        return force, loss
+
+    def forget(self) -> None:
+        """Find all neighbours anew next time, so that a resumed run is the same run."""
+        self._walls.forget()
+        self._built[:] = np.inf
+
+    def _graph(self, w: int, x: np.ndarray) -> Graph:
+        skin = self.neighbours.skin
+        if not 2 * np.sqrt(((x - self._built[w]) ** 2).sum(-1).max()) < skin:
+            far = self._net.cutoff + skin
+            found = blocks(x, self._cell[w], self._numbers, self._net.numbers, far)
+            self._graphs[w] = {
+                key: block._replace(shift=block.shift.to(self._type))
+                for key, block in found.items()
+            }
+            self._built[w] = x
+        return self._graphs[w]
+
+
+Forces = LossForces | NetForces
+
+
+def make_forces(
+    model: LossModel | NetModel,
+    cell: np.ndarray,
+    numbers: np.ndarray,
+    *,
+    bonds: np.ndarray | None = None,
+    dtype: type = np.float64,
+) -> Forces:
+    """Forces of a model for worlds with cells [worlds, 3, 3] and the same atoms [n].
+
+    bonds [m, 2]: pairs held together by the outer wall.  dtype: float64, or float32 for speed.
+    Raises ValueError for unknown species and for a cell narrower than twice the cutoff.
+    """
+    make: Callable[..., Forces] = LossForces if isinstance(model, LossModel) else NetForces
+    return make(model, cell, numbers, bonds=bonds, dtype=dtype)
+
+
+def cutoff_of(model: LossModel | NetModel) -> float:
+    """The distance that cells must be twice as wide as, Angstrom."""
+    if isinstance(model, LossModel):
+        return reach(model)
+    return max(model.net.cutoff, reach(model.walls))
+
+
+def forces_of_frame(
+    model: LossModel | NetModel, position: np.ndarray, cell: np.ndarray, numbers: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Forces [n, 3] and losses [n] of one frame; narrow cells are repeated first, which is exact."""
+    n = len(numbers)
+    if cell.any() and half_width(cell) < cutoff_of(model):
+        copies = copies_for(cutoff_of(model), cell)
+        position, cell = replicate(position, cell, copies)
+        numbers = np.tile(numbers, int(np.prod(copies)))
+    force, loss = make_forces(model, cell[None], numbers)(position[None])
+    return force[0, :n], loss[0, :n]
+
+
+def bonds_of(numbers: np.ndarray, owner: np.ndarray | None) -> np.ndarray:
+    """Bonds [m, 2] of hydrogens with the atoms that own them."""
+    if owner is None:
+        return np.zeros((0, 2), np.int64)
+    return np.stack([np.flatnonzero(numbers == 1), owner], 1).astype(np.int64)

@@ -1,0 +1,1 @@
+"""Models that ship, as .npz files; `agents/model_file.py` reads them."""

@@ -1,0 +1,257 @@
+"""Infer the losses of atoms from reference forces."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from invariantzoo import options
+
+LOSSES = ("pair", "quadratic", "angular", "net")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `fit` takes."""
+    parser.add_argument(
+        "data", help="extended XYZ, .npz, the folder of a CP2K run, or what ASE reads"
+    )
+    parser.add_argument("--loss", choices=LOSSES, default="angular", help="default: angular")
+    parser.add_argument(
+        "--forces",
+        choices=("own", "total"),
+        default="total",
+        help="whether an agent follows its own loss or the sum of all (default: total)",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="MODEL", help="a .npz file")
+    parser.add_argument(
+        "--ridge", type=float, metavar="L", help="regularisation; default: chosen on validation"
+    )
+    parser.add_argument("--order", type=int, choices=(1, 2, 3), help="largest l of angular losses")
+    parser.add_argument("--pair-cutoff", type=float, default=6.0, metavar="A", help="Angstrom")
+    parser.add_argument("--cutoff", type=float, default=4.5, metavar="A", help="of angles and nets")
+    parser.add_argument("--epochs", type=options.count, default=140, help="of a net")
+    parser.add_argument("--channels", type=options.count, default=16, help="of a net")
+    parser.add_argument("--lr", type=float, default=3e-3, help="of a net")
+    parser.add_argument(
+        "--optimizer", choices=("adam", "cgd"), default="adam", help="of a net (default: adam)"
+    )
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the sensitivities")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, write the model, and say how good it is."""
+    from invariantzoo.agents.model_file import save_model
+    from invariantzoo.training.frames import chosen, read_frames
+    from invariantzoo.training.judge_forces import judge
+
+    if args.out.suffix != ".npz":
+        raise ValueError(f"--out {args.out} must end in .npz")
+    for name in ("pair_cutoff", "cutoff", "lr"):
+        if not getattr(args, name) > 0:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)} must be above 0")
+    if args.ridge is not None and not args.ridge > 0:
+        raise ValueError(f"--ridge {args.ridge} must be above 0")
+    if args.loss == "net" and args.forces == "own":
+        raise ValueError("--forces own: a net is fitted to shared losses; leave it out")
+    frames = read_frames(args.data)
+    started = time.process_time()
+    model, report = (_net if args.loss == "net" else _linear)(args, frames)
+    report["seconds"] = time.process_time() - started
+    report["training"] = judge(model, chosen(frames, "train").part(_few(frames)))
+    report["validation"] = judge(model, chosen(frames, "val"))
+    about = {
+        "loss": args.loss,
+        "forces": args.forces,
+        "data": Path(args.data).name,
+        "digest": frames.digest,
+        "limits": limits(model, frames),
+        "rmse_mev_per_angstrom": report["validation"]["rmse_mev_per_angstrom"],
+        "temperature_k": None,
+    }
+    save_model(args.out, model, about)
+    digest = hashlib.sha256(args.out.read_bytes()).hexdigest()
+    report = {"model": str(args.out), "sha256": digest, "loss": args.loss, **report}
+    if args.loss != "net":
+        report["sensitivities"] = sensitivities(model)
+        if args.picture:
+            draw_sensitivities(model, args.picture)
+    if args.json:
+        options.print_json(args, report)
+    else:
+        _print(args, report)
+    return 0
+
+
+def _few(frames: Any) -> np.ndarray:
+    """At most 20 frames spread over the training block."""
+    count = int((frames.split == "train").sum())
+    return np.unique(np.linspace(0, count - 1, min(count, 20)).astype(int))
+
+
+def _linear(args: argparse.Namespace, frames: Any) -> tuple[Any, dict[str, Any]]:
+    from rich.progress import Progress
+
+    from invariantzoo.training.fit import fit_losses
+
+    with Progress(console=options.messages(), transient=True) as bar:
+        task = bar.add_task("fitting", total=None)
+        fit = fit_losses(
+            frames,
+            loss=args.loss,
+            shared=args.forces == "total",
+            pair_cutoff=args.pair_cutoff,
+            angular_cutoff=args.cutoff,
+            order=args.order,
+            ridge=args.ridge,
+            progress=lambda done, of: bar.update(task, completed=done, total=of),
+        )
+    model = fit.model._replace(constant=constant(fit.model, frames))
+    ridges = [
+        {"ridge": ridge, "train": 1e3 * train, "val": 1e3 * val} for ridge, train, val in fit.ridges
+    ]
+    curve = [{"frames": count, "val": 1e3 * error} for count, error in fit.curve]
+    return model, {
+        "parameters": fit.parameters,
+        "ridge": fit.ridge,
+        "ridges": ridges,
+        "learning_curve": curve,
+    }
+
+
+def _net(args: argparse.Namespace, frames: Any) -> tuple[Any, dict[str, Any]]:
+    from invariantzoo.training.fit import walls_alone
+    from invariantzoo.training.fit_net import fit_net
+    from invariantzoo.training.optimizers import OptimizerConfig
+
+    log = options.messages()
+
+    def say(epoch: int, train: float, val: float | None) -> None:
+        judged = "" if val is None else f", validation {1e3 * val:.1f}"
+        log.print(f"epoch {epoch} of {args.epochs}: training {1e3 * train:.1f}{judged} meV/A")
+
+    done = fit_net(
+        frames,
+        cutoff=args.cutoff,
+        channels=args.channels,
+        epochs=args.epochs,
+        lr=args.lr,
+        optimizer=OptimizerConfig(optimizer=args.optimizer),
+        seed=args.seed,
+        checkpoint=args.out.with_suffix(".checkpoint"),
+        report=say,
+    )
+    from invariantzoo.agents.model_file import NetModel
+
+    model = NetModel(done.net, walls_alone(frames))
+    model = model._replace(constant=constant(model, frames))
+    curve = [
+        {"epoch": epoch, "train": 1e3 * train, "val": None if val is None else 1e3 * val}
+        for epoch, train, val in done.history
+    ]
+    parameters = sum(p.numel() for p in done.net.parameters())
+    return model, {"parameters": parameters, "optimizer": args.optimizer, "history": curve}
+
+
+def constant(model: Any, frames: Any) -> float:
+    """eV per agent that makes the losses add up to the energies of the data; 0 without these."""
+    from invariantzoo.training.judge_forces import predicted
+
+    known = frames.part(np.flatnonzero(np.isfinite(frames.energy))[:: max(1, len(frames.energy) // 10)])
+    if not len(known.energy):
+        return 0.0
+    return float((known.energy - predicted(model, known)[1]).mean()) / len(frames.numbers)
+
+
+def limits(model: Any, frames: Any) -> dict[str, Any]:
+    """What the data sampled: least distances and longest bond (Angstrom), by atomic numbers."""
+    from invariantzoo.training.fit import sampled_ranges
+
+    known = tuple(sorted(set(map(int, frames.numbers))))
+    seen = sampled_ranges(frames, known, 6.0)
+    return {
+        f"{a}-{b}": {"nearest": seen[a, b].nearest, "bond": seen[a, b].bond}
+        for a in known
+        for b in known
+        if a <= b
+    }
+
+
+def sensitivities(model: Any) -> list[dict[str, Any]]:
+    """Force along the line that agents infer from each other, eV/Angstrom, + pushed away."""
+    from invariantzoo.agents.losses import pair_force
+    from invariantzoo.training.frames import symbols
+
+    r = np.array([0.9, 0.95, 0.98, 1.0, 1.05, 1.5, 1.8, 2.0, 2.3, 2.6, 3.0, 3.8])
+    rows = []
+    for s, a in enumerate(model.numbers):
+        for t, b in enumerate(model.numbers):
+            inside = r >= model.walls.nearest[s, t]
+            force = np.where(inside, pair_force(model, s, t, r), np.nan)
+            agent, other = symbols(np.array([a, b]))
+            rows.append({"agent": agent, "neighbour": other, "r": r, "force": force})
+    return rows
+
+
+def draw_sensitivities(model: Any, path: Path) -> None:
+    """The same as a picture: both directions of a pair on one axis."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from invariantzoo.agents.losses import pair_force
+    from invariantzoo.figures.records import save_figure
+    from invariantzoo.training.frames import symbols
+
+    names = symbols(np.array(model.numbers))
+    pairs = [(s, t) for s in range(len(names)) for t in range(s, len(names))]
+    figure, axes = plt.subplots(1, len(pairs), figsize=(4 * len(pairs), 3.4), squeeze=False)
+    for axis, (s, t) in zip(axes[0], pairs, strict=True):
+        r = np.linspace(max(model.walls.nearest[s, t], 0.5) * 1.02, model.pair.cutoff, 500)
+        axis.plot(r, pair_force(model, s, t, r), label=f"on {names[s]} by {names[t]}")
+        if s != t:
+            axis.plot(r, pair_force(model, t, s, r), "--", label=f"on {names[t]} by {names[s]}")
+        axis.axhline(0, color="0.7", lw=0.8)
+        axis.set_xlabel("distance (Å)")
+        axis.set_ylim(-4, 4)
+        axis.legend(frameon=False)
+    axes[0, 0].set_ylabel("force, + pushed away (eV/Å)")
+    save_figure(figure, path)
+    plt.close(figure)
+
+
+def _print(args: argparse.Namespace, report: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{args.loss} losses, {report['parameters']} coefficients")
+    names = list(report["validation"]["rmse_mev_per_angstrom"])
+    for head in ("frames", *(f"{name} (meV/Å)" for name in names), "relative", "correlation"):
+        table.add_column(head, justify="right")
+    for part in ("training", "validation"):
+        found = report[part]
+        rmse = [f"{found['rmse_mev_per_angstrom'][name]:.1f}" for name in names]
+        table.add_row(
+            f"{part}, {found['frames']}",
+            *rmse,
+            f"{found['relative']:.4f}",
+            f"{found['correlation']:.4f}",
+        )
+    console = options.console(args)
+    console.print(table)
+    if "learning_curve" in report:
+        curve = ", ".join(f"{p['frames']}: {p['val']:.1f}" for p in report["learning_curve"])
+        console.print(f"ridge {report['ridge']:g}; error by number of frames: {curve}")
+        lines = Table(title="force along the line, eV/Å, + pushed away (pair part)")
+        rows = report["sensitivities"]
+        for head in ("r (Å)", *(f"{row['agent']} ← {row['neighbour']}" for row in rows)):
+            lines.add_column(head, justify="right")
+        for k, r in enumerate(rows[0]["r"]):
+            cells = ["" if np.isnan(row["force"][k]) else f"{row['force'][k]:+.2f}" for row in rows]
+            lines.add_row(f"{r:.2f}", *cells)
+        console.print(lines)
+    console.print(f"{report['seconds']:.1f} s; wrote {report['model']}")
