@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class LossCalculator(Calculator):
     Cells must be at least two cutoffs wide.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces"]
+    implemented_properties = ["energy", "free_energy", "energies", "forces"]  # noqa: RUF012
 
     def __init__(self, model: str | Path, *, owner: np.ndarray | None = None) -> None:
         super().__init__()
@@ -42,16 +42,17 @@ class LossCalculator(Calculator):
         self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes
     ) -> None:
         super().calculate(atoms, properties, system_changes)
-        numbers, cell = self.atoms.numbers, np.asarray(self.atoms.cell, float)
-        if not (self.atoms.pbc.all() or not self.atoms.pbc.any()):
-            raise ValueError(f"pbc={self.atoms.pbc.tolist()} must be all True or all False")
-        cell = cell if self.atoms.pbc.all() else np.zeros((3, 3))
+        held: Any = self.atoms
+        numbers, cell = held.numbers, np.array(held.cell, np.float64)
+        if not (held.pbc.all() or not held.pbc.any()):
+            raise ValueError(f"pbc={held.pbc.tolist()} must be all True or all False")
+        cell = cell if held.pbc.all() else np.zeros((3, 3))
         key = numbers.tobytes(), cell.tobytes()
         if key != self._key or self._forces is None:
             bonds = bonds_of(numbers, self._owner)
             self._forces = make_forces(self.model, cell[None], numbers, bonds=bonds)
             self._key = key
-        force, loss = self._forces(np.array(self.atoms.positions, float)[None])
+        force, loss = self._forces(np.array(held.positions, np.float64)[None])
         self.results = {
             "energy": float(loss.sum()),
             "free_energy": float(loss.sum()),

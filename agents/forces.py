@@ -98,7 +98,7 @@ def cutoff_of(model: LossModel | NetModel) -> float:
 def forces_of_frame(
     model: LossModel | NetModel, position: np.ndarray, cell: np.ndarray, numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Forces [n, 3] and losses [n] of one frame; narrow cells are repeated first, which is exact."""
+    """Forces [n, 3] and losses [n] of one frame; narrow cells are repeated, which is exact."""
     n = len(numbers)
     if cell.any() and half_width(cell) < cutoff_of(model):
         copies = copies_for(cutoff_of(model), cell)

@@ -52,7 +52,9 @@ def save_model(path: str | Path, model: LossModel | NetModel, about: dict[str, A
     kind = "net" if isinstance(model, NetModel) else "losses"
     head["kind"] = kind
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, head=np.array(json.dumps(head)), **arrays)
+    arrays["head"] = np.array(json.dumps(head))
+    savez: Any = np.savez_compressed
+    savez(buffer, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_bytes(buffer.getvalue())

@@ -161,7 +161,9 @@ def constant(model: Any, frames: Any) -> float:
     """eV per agent that makes the losses add up to the energies of the data; 0 without these."""
     from invariantzoo.training.judge_forces import predicted
 
-    known = frames.part(np.flatnonzero(np.isfinite(frames.energy))[:: max(1, len(frames.energy) // 10)])
+    known = frames.part(
+        np.flatnonzero(np.isfinite(frames.energy))[:: max(1, len(frames.energy) // 10)]
+    )
     if not len(known.energy):
         return 0.0
     return float((known.energy - predicted(model, known)[1]).mean()) / len(frames.numbers)

@@ -399,7 +399,9 @@ def walls_alone(frames: Frames) -> LossModel:
     train = chosen(frames, "train")
     none = tuple(tuple(np.zeros(0) for _ in known) for _ in known)
     walls = _walls(train, known, sampled_ranges(train, known, 6.0), True)
-    return LossModel(known, True, Radial(4.0, none, none), none, -1, Radial(0.0, none, none), (), walls)
+    return LossModel(
+        known, True, Radial(4.0, none, none), none, -1, Radial(0.0, none, none), (), walls
+    )
 
 
 def _walls(

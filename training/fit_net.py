@@ -16,7 +16,7 @@ from ..agents.message_net import Graph, MessageNet, blocks, join
 from .frames import Frames, chosen, widened
 from .optimizers import OptimizerConfig, choose
 
-_WARM_UP = 200  # steps
+_WARM_UP = 200  # steps, or a tenth of a shorter fit
 _LAST = 0.002  # of the learning rate, at the end of the cosine
 _MEMORY = 0.998  # of the averaged weights
 
@@ -120,7 +120,7 @@ def fit_net(
 def schedule(step: int, steps: int) -> float:
     """Part of the learning rate at a step."""
     cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-    return min(1.0, (step + 1) / _WARM_UP) * (_LAST + (1 - _LAST) * cosine)
+    return min(1.0, (step + 1) / min(_WARM_UP, 1 + steps // 10)) * (_LAST + (1 - _LAST) * cosine)
 
 
 def prepare(frames: Frames, net: MessageNet) -> Prepared:

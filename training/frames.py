@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,9 @@ from ..envs.core.units import BOHR, HARTREE, HARTREE_PER_BOHR, SYMBOLS, atomic_n
 
 _GUARD = 0.02  # part of the frames left out between training and validation
 _VALIDATION = 0.2
-FORCE_LIMITS = (0.02, 8.0)  # eV/Angstrom, rms component of condensed matter near 300 K
+_FORCES = (0.1, 8.0)  # eV/Angstrom, rms component where atoms are bonded, near 300 K
+_WEAK = 0.005  # where they are not, as in liquid argon
+_BOND = 1.7  # Angstrom
 
 
 class Frames(NamedTuple):
@@ -275,19 +278,34 @@ def _read_ase(path: Path) -> Frames:
         raise ModuleNotFoundError(
             f"{path} is neither .npz, .xyz nor a CP2K folder; other formats need `pip install ase`"
         ) from None
-    images = read(path, ":")
-    forces = []
+    images: list[Any] = list(read(path, ":"))
     for number, atoms in enumerate(images):
         if atoms.calc is None or "forces" not in atoms.calc.results:
             raise ValueError(f"{path}: frame {number} has no forces")
-        forces.append(atoms.calc.results["forces"])
+    return _of_atoms(images, path)
+
+
+def frames_of_atoms(images: Sequence[Any]) -> Frames:
+    """Frames from ASE's Atoms, whose calculators are asked for forces and energies.
+
+    Any calculator of ASE becomes a reference that agents are fitted to.
+    """
+    frames = _of_atoms(images, None)
+    found = hashlib.sha256()
+    for array in (frames.positions, frames.forces, frames.cell, frames.numbers):
+        found.update(np.ascontiguousarray(array).tobytes())
+    return _checked(frames._replace(digest=found.hexdigest()))
+
+
+def _of_atoms(images: Sequence[Any], path: Path | None) -> Frames:
     return _assembled(
-        path,
+        path or Path("atoms"),
         [a.get_chemical_symbols() for a in images],
         [a.positions for a in images],
-        forces,
-        [np.asarray(a.cell) for a in images],
-        [a.calc.results.get("energy", np.nan) for a in images],
+        [a.get_forces() for a in images],
+        [np.asarray(a.cell) if a.pbc.all() else np.zeros((3, 3)) for a in images],
+        [a.get_potential_energy() for a in images],
+        read=() if path is None else (path,),
     )
 
 
@@ -314,7 +332,7 @@ def _assembled(  # type: ignore[no-untyped-def]
         _split(count),
         None,
         source or str(path),
-        _digest(*(read or (path,))),
+        _digest(*((path,) if read is None else read)),
     )
 
 
@@ -331,21 +349,21 @@ def _checked(frames: Frames) -> Frames:
         bad = ~np.isfinite(getattr(frames, name)).all((1, 2))
         if bad.any():
             raise ValueError(f"{source}: {name} of frame {int(bad.argmax())} are not finite")
-    rms = float(np.sqrt((frames.forces**2).mean()))
-    if rms == 0:
-        raise ValueError(f"{source}: all forces are zero")
-    low, high = FORCE_LIMITS
-    if not low <= rms <= high:
-        hint = "Hartree/bohr (multiply by 51.422)" if rms < low else "kcal/mol or kJ/mol per A"
-        raise ValueError(
-            f"{source}: forces have an rms of {rms:.3g} eV/Angstrom per component, outside "
-            f"{low:g} to {high:g}: perhaps they are in {hint}"
-        )
     nearest = _nearest_distance(frames)
     if not 0.3 < nearest < 8:
         raise ValueError(
             f"{source}: the smallest distance is {nearest:.3g} Angstrom: perhaps positions are in "
             f"{'nanometres' if nearest <= 0.3 else 'other units'}"
+        )
+    rms = float(np.sqrt((frames.forces**2).mean()))
+    if rms == 0:
+        raise ValueError(f"{source}: all forces are zero")
+    low, high = (_FORCES[0] if nearest < _BOND else _WEAK), _FORCES[1]
+    if not low <= rms <= high:
+        hint = "Hartree/bohr (multiply by 51.422)" if rms < low else "kcal/mol or kJ/mol per A"
+        raise ValueError(
+            f"{source}: forces have an rms of {rms:.3g} eV/Angstrom per component, outside "
+            f"{low:g} to {high:g}: perhaps they are in {hint}"
         )
     return frames
 

@@ -1,0 +1,387 @@
+"""Losses inferred from forces: an exact fit, files, commands, and refusals of bad data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from invariantzoo.__main__ import main
+from invariantzoo.agents.forces import forces_of_frame, make_forces
+from invariantzoo.agents.losses import LossModel, agent_losses, no_walls
+from invariantzoo.agents.model_file import SHIPPED, NetModel, load_model, save_model
+from invariantzoo.envs.core.units import HARTREE, HARTREE_PER_BOHR
+from invariantzoo.training import fit as fitting
+from invariantzoo.training.fit import Columns, fit_losses, make_radial, sampled_ranges, walls_alone
+from invariantzoo.training.fit_net import fit_net
+from invariantzoo.training.frames import Frames, chosen, owners, read_frames
+from invariantzoo.training.judge_forces import judge
+from invariantzoo.training.optimizers import OptimizerConfig
+
+CP2K = Path(__file__).parent / "data" / "cp2k"
+SHEARED = np.array([[9.4, 0.0, 0.0], [1.5, 9.2, 0.0], [-1.0, 0.5, 9.6]])
+
+
+def waters(seed: int, frames: int, cell: np.ndarray, molecules: int = 8) -> np.ndarray:
+    """Molecules on a jittered grid, turned at random: positions [frames, 3 molecules, 3]."""
+    rng = np.random.default_rng(seed)
+    side = round(molecules ** (1 / 3))
+    grid = (np.stack(np.meshgrid(*[np.arange(side)] * 3), -1).reshape(-1, 3) + 0.5) / side
+    found = []
+    for _ in range(frames):
+        atoms = []
+        for at in grid @ cell + rng.normal(0, 0.15, (molecules, 3)):
+            turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+            bonds = np.array([[0.76, 0.59, 0.0], [-0.76, 0.59, 0.0]]) @ turn
+            atoms += [at, *(at + bonds + rng.normal(0, 0.03, (2, 3)))]
+        found.append(atoms)
+    return np.array(found)
+
+
+def frames_with(force: np.ndarray, x: np.ndarray, cell: np.ndarray) -> Frames:
+    count, n = x.shape[:2]
+    split = np.where(np.arange(count) < 0.8 * count, "train", "val")
+    numbers = np.tile([8, 1, 1], n // 3)
+    cells = np.broadcast_to(cell, (count, 3, 3)).copy()
+    return Frames(x, force, numbers, cells, np.full(count, np.nan), split, None, "test", "0")
+
+
+def truth(x: np.ndarray, cell: np.ndarray, order: int, shared: bool) -> tuple[LossModel, Frames]:
+    """Frames whose forces come from random losses of the form that is fitted."""
+    frames = frames_with(np.zeros_like(x), x, cell)
+    ranges = sampled_ranges(chosen(frames, "train"), (1, 8), 4.5)
+    pair = make_radial(ranges, 4.5, fitting._pair_centres, 0.75, 0.4)
+    far = fitting._radial_centres if order == 0 else fitting._angular_centres
+    channels = make_radial(ranges, 4.5 if order == 0 else 4.0, far, 0.75, 0.4)
+    work = Columns(pair, channels, order, shared, (1, 8))
+    weights = np.random.default_rng(3).normal(0, 0.05, work.layout.size)
+    model = work.model(weights, no_walls(2))
+    found = [forces_of_frame(model, one, cell, frames.numbers)[0] for one in x]
+    return model, frames._replace(forces=np.array(found))
+
+
+@pytest.mark.parametrize(
+    ("loss", "shared"), [("pair", False), ("pair", True), ("quadratic", True), ("angular", False)]
+)
+def test_losses_of_the_fitted_form_are_found_exactly(loss: str, shared: bool) -> None:
+    order = {"pair": -1, "quadratic": 0, "angular": 1}[loss]
+    _, frames = truth(waters(0, 15, SHEARED), SHEARED, order, shared)
+    fit = fit_losses(
+        frames,
+        loss=loss,
+        shared=shared,
+        pair_cutoff=4.5,
+        angular_cutoff=4.0,
+        order=order,
+        fineness=0.4,
+        ridge=1e-12,
+    )
+    assert fit.ridges[0][2] < 1e-4 * np.sqrt((frames.forces**2).mean())
+    free = fit.model._replace(walls=no_walls(2))
+    held = judge(free, chosen(frames, "val"))
+    assert held["rmse_mev_per_angstrom"]["all"] < 1e3 * fit.ridges[0][2] + 1e-3
+    assert (held["net_force"] < 1e-10) == shared
+
+
+@pytest.mark.parametrize("cell", [9.2 * np.eye(3), SHEARED])
+@pytest.mark.parametrize("order", [-1, 0, 2, 3])
+def test_compiled_forces_are_the_gradient_of_the_readable_losses(
+    cell: np.ndarray, order: int
+) -> None:
+    x = waters(1, 2, cell)
+    model, frames = truth(x, cell, order, True)
+    cells = np.stack([cell, cell])
+    force, loss = make_forces(model, cells, frames.numbers)(x)
+    position = torch.from_numpy(x).requires_grad_()
+    expected = agent_losses(model, position, torch.from_numpy(cells), frames.numbers)
+    gradient = torch.autograd.grad(expected.sum(), position)[0].numpy()
+    assert np.abs(force + gradient).max() < 1e-10 * np.abs(gradient).max()
+    assert np.allclose(loss.sum(1), expected.sum(1).detach().numpy(), rtol=1e-10, atol=1e-10)
+    own, loss = make_forces(model._replace(shared=False), cells, frames.numbers)(x)
+    assert np.allclose(loss, expected.detach().numpy(), rtol=1e-10, atol=1e-10)
+    agent = torch.autograd.grad(
+        agent_losses(model, position, torch.from_numpy(cells), frames.numbers)[:, 5].sum(), position
+    )[0].numpy()
+    assert np.abs(own[:, 5] + agent[:, 5]).max() < 1e-10 * np.abs(gradient).max()
+    assert np.abs(force.sum(1)).max() < 1e-12 * np.abs(force).max()
+    assert np.abs(own.sum(1)).max() > 1e-3 * np.abs(own).max()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_losses_do_not_see_how_the_world_is_turned(name: str) -> None:
+    model = load_model(name).model
+    cell = 12.4 * np.eye(3)
+    x = waters(2, 1, cell, 27)[0]
+    numbers = np.tile([8, 1, 1], 27)
+    force, loss = forces_of_frame(model, x, cell, numbers)
+    assert np.abs(force.sum(0)).max() < 1e-11
+    scale = np.abs(force).max()
+    turn = np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]]) @ np.diag([-1.0, 1, 1])
+    swap = np.arange(len(x))
+    swap[[0, 3]], swap[[1, 5]] = [3, 0], [5, 1]
+    for moved, back in (
+        (x + np.array([3.3, -20.0, 0.7]), force),
+        (x @ turn, force @ turn),
+        (x[swap], force[swap]),
+    ):
+        again, losses = forces_of_frame(model, moved, cell, numbers)
+        assert np.abs(again - back).max() < 1e-10 * scale
+        assert abs(losses.sum() - loss.sum()) < 1e-10 * max(1.0, abs(loss.sum()))
+
+
+def test_narrow_cells_are_repeated_which_is_exact() -> None:
+    from invariantzoo.envs.core.cell import replicate
+
+    model = load_model("water-angular").model
+    cell = 6.3 * np.eye(3)
+    x = waters(4, 1, cell)[0]
+    numbers = np.tile([8, 1, 1], 8)
+    force, loss = forces_of_frame(model, x, cell, numbers)
+    wide, wider = replicate(x, cell, (2, 2, 2))
+    all_force, all_loss = make_forces(model, wider[None], np.tile(numbers, 8))(wide[None])
+    assert np.abs(all_force[0].reshape(8, 24, 3) - force).max() < 1e-10 * np.abs(force).max()
+    assert np.allclose(all_loss[0].reshape(8, 24), loss, rtol=1e-10)
+
+
+def test_the_walls_stand_outside_the_data() -> None:
+    x = waters(5, 10, SHEARED)
+    frames = frames_with(np.ones_like(x), x, SHEARED)
+    model = walls_alone(frames)
+    cells, numbers = frames.cell[:8], frames.numbers
+    bonds = np.stack([np.flatnonzero(numbers == 1), owners(frames)], 1)
+    force, loss = make_forces(model, cells, numbers, bonds=bonds)(x[:8])
+    assert not force.any()
+    assert not loss.any()
+    x[0, 1] = x[0, 0] + [0.5, 0, 0]
+    x[1, 1] = x[1, 0] + [0, 1.9, 0]
+    force, _ = make_forces(model, cells, numbers, bonds=bonds)(x[:8])
+    assert force[0, 1, 0] > 10
+    assert force[1, 1, 1] < -10
+
+
+def test_a_net_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    model, _ = truth(waters(6, 10, SHEARED), SHEARED, 1, True)
+    x = waters(6, 10, SHEARED)
+    found = [forces_of_frame(model, one, SHEARED, np.tile([8, 1, 1], 8))[0] for one in x]
+    frames = frames_with(np.array(found), x, SHEARED)
+    sizes: dict[str, Any] = {
+        "cutoff": 4.0,
+        "channels": 4,
+        "lr": 0.01,
+        "optimizer": OptimizerConfig(),
+    }
+    whole = fit_net(frames, epochs=12, **sizes)
+    assert whole.history[-1][1] < 0.6 * whole.history[0][1]
+    file = tmp_path / "net.checkpoint"
+
+    def stop(epoch: int, train: float, val: float | None) -> None:
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_net(frames, epochs=12, checkpoint=file, report=stop, **sizes)
+    again = fit_net(frames, epochs=12, checkpoint=file, **sizes)
+    for mine, theirs in zip(whole.net.parameters(), again.net.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+# ---------------------------------------------------------------------------------- files
+
+
+def test_a_model_file_is_the_model(tmp_path: Path) -> None:
+    x = waters(7, 5, SHEARED)
+    model, frames = truth(x, SHEARED, 2, True)
+    save_model(tmp_path / "m.npz", model, {"loss": "angular", "digest": "abc"})
+    saved = load_model(tmp_path / "m.npz")
+    assert saved.about["digest"] == "abc"
+    assert saved.about["units"].startswith("Angstrom")
+    for mine, theirs in zip(
+        forces_of_frame(model, x[0], SHEARED, frames.numbers),
+        forces_of_frame(saved.model, x[0], SHEARED, frames.numbers),
+        strict=True,
+    ):
+        assert np.array_equal(mine, theirs)
+    (tmp_path / "text.npz").write_text("no model")
+    with pytest.raises(ValueError, match="no model file"):
+        load_model(tmp_path / "text.npz")
+    with pytest.raises(FileNotFoundError, match="did you mean 'water-pair'"):
+        load_model("water-par")
+
+
+def test_nothing_in_a_model_file_is_run(tmp_path: Path) -> None:
+    poison = np.array([{"a": 1}], dtype=object)
+    np.savez(tmp_path / "m.npz", head=poison, allow_pickle=True)
+    with pytest.raises(ValueError, match="no model file"):
+        load_model(tmp_path / "m.npz")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_models_that_ship_know_where_they_come_from(name: str) -> None:
+    saved = load_model(name)
+    assert len(saved.about["digest"]) == 64
+    assert saved.about["rmse_mev_per_angstrom"]["all"] < 230
+    known = saved.model.net.numbers if isinstance(saved.model, NetModel) else saved.model.numbers
+    assert known == (1, 8)
+
+
+def test_a_cp2k_folder_is_read() -> None:
+    frames = read_frames(CP2K)
+    assert frames.positions.shape == (3, 48, 3)
+    assert np.allclose(frames.positions[0, 0], [-3.6774698979, -1.5852647203, 5.0400859628])
+    assert abs(frames.energy[0] / HARTREE + 275.8866028082) < 1e-9
+    first = (CP2K / "water16-frc-1.xyz").read_text().splitlines()[2].split()
+    assert np.allclose(frames.forces[0, 0] / HARTREE_PER_BOHR, [float(v) for v in first[1:]])
+    assert np.allclose(frames.cell, 7.826 * np.eye(3))
+    assert frames.numbers[:3].tolist() == [8, 1, 1]
+    assert owners(frames)[:4].tolist() == [0, 0, 3, 3]
+
+
+def test_every_format_tells_the_same(tmp_path: Path) -> None:
+    frames = read_frames(CP2K)
+    np.savez(
+        tmp_path / "a.npz",
+        positions=frames.positions,
+        forces=frames.forces,
+        numbers=frames.numbers,
+        cell=frames.cell[0],
+        energy=frames.energy,
+    )
+    write_xyz(tmp_path / "a.xyz", frames)
+    for file in ("a.npz", "a.xyz"):
+        again = read_frames(tmp_path / file)
+        assert np.allclose(again.positions, frames.positions)
+        assert np.allclose(again.forces, frames.forces)
+        assert np.allclose(again.cell, frames.cell)
+        assert np.allclose(again.energy, frames.energy)
+        assert again.numbers.tolist() == frames.numbers.tolist()
+
+
+def write_xyz(path: Path, frames: Frames, forces: bool = True, atoms: tuple[int, ...] = ()) -> None:
+    lines = []
+    for k, (x, f) in enumerate(zip(frames.positions, frames.forces, strict=True)):
+        n = atoms[k] if atoms else len(x)
+        lattice = " ".join(map(str, frames.cell[k].ravel()))
+        more = ":forces:R:3" if forces else ""
+        lines += [
+            str(n),
+            f'Lattice="{lattice}" Properties=species:S:1:pos:R:3{more} energy={frames.energy[k]}',
+        ]
+        for number, place, pull in zip(frames.numbers[:n], x, f, strict=False):
+            values = [*place, *(pull if forces else ())]
+            lines.append(("O" if number == 8 else "H") + "".join(f" {v:.10f}" for v in values))
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"forces": lambda f: f / HARTREE_PER_BOHR}, "perhaps they are in Hartree/bohr"),
+        ({"forces": lambda f: f * 23.06}, "perhaps they are in kcal"),
+        ({"forces": lambda f: np.where(f == f[1, 2, 0], np.nan, f)}, "forces of frame 1 are not"),
+        ({"positions": lambda x: x / 10, "cell": lambda c: c / 10}, "in nanometres"),
+        ({"forces": lambda f: f[:, :5]}, "forces have shape"),
+        ({"forces": lambda f: f * 0}, "all forces are zero"),
+        ({"forces": None}, "no 'forces'"),
+    ],
+)
+def test_bad_frames_are_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], message: str
+) -> None:
+    frames = read_frames(CP2K)
+    data: dict[str, Any] = {
+        "positions": frames.positions,
+        "forces": frames.forces,
+        "numbers": frames.numbers,
+        "cell": frames.cell[0],
+    }
+    for name, turn in change.items():
+        data[name] = None if turn is None else turn(data[name])
+    np.savez(tmp_path / "a.npz", **{k: v for k, v in data.items() if v is not None})
+    assert main(["fit", str(tmp_path / "a.npz"), "--out", str(tmp_path / "m.npz")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_bad_files_are_refused(tmp_path: Path) -> None:
+    frames = read_frames(CP2K)
+    write_xyz(tmp_path / "few.xyz", frames, atoms=(48, 45, 48))
+    with pytest.raises(ValueError, match="frame 1 has 45 atoms, frame 0 has 48"):
+        read_frames(tmp_path / "few.xyz")
+    write_xyz(tmp_path / "none.xyz", frames, forces=False)
+    with pytest.raises(ValueError, match="has no forces"):
+        read_frames(tmp_path / "none.xyz")
+    shutil.copytree(CP2K, tmp_path / "run")
+    (tmp_path / "run" / "water16-frc-1.xyz").unlink()
+    with pytest.raises(ValueError, match=r"has no water16-frc-1.xyz: set &MOTION"):
+        read_frames(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="not the folder of a CP2K run"):
+        read_frames(tmp_path / "empty")
+    with pytest.raises(FileNotFoundError):
+        read_frames(tmp_path / "missing.npz")
+
+
+# ------------------------------------------------------------------------------- commands
+
+
+def test_fit_and_forces_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x = waters(8, 12, SHEARED)
+    _, frames = truth(x, SHEARED, -1, True)
+    data, model = tmp_path / "data.npz", tmp_path / "model.npz"
+    np.savez(
+        data,
+        positions=x,
+        forces=frames.forces,
+        numbers=frames.numbers,
+        cell=SHEARED,
+        split=frames.split,
+    )
+    words = ["fit", str(data), "--loss", "pair", "--forces", "total", "--out", str(model)]
+    assert main([*words, "--pair-cutoff", "4.5", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["validation"]["frames"] == 2
+    assert report["learning_curve"][-1]["frames"] == 10
+    assert {(row["agent"], row["neighbour"]) for row in report["sensitivities"]} >= {("H", "O")}
+    assert main(["forces", str(model), str(data), "--json"]) == 0
+    judged = json.loads(capsys.readouterr().out)
+    assert judged["frames"] == 12
+    assert set(judged["rmse_mev_per_angstrom"]) == {"all", "O", "H"}
+    assert main(["forces", str(model), str(data), "--split", "val", "--json"]) == 0
+    part = json.loads(capsys.readouterr().out)
+    assert part["rmse_mev_per_angstrom"] == report["validation"]["rmse_mev_per_angstrom"]
+    assert main(["forces", str(model), str(data), "--split", "test"]) == 2
+    assert "no frame of split 'test'" in capsys.readouterr().err
+    assert main(["forces", "water-angular", str(CP2K), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["correlation"] > 0.9
+    assert main([*words[:3], "net", "--forces", "own", "--out", str(model)]) == 2
+
+
+def test_the_calculator_of_ase(tmp_path: Path) -> None:
+    ase = pytest.importorskip("ase")
+    from invariantzoo.agents.calculator import LossCalculator
+    from invariantzoo.training.frames import frames_of_atoms
+
+    cell = 12.4 * np.eye(3)
+    x = waters(9, 4, cell, 27)
+    numbers = np.tile([8, 1, 1], 27)
+    images = [ase.Atoms(numbers, one, cell=cell, pbc=True) for one in x]
+    for atoms in images:
+        atoms.calc = LossCalculator("water-angular")
+    expected = forces_of_frame(load_model("water-angular").model, x[2], cell, numbers)
+    assert np.allclose(images[2].get_forces(), expected[0], atol=1e-12)
+    assert np.isclose(images[2].get_potential_energy(), expected[1].sum())
+    frames = frames_of_atoms(images)
+    assert frames.positions.shape == (4, 81, 3)
+    assert np.allclose(frames.forces[2], expected[0], atol=1e-12)
+    from ase.io import write
+
+    write(tmp_path / "a.traj", images)
+    again = read_frames(tmp_path / "a.traj")
+    assert np.allclose(again.forces, frames.forces)
