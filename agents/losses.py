@@ -106,7 +106,7 @@ def spline(value: np.ndarray, slope: np.ndarray, step: float) -> np.ndarray:
 
 def radial_table(radial: Radial, species: int, intervals: int = INTERVALS) -> np.ndarray:
     """Splines [species, species, intervals, 4, functions] of the functions, padded with zeros."""
-    most = max(len(c) for row in radial.centres for c in row)
+    most = 4 * -(-max(len(c) for row in radial.centres for c in row) // 4)
     table = np.zeros((species, species, intervals, 4, most))
     r = np.linspace(0, radial.cutoff, intervals + 1)
     for s in range(species):
@@ -221,6 +221,7 @@ class LossForces:
                 table.offset,
                 table.matrix,
                 (0,) * table.matrix.shape[3],
+                (0,) * table.channel.shape[4],
                 model.channels.cutoff,
                 shared,
                 force,

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from .lanes import sum_products, sum_rows
 from .neighbours import image
 
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -213,6 +214,7 @@ def angular_losses(
     offset: Any,
     matrix: Any,
     pad: Any,
+    spread: Any,
     cutoff: float,
     shared: bool,
     force: Any,
@@ -223,27 +225,30 @@ def angular_losses(
     order: largest l.  table [species, species, intervals, 4, channels]: of the radial functions.
     offset [species, species + 1]: where the channels of each neighbour species start.
     matrix [species, channels, channels, monomials]: M^l spread over the monomials of its degree.
+    pad, spread: tuples as long as the monomials and as the channels of a neighbour species, padded.
     The arithmetic on moments is done in the type of `table`.
     """
     worlds, n, _ = position.shape
     intervals = table.shape[2]
     kinds = table.shape[0]
-    size = matrix.shape[1]
-    width = len(pad)
+    size, width, many = matrix.shape[1], len(pad), len(spread)
     fine = intervals / cutoff
     cut2 = cutoff * cutoff
     room = index.shape[2]
     kind = table.dtype
+    step = kind.type(fine)
     unit = np.empty((room, 4))
     other = np.empty(room, np.int64)
     first = np.empty(kinds + 1, np.int64)
     y = np.zeros((room, width), kind)
-    g = np.zeros((room, table.shape[4]), kind)
-    dg = np.zeros((room, table.shape[4]), kind)
+    g = np.zeros((room, many), kind)
+    dg = np.zeros((room, many), kind)
     moment = np.zeros((size, width), kind)
     pulled = np.zeros((size, width), kind)
     p = np.zeros(width, kind)
     q = np.zeros(width, kind)
+    power = np.ones(4, kind)
+    slope = np.zeros(4, kind)
     for w in range(worlds):
         x, h, inv = position[w], cell[w], inverse[w]
         for i in range(n):
@@ -267,54 +272,34 @@ def angular_losses(
                         total += 1
             first[kinds] = total
             channels = offset[s, kinds]
-            for c in range(channels):
-                for m in range(width):
-                    moment[c, m] = 0.0
-                    pulled[c, m] = 0.0
             for t in range(kinds):
-                start, many = offset[s, t], offset[s, t + 1] - offset[s, t]
                 for a in range(first[t], first[t + 1]):
                     u = unit[a, 3] * fine
                     at = min(int(u), intervals - 1)
                     f = kind.type(u - at)
-                    f2 = f + f
-                    f3 = 3 * f * f
-                    step = kind.type(fine)
-                    row = table[s, t, at]
-                    for c in range(many):
-                        g[a, c] = row[0, c] + f * (row[1, c] + f * (row[2, c] + f * row[3, c]))
-                        dg[a, c] = step * (row[1, c] + f2 * row[2, c] + f3 * row[3, c])
-                    monomials(
-                        kind.type(unit[a, 0]),
-                        kind.type(unit[a, 1]),
-                        kind.type(unit[a, 2]),
-                        order,
-                        y[a],
-                    )
-                    for c in range(many):
-                        value = g[a, c]
-                        for m in range(width):
-                            moment[start + c, m] += value * y[a, m]
+                    power[1], power[2], power[3] = f, f * f, f * f * f
+                    slope[1], slope[2], slope[3] = step, 2 * step * f, 3 * step * f * f
+                    at = 4 * ((s * kinds + t) * intervals + at)
+                    sum_rows(power, 0, 1, table, at, 4, g, a, spread)
+                    sum_rows(slope, 0, 1, table, at, 4, dg, a, spread)
+                    nx, ny, nz = unit[a, 0], unit[a, 1], unit[a, 2]
+                    monomials(kind.type(nx), kind.type(ny), kind.type(nz), order, y[a])
+                near = first[t + 1] - first[t]
+                for c in range(offset[s, t + 1] - offset[s, t]):
+                    to = offset[s, t] + c
+                    sum_rows(g, first[t] * many + c, many, y, first[t], near, moment, to, pad)
             e = 0.0
             for c in range(channels):
-                for b in range(channels):
-                    for m in range(width):
-                        pulled[c, m] += matrix[s, c, b, m] * moment[b, m]
+                sum_products(matrix, (s * size + c) * size, moment, 0, channels, pulled, c, pad)
                 for m in range(width):
                     e += pulled[c, m] * moment[c, m]
             loss[w, i] += 0.5 * e
             sx, sy, sz = 0.0, 0.0, 0.0
             for t in range(kinds):
-                start, many = offset[s, t], offset[s, t + 1] - offset[s, t]
+                start, have = offset[s, t], offset[s, t + 1] - offset[s, t]
                 for a in range(first[t], first[t + 1]):
-                    for m in range(width):
-                        p[m] = 0.0
-                        q[m] = 0.0
-                    for c in range(many):
-                        value, slope = g[a, c], dg[a, c]
-                        for m in range(width):
-                            p[m] += value * pulled[start + c, m]
-                            q[m] += slope * pulled[start + c, m]
+                    sum_rows(g, a * many, 1, pulled, start, have, p, 0, pad)
+                    sum_rows(dg, a * many, 1, pulled, start, have, q, 0, pad)
                     along = kind.type(0.0)
                     for m in range(width):
                         along += q[m] * y[a, m]
