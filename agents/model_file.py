@@ -33,24 +33,51 @@ class NetModel(NamedTuple):
     constant: float = 0.0
 
 
+class Sample(NamedTuple):
+    """A frame of the data, from which simulations start.
+
+    position [n, 3] and cell [3, 3] in Angstrom; numbers [n]; owner [hydrogens] or None.
+    """
+
+    position: np.ndarray
+    cell: np.ndarray
+    numbers: np.ndarray
+    owner: np.ndarray | None
+
+
 class Saved(NamedTuple):
     """A model and what is known of it.
 
-    about: "loss", "forces", "data" (source), "digest" (SHA-256 of the data), "rmse", "ranges"
-    (sampled distances by pair of atomic numbers), "energy" (least and largest per atom) and more.
+    about: "loss", "forces", "data" (its name), "digest" (SHA-256 of the data), "limits" (sampled
+    distances by pair of atomic numbers), "rmse_mev_per_angstrom" of the validation block.
+    structure [kinds, kinds, bins]: radial distribution functions of the data, bins of 0.01 A.
     """
 
     model: LossModel | NetModel
     about: dict[str, Any]
+    sample: Sample | None = None
+    structure: np.ndarray | None = None
 
 
-def save_model(path: str | Path, model: LossModel | NetModel, about: dict[str, Any]) -> None:
+def save_model(
+    path: str | Path,
+    model: LossModel | NetModel,
+    about: dict[str, Any],
+    *,
+    sample: Sample | None = None,
+    structure: np.ndarray | None = None,
+) -> None:
     """Write a model whole or not at all."""
     path = Path(path)
     head = {"format": FORMAT, "version": VERSION, "units": UNITS, **about}
     arrays = _net_arrays(model) if isinstance(model, NetModel) else _loss_arrays(model)
     kind = "net" if isinstance(model, NetModel) else "losses"
     head["kind"] = kind
+    if sample is not None:
+        parts = {key: value for key, value in sample._asdict().items() if value is not None}
+        arrays |= {f"sample_{key}": np.asarray(value) for key, value in parts.items()}
+    if structure is not None:
+        arrays["structure"] = structure.astype(np.float32)
     buffer = io.BytesIO()
     arrays["head"] = np.array(json.dumps(head))
     savez: Any = np.savez_compressed
@@ -84,7 +111,10 @@ def load_model(name: str | Path) -> Saved:
         said = f"{about.get('format')} {about.get('version')}"
         raise ValueError(f"{name} holds {said}; this version reads {FORMAT} {VERSION}")
     read = _read_net if about["kind"] == "net" else _read_losses
-    return Saved(read(arrays), about)
+    sample = None
+    if "sample_position" in arrays:
+        sample = Sample(*(arrays.get(f"sample_{key}") for key in Sample._fields))  # type: ignore[arg-type]
+    return Saved(read(arrays), about, sample, arrays.get("structure"))
 
 
 def _loss_arrays(model: LossModel) -> dict[str, np.ndarray]:

@@ -20,7 +20,18 @@ from typing import NoReturn
 import invariantzoo
 from invariantzoo import options
 
-COMMANDS = ("list", "train", "evaluate", "rollout", "fit", "forces", "bench", "check")
+COMMANDS = (
+    "list",
+    "train",
+    "evaluate",
+    "rollout",
+    "fit",
+    "forces",
+    "simulate",
+    "observe",
+    "bench",
+    "check",
+)
 
 
 class Parser(argparse.ArgumentParser):

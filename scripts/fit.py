@@ -71,9 +71,9 @@ def run(args: argparse.Namespace) -> int:
         "digest": frames.digest,
         "limits": limits(model, frames),
         "rmse_mev_per_angstrom": report["validation"]["rmse_mev_per_angstrom"],
-        "temperature_k": None,
     }
-    save_model(args.out, model, about)
+    sample, structure = sample_of(frames), structure_of(frames)
+    save_model(args.out, model, about, sample=sample, structure=structure)
     digest = hashlib.sha256(args.out.read_bytes()).hexdigest()
     report = {"model": str(args.out), "sha256": digest, "loss": args.loss, **report}
     if args.loss != "net":
@@ -98,7 +98,8 @@ def _linear(args: argparse.Namespace, frames: Any) -> tuple[Any, dict[str, Any]]
 
     from invariantzoo.training.fit import fit_losses
 
-    with Progress(console=options.messages(), transient=True) as bar:
+    log = options.messages()
+    with Progress(console=log, transient=True, disable=not log.is_terminal) as bar:
         task = bar.add_task("fitting", total=None)
         fit = fit_losses(
             frames,
@@ -155,6 +156,25 @@ def _net(args: argparse.Namespace, frames: Any) -> tuple[Any, dict[str, Any]]:
     ]
     parameters = sum(p.numel() for p in done.net.parameters())
     return model, {"parameters": parameters, "optimizer": args.optimizer, "history": curve}
+
+
+def sample_of(frames: Any) -> Any:
+    """The last training frame, from which simulations start."""
+    from invariantzoo.agents.model_file import Sample
+    from invariantzoo.training.frames import owners
+
+    at = int(np.flatnonzero(frames.split == "train")[-1])
+    return Sample(frames.positions[at], frames.cell[at], frames.numbers, owners(frames))
+
+
+def structure_of(frames: Any) -> np.ndarray | None:
+    """Radial distribution functions of all frames; None where a cell is missing or changes."""
+    from invariantzoo.training.structure import distribution
+
+    cell = frames.cell[0]
+    if not cell.any() or not np.allclose(frames.cell, cell):
+        return None
+    return distribution(frames.positions, cell, frames.numbers)
 
 
 def constant(model: Any, frames: Any) -> float:

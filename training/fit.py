@@ -33,6 +33,7 @@ TOLERANCE = 1.02  # a larger ridge is preferred while validation stays within th
 ORDERS = {"pair": -1, "quadratic": 0, "angular": 3}
 _GAP = 0.12  # Angstrom without a sample that parts a bond from what is not bonded
 _BINS = 0.01
+_PULL = 400.0  # eV/Angstrom^2, stiff enough to bury the hole that losses have beyond a bond
 _FLOOR = 0.1  # of the median squared length of a column, added before scaling
 
 
@@ -417,4 +418,4 @@ def _walls(
     if owners(frames) is None:
         return walls
     longest = ranges[1, 8].bond
-    return walls._replace(longest=1.01 * longest, pull=60.0 if longest else 0.0)
+    return walls._replace(longest=longest, pull=_PULL if longest else 0.0)

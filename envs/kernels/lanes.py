@@ -9,10 +9,11 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic as _intrinsic
 from numba.np.arrayobj import make_array
 
 _FAST = ("reassoc", "contract", "nsz", "arcp")
+intrinsic: Any = _intrinsic
 
 
 @intrinsic
