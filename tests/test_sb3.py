@@ -349,8 +349,9 @@ def test_every_hyperparameter_is_listed_with_its_default_and_help(algo: str) -> 
 
     listed = hyperparameters(algo)
     fields = dataclasses.fields(config_class(algo))
-    assert [one.name for one in listed] == [field.name for field in fields]
-    assert [ast.literal_eval(one.default) for one in listed] == [f.default for f in fields]
+    assert len(listed) == len(fields)
+    defaults = {field.name: field.default for field in fields}
+    assert {one.name: ast.literal_eval(one.default) for one in listed} == defaults
     assert all(len(one.help) > 5 for one in listed)
 
 

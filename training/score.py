@@ -87,8 +87,8 @@ def _episode(env: VectorEnv, policy: Policy, deterministic: bool) -> Scores:
     while running.any():
         with torch.no_grad():
             rng = None if deterministic else env.rng(POLICY)
-            action = policy(torch.from_numpy(observation), rng)
-            action = (action.float() if action.is_floating_point() else action).numpy()
+            chosen = policy(torch.from_numpy(observation), rng)
+        action = (chosen.float() if chosen.is_floating_point() else chosen).numpy()
         present += running * env.alive.sum(1)
         step = env.step(action)
         total += running * step.reward.sum(1)

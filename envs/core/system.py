@@ -102,10 +102,11 @@ class Buffers(NamedTuple):
 class Kernel(Protocol):
     """A compiled twin of transition, invariants, loss and metrics over plain arrays, in place.
 
-    `initial`, if it is not None, is one of `System.initial`: from a generator to numpy arrays.
+    `initial`, if it is not None, is one of `System.initial`: from a generator to the state's fields
+    as numpy arrays, in their order.
     """
 
-    initial: Callable[[Rng], State] | None
+    initial: Callable[[Rng], tuple[np.ndarray, ...]] | None
 
     def observe(self, state: State, worlds: np.ndarray, observation: np.ndarray) -> None:
         """Write the observations [worlds, agents, size] of the worlds whose indices are given."""

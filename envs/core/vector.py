@@ -347,12 +347,13 @@ class VectorEnv:
             torch.from_numpy(self._clock[chosen]),
             INITIAL,
         )
-        if self._kernel is not None and self._kernel.initial is not None:
-            fresh = self._kernel.initial(rng)
-        else:
+        compiled = self._kernel.initial if self._kernel is not None else None
+        if compiled is None or self._state is None:
             with torch.no_grad():
                 tensors = self.system.initial(rng, len(chosen))
             fresh = type(tensors)(*(part.numpy() for part in tensors))
+        else:
+            fresh = type(self._state)(*compiled(rng))
         if self._state is None:
             self._state = type(fresh)(*(np.array(part, order="C") for part in fresh))
             self._bind()

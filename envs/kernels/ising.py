@@ -47,7 +47,7 @@ _ALL, _NONE, _ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), np.uint64(1)
 class IsingKernel:
     """The kernel of one batch. See `Kernel` in core/system.py."""
 
-    initial: Callable[[Rng], State] | None = None
+    initial: Callable[[Rng], tuple[np.ndarray, ...]] | None = None
 
     def __init__(self, system: Ising) -> None:
         bounds = system.bounds

@@ -60,7 +60,9 @@ class ParticlesKernel:
             ]
         )
         self._index = np.full((worlds, system.n_agents, system.k), -1, np.int32)
-        self.initial = partial(_crowd, system) if system.layout == "crowd" else None
+        self.initial: Callable[[Rng], tuple[np.ndarray, ...]] | None = (
+            partial(_crowd, system) if system.layout == "crowd" else None
+        )
         n = system.n_agents
         self._scratch = np.empty((5, n))
         self._moved = np.empty((4, max(_BLOCK // n, 1), n))
@@ -89,10 +91,8 @@ class ParticlesKernel:
         )
 
 
-def _crowd(system: Particles, rng: Rng) -> State:
-    """What `Particles.initial` gives for a crowd."""
-    from ..particles import State
-
+def _crowd(system: Particles, rng: Rng) -> tuple[np.ndarray, ...]:
+    """The fields of what `Particles.initial` gives for a crowd."""
     world, n = rng.world.numpy(), system.n_agents
     x, v, desired = (np.empty((len(world), n, 2)) for _ in range(3))
     radius, box = np.full((len(world), n), system.radius), np.empty((len(world), 1))
@@ -105,7 +105,7 @@ def _crowd(system: Particles, rng: Rng) -> State:
         np.uint64(rng.seed), world, rng.clock.numpy(), rng.draw_number, ranges, system.radius,
         system.rows, x, v, desired, box,
     )  # fmt: skip
-    return State(x, v, desired, radius, box)
+    return x, v, desired, radius, box
 
 
 @_compile
