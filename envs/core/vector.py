@@ -5,7 +5,7 @@ Every other interface is a thin face of `VectorEnv`. It is the only thing here t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -347,15 +347,15 @@ class VectorEnv:
             torch.from_numpy(self._clock[chosen]),
             INITIAL,
         )
-        compiled = self._kernel.initial if self._kernel is not None else None
-        if compiled is None or self._state is None:
-            with torch.no_grad():
-                tensors = self.system.initial(rng, len(chosen))
-            fresh = type(tensors)(*(part.numpy() for part in tensors))
+        fresh: Iterable[np.ndarray]
+        if self._kernel is not None and self._kernel.initial is not None:
+            fresh = self._kernel.initial(rng)
         else:
-            fresh = type(self._state)(*compiled(rng))
+            with torch.no_grad():
+                fresh = (part.numpy() for part in self.system.initial(rng, len(chosen)))
         if self._state is None:
-            self._state = type(fresh)(*(np.array(part, order="C") for part in fresh))
+            kind = type(self.system.initial(Rng.single(0, 1), 1))
+            self._state = kind(*(np.array(part, order="C") for part in fresh))
             self._bind()
         else:
             for array, part in zip(self._state, fresh, strict=True):
