@@ -27,7 +27,7 @@ class LennardJonesForces:
         *,
         cutoff: float = 2.5,
         shifted: bool = True,
-        skin: float = 0.3,
+        skin: float = 0.35,
     ) -> None:
         for one in cell:
             if one.any():

@@ -49,6 +49,9 @@ VERSIONS = (
     "vmas",
     "supersuit",
     "mcising",
+    "openmm",
+    "ase",
+    "tblite",
 )
 
 
@@ -210,6 +213,9 @@ def cases() -> Iterator[Case]:
     )
     yield from optimizers()
     yield from ising_cases()
+    from invariantzoo import bench_molecules
+
+    yield from bench_molecules.cases()
     for id in invariantzoo.ids():
         yield Case(f"batched step, 256 worlds of {id}", functools.partial(batched, id, 256))
 

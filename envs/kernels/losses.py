@@ -31,6 +31,37 @@ _inline = njit(inline="always", error_model="numpy", fastmath=_FAST)
 ROOT2, ROOT3, ROOT6 = math.sqrt(2.0), math.sqrt(3.0), math.sqrt(6.0)
 
 
+@_inline
+def _straight_images(rx: Any, ry: Any, rz: Any, near: int, h: Any, inv: Any) -> None:
+    """`image` in a cell with right angles, for the first `near` of three arrays."""
+    lx, ly, lz, ix, iy, iz = h[0, 0], h[1, 1], h[2, 2], inv[0, 0], inv[1, 1], inv[2, 2]
+    for m in range(near):
+        rx[m] -= lx * np.rint(rx[m] * ix)
+    for m in range(near):
+        ry[m] -= ly * np.rint(ry[m] * iy)
+    for m in range(near):
+        rz[m] -= lz * np.rint(rz[m] * iz)
+
+
+@_inline
+def _lennard_jones_pairs(
+    rx: Any, ry: Any, rz: Any, near: int, cut2: float, shift: float, pull: Any, half: Any
+) -> Any:
+    """Forces over distances and half energies of the first `near` pairs; their r . F in sum."""
+    v, e = 0.0, 0.0
+    for m in range(near):
+        d2 = rx[m] * rx[m] + ry[m] * ry[m] + rz[m] * rz[m]
+        inside = 1.0 if d2 < cut2 else 0.0
+        s2 = 1.0 / d2
+        s6 = s2 * s2 * s2
+        g = inside * 24.0 * s6 * (2.0 * s6 - 1.0)
+        pull[m] = g * s2
+        half[m] = inside * (2.0 * s6 * (s6 - 1.0) - 0.5 * shift)
+        v += g
+        e += half[m]
+    return e, v
+
+
 @_compile
 def lennard_jones(
     position: Any,
@@ -50,40 +81,49 @@ def lennard_jones(
     """
     worlds, n, _ = position.shape
     cut2 = cutoff * cutoff
+    room = index.shape[2]
+    rx, ry, rz = np.empty(room), np.empty(room), np.empty(room)
+    pull, half = np.empty(room), np.empty(room)
     for w in range(worlds):
         x, h, inv = position[w], cell[w], inverse[w]
-        lx, ly, lz = h[0, 0], h[1, 1], h[2, 2]
-        ix, iy, iz = inv[0, 0], inv[1, 1], inv[2, 2]
-        skew = abs(h[0, 1]) + abs(h[0, 2]) + abs(h[1, 2])
-        skew += abs(h[1, 0]) + abs(h[2, 0]) + abs(h[2, 1])
+        straight = h[0, 1] == h[0, 2] == h[1, 2] == h[1, 0] == h[2, 0] == h[2, 1] == 0.0
         total = 0.0
         for i in range(n):
-            fx, fy, fz, e, v = 0.0, 0.0, 0.0, 0.0, 0.0
-            x0, x1, x2 = x[i, 0], x[i, 1], x[i, 2]
+            energy[w, i] = 0.0
+            for axis in range(3):
+                force[w, i, axis] = 0.0
+        for i in range(n):
             row = index[w, i]
-            for m in range(count[w, i]):
-                j = row[m]
-                rx, ry, rz = x[j, 0] - x0, x[j, 1] - x1, x[j, 2] - x2
-                if skew == 0.0:
-                    rx -= lx * np.rint(rx * ix)
-                    ry -= ly * np.rint(ry * iy)
-                    rz -= lz * np.rint(rz * iz)
-                else:
-                    rx, ry, rz = image(rx, ry, rz, h, inv)
-                d2 = rx * rx + ry * ry + rz * rz
-                near = 1.0 if d2 < cut2 else 0.0
-                s2 = 1.0 / d2
-                s6 = s2 * s2 * s2
-                g = near * 24.0 * s6 * (2.0 * s6 - 1.0)
-                e += near * (4.0 * s6 * (s6 - 1.0) - shift)
-                v += g
-                g *= s2
-                fx -= g * rx
-                fy -= g * ry
-                fz -= g * rz
-            force[w, i, 0], force[w, i, 1], force[w, i, 2] = fx, fy, fz
-            energy[w, i] = 0.5 * e
-            total += 0.5 * v
+            start = count[w, i]
+            while start > 0 and row[start - 1] > i:
+                start -= 1
+            near = count[w, i] - start
+            x0, x1, x2 = x[i, 0], x[i, 1], x[i, 2]
+            for m in range(near):
+                j = np.uint32(row[start + m])  # unsigned: no check for negative ones
+                rx[m], ry[m], rz[m] = x[j, 0] - x0, x[j, 1] - x1, x[j, 2] - x2
+            if straight:
+                _straight_images(rx, ry, rz, near, h, inv)
+            else:
+                for m in range(near):
+                    rx[m], ry[m], rz[m] = image(rx[m], ry[m], rz[m], h, inv)
+            e, v = _lennard_jones_pairs(rx, ry, rz, near, cut2, shift, pull, half)
+            fx, fy, fz = 0.0, 0.0, 0.0
+            for m in range(near):
+                j, g = np.uint32(row[start + m]), pull[m]
+                gx, gy, gz = g * rx[m], g * ry[m], g * rz[m]
+                fx -= gx
+                fy -= gy
+                fz -= gz
+                force[w, j, 0] += gx
+                force[w, j, 1] += gy
+                force[w, j, 2] += gz
+                energy[w, j] += half[m]
+            force[w, i, 0] += fx
+            force[w, i, 1] += fy
+            force[w, i, 2] += fz
+            energy[w, i] += e
+            total += v
         virial[w] = total
 
 
@@ -120,7 +160,7 @@ def pair_losses(
             fx, fy, fz, e = 0.0, 0.0, 0.0, 0.0
             s = species[i]
             for m in range(count[w, i] - 1, -1, -1):
-                j = index[w, i, m]
+                j = np.uint32(index[w, i, m])
                 if j < i:
                     break
                 rx, ry, rz = image(x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2], h, inv)
@@ -257,7 +297,7 @@ def angular_losses(
             for t in range(kinds):
                 first[t] = total
                 for m in range(count[w, i]):
-                    j = index[w, i, m]
+                    j = np.uint32(index[w, i, m])
                     if species[j] != t:
                         continue
                     rx, ry, rz = image(

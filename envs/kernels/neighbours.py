@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 ALL_PAIRS_TO = 500  # atoms; above, cells are faster
-_compile = njit(cache=True, error_model="numpy")
+_compile = njit(cache=True, error_model="numpy", nogil=True)
 _inline = njit(inline="always", error_model="numpy")
 
 
@@ -50,48 +50,95 @@ def _all_pairs(x: Any, h: Any, inv: Any, reach: float, index: Any, count: Any) -
 def _by_cells(x: Any, h: Any, inv: Any, reach: float, bins: Any, index: Any, count: Any) -> int:
     n, room = index.shape
     nx, ny, nz = bins[0], bins[1], bins[2]
-    place = np.empty((n, 3), np.int64)
+    place, wrapped = np.empty((n, 3), np.int64), np.empty((n, 3))
     start = np.zeros(nx * ny * nz + 1, np.int64)
     for i in range(n):
         for axis in range(3):
             s = x[i, 0] * inv[0, axis] + x[i, 1] * inv[1, axis] + x[i, 2] * inv[2, axis]
-            place[i, axis] = min(int((s - math.floor(s)) * bins[axis]), bins[axis] - 1)
+            s -= math.floor(s)
+            wrapped[i, axis] = s
+            place[i, axis] = min(int(s * bins[axis]), bins[axis] - 1)
         start[(place[i, 0] * ny + place[i, 1]) * nz + place[i, 2] + 1] += 1
+    most = 0
     for b in range(nx * ny * nz):
+        most = max(most, start[b + 1])
         start[b + 1] += start[b]
-    order, filled = np.empty(n, np.int64), start.copy()
+    order, filled, px = np.empty(n, np.int32), start.copy(), np.empty((n, 3))
     for i in range(n):
         b = (place[i, 0] * ny + place[i, 1]) * nz + place[i, 2]
-        order[filled[b]] = i
+        at = filled[b]
+        order[at] = i
         filled[b] += 1
-    most = 0
-    for i in range(n):
-        found = 0
-        for dx in range(-1, 2):
-            bx = (place[i, 0] + dx + nx) % nx
-            for dy in range(-1, 2):
-                by = (place[i, 1] + dy + ny) % ny
-                for dz in range(-1, 2):
-                    b = (bx * ny + by) * nz + (place[i, 2] + dz + nz) % nz
-                    for at in range(start[b], start[b + 1]):
-                        j = order[at]
-                        rx, ry, rz = image(
-                            x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2], h, inv
-                        )
-                        if j != i and rx * rx + ry * ry + rz * rz < reach * reach:
-                            if found < room:
-                                index[i, found] = j
-                            found += 1
-        count[i] = found
-        most = max(most, found)
-        for m in range(1, min(found, room)):
-            value = index[i, m]
-            at = m
-            while at > 0 and index[i, at - 1] > value:
-                index[i, at] = index[i, at - 1]
-                at -= 1
-            index[i, at] = value
-    return most
+        for axis in range(3):
+            s = wrapped[i, 0] * h[0, axis] + wrapped[i, 1] * h[1, axis]
+            px[at, axis] = s + wrapped[i, 2] * h[2, axis]
+    near, d2 = np.empty((3, 27 * most)), np.empty(27 * most)
+    name = np.empty(27 * most, np.int32)
+    found = np.empty((n, room), np.int32)
+    widest = 0
+    for home in range(nx * ny * nz):
+        if start[home] == start[home + 1]:
+            continue
+        total = _around(home, bins, start, px, h, order, near, name)
+        for at in range(start[home], start[home + 1]):
+            i = order[at]
+            _squares(near, total, px[at, 0], px[at, 1], px[at, 2], d2)
+            many = 0
+            for m in range(total):
+                if d2[m] < reach * reach and name[m] != i:
+                    if many < room:
+                        found[i, many] = name[m]
+                    many += 1
+            count[i] = many
+            widest = max(widest, many)
+    if widest <= room:
+        _sorted_rows(found, count, index)
+    return widest
+
+
+@_compile
+def _around(
+    home: int, bins: Any, start: Any, px: Any, h: Any, order: Any, near: Any, name: Any
+) -> int:
+    """Positions (images shifted) and names of all atoms in the 27 cells around one; how many."""
+    nx, ny, nz = bins[0], bins[1], bins[2]
+    cx, cy, cz = home // (ny * nz), home // nz % ny, home % nz
+    total = 0
+    for dx in range(-1, 2):
+        for dy in range(-1, 2):
+            for dz in range(-1, 2):
+                ax, ay, az = cx + dx, cy + dy, cz + dz
+                tx, ty, tz = ax // nx, ay // ny, az // nz
+                b = ((ax - tx * nx) * ny + ay - ty * ny) * nz + az - tz * nz
+                sx = tx * h[0, 0] + ty * h[1, 0] + tz * h[2, 0]
+                sy = tx * h[0, 1] + ty * h[1, 1] + tz * h[2, 1]
+                sz = tx * h[0, 2] + ty * h[1, 2] + tz * h[2, 2]
+                for at in range(start[b], start[b + 1]):
+                    near[0, total] = px[at, 0] + sx
+                    near[1, total] = px[at, 1] + sy
+                    near[2, total] = px[at, 2] + sz
+                    name[total] = order[at]
+                    total += 1
+    return total
+
+
+@_compile
+def _squares(near: Any, total: int, x0: float, x1: float, x2: float, d2: Any) -> None:
+    """Squared distances of `near` [3, total] to a point."""
+    for m in range(total):
+        rx, ry, rz = near[0, m] - x0, near[1, m] - x1, near[2, m] - x2
+        d2[m] = rx * rx + ry * ry + rz * rz
+
+
+@_compile
+def _sorted_rows(found: Any, count: Any, index: Any) -> None:
+    """Rows in rising order: i is appended to the rows of its neighbours, i after i."""
+    filled = np.zeros(len(found), np.int32)
+    for i in range(len(found)):
+        for m in range(count[i]):
+            j = found[i, m]
+            index[j, filled[j]] = i
+            filled[j] += 1
 
 
 @_compile
