@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +71,25 @@ class NetForces:
         return self._graphs[w]
 
 
-Forces = LossForces | NetForces
+class ThreadedForces:
+    """Forces of a batch whose worlds are shared out among threads; the same to the last bit."""
+
+    def __init__(self, parts: list[LossForces | NetForces], sizes: list[int]) -> None:
+        self._parts, self._ends = parts, np.cumsum([0, *sizes])
+        self._pool = ThreadPoolExecutor(len(parts))
+
+    def __call__(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pieces = [position[a:b] for a, b in itertools.pairwise(self._ends)]
+        found = list(self._pool.map(lambda part, x: part(x), self._parts, pieces))
+        return np.concatenate([f for f, _ in found]), np.concatenate([e for _, e in found])
+
+    def forget(self) -> None:
+        """Find all neighbours anew next time, so that a resumed run is the same run."""
+        for part in self._parts:
+            part.forget()
+
+
+Forces = LossForces | NetForces | ThreadedForces
 
 
 def make_forces(
@@ -78,14 +99,21 @@ def make_forces(
     *,
     bonds: np.ndarray | None = None,
     dtype: type = np.float64,
+    threads: int = 1,
 ) -> Forces:
     """Forces of a model for worlds with cells [worlds, 3, 3] and the same atoms [n].
 
     bonds [m, 2]: pairs held together by the outer wall.  dtype: float64, or float32 for speed.
+    threads: at most as many as there are worlds.
     Raises ValueError for unknown species and for a cell narrower than twice the cutoff.
     """
-    make: Callable[..., Forces] = LossForces if isinstance(model, LossModel) else NetForces
-    return make(model, cell, numbers, bonds=bonds, dtype=dtype)
+    make: Callable[..., Any] = LossForces if isinstance(model, LossModel) else NetForces
+    threads = min(threads, len(cell))
+    if threads == 1:
+        return make(model, cell, numbers, bonds=bonds, dtype=dtype)
+    pieces = np.array_split(cell, threads)
+    parts = [make(model, piece, numbers, bonds=bonds, dtype=dtype) for piece in pieces]
+    return ThreadedForces(parts, [len(piece) for piece in pieces])
 
 
 def cutoff_of(model: LossModel | NetModel) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from invariantzoo import options
 
 LOSSES = ("pair", "quadratic", "angular", "net")
+METRICS = ("diagonal", "block", "row", "lowrank")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--optimizer", choices=("adam", "cgd"), default="adam", help="of a net (default: adam)"
     )
+    parser.add_argument(
+        "--metric", choices=METRICS, default="diagonal", help="of --optimizer cgd (diagonal)"
+    )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the sensitivities")
 
 
@@ -58,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--ridge {args.ridge} must be above 0")
     if args.loss == "net" and args.forces == "own":
         raise ValueError("--forces own: a net is fitted to shared losses; leave it out")
+    if args.metric != "diagonal" and args.optimizer != "cgd":
+        raise ValueError(f"--metric {args.metric} needs --optimizer cgd")
     frames = read_frames(args.data)
     started = time.process_time()
     model, report = (_net if args.loss == "net" else _linear)(args, frames)
@@ -141,7 +147,7 @@ def _net(args: argparse.Namespace, frames: Any) -> tuple[Any, dict[str, Any]]:
         channels=args.channels,
         epochs=args.epochs,
         lr=args.lr,
-        optimizer=OptimizerConfig(optimizer=args.optimizer),
+        optimizer=OptimizerConfig(optimizer=args.optimizer, metric=args.metric),
         seed=args.seed,
         checkpoint=args.out.with_suffix(".checkpoint"),
         report=say,

@@ -49,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=("float64", "float32"), default="float64", help="of the losses"
     )
     parser.add_argument(
+        "--threads", type=options.count, default=1, metavar="N", help="that share the replicas"
+    )
+    parser.add_argument(
         "--minutes", type=float, metavar="M", help="stop at the next whole block after this time"
     )
 
@@ -107,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
                 about,
                 velocity=velocity,
                 seconds=seconds,
+                threads=args.threads,
                 report=report,
             )
         except Alarm as alarm:

@@ -169,6 +169,12 @@ def test_other_folders_are_left_alone(
     assert main(["observe", str(tmp_path / "nothing")]) == 2
 
 
+def test_threads_change_nothing(model: Path, tmp_path: Path) -> None:
+    assert main(words(model, tmp_path / "one", 300)) == 0
+    assert main(words(model, tmp_path / "two", 300, "--threads", "2")) == 0
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
 # ------------------------------------------------------------------------------------ alarms
 
 

@@ -78,6 +78,7 @@ def simulate(
     *,
     velocity: np.ndarray | None = None,
     seconds: float = np.inf,
+    threads: int = 1,
     report: Callable[[Progress], None] | None = None,
 ) -> int:
     """Make, or go on with, a run; returns the steps made, fewer than asked for if time was up.
@@ -88,7 +89,7 @@ def simulate(
     """
     config = _config(plan, about)
     _claim(folder, config)
-    world = World(saved, sample, plan)
+    world = World(saved, sample, plan, threads)
     bodies, sizes, start = _restored(folder, plan, sample, world, velocity)
     began = time.perf_counter()
     intervals = Intervals.of(plan)
@@ -137,14 +138,14 @@ class Intervals(NamedTuple):
 class World:
     """What stays the same in a run: atoms, cell, forces, thermostat and what to watch."""
 
-    def __init__(self, saved: Saved, sample: Sample, plan: Plan) -> None:
+    def __init__(self, saved: Saved, sample: Sample, plan: Plan, threads: int = 1) -> None:
         self.numbers, self.cell = np.asarray(sample.numbers), np.asarray(sample.cell, float)
         self.mass = np.array(ATOMIC_WEIGHTS)[self.numbers]
         self.cells = np.repeat(self.cell[None], plan.worlds, 0)
         self.bonds = bonds_of(self.numbers, sample.owner)
         dtype = np.float64 if plan.precision == "float64" else np.float32
         self.forces: Forces = make_forces(
-            saved.model, self.cells, self.numbers, bonds=self.bonds, dtype=dtype
+            saved.model, self.cells, self.numbers, bonds=self.bonds, dtype=dtype, threads=threads
         )
         kt = np.full(plan.worlds, BOLTZMANN * plan.temperature)
         self.bath = Thermostat(plan.thermostat, kt, plan.tau)
