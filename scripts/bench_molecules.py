@@ -219,7 +219,7 @@ def ase_lennard_jones(copies: int) -> Work:
     x, cell = crystal(copies)
     atoms = Atoms(numbers=[1] * len(x), positions=x, cell=cell, pbc=True, masses=[1.0] * len(x))
     atoms.calc = LennardJones(sigma=1.0, epsilon=1.0, rc=2.5, ro=2.5, smooth=False)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=1.44 / units.kB, rng=np.random.RandomState(0))
+    MaxwellBoltzmannDistribution(atoms, temperature_K=1.44 / units.kB, rng=np.random.default_rng(0))
     dynamics = VelocityVerlet(atoms, timestep=0.005)
     dynamics.run(1)
 
