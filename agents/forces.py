@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +32,8 @@ class NetForces:
         bonds: np.ndarray | None = None,
         dtype: type = np.float64,
     ) -> None:
-        self._net = model.net.double() if dtype is np.float64 else model.net.float()
         self._type = torch.float64 if dtype is np.float64 else torch.float32
+        self._net = copy.deepcopy(model.net).to(self._type)
         self._constant = model.constant
         kinds_of(numbers, model.net.numbers)
         for one in cell:

@@ -120,11 +120,12 @@ def draw_structure(found: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.2), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         part, r = structure[name], structure["r"]
-        axis.plot(r, part["g"], lw=1.2, label="agents")
+        axis.plot(r, _smooth(part["g"]), lw=1.2, label="agents")
         low, high = part["g"] - 2 * part["error"], part["g"] + 2 * part["error"]
         axis.fill_between(r, low, high, alpha=0.3, lw=0)
         if "reference" in part:
-            axis.plot(r[: len(part["reference"])], part["reference"], "k--", lw=0.8, label="data")
+            other = _smooth(part["reference"])
+            axis.plot(r[: len(other)], other, "k--", lw=0.8, label="data")
         if name in EXPERIMENT:
             axis.plot(*EXPERIMENT[name], "r+", ms=10, label="experiment, first maximum")
         axis.set_xlim(0.8, min(r[-1], 6.3))
@@ -134,6 +135,11 @@ def draw_structure(found: dict[str, Any], path: Path) -> None:
         axis.set_title(f"g, {name}")
     axes[0, 0].legend(frameon=False, fontsize=8)
     _save(figure, path)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Means over 0.05 A, for the eye."""
+    return np.convolve(values, np.ones(5) / 5, "same")
 
 
 def draw_traces(found: dict[str, Any], path: Path) -> None:

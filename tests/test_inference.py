@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numba import njit
 
 from invariantzoo.__main__ import main
 from invariantzoo.agents.forces import forces_of_frame, make_forces
 from invariantzoo.agents.losses import LossModel, agent_losses, no_walls
 from invariantzoo.agents.model_file import SHIPPED, NetModel, load_model, save_model
 from invariantzoo.envs.core.units import HARTREE, HARTREE_PER_BOHR
+from invariantzoo.envs.kernels.lanes import sum_products, sum_rows
 from invariantzoo.training import fit as fitting
 from invariantzoo.training.fit import Columns, fit_losses, make_radial, sampled_ranges, walls_alone
 from invariantzoo.training.fit_net import fit_net
@@ -110,6 +112,44 @@ def test_compiled_forces_are_the_gradient_of_the_readable_losses(
     assert np.abs(own[:, 5] + agent[:, 5]).max() < 1e-10 * np.abs(gradient).max()
     assert np.abs(force.sum(1)).max() < 1e-12 * np.abs(force).max()
     assert np.abs(own.sum(1)).max() > 1e-3 * np.abs(own).max()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_world_of_a_batch_is_the_world_alone(name: str) -> None:
+    model = load_model(name).model
+    cell = 12.4 * np.eye(3)
+    x, numbers = waters(10, 3, cell, 27), np.tile([8, 1, 1], 27)
+    force, loss = make_forces(model, np.stack([cell] * 3), numbers)(x)
+    shared, again = make_forces(model, np.stack([cell] * 3), numbers, threads=2)(x)
+    alone, one = make_forces(model, cell[None], numbers)(x[2:])
+    assert np.array_equal(force[2], alone[0])
+    assert np.array_equal(loss[2], one[0])
+    assert np.array_equal(force, shared)
+    assert np.array_equal(loss, again)
+    single = make_forces(model, np.stack([cell] * 3), numbers, dtype=np.float32)(x)[0]
+    assert np.abs(single - force).max() < 1e-4 * np.abs(force).max()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("wide", [4, 12, 20])
+def test_sums_of_rows(dtype: type, wide: int) -> None:
+    rng = np.random.default_rng(11)
+    weight, rows = rng.normal(size=(30, 7)).astype(dtype), rng.normal(size=(40, wide)).astype(dtype)
+    matrix, out = rng.normal(size=(9, 11, wide)).astype(dtype), np.full((5, wide), 7, dtype)
+    width = (0,) * wide
+    _sums(weight, rows, matrix, out, width)
+    tolerance = 1e-13 if dtype is np.float64 else 1e-5
+    assert np.abs(out[2] - weight[:20, 3] @ rows[5:25]).max() < tolerance
+    assert np.abs(out[1] - (matrix[3] * rows[4:15]).sum(0)).max() < tolerance
+    assert not out[0].any()  # a sum of nothing
+    assert (out[3:] == 7).all()
+
+
+@njit
+def _sums(weight: Any, rows: Any, matrix: Any, out: Any, width: Any) -> None:
+    sum_rows(weight, 3, 7, rows, 5, 20, out, 2, width)
+    sum_rows(weight, 3, 7, rows, 5, 0, out, 0, width)
+    sum_products(matrix, 33, rows, 4, 11, out, 1, width)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

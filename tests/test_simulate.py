@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from invariantzoo.__main__ import main
+from invariantzoo.agents.dynamics import advance, make_bodies
 from invariantzoo.agents.lennard_jones import LennardJonesForces
 from invariantzoo.agents.losses import no_walls
 from invariantzoo.agents.model_file import Sample, load_model, save_model
 from invariantzoo.envs.core.cell import replicate
-from invariantzoo.envs.core.units import WAVENUMBER
+from invariantzoo.envs.core.units import HARTREE, HARTREE_PER_BOHR, WAVENUMBER
 from invariantzoo.training import observables, simulation
 from invariantzoo.training.fit import fit_losses
 from invariantzoo.training.frames import Frames, read_frames
@@ -309,3 +310,62 @@ def test_an_oscillator_rings_at_its_frequency() -> None:
     width = found["wavenumber"][1]
     assert abs(hydrogen.sum() * width - 1) < 1e-6
     assert abs(found["band_centres"]["stretch"] - 3600) < 10
+
+
+# ------------------------------------------------------------------------------------ guide
+
+
+@pytest.fixture(scope="module")
+def cp2k_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a CP2K run of 64 waters, as CP2K would write it, with agents' forces."""
+    saved = load_model("water-angular")
+    sample: Any = saved.sample
+    plan = Plan(330.0, "csvr", 50.0, 0.5, 1, 1e3, 0, 1, "float64")
+    world = simulation.World(saved, sample, plan)
+    velocity = simulation.draw_velocity(sample, plan)
+    bodies = make_bodies(sample.position[None], velocity, world.forces)
+    folder = tmp_path_factory.mktemp("cp2k") / "my-run"
+    folder.mkdir()
+    side = sample.cell[0, 0]
+    (folder / "water.inp").write_text(f"&CELL\n  ABC {side} {side} {side}\n&END CELL\n")
+    places, pulls = [], []
+    for step in range(15):
+        advance(bodies, world.forces, world.mass, 0.5, 30, thermostat=world.bath, freedom=573)
+        energy = bodies.loss.sum() / HARTREE
+        head = f"     192\n i = {step}, time = {15 * step:.3f}, E = {energy:.10f}\n"
+        names = np.where(sample.numbers == 8, "O", "H")
+        for lines, rows in (
+            (places, bodies.position[0]),
+            (pulls, bodies.force[0] / HARTREE_PER_BOHR),
+        ):
+            body = "".join(
+                f"  {n} {a:.10f} {b:.10f} {c:.10f}\n"
+                for n, (a, b, c) in zip(names, rows, strict=True)
+            )
+            lines.append(head + body)
+    (folder / "water-pos-1.xyz").write_text("".join(places))
+    (folder / "water-frc-1.xyz").write_text("".join(pulls))
+    return folder
+
+
+def test_the_five_commands_of_the_guide(
+    cp2k_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(cp2k_run.parent)
+    page = (Path(__file__).parents[1] / "docs" / "molecules.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("invariantzoo ")]
+    assert len(lines) == 5
+    for line in lines:
+        command = line.split()[1:]
+        if "--steps" in command:
+            command[command.index("--steps") + 1] = "200"
+        if command[0] == "observe":
+            command += ["--drop", "0"]
+        assert main(command) == 0, line
+        out, err = capsys.readouterr()
+        assert out
+        assert "stopped" not in err
+    for name in ("structure.png", "traces.png", "observables.json"):
+        assert (Path("liquid") / name).stat().st_size > 1000
+    code = page.partition("```python\n")[2].partition("```")[0]
+    exec(compile(code, "molecules.md", "exec"), {})
