@@ -142,9 +142,9 @@ def _start(args: argparse.Namespace, saved: Any) -> tuple[Any, np.ndarray | None
     """The first frame and, where it goes on from a run, velocities."""
     from invariantzoo.agents.forces import cutoff_of
     from invariantzoo.agents.model_file import Sample
-    from invariantzoo.envs.core.cell import copies_for, replicate
+    from invariantzoo.envs.core.cell import copies_for
     from invariantzoo.training.frames import owners, read_frames
-    from invariantzoo.training.simulation import final_state, read_config
+    from invariantzoo.training.simulation import final_state, read_config, repeated
 
     if args.after is not None:
         config, state = read_config(args.after), final_state(args.after)
@@ -167,15 +167,7 @@ def _start(args: argparse.Namespace, saved: Any) -> tuple[Any, np.ndarray | None
     have = int((sample.numbers == 8).sum()) or len(sample.numbers)
     if args.waters is not None:
         copies = _copies(args.waters, have, copies)
-    if copies == (1, 1, 1):
-        return sample, None
-    position, cell = replicate(sample.position, sample.cell, copies)
-    times = int(np.prod(copies))
-    owner = sample.owner
-    if owner is not None:
-        n = len(sample.numbers)
-        owner = np.concatenate([owner + n * k for k in range(times)])
-    return Sample(position, cell, np.tile(sample.numbers, times), owner), None
+    return (sample if copies == (1, 1, 1) else repeated(sample, copies)), None
 
 
 def read_frames_of(position: np.ndarray, numbers: np.ndarray, cell: np.ndarray) -> Any:

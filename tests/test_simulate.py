@@ -170,6 +170,21 @@ def test_other_folders_are_left_alone(
     assert main(["observe", str(tmp_path / "nothing")]) == 2
 
 
+def test_a_repeated_liquid_is_the_liquid() -> None:
+    saved = load_model("water-angular")
+    sample: Any = saved.sample
+    big = simulation.repeated(sample, (2, 1, 1))
+    assert big.cell[0, 0] == 2 * sample.cell[0, 0]
+    plan = Plan(330.0, "none", 100.0, 0.5, 1, 1e3, 0, 1, "float64")
+    one, two = (simulation.World(saved, part, plan) for part in (sample, big))
+    force, loss = one.forces(sample.position[None])
+    wide, more = two.forces(big.position[None])
+    assert np.abs(wide[0].reshape(2, 192, 3) - force).max() < 1e-9
+    assert abs(more.sum() - 2 * loss.sum()) < 1e-8 * abs(loss.sum())
+    bond = big.position[big.numbers == 1] - big.position[big.owner]
+    assert np.linalg.norm(bond, axis=1).max() < 1.2
+
+
 def test_threads_change_nothing(model: Path, tmp_path: Path) -> None:
     assert main(words(model, tmp_path / "one", 300)) == 0
     assert main(words(model, tmp_path / "two", 300, "--threads", "2")) == 0

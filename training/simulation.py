@@ -26,9 +26,11 @@ from ..agents.dynamics import Bodies, Thermostat, advance, conserved, kinetic, m
 from ..agents.forces import Forces, bonds_of, make_forces
 from ..agents.losses import LossModel, kinds_of
 from ..agents.model_file import Sample, Saved
+from ..envs.core.cell import replicate
 from ..envs.core.units import ATOMIC_WEIGHTS, BOLTZMANN, SYMBOLS
 from ..envs.kernels.neighbours import NeighbourList
 from ..envs.kernels.structure import bond_lengths, count_distances
+from .frames import minimum_image
 from .structure import Counter
 
 CONFIG, CHECKPOINT, BLOCKS = "config.json", "checkpoint.npz", "blocks"
@@ -173,6 +175,20 @@ def draw_velocity(sample: Sample, plan: Plan) -> np.ndarray:
     kt = BOLTZMANN * plan.temperature
     seeds = range(plan.seed, plan.seed + plan.worlds)
     return np.concatenate([maxwell(np.random.default_rng(seed), 1, mass, kt) for seed in seeds])
+
+
+def repeated(sample: Sample, copies: tuple[int, int, int]) -> Sample:
+    """The sample repeated along its cell's vectors, molecules whole."""
+    x, n = np.array(sample.position, float), len(sample.numbers)
+    owner = sample.owner
+    if owner is not None:
+        hydrogens = np.flatnonzero(sample.numbers == 1)
+        x[hydrogens] = x[owner] + minimum_image(x[hydrogens] - x[owner], sample.cell)
+    position, cell = replicate(x, sample.cell, copies)
+    times = int(np.prod(copies))
+    if owner is not None:
+        owner = np.concatenate([owner + n * k for k in range(times)])
+    return Sample(position, cell, np.tile(sample.numbers, times), owner)
 
 
 def blocks(folder: Path) -> Iterator[dict[str, np.ndarray]]:

@@ -9,6 +9,7 @@ the page; those that are missing are left out. Writes water-liquid.md, pictures 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from functools import partial
@@ -101,16 +102,13 @@ def trial(data: Path, loss: str, forces: str, walls: bool) -> dict[str, Any]:
 def scale(waters: int) -> dict[str, float]:
     """CPU microseconds per atom and step in a repeated box, neighbour lists included."""
     from invariantzoo.agents.dynamics import advance, make_bodies
-    from invariantzoo.agents.model_file import Sample, load_model
-    from invariantzoo.envs.core.cell import replicate
-    from invariantzoo.training.simulation import Plan, World, draw_velocity
+    from invariantzoo.agents.model_file import load_model
+    from invariantzoo.training.simulation import Plan, World, draw_velocity, repeated
 
     saved = load_model("water-angular")
     one: Any = saved.sample
     side = round((waters / 64) ** (1 / 3))
-    position, cell = replicate(one.position, one.cell, (side,) * 3)
-    owner = np.concatenate([one.owner + 192 * k for k in range(side**3)])
-    sample = Sample(position, cell, np.tile(one.numbers, side**3), owner)
+    sample = repeated(one, (side,) * 3)
     plan = Plan(330.0, "none", 100.0, 0.5, 1, 1e3, 0, 1, "float64")
     world = World(saved, sample, plan)
     bodies = make_bodies(sample.position[None], draw_velocity(sample, plan), world.forces)
@@ -167,14 +165,15 @@ def main() -> None:
         trials.append((one, recorded(store, key, partial(trial, args.data, *one))))
     scales = {n: recorded(store, f"scale {n}", partial(scale, n)) for n in WATERS}
     pair = recorded(store, "threads", threads)
-    page = _page(runs, trials, scales, pair)
+    cp2k = json.loads((args.out / "results" / "cp2k-speed.json").read_text(encoding="utf-8"))
+    page = _page(runs, trials, scales, pair, cp2k)
     print(page)
     write_text(args.out / "water-liquid.md", page)
     save_figure(_structure(runs), args.out / "images" / "water-structure.png")
     save_figure(_vibrations(runs), args.out / "images" / "water-vibrations.png")
 
 
-def _page(runs: Any, trials: Any, scales: Any, pair: Any) -> str:
+def _page(runs: Any, trials: Any, scales: Any, pair: Any, cp2k: Any) -> str:
     rows, drifts = [], []
     for name, found in runs.items():
         title = RUNS[name]
@@ -204,6 +203,12 @@ def _page(runs: Any, trials: Any, scales: Any, pair: Any) -> str:
         [f"{n:,}", f"{s['microseconds']:.2f}", f"{s['microseconds'] / first:.2f}", s["steps"]]
         for n, s in scales.items()
     ]
+    ours = 1e-6 * scales[64]["microseconds"] * 192
+    costs = [["angular loss, float64", f"{1e3 * ours:.2f} ms", "", ""]]
+    for one in cp2k["runs"]:
+        seconds = one["seconds_per_step"]
+        costs.append([f"CP2K {one['method']}", f"{seconds:g} s", f"{seconds / ours:,.0f}"])
+        costs[-1].append(f"{one['date']}: {one['note']}")
     bands = ""
     if "angular-330" in runs and runs["angular-330"]["vibrations"]:
         centres = runs["angular-330"]["vibrations"]["band_centres"]
@@ -252,6 +257,12 @@ Angular loss, float64, box repeated, one thread, neighbour lists included.
 64 replicas of 64 waters, 20 steps: {pair["1"]:.2f} s with one thread, {pair["2"]:.2f} s with two:
 {pair["1"] / pair["2"]:.2f} times as fast on two cores.
 
+## Cost beside quantum chemistry
+
+CPU time of a step of 64 waters on one core. {cp2k["build"]}: an optimised build is several times
+faster. Neither method is the one of the data. See [Speed](speed.md) for tblite, OpenMM and ASE.
+
+{table(["", "a step", "times ours", "recorded"], costs)}
 ## Commands
 
 ```
