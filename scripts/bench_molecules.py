@@ -198,6 +198,8 @@ def _openmm(
     platform = openmm.Platform.getPlatformByName("CPU")
     context = openmm.Context(system, integrator, platform, {"Threads": "1"})
     context.setPositions(position)
+    if not melt:
+        openmm.LocalEnergyMinimizer.minimize(context)
     context.setVelocitiesToTemperature(kelvin, 0)
     integrator.step(max(melt, 10))
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from invariantzoo.figures.records import recorded, table, write_text
 
-FIRST, EACH, ROUNDS, TEST = 6, 6, 3, 6  # frames, and rounds of asking
-STEPS, SEEDS = 4000, 3
+FIRST, EACH, ROUNDS, TEST = 5, 6, 2, 4  # frames, and rounds of asking
+STEPS, SEEDS = 3000, 3
 LIMIT, RUIN = 1.0, 20.0  # eV/Angstrom
 SETTINGS: dict[str, Any] = {
     "loss": "angular",
