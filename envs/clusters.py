@@ -48,8 +48,8 @@ SCENARIOS = {
         "system": "Clusters",
         "summary": "Lennard-Jones atoms that look for the global minimum of their energy",
         "training": {
-            "ppo": {"steps": 1_500_000, "n_steps": 40, "lr": 1e-3, "gamma": 0.97, "width": 24},
-            "descent": {"n_worlds": 32, "rollout": 40, "lr": 1e-2},
+            "ppo": {"steps": 2_000_000, "n_steps": 20, "lr": 1e-3, "gamma": 0.97},
+            "descent": {"lr": 1e-2},
         },
     },
 }
