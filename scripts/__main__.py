@@ -25,6 +25,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "rollout",
+    "reference",
     "fit",
     "forces",
     "simulate",

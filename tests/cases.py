@@ -54,6 +54,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"n_agents": 2, "rate": (0.05, 0.2)},
         {"n_agents": 9, "softest": 1e-3, "noise": 0.5},
     ],
+    "cluster-relaxation-v0": [{"n_agents": 2}, {"n_agents": 6, "horizon": 3}],
     "resampling-neutral-v0": [
         {"n_agents": 5, "n_types": 2},
         {"n_agents": 40, "n_types": 7},

@@ -43,6 +43,7 @@ SHOTS = {
     "ising-anneal-v0": Shot({"update": "checkerboard", "n_sweeps": 30}, n_steps=60, size=240),
     "ising-transport-v0": Shot(n_steps=40, size=240),
     "quadratic-regimes-v0": Shot(n_steps=60, size=240),
+    "cluster-relaxation-v0": Shot(n_worlds=4, n_steps=40),
     "resampling-neutral-v0": Shot({"n_agents": 100}, n_steps=60, size=192),
 }
 
