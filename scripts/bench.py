@@ -213,6 +213,7 @@ def cases() -> Iterator[Case]:
     )
     yield from optimizers()
     yield from ising_cases()
+    yield from tasep_cases()
     from invariantzoo import bench_molecules
 
     yield from bench_molecules.cases()
@@ -364,6 +365,59 @@ def ising_cases() -> Iterator[Case]:
         "batched step, external actions, 64 worlds of 1,024 Ising spins",
         functools.partial(batched, ISING, 64, lattice_size=32, update="checkerboard"),
     )
+
+
+def tasep_cases() -> Iterator[Case]:
+    """Exclusion processes through the environment's fused rollout."""
+    for sites in (100, 1024, 16_384):
+        yield Case(
+            f"TASEP, random sequential, {sites:,} sites",
+            functools.partial(tasep_fused, sites),
+            "own numpy batch of 512 chains",
+            functools.partial(tasep_numpy, sites),
+            at_least=40 if sites == 1024 else None,
+            floor=3e8 if sites == 1024 else None,
+            unit="attempts/s",
+        )
+
+
+def tasep_fused(sites: int) -> Work:
+    """An open chain under the textbook policy, with one record at the end of a call."""
+    from invariantzoo.envs.core.vector import VectorEnv
+
+    system: Any = invariantzoo.make_system("tasep-open-v0", n_sites=sites)
+    env = VectorEnv(system, 1, seed=0)
+    env.reset()
+    steps = 2**24
+
+    def work() -> int:
+        env.rollout("hop", steps, every=steps)
+        return steps
+
+    return work
+
+
+def tasep_numpy(sites: int) -> Work:
+    """The same of 512 chains at a time, one attempt each, with choices of their own."""
+    rng = np.random.default_rng(0)
+    chains, times = 512, 256
+    taken = rng.random((chains, sites + 2)) < 0.5
+    taken[:, 0], taken[:, -1] = True, False
+    flat, start = taken.ravel(), np.arange(chains) * (sites + 2)
+    rate = np.ones(sites + 1, np.float32)
+    rate[0], rate[-1] = 0.6, 0.7
+
+    def work() -> int:
+        bond = rng.integers(0, sites + 1, (times, chains), dtype=np.int32)
+        wants = rng.random((times, chains), dtype=np.float32) < rate[bond]
+        for place, want in zip(bond + start, wants, strict=True):
+            hop = flat[place] & ~flat[place + 1] & want
+            flat[place] ^= hop
+            flat[place + 1] ^= hop
+            taken[:, 0], taken[:, -1] = True, False
+        return chains * times
+
+    return work
 
 
 def ising_fused(size: int, worlds: int, sweeps: int) -> Work:

@@ -50,6 +50,18 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"lattice_size": 4, "update": "checkerboard", "field": 0.1},
         {"lattice_size": 4, "bonds": "uniform"},
     ],
+    "tasep-open-v0": [
+        {"n_sites": 1, "burn_in": 0},
+        {"n_sites": 9, "alpha": (0.1, 1.0), "beta": (0.2, 0.9), "hop_probability": 0.7},
+        {"n_sites": 12, "update": "parallel", "hop_probability": 0.5, "burn_in": 0},
+    ],
+    "tasep-ring-v0": [
+        {"n_sites": 5, "n_particles": 1},
+        {"n_sites": 9, "n_particles": 4, "sight": 0, "hop_probability": 0.6, "burn_in": 0},
+        {"update": "parallel", "crash_cost": 0.3, "burn_in": 0},
+        {"n_sites": 6, "n_particles": 6, "update": "parallel"},
+    ],
+    "tasep-gates-v0": [{"n_sites": 7, "sweeps": 3, "depth": 2}],
     "quadratic-regimes-v0": [
         {"n_agents": 2, "rate": (0.05, 0.2)},
         {"n_agents": 9, "softest": 1e-3, "noise": 0.5},

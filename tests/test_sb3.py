@@ -38,7 +38,14 @@ TINY = {
     },
     "descent": {"n_worlds": 2, "rollout": 3},
 }
-BRIEF = {"horizon": 5, "n_sweeps": 2, "burn_in": 0, "lattice_size": 2}
+BRIEF = {
+    "horizon": 5,
+    "n_sweeps": 2,
+    "burn_in": 0,
+    "lattice_size": 2,
+    "n_sites": 5,
+    "n_particles": 2,
+}
 
 
 @pytest.fixture(params=invariantzoo.ids())

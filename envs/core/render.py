@@ -112,7 +112,7 @@ class Painter:
 
     size: (width, height) of the picture in pixels.  human: also show it in a window.
     panel: width of a strip for text at its right.  trail: how many earlier places of every disc are
-    drawn as its fading trail.
+    drawn as its fading trail; without one earlier rows of cells are not kept either.
     """
 
     def __init__(
@@ -132,6 +132,7 @@ class Painter:
         self._blank[:, : size[0]] = BACKGROUND
         self._blank[:, size[0] :] = PANEL
         self._past: deque[np.ndarray] = deque(maxlen=trail + 1)
+        self._rows: list[np.ndarray] = []
         self._human, self._title, self._fps = human, title, fps
         self._lens = Lens((0.0, 0.0, 1.0, 1.0), size)
         self._window: Window | None = None
@@ -150,7 +151,7 @@ class Painter:
             self._lens = Lens(scene.view, self.size)
         lens = self._lens
         if scene.cells is not None:
-            kernel.cells(image, scene.cells, CELL_PALETTE, lens.clip)
+            kernel.cells(image, self._cells(scene), CELL_PALETTE, lens.clip)
         if scene.segments is not None:
             ends = scene.segments[:, 2:] - scene.segments[:, :2]
             _strokes(image, lens, _OPEN, scene.segments[:, :2], ends, _SEGMENT_WIDTH, SEGMENT)
@@ -169,8 +170,22 @@ class Painter:
         return image
 
     def forget(self) -> None:
-        """Drop the trails: what is drawn next is another episode."""
+        """Drop the trails and earlier rows: what is drawn next is another episode."""
         self._past.clear()
+        self._rows.clear()
+
+    def _cells(self, scene: Scene) -> np.ndarray:
+        """The cells of a scene below those that it keeps of earlier ones."""
+        cells = scene.cells
+        assert cells is not None
+        if not scene.kept_rows or self._past.maxlen == 1:
+            return cells
+        if self._rows and self._rows[-1].shape != cells[-1].shape:
+            self._rows.clear()
+        if not self._rows or not np.array_equal(self._rows[-1], cells[-1]):
+            self._rows = [*self._rows, *np.array(cells)][-scene.kept_rows :]
+        empty = np.zeros((scene.kept_rows - len(self._rows), cells.shape[1]))
+        return np.concatenate([empty, *(row[None] for row in self._rows)])
 
     def close(self) -> None:
         """Close the window, if there is one; `draw` goes on without."""

@@ -68,6 +68,8 @@ class Scene:
     periodic: whether discs that cross the edge of `view` are drawn on both sides.
     arrows: [n, 4] start and displacement.  segments: [n, 4] start and end.
     cells: [rows, columns] in [0, 1], drawn as a lattice over `view`, row 0 at the top.
+    kept_rows: if not 0, so many rows of cells are shown where trails are drawn: those of earlier
+        scenes above these.
     agents: index of the agent behind each disc, or None if disc i is agent i.
     caption: lines of text.
     """
@@ -80,6 +82,7 @@ class Scene:
     arrows: np.ndarray | None = None
     segments: np.ndarray | None = None
     cells: np.ndarray | None = None
+    kept_rows: int = 0
     agents: np.ndarray | None = None
     caption: tuple[str, ...] = ()
 

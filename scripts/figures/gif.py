@@ -42,6 +42,11 @@ SHOTS = {
     ),
     "ising-anneal-v0": Shot({"update": "checkerboard", "n_sweeps": 30}, n_steps=60, size=240),
     "ising-transport-v0": Shot(n_steps=40, size=240),
+    "tasep-open-v0": Shot(
+        {"update": "parallel", "hop_probability": 0.5, "alpha": 0.25, "beta": 0.25}, 1, 90, 240
+    ),
+    "tasep-ring-v0": Shot({"update": "parallel", "hop_probability": 0.7}, 1, 90, 240),
+    "tasep-gates-v0": Shot({"sweeps": 1}, 1, 60, 240),
     "quadratic-regimes-v0": Shot(n_steps=60, size=240),
     "cluster-relaxation-v0": Shot(n_worlds=4, n_steps=40),
     "resampling-neutral-v0": Shot({"n_agents": 100}, n_steps=60, size=192),

@@ -1,0 +1,488 @@
+"""Compiled twins of `envs/tasep.py`, and fused runs under the policy "hop".
+
+The twins make one step of every world from the actions they are given. A fused run draws the
+attempts itself: a byte per site between two that stand for the reservoirs, or a whole number per
+particle of a ring. Every world has a generator of its own, also for the choice of the bond: worlds
+that shared it would become alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import njit
+
+from .philox import MASK, uniform_pair
+from .stream import advance, below, mixed, seed_of, threshold
+from .tally import tally
+
+if TYPE_CHECKING:
+    from ..core.rng import Rng
+    from ..core.system import Buffers
+    from ..tasep import Chain, Gates, Open, Ring, Traffic
+
+_compile = njit(cache=True, error_model="numpy")
+_U8 = np.uint8
+
+
+class _Kernel:
+    """What the three kernels share. See `Kernel` in core/system.py."""
+
+    initial: Callable[[Rng], tuple[np.ndarray, ...]] | None = None
+    _observe: Any
+    _step: Any
+
+    def __init__(self, code: list[int], real: list[float]) -> None:
+        self._code = np.array(code, np.int64)
+        self._real = np.array(real)
+
+    def observe(self, state: Any, worlds: np.ndarray, observation: np.ndarray) -> None:
+        type(self)._observe(*state, worlds, self._code, self._real, observation)
+
+    def bind(self, buffers: Buffers) -> Callable[[np.ndarray, np.ndarray], int]:
+        return partial(
+            type(self)._step,
+            *buffers.state,
+            self._code,
+            self._real,
+            buffers.seed,
+            buffers.world,
+            buffers.reward,
+            buffers.metric,
+            buffers.totals,
+            buffers.how,
+            buffers.warm_up,
+            buffers.clock,
+            buffers.age,
+        )
+
+
+# Open chain
+
+
+@_compile
+def _see_bond(taken: Any, bond: int, rate: float, row: Any) -> None:
+    behind = taken[bond - 1] if bond > 0 else 1.0
+    ahead = taken[bond] if bond < len(taken) else 0.0
+    row[0] = behind * (1.0 - ahead)
+    row[1] = behind + ahead - 1.0
+    row[2] = min(rate, 1.0)
+
+
+@_compile
+def see_open(
+    occupied: Any, alpha: Any, beta: Any, turn: Any, worlds: Any, code: Any, real: Any, seen: Any
+) -> None:
+    """Observations of the worlds whose indices are given."""
+    for w in worlds:
+        n = occupied.shape[1]
+        for bond in range(n + 1):
+            rate = alpha[w, 0] if bond == 0 else (beta[w, 0] if bond == n else real[0])
+            _see_bond(occupied[w], bond, rate, seen[w, bond])
+
+
+@_compile
+def _bad_choice(action: Any) -> int:
+    """The flat index of an action that is neither 0 nor 1, or -1."""
+    flat = action.reshape(-1)
+    for m in range(len(flat)):
+        if not (flat[m] == 0 or flat[m] == 1):
+            return m
+    return -1
+
+
+@_compile
+def step_open(
+    occupied: Any,
+    alpha: Any,
+    beta: Any,
+    turn: Any,
+    code: Any,
+    real: Any,
+    seed: Any,
+    world: Any,
+    loss: Any,
+    metric: Any,
+    totals: Any,
+    how: Any,
+    warm_up: int,
+    clock: Any,
+    age: Any,
+    action: Any,
+    observation: Any,
+) -> int:
+    """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
+    bad = _bad_choice(action)
+    if bad >= 0:
+        return bad
+    worlds, n = occupied.shape
+    for w in range(worlds):
+        taken, hops = occupied[w], 0.0
+        ahead = 1.0  # what lay behind the bond before the step
+        for bond in range(n + 1):
+            behind = ahead
+            ahead = taken[bond] if bond < n else 0.0
+            acts = code[0] == 1 or bond == turn[w, 0]
+            hop = behind * (1.0 - ahead) if acts and action[w, bond] == 1 else 0.0
+            loss[w, bond] = -hop
+            hops += hop
+            if hop > 0.0:
+                if bond > 0:
+                    taken[bond - 1] = 0.0
+                if bond < n:
+                    taken[bond] = 1.0
+        if code[0] == 0:
+            first, _ = uniform_pair(seed[0], world[w], clock[w], 0, 0)
+            turn[w, 0] = np.int64((n + 1) * first)
+        metric[w, 0] = hops * real[1] / (n + 1)
+        metric[w, 1] = taken.sum() / n
+        for bond in range(n + 1):
+            rate = alpha[w, 0] if bond == 0 else (beta[w, 0] if bond == n else real[0])
+            _see_bond(taken, bond, rate, observation[w, bond])
+    tally(loss, metric, totals, how, warm_up, clock, age)
+    return -1
+
+
+class OpenKernel(_Kernel):
+    """The kernel of one batch of open chains."""
+
+    _observe = see_open
+    _step = step_open
+
+    def __init__(self, system: Open) -> None:
+        parallel = system.update == "parallel"
+        super().__init__([int(parallel)], [system.hop_probability, float(system.sweep)])
+
+
+@_compile
+def attempts(taken: Any, limit: Any, steps: int, turn: Any, state: Any) -> Any:
+    """The bare kernel: `steps` attempts, the first at bond `turn`; hops and whose turn is next.
+
+    taken [sites + 2] uint8 with a full and an empty reservoir at its ends; limit [bonds] uint64: 32
+    random bits below it hop; state [1] uint64 of the generator.
+    """
+    x, bonds, hops = state[0], len(limit), 0
+    last = bonds
+    for _ in range(steps):
+        x = advance(x)
+        bits = mixed(x)
+        hop = taken[turn] & (taken[turn + 1] ^ _U8(1)) & _U8((bits & MASK) < limit[turn])
+        taken[turn] ^= hop
+        taken[turn + 1] ^= hop
+        taken[0] = 1
+        taken[last] = 0
+        hops += hop
+        turn = np.int64(below(bits, bonds))
+    state[0] = x
+    return hops, turn
+
+
+@_compile
+def sweeps_at_once(taken: Any, limit: Any, steps: int, state: Any) -> int:
+    """The same of `steps` steps in which all bonds act; returns the hops."""
+    x, bonds, hops = state[0], len(limit), 0
+    for _ in range(steps):
+        behind = _U8(1)
+        for bond in range(bonds):
+            x = advance(x)
+            ahead = taken[bond + 1]
+            hop = behind & (ahead ^ _U8(1)) & _U8((mixed(x) & MASK) < limit[bond])
+            taken[bond] ^= hop
+            taken[bond + 1] ^= hop
+            behind = ahead
+            hops += hop
+        taken[0] = 1
+        taken[bonds] = 0
+    state[0] = x
+    return hops
+
+
+@_compile
+def run_open(
+    occupied: Any,
+    alpha: Any,
+    beta: Any,
+    turn: Any,
+    p: float,
+    parallel: bool,
+    steps: int,
+    every: int,
+    seed: Any,
+    world: Any,
+    clock: Any,
+    records: Any,
+) -> None:
+    """A fused run, world by world."""
+    worlds, n = occupied.shape
+    taken, limit = np.empty(n + 2, np.uint8), np.empty(n + 1, np.uint64)
+    state = np.empty(1, np.uint64)
+    for w in range(worlds):
+        state[0] = seed_of(seed, world[w], clock[w], 0)
+        limit[:] = threshold(p)
+        limit[0], limit[n] = threshold(alpha[w, 0]), threshold(beta[w, 0])
+        taken[0], taken[n + 1] = 1, 0
+        for i in range(n):
+            taken[i + 1] = _U8(occupied[w, i])
+        done = 0
+        while done < steps:
+            ahead = min(every, steps - done)
+            if parallel:
+                hops = sweeps_at_once(taken, limit, ahead, state)
+            else:
+                hops, turn[w, 0] = attempts(taken, limit, ahead, turn[w, 0], state)
+            filled = 0
+            for i in range(n):
+                filled += taken[i + 1]
+            row = records[done // every, w]
+            row[0] = hops / ahead
+            row[1] = filled / n
+            row[2] = -hops / ahead / (n + 1)
+            done += ahead
+        for i in range(n):
+            occupied[w, i] = taken[i + 1]
+
+
+def fused_open(
+    system: Open, state: Chain, steps: int, seed: int, world: Any, clock: Any, every: int
+) -> np.ndarray:
+    """Move a state of arrays on, in place: hops per step, density, loss [records, worlds, 3]."""
+    records = np.empty((steps // every, len(state.occupied), 3))
+    parallel = system.update == "parallel"
+    place = (np.uint64(seed), np.asarray(world), np.asarray(clock), records)
+    compiled: Callable[..., None] = run_open
+    compiled(*state, system.hop_probability, parallel, steps, every, *place)
+    return records
+
+
+# Ring
+
+
+@_compile
+def _gap(x: Any, i: int, sites: int) -> int:
+    """Empty sites ahead of particle i."""
+    n = len(x)
+    if n == 1:
+        return sites - 1
+    found = x[i + 1 if i + 1 < n else 0] - x[i] - 1
+    return found if found >= 0 else found + sites
+
+
+@_compile
+def _see_particles(x: Any, code: Any, real: Any, rows: Any) -> None:
+    for i in range(len(x)):
+        rows[i, 0] = min(_gap(x, i, code[1]), code[2])
+        rows[i, 1] = len(x) / code[1]
+        rows[i, 2] = real[0]
+
+
+@_compile
+def see_ring(position: Any, turn: Any, worlds: Any, code: Any, real: Any, seen: Any) -> None:
+    """Observations of the worlds whose indices are given."""
+    for w in worlds:
+        _see_particles(position[w], code, real, seen[w])
+
+
+@_compile
+def step_ring(
+    position: Any,
+    turn: Any,
+    code: Any,
+    real: Any,
+    seed: Any,
+    world: Any,
+    loss: Any,
+    metric: Any,
+    totals: Any,
+    how: Any,
+    warm_up: int,
+    clock: Any,
+    age: Any,
+    action: Any,
+    observation: Any,
+) -> int:
+    """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
+    bad = _bad_choice(action)
+    if bad >= 0:
+        return bad
+    worlds, n = position.shape
+    sites = code[1]
+    for w in range(worlds):
+        x, hops, crashes = position[w], 0.0, 0.0
+        for i in range(n):  # losses first: they count what is free before the step
+            loss[w, i] = 0.0
+            if action[w, i] == 1 and (code[0] == 1 or i == turn[w, 0]):
+                free = _gap(x, i, sites) > 0
+                loss[w, i] = -1.0 if free else real[1]
+                hops += free
+                crashes += not free
+        for i in range(n):
+            if loss[w, i] < 0.0:
+                x[i] = x[i] + 1 if x[i] + 1 < sites else 0
+        if code[0] == 0:
+            first, _ = uniform_pair(seed[0], world[w], clock[w], 0, 0)
+            turn[w, 0] = np.int64(n * first)
+        metric[w, 0] = real[2] * hops
+        metric[w, 1] = real[2] * crashes
+        _see_particles(x, code, real, observation[w])
+    tally(loss, metric, totals, how, warm_up, clock, age)
+    return -1
+
+
+class RingKernel(_Kernel):
+    """The kernel of one batch of rings."""
+
+    _observe = see_ring
+    _step = step_ring
+
+    def __init__(self, system: Ring) -> None:
+        code = [int(system.update == "parallel"), system.n_sites, system.sight]
+        scale = system.sweep / system.n_sites
+        super().__init__(code, [system.hop_probability, system.crash_cost, scale])
+
+
+@_compile
+def run_ring(
+    position: Any,
+    turn: Any,
+    sites: int,
+    p: float,
+    parallel: bool,
+    steps: int,
+    every: int,
+    seed: Any,
+    world: Any,
+    clock: Any,
+    records: Any,
+) -> None:
+    """A fused run, world by world."""
+    worlds, n = position.shape
+    limit = threshold(p)
+    free = np.empty(n, np.bool_)
+    for w in range(worlds):
+        state = seed_of(seed, world[w], clock[w], 0)
+        x, acts = position[w], turn[w, 0]
+        for r in range(len(records)):
+            hops, crashes = 0, 0
+            for _ in range(every):
+                if parallel:
+                    for i in range(n):
+                        free[i] = _gap(x, i, sites) > 0
+                for j in range(n if parallel else 1):
+                    i = j if parallel else acts
+                    state = advance(state)
+                    bits = mixed(state)
+                    if (bits & MASK) < limit:
+                        if free[i] if parallel else _gap(x, i, sites) > 0:
+                            x[i] = x[i] + 1 if x[i] + 1 < sites else 0
+                            hops += 1
+                        else:
+                            crashes += 1
+                    if not parallel:
+                        acts = np.int64(below(bits, n))
+            records[r, w, 0] = hops / every
+            records[r, w, 1] = crashes / every
+        turn[w, 0] = acts
+
+
+def fused_ring(
+    system: Ring, state: Traffic, steps: int, seed: int, world: Any, clock: Any, every: int
+) -> np.ndarray:
+    """Move a state of arrays on, in place: hops and blocked tries per step [records, worlds, 2]."""
+    records = np.empty((steps // every, len(state.position), 2))
+    parallel = system.update == "parallel"
+    place = (np.uint64(seed), np.asarray(world), np.asarray(clock), records)
+    compiled: Callable[..., None] = run_ring
+    compiled(*state, system.n_sites, system.hop_probability, parallel, steps, every, *place)
+    return records
+
+
+# Gates
+
+
+@_compile
+def _see_gates(taken: Any, rate: Any, depth: int, rows: Any) -> None:
+    n = len(taken)
+    first, last, total = 0.0, 0.0, 0.0
+    for i in range(n):
+        total += taken[i]
+        first += taken[i] if i < depth else 0.0
+        last += taken[i] if i >= n - depth else 0.0
+    rows[0, 0], rows[1, 0] = first / depth, 1.0 - last / depth
+    rows[0, 1], rows[1, 1] = total / n, 1.0 - total / n
+    rows[0, 2], rows[1, 2] = rate[0], rate[1]
+
+
+@_compile
+def see_gates(
+    occupied: Any, hops: Any, rate: Any, worlds: Any, code: Any, real: Any, seen: Any
+) -> None:
+    """Observations of the worlds whose indices are given."""
+    for w in worlds:
+        _see_gates(occupied[w], rate[w], code[1], seen[w])
+
+
+@_compile
+def step_gates(
+    occupied: Any,
+    hops: Any,
+    rate: Any,
+    code: Any,
+    real: Any,
+    seed: Any,
+    world: Any,
+    loss: Any,
+    metric: Any,
+    totals: Any,
+    how: Any,
+    warm_up: int,
+    clock: Any,
+    age: Any,
+    action: Any,
+    observation: Any,
+) -> int:
+    """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
+    worlds, n = occupied.shape
+    for w in range(worlds):
+        for i in range(2):
+            if not abs(action[w, i, 0]) <= 1.0 + 1e-6:
+                return 2 * w + i
+    tries = code[0] * (n + 1)
+    for w in range(worlds):
+        taken, moved = occupied[w], 0
+        for i in range(2):
+            rate[w, i] = 0.5 * (min(max(np.float64(action[w, i, 0]), -1.0), 1.0) + 1.0)
+        for block in range((tries + 1) // 2):
+            one, two = uniform_pair(seed[0], world[w], clock[w], 0, block)
+            for k in range(2 if 2 * block + 1 < tries else 1):
+                place = (n + 1) * (one if k == 0 else two)
+                bond = np.int64(place)
+                limit = rate[w, 0] if bond == 0 else (rate[w, 1] if bond == n else 1.0)
+                full = bond == 0 or taken[bond - 1] > 0.0
+                empty = bond == n or taken[bond] == 0.0
+                if full and empty and place - bond < limit:
+                    if bond > 0:
+                        taken[bond - 1] = 0.0
+                    if bond < n:
+                        taken[bond] = 1.0
+                    moved += 1
+        hops[w, 0] = moved / tries
+        shared = real[0] * (rate[w, 0] + rate[w, 1]) - hops[w, 0]
+        loss[w, 0], loss[w, 1] = shared, shared
+        metric[w, 0], metric[w, 1] = hops[w, 0], taken.sum() / n
+        metric[w, 2], metric[w, 3] = rate[w, 0], rate[w, 1]
+        _see_gates(taken, rate[w], code[1], observation[w])
+    tally(loss, metric, totals, how, warm_up, clock, age)
+    return -1
+
+
+class GatesKernel(_Kernel):
+    """The kernel of one batch of chains between two gates."""
+
+    _observe = see_gates
+    _step = step_gates
+
+    def __init__(self, system: Gates) -> None:
+        super().__init__([system.sweeps, system.depth], [system.cost])
