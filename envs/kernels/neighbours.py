@@ -142,17 +142,19 @@ def _sorted_rows(found: Any, count: Any, index: Any) -> None:
 
 
 @_compile
-def _moved(x: Any, built: Any) -> float:
-    """Sum of the two largest displacements since the list was built."""
-    first, second = 0.0, 0.0
-    for i in range(len(x)):
-        dx, dy, dz = x[i, 0] - built[i, 0], x[i, 1] - built[i, 1], x[i, 2] - built[i, 2]
-        d2 = dx * dx + dy * dy + dz * dz
-        if d2 > first:
-            first, second = d2, first
-        elif d2 > second:
-            second = d2
-    return math.sqrt(first) + math.sqrt(second)
+def _moved(position: Any, built: Any, out: Any) -> None:
+    """Sum of the two largest displacements [worlds] since the lists were built."""
+    for w in range(len(position)):
+        x, old = position[w], built[w]
+        first, second = 0.0, 0.0
+        for i in range(len(x)):
+            dx, dy, dz = x[i, 0] - old[i, 0], x[i, 1] - old[i, 1], x[i, 2] - old[i, 2]
+            d2 = dx * dx + dy * dy + dz * dz
+            if not d2 <= first:
+                first, second = d2, first
+            elif d2 > second:
+                second = d2
+        out[w] = math.sqrt(first) + math.sqrt(second)
 
 
 class NeighbourList:
@@ -180,10 +182,10 @@ class NeighbourList:
 
         Raises FloatingPointError where a position is not finite.
         """
-        for w in range(len(position)):
-            moved = _moved(position[w], self._built[w])
-            if not moved < self.skin:
-                self._build(position, w)
+        moved = np.empty(len(position))
+        _moved(position, self._built, moved)
+        for w in np.flatnonzero(~(moved < self.skin)):
+            self._build(position, int(w))
 
     def forget(self) -> None:
         """Make the next update build all lists anew, as in a list that was just made."""
