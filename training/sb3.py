@@ -43,6 +43,7 @@ class PPOConfig(OptimizerConfig):
     gamma: float = 0.95  # discount per step
     gae_lambda: float = 0.95  # mixing of advantage estimates
     clip_range: float = 0.2  # how far the ratio of probabilities may move
+    normalize_advantage: bool = True  # per batch; False: ent_coef stays a temperature
     ent_coef: float = 0.0  # weight of the entropy bonus
     vf_coef: float = 0.5  # weight of the value's loss
     max_grad_norm: float = 0.5  # the gradient is shortened to this length
@@ -340,6 +341,7 @@ def make_model(env: SystemVecEnv, config: Config, *, seed: int) -> BaseAlgorithm
                 batch_size=config.batch_size,
                 n_epochs=config.n_epochs,
                 clip_range=config.clip_range,
+                normalize_advantage=config.normalize_advantage,
                 **common,
             )
     assert isinstance(model.rollout_buffer, MaskedRolloutBuffer)

@@ -1,0 +1,140 @@
+"""Actor-critic agents find the heat bath: their chances to flip beside the exact ones.
+
+    python -m invariantzoo.figures.heat_bath [--root .]
+
+Trains A2C with the temperature as entropy coefficient and no discount on single spins' losses, and
+judges it on the 4 x 4 torus by the stationary law of its own sequential chain of 65,536 states,
+found by power iteration. Writes docs/heat-bath.md and docs/results/heat-bath.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import invariantzoo
+from invariantzoo.figures.records import recorded, table, write_text
+
+TEMPERATURES, SEEDS, STEPS = (2.0, 2.269, 2.5, 3.0), (0, 1), 3_000_000
+ALIGNMENTS = np.array([-4, -2, 0, 2, 4])
+SETTINGS = {"gamma": 0.0, "gae_lambda": 0.0, "lr": 5e-3, "max_grad_norm": 10.0}
+TEXT = """# Spins that learn the heat bath
+
+A spin whose action is worth minus its loss, plus T times the entropy of its choice, is best off
+flipping with the heat bath's chance 1 / (1 + exp(2 a / T)), a its alignment with its neighbours.
+A2C with entropy coefficient T and discount 0 finds it: {steps:,} agent-steps of 4 x 4 spins that
+all act at once, in episodes of 8 sweeps from random spins, {seeds} seeds per temperature.
+
+The fourth column is the largest of the five errors of the chances. The law is that of the learned
+policy's own chain of single flips drawn at random, all 65,536 states of it, by power iteration
+from the exact law: no samples. KL is that of this law from Gibbs's. The last column is what the
+errors of the chances predict for the energy per spin to first order, by the response of the exact
+chain to each chance.
+
+{table}
+Made by `python -m invariantzoo.figures.heat_bath`.
+"""
+
+
+def main() -> None:
+    """Train, judge, write."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--root", type=Path, default=Path("."))
+    root = parser.parse_args().root
+    torch.set_num_threads(1)
+    path, rows = root / "docs/results/heat-bath.json", []
+    for temperature in TEMPERATURES:
+        slope = recorded(path, f"response {temperature}", lambda t=temperature: response(t))
+        for seed in SEEDS:
+            key = f"chances {temperature} {seed}"
+            found = recorded(path, key, lambda t=temperature, s=seed: learned(t, s))
+            judged = recorded(path, f"law {key}", lambda c=found, t=temperature: judge(c, t))
+            error = np.array(found) - exact(temperature)
+            row = [temperature, seed, " ".join(f"{chance:.4f}" for chance in found)]
+            row += [float(np.abs(error).max()), judged["kl"], judged["energy_error"]]
+            rows.append([*row, float(error @ np.array(slope))])
+            print(rows[-1], flush=True)
+    head = ["T", "seed", "chance at -4, -2, 0, 2, 4", "largest error", "KL", "energy error"]
+    text = TEXT.format(steps=STEPS, seeds=len(SEEDS), table=table([*head, "predicted"], rows))
+    write_text(root / "docs/heat-bath.md", text)
+
+
+def exact(temperature: float) -> np.ndarray:
+    """Chances of the heat bath to flip, by alignment [5]."""
+    return 1 / (1 + np.exp(2 * ALIGNMENTS / temperature))
+
+
+def learned(temperature: float, seed: int) -> list[float]:
+    """The same of a trained policy."""
+    import torch
+
+    from invariantzoo.training.sb3 import A2CConfig, Trainer
+
+    system = invariantzoo.make_system(
+        "ising-equilibrium-v0", update="parallel", temperature=temperature, n_sweeps=8, burn_in=0
+    )
+    settings: dict[str, Any] = {**SETTINGS, "ent_coef": temperature, "reward_scale": 1.0}
+    trainer = Trainer(system, A2CConfig(**settings), seed=seed, steps=STEPS)
+    for _ in trainer:
+        pass
+    seen = torch.tensor([[float(a), 0.0, 1 / temperature] for a in ALIGNMENTS])
+    with torch.no_grad():
+        logits = trainer.model.policy.heads(seen)[0]  # type: ignore[operator]
+    return logits.double().softmax(-1)[:, 1].tolist()  # type: ignore[no-any-return]
+
+
+def torus() -> tuple[np.ndarray, np.ndarray]:
+    """Alignments [states, 16] of all states of the 4 x 4 torus as 0 to 4, energies per spin."""
+    code = np.arange(2**16)[:, None]
+    spin = 2 * (code >> np.arange(16) & 1) - 1
+    grid = spin.reshape(-1, 4, 4)
+    around = sum(np.roll(grid, way, axis) for way in (-1, 1) for axis in (1, 2))
+    alignment = (grid * around).reshape(-1, 16)
+    return (alignment + 4) // 2, -alignment.sum(1) / 32
+
+
+def stationary(chances: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray, Any]:
+    """The chain's law and Gibbs's [states] by power iteration from there, and energies."""
+    alignment, energy = torus()
+    gibbs = np.exp(-16 * (energy - energy.min()) / temperature)
+    gibbs /= gibbs.sum()
+    flip = chances[alignment]
+    stays, law = 1 - flip.mean(1), gibbs
+    partner = np.arange(2**16)[:, None] ^ (1 << np.arange(16))
+    arrives = flip[partner, np.arange(16)] / 16
+    for _ in range(20_000):
+        after = law * stays + (law[partner] * arrives).sum(1)
+        change, law = np.abs(after - law).sum(), after / after.sum()
+        if change < 1e-9:
+            break
+    return law, gibbs, energy
+
+
+def judge(chances: list[float], temperature: float) -> dict[str, float]:
+    """KL of the chain's own law from Gibbs's, and the error of the energy per spin."""
+    law, gibbs, energy = stationary(np.array(chances), temperature)
+    kl = float((law * np.log(law / gibbs)).sum())
+    return {"kl": kl, "energy_error": float((law - gibbs) @ energy)}
+
+
+def response(temperature: float) -> list[float]:
+    """Change of the energy per spin per change of each chance [5], around the heat bath."""
+    found = []
+    for k in range(len(ALIGNMENTS)):
+        sides = []
+        for way in (-1, 1):
+            chances = exact(temperature)
+            chances[k] += way * 1e-3
+            law, _, energy = stationary(chances, temperature)
+            sides.append(float(law @ energy))
+        found.append((sides[1] - sides[0]) / 2e-3)
+    return found
+
+
+if __name__ == "__main__":
+    main()
