@@ -76,6 +76,7 @@ _HALF_WIDTHS = (0.50, 0.35, 0.30, 0.35, 0.50, 0.70, 1.00, 1.40)
 _GAINS = (0.40, 0.40, 0.20, 0.05, 0.05, 0.05, 0.05, 0.05)  # sigma per unit of w A
 _BROAD = ((0.90, 0.60), (1.45, 0.60), (2.20, 1.00))  # centre, half width
 _TANGENT = 0.9  # sigma
+_BONDED = 1.35  # sigma, in the picture
 _VOLUME = 1.0901730**3 / math.sqrt(2)  # of an atom in the fcc crystal
 # The soft force is that of a Morse potential, exp(-2 rho (r - 1)) - 2 exp(-rho (r - 1)) with r in
 # its own minimum, so broad that few minima are left (rho = 3; Lennard-Jones is near 6).
@@ -212,7 +213,7 @@ class Clusters(System):
         return {"soft": soft}
 
     def scene(self, state: State) -> Scene:
-        """The cluster from the side; colour: how much more energy an atom has than the best."""
+        """The cluster with bonds between neighbours; colour: energy, from -6 up."""
         x = state.position[0] - state.position[0].mean(0)
         side = 1.3 * (3 * self.n_agents * _VOLUME / (4 * math.pi)) ** (1 / 3) + 0.6
         pairs = all_pairs(state.position[:1])
@@ -222,8 +223,9 @@ class Clusters(System):
         known = () if best is None else (f"minimum {best:.3f}",)
         return Scene(
             view=(-side, -side, side, side),
-            discs=x[:, :2].numpy(),
-            disc_radius=np.full(self.n_agents, 0.4),
+            balls=x.numpy(),
+            bonds=np.argwhere(np.triu(pairs.distance[0].numpy() < _BONDED)),
+            disc_radius=np.full(self.n_agents, 0.28),
             disc_value=((own + 6) / 6).clamp(0, 1).numpy(),
             caption=(f"energy {energy:.3f}", *known),
         )

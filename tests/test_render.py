@@ -533,3 +533,26 @@ def test_the_window_closes_when_the_steps_are_over() -> None:
     )
     viewer.run()
     assert session.n_steps == 5
+
+
+def test_nearer_balls_hide_farther_ones_and_the_mouse_turns_them() -> None:
+    ends = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
+    scene = Scene(
+        view=(-2.0, -2.0, 2.0, 2.0),
+        balls=ends,
+        bonds=np.array([[0, 1]]),
+        disc_radius=np.array([0.4, 0.4]),
+        disc_value=np.array([0.0, 1.0]),
+    )
+    painter = Painter(size=(96, 96))
+    painter.turn(-0.5, -0.35)  # straight on, as it begins turned
+    front = painter.draw(scene)[48, 48].astype(int)
+    assert front[2] > front[0], "the calm ball is nearer"
+    painter.turn(math.pi, 0.0)
+    back = painter.draw(scene)[48, 48].astype(int)
+    assert back[0] > back[2], "from behind it is the alarmed one"
+    painter.turn(0.5 * math.pi, 0.0)
+    beside = painter.draw(scene)
+    lit = (beside.astype(int) - BACKGROUND).any(-1)
+    assert lit[48, 36:60].all(), "the bond joins the two balls"
+    assert not lit[:30].any()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..kernels import balls as solid
 from ..kernels import render as kernel
 from .system import Scene
 
@@ -49,6 +50,11 @@ _RING_WIDTH = 1.8
 _RING_GAP = 3.0
 _CLOSE = 8.0  # from its rim within which a click means a disc
 _MARGIN = 14
+_STICK = (150.0, 166.0, 182.0)  # colour of a bond
+_THIN_STICK = 0.22  # of a ball's radius
+_EYE = 3.5  # distance of the eye from the centre, in half views
+_FOG = 0.55  # at the farthest
+_TILT = (0.5, 0.35)  # turn to begin with, radians about the upright and the level axis
 _FONT_SIZE = 19
 _LINE_HEIGHT = 19
 
@@ -134,6 +140,7 @@ class Painter:
         self._past: deque[np.ndarray] = deque(maxlen=trail + 1)
         self._rows: list[np.ndarray] = []
         self._human, self._title, self._fps = human, title, fps
+        self._yaw, self._pitch = _TILT
         self._lens = Lens((0.0, 0.0, 1.0, 1.0), size)
         self._window: Window | None = None
         self._font: pygame.font.Font | None = None
@@ -158,6 +165,8 @@ class Painter:
         period = lens.extent if scene.periodic else _OPEN
         if scene.discs is not None and len(scene.discs):
             self._discs(image, lens, period, scene)
+        if scene.balls is not None:
+            self._solid(image, lens, scene)
         if scene.arrows is not None:
             start, displacement = scene.arrows[:, :2], scene.arrows[:, 2:]
             _strokes(image, lens, period, start, displacement, _ARROW_WIDTH, ARROW)
@@ -168,6 +177,11 @@ class Painter:
         if self._human:
             self._show(image)
         return image
+
+    def turn(self, yaw: float, pitch: float) -> None:
+        """Turn what is drawn with depth, radians about the upright and the level axis."""
+        self._yaw += yaw
+        self._pitch = min(max(self._pitch + pitch, -0.5 * math.pi), 0.5 * math.pi)
 
     def forget(self) -> None:
         """Drop the trails and earlier rows: what is drawn next is another episode."""
@@ -205,6 +219,36 @@ class Painter:
         disc[:, :2] = lens.pixels(scene.discs)
         disc[:, 2] = lens.scale * radius
         kernel.discs(image, disc, colour, lens.clip, period)
+
+    def _solid(self, image: np.ndarray, lens: Lens, scene: Scene) -> None:
+        """Balls and bonds in perspective, nearer ones in front and farther ones in fog."""
+        assert scene.balls is not None
+        n = len(scene.balls)
+        value = np.zeros(n) if scene.disc_value is None else scene.disc_value
+        radius = np.full(n, 1.0) if scene.disc_radius is None else scene.disc_radius
+        c, s, cp, sp = (f(a) for a in (self._yaw, self._pitch) for f in (math.cos, math.sin))
+        turned = np.array([[c, 0, s], [sp * s, cp, -sp * c], [-cp * s, sp, cp * c]])
+        left, bottom, right, top = scene.view
+        half = 0.5 * (right - left)
+        place = scene.balls @ turned.T / half
+        near = _EYE / (_EYE - place[:, 2].clip(max=0.8 * _EYE))
+        ball = np.empty((n, 4))
+        middle = 0.5 * np.array([left + right, bottom + top])
+        ball[:, :2] = lens.pixels(middle + half * place[:, :2] * near[:, None])
+        ball[:, 2] = lens.scale * half * place[:, 2]
+        ball[:, 3] = np.maximum(lens.scale * radius * near, 1.0)
+        fog = np.empty((n, 4))
+        fog[:, :3] = BACKGROUND
+        fog[:, 3] = _FOG * (0.5 - 0.5 * place[:, 2]).clip(0, 1)
+        depth = np.full(image.shape[:2], -np.inf)
+        colour = DISC_PALETTE[(255 * value).astype(np.intp).clip(0, 255)].astype(float)
+        if scene.bonds is not None and len(scene.bonds):
+            a, b = scene.bonds.T
+            thick = _THIN_STICK * 0.5 * (ball[a, 3] + ball[b, 3])
+            haze = 0.5 * (fog[a] + fog[b])
+            ends = ball[a, :3], ball[b, :3]
+            solid.sticks(image, depth, *ends, thick, np.array(_STICK), haze, lens.clip)
+        solid.balls(image, depth, ball, colour, fog, lens.clip)
 
     def _trails(
         self,

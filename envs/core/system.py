@@ -71,6 +71,8 @@ class Scene:
     kept_rows: if not 0, so many rows of cells are shown where trails are drawn: those of earlier
         scenes above these.
     agents: index of the agent behind each disc, or None if disc i is agent i.
+    balls: [n, 3] around the centre of `view`, the third axis towards the viewer; radius and colour
+        are those of the discs.  bonds: [m, 2] indices of balls that are joined.
     caption: lines of text.
     """
 
@@ -84,6 +86,8 @@ class Scene:
     cells: np.ndarray | None = None
     kept_rows: int = 0
     agents: np.ndarray | None = None
+    balls: np.ndarray | None = None
+    bonds: np.ndarray | None = None
     caption: tuple[str, ...] = ()
 
 

@@ -48,7 +48,7 @@ SHOTS = {
     "tasep-ring-v0": Shot({"update": "parallel", "hop_probability": 0.7}, 1, 90, 240),
     "tasep-gates-v0": Shot({"sweeps": 1}, 1, 60, 240),
     "quadratic-regimes-v0": Shot(n_steps=60, size=240),
-    "cluster-relaxation-v0": Shot(n_worlds=4, n_steps=40),
+    "cluster-relaxation-v0": Shot(n_worlds=4, n_steps=40, size=240),
     "resampling-neutral-v0": Shot({"n_agents": 100}, n_steps=60, size=192),
 }
 

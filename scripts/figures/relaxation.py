@@ -21,8 +21,14 @@ from invariantzoo.figures.records import recorded, save_figure, table, write_tex
 ID = "cluster-relaxation-v0"
 SIZES = (6, 7, 13, 19, 38)
 ATTEMPTS = 1000
-HOPS = {38: (20, 300)}  # attempts and most quenches of each, where a hit is far
-UPDATES = {13: 100, 19: 80}
+HOPS = {
+    6: (100, 5000),
+    7: (100, 5000),
+    13: (100, 5000),
+    19: (40, 5000),
+    38: (4, 100),
+}  # attempts and most quenches of each, where a hit is far
+UPDATES = {13: 100, 19: 50}
 
 
 def baseline(size: int, name: str) -> dict[str, Any]:
