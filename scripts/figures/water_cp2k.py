@@ -3,8 +3,8 @@
     python -m invariantzoo.figures.water_cp2k [--out docs] [--runs runs/water-cp2k] [--make]
 
 Fits losses to docs/data/water16-cp2k and judges them on its last frames. With --make, first makes
-data sets from scratch with CP2K, which must be installed: GFN1-xTB, 16 waters, 2,000 steps (about ten
-minutes), and the first steps of the DFT set (--dft-steps, about 6 s each). Writes water-cp2k.md.
+data sets from scratch with CP2K, which must be installed: GFN1-xTB, 16 waters, 2,000 steps (about
+ten minutes), and the first steps of the DFT set (--dft-steps, about 6 s each). Writes water-cp2k.md.
 """
 
 from __future__ import annotations
@@ -130,9 +130,9 @@ All numbers of this page come from `docs/data/water16-cp2k`: 16 waters, revPBE-D
 350 K, 2,726 frames, [described beside the file](data/water16-cp2k/README.md). They are not those of
 the 64 waters of the other pages.
 
-Losses are fitted to every thirtieth training frame, in a cell repeated so that it is two cutoffs wide,
-with the regularisation chosen on validation; errors are of every thirtieth frame of the last fifth of
-run C, which was not fitted to, in meV/Å per component.
+Losses are fitted to every thirtieth training frame, in a cell repeated so that it is two cutoffs
+wide, with the regularisation chosen on validation; errors are of every thirtieth frame of the last
+fifth of run C, which was not fitted to, in meV/Å per component.
 
 {table(headers, rows)}
 Highest value of the reference's g(r) below 3.9 Å, half the box, pairs within a molecule left out:
