@@ -4,7 +4,8 @@
 
 Fits losses to docs/data/water16-cp2k and judges them on its last frames. With --make, first makes
 data sets from scratch with CP2K, which must be installed: GFN1-xTB, 16 waters, 2,000 steps (about
-ten minutes), and the first steps of the DFT set (--dft-steps, about 6 s each). Writes water-cp2k.md.
+ten minutes), and the first steps of the DFT set (--dft-steps, about 6 s each). It writes
+water-cp2k.md.
 """
 
 from __future__ import annotations
