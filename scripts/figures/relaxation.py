@@ -176,7 +176,7 @@ Policies act without noise, and no number was chosen on the held-out starts.
 `soft` is no learned policy but an answer known from physics: the force of a Morse potential that is
 much broader than Lennard-Jones (rho = 3), with inertia. Most minima of the landscape are gone under
 it, and the quench then finds the one that is left. Training lowers the mean energy of the episode,
-which is another aim than a hit: at 7 and 13 atoms descent there is the cheapest, at 6 and 19 `soft` is,
+which is another aim than a hit: at 7 and 13 atoms descent is the cheapest, at 6 and 19 `soft` is,
 although it ends at higher energies. At 19 atoms, and away from the size of training, seeds differ
 much; 38 atoms stay hard for all. Training at 19 was ended after 50 updates to save time.
 
