@@ -125,9 +125,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_page_can_be_found_from_the_index() -> None:
     index = ROOT / "docs/index.md"
-    linked = {
-        (index.parent / link.partition("#")[0]).resolve()
-        for link in _LINK.findall(index.read_text(encoding="utf-8"))
-    }
-    lost = [relative(path) for path in PAGES[1:] if path.resolve() not in linked | {index}]
-    assert not lost
+    found, waiting = {index}, [index]
+    while waiting:
+        page = waiting.pop()
+        links = _LINK.findall(page.read_text(encoding="utf-8"))
+        targets = {(page.parent / link.partition("#")[0]).resolve() for link in links}
+        new = {path for path in targets if path.suffix == ".md" and path.is_file()} - found
+        found |= new
+        waiting += new
+    assert not [relative(path) for path in PAGES[1:] if path.resolve() not in found]

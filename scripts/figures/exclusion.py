@@ -8,6 +8,7 @@ Writes docs/exclusion.md, docs/images/exclusion.png and docs/results/exclusion.j
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def main() -> None:
     alpha, _, best = exact.best_gates(50, 0.1)
     rows = []
     for seed in range(SEEDS):
-        gates = recorded(path, f"gates {seed}", lambda s=seed: trained(s))
+        gates = recorded(path, f"gates {seed}", partial(trained, seed))
         value = float(exact.current(50, *gates) - 0.1 * sum(gates))
         rows.append([seed, *gates, value, value / best])
     draw(root / "docs/images/exclusion.png", diagram)

@@ -10,6 +10,7 @@ found by power iteration. Writes docs/heat-bath.md and docs/results/heat-bath.js
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,11 @@ def main() -> None:
     torch.set_num_threads(1)
     path, rows = root / "docs/results/heat-bath.json", []
     for temperature in TEMPERATURES:
-        slope = recorded(path, f"response {temperature}", lambda t=temperature: response(t))
+        slope = recorded(path, f"response {temperature}", partial(response, temperature))
         for seed in SEEDS:
             key = f"chances {temperature} {seed}"
-            found = recorded(path, key, lambda t=temperature, s=seed: learned(t, s))
-            judged = recorded(path, f"law {key}", lambda c=found, t=temperature: judge(c, t))
+            found = recorded(path, key, partial(learned, temperature, seed))
+            judged = recorded(path, f"law {key}", partial(judge, found, temperature))
             error = np.array(found) - exact(temperature)
             row = [temperature, seed, " ".join(f"{chance:.4f}" for chance in found)]
             row += [float(np.abs(error).max()), judged["kl"], judged["energy_error"]]
