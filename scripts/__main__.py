@@ -25,6 +25,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "rollout",
+    "regimes",
     "reference",
     "fit",
     "forces",

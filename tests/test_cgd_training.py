@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import set_random_seed
 
 import invariantzoo
 from invariantzoo.__main__ import main
+from invariantzoo.training import regimes
 from invariantzoo.training.cgd import CGD
 from invariantzoo.training.run import read_checkpoint
 from invariantzoo.training.trainer import make_config, make_trainer
@@ -132,6 +133,67 @@ def test_a_run_continues_exactly(algo: str, metric: str) -> None:
     for key, value in here[name].items():
         assert value.equal(there[name][key])
         assert bool(value.isfinite().all())
+
+
+@pytest.mark.parametrize("algo", LEARNERS)
+def test_regime_numbers_continue_exactly(algo: str) -> None:
+    """Rows of progress.csv with a window of steps, in a run that goes on after an interruption."""
+    settings = {**LEARNERS[algo], "width": 8, "regimes": 10}
+    system = invariantzoo.make_system(CROWD, **SYSTEM)
+    config = make_config(CROWD, algo, settings)
+    one, other = (make_trainer(algo, system, config, seed=3, steps=10_000) for _ in range(2))
+    updates = iter(one)
+    for _ in range(12):
+        next(updates)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    here, there = next(updates).row, next(iter(other)).row
+    assert {"regimes/alpha", "regimes/effective_rank", "regimes/sphericity"} <= set(here)
+    assert {k: v for k, v in here.items() if k in there} == there
+
+
+def test_descent_through_a_system_with_noise() -> None:
+    system = invariantzoo.make_system("quadratic-regimes-v0")
+    config = make_config("quadratic-regimes-v0", "descent", {"n_worlds": 4, "rollout": 10})
+    losses = [u.row["loss"] for u in make_trainer("descent", system, config, seed=0, steps=7200)]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("algo", ["ppo", "descent"])
+def test_regimes_command(
+    algo: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A table, a picture, JSON, and a run folder that is otherwise as it was."""
+    monkeypatch.setattr("invariantzoo.train.EPISODES", 2)
+    monkeypatch.setattr("invariantzoo.train.FRAMES", 2)
+    run = str(tmp_path / "run")
+    given = {**SYSTEM, **LEARNERS[algo], "width": 8}
+    words = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
+    assert main(["train", CROWD, "--out", run, "--steps", "60", "--algo", algo, *words]) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
+    capsys.readouterr()
+    assert main(["regimes", run, "--window", "40", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["window"] == 40
+    parts = {row["part"]: row for row in report["parts"]}
+    prefix = "" if algo == "descent" else "actor."
+    assert parts[f"{prefix}net.0.weight"]["parameters"] == 32
+    assert -1 < parts["all together"]["alpha"] < 2
+    assert {row["regime"] for row in report["parts"]} <= {*regimes.REGIMES, "undecided"}
+    after = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
+    assert after.pop("regimes.png").startswith(b"\x89PNG")
+    assert after == before
+    assert main(["regimes", run, "--window", "40"]) == 0
+    assert "all together" in capsys.readouterr().out
+    for bad, said in (
+        (["regimes", run, "--window", "20"], "must be at least 30"),
+        (["regimes", run, "--out", "x.gif"], "must end in .png"),
+        (["regimes", str(tmp_path)], "is not a run"),
+    ):
+        assert main(bad) == 2
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("algo", ["ppo", "descent"])

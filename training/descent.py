@@ -143,7 +143,7 @@ def rollout_loss(
     sums: dict[str, float] = {}
     for _ in range(steps):
         clock = clock + 1
-        observation = flatten(system, system.invariants(state))
+        observation = flatten(system, system.invariants(state)).to(dtype)
         action = network(observation).clamp(-1, 1)
         after = system.transition(state, action, Rng(seed, world, clock, TRANSITION))
         total = total + system.loss(state, action, after).mean()

@@ -29,6 +29,7 @@ class OptimizerConfig:
     cgd_weight_decay: float = 0.0  # decoupled
     cgd_refresh: int = 10  # steps between eigendecompositions
     cgd_rank: int = 20  # gradients that "lowrank" keeps
+    regimes: int = 0  # steps of the window of regime numbers in progress.csv (8 or more); 0: none
 
     def __post_init__(self) -> None:
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
@@ -39,10 +40,13 @@ class OptimizerConfig:
             require_number(f"cgd_{name}", getattr(self, f"cgd_{name}"), 0)
         for name in ("cgd_refresh", "cgd_rank"):
             require_count(name, getattr(self, name))
+        if self.regimes:
+            require_count("regimes", self.regimes, 8)
         given = [
             field.name
             for field in dataclasses.fields(OptimizerConfig)
-            if field.name != "optimizer" and getattr(self, field.name) != field.default
+            if field.name not in ("optimizer", "regimes")
+            and getattr(self, field.name) != field.default
         ]
         if given and self.optimizer != "cgd":
             raise ValueError(

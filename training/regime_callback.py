@@ -29,8 +29,8 @@ class RegimeCallback(BaseCallback):
         self.steps.attach(holder.optimizer, self.model.policy.named_parameters())
 
     def _on_rollout_start(self) -> None:
-        for name, value in self.steps.numbers().items():
-            self.logger.record(f"regimes/{name}", value)
+        for name, value in self.steps.row().items():
+            self.logger.record(name, value)
 
     def _on_step(self) -> bool:
         return True

@@ -299,6 +299,10 @@ class Steps:
             return {}
         return summarise(*self.together())
 
+    def row(self) -> dict[str, float]:
+        """The same as columns of progress.csv."""
+        return {f"regimes/{name}": value for name, value in self.numbers().items()}
+
     def state_dict(self) -> dict[str, Any]:
         """The window as tensors."""
         return {name: list(found) for name, found in self.tensors().items()}

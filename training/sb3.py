@@ -27,6 +27,7 @@ from ..envs.core.system import System, require_choice, require_count, require_nu
 from .actors import NetworkPolicy, NetworkSACPolicy, as_policy, network_of
 from .buffers import MaskedReplayBuffer, MaskedRolloutBuffer
 from .optimizers import OptimizerConfig, choose
+from .regimes import Steps
 from .trainer import Update
 from .vec_env import SystemVecEnv
 
@@ -150,6 +151,9 @@ class Trainer:
         self.model = make_model(self.env, config, seed=seed)
         self.model.set_logger(Logger(folder=None, output_formats=[]))
         self._watch = Watch(config.reward_scale)
+        self._regimes = Steps(config.regimes) if config.regimes else None
+        if self._regimes is not None:
+            self.watch(self._regimes)
 
     @property
     def steps(self) -> int:
@@ -181,7 +185,13 @@ class Trainer:
             for name, value in model.logger.name_to_value.items()
             if name.startswith("train/") and name not in _LEFT_OUT
         }
-        return Update(self.steps, {**watch.row(), **learned})
+        regimes = self._regimes.row() if self._regimes is not None else {}
+        return Update(self.steps, {**watch.row(), **learned, **regimes})
+
+    def watch(self, steps: Steps) -> None:
+        """Let `steps` see every step of the policy's optimizer (SAC: the actor's) from now on."""
+        optimizer = next(iter(_optimizers(self.model).values()))
+        steps.attach(optimizer, self.model.policy.named_parameters())
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers from which `load_state_dict` continues."""
@@ -195,6 +205,8 @@ class Trainer:
             "generators": {name: part.get_state() for name, part in self._generators().items()},
             "numpy_generators": self._numpy_states(),
         }
+        if self._regimes is not None:
+            found["regimes"] = self._regimes.state_dict()
         if model._last_obs is not None:
             assert isinstance(model._last_obs, np.ndarray)
             found["last"] = _tensors(
@@ -212,6 +224,8 @@ class Trainer:
         model.policy.load_state_dict(state["policy"])
         for name, optimizer in _optimizers(model).items():
             optimizer.load_state_dict(state["optimizers"][name])
+        if self._regimes is not None:
+            self._regimes.load_state_dict(state["regimes"])
         model.num_timesteps, model._n_updates = state["steps"], state["updates"]
         if state["env"]:
             self.env.restore(_arrays(state["env"]))

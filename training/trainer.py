@@ -16,6 +16,7 @@ from ..agents.policy import Policy
 from ..envs.core.registry import spec
 from ..envs.core.system import System, nearest, require_choice, require_count
 from .hyperparameters import ALGORITHMS
+from .regimes import Steps
 
 DEFAULT_STEPS = 1_000_000
 
@@ -47,6 +48,10 @@ class Trainer(Protocol):
 
     def save_policy(self, path: Path) -> None:
         """Write the policy for `PPO.load` (A2C, SAC)."""
+        ...
+
+    def watch(self, steps: Steps) -> None:
+        """Let `steps` see every step of the optimizer from now on."""
         ...
 
 
@@ -114,6 +119,9 @@ class DescentTrainer:
         self._per_update = config.n_worlds * config.rollout * system.n_agents
         updates = -(-steps // self._per_update)
         self._trainer = descent.Trainer(system, config, seed, updates)
+        self._regimes = Steps(config.regimes) if config.regimes else None
+        if self._regimes is not None:
+            self.watch(self._regimes)
 
     @property
     def steps(self) -> int:
@@ -129,15 +137,24 @@ class DescentTrainer:
     def __iter__(self) -> Iterator[Update]:
         for update in self._trainer:
             scores = {"loss": update.loss, **update.metrics, "grad_norm": update.grad_norm}
-            yield Update(self.steps, scores)
+            yield Update(
+                self.steps, {**scores, **(self._regimes.row() if self._regimes is not None else {})}
+            )
+
+    def watch(self, steps: Steps) -> None:
+        """Let `steps` see every step of the optimizer from now on."""
+        steps.attach(self._trainer.optimizer, self._trainer.network.named_parameters())
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers from which `load_state_dict` continues."""
-        return self._trainer.state_dict()
+        window = {"regimes": self._regimes.state_dict()} if self._regimes is not None else {}
+        return {**self._trainer.state_dict(), **window}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
         self._trainer.load_state_dict(state)
+        if self._regimes is not None:
+            self._regimes.load_state_dict(state["regimes"])
 
     def save_policy(self, path: Path) -> None:
         """Write the network as the actor of a model for `PPO.load`."""

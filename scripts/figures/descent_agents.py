@@ -1,0 +1,264 @@
+"""CGD beside Adam in reinforcement learning: tuned on some tasks, frozen, reported on others.
+
+    python -m invariantzoo.figures.descent_agents [--out docs]
+
+Every optimizer multiplies the learning rate that its task has for Adam by one factor for all tasks.
+The factor is chosen on the tuning tasks (two seeds), then frozen and reported with five fresh seeds
+on the other tasks. Writes descent-agents.md, its picture and json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from invariantzoo.figures.records import recorded, save_figure, table, write_text
+
+FACTORS = (0.3, 1.0, 3.0, 10.0)
+TUNING_SEEDS, SEEDS = (100, 101), (0, 1, 2, 3, 4)
+
+
+class Task(NamedTuple):
+    """An id, how it is trained, and for how many updates."""
+
+    id: str
+    algo: str
+    updates: int
+    settings: dict[str, Any]
+    system: dict[str, Any]
+
+
+PPO = {"n_worlds": 32, "batch_size": 1024}
+TUNING = (
+    Task("particles-crowd-v0", "ppo", 25, {**PPO, "n_worlds": 16}, {"n_agents": 12}),
+    Task("ising-equilibrium-v0", "ppo", 25, PPO, {}),
+    Task("particles-encounter-v0", "descent", 80, {}, {}),
+    Task("resampling-neutral-v0", "ppo", 25, PPO, {}),
+)
+REPORTED = (
+    Task("particles-encounter-v0", "ppo", 60, {**PPO, "n_worlds": 64}, {}),
+    Task("quadratic-regimes-v0", "ppo", 60, PPO, {}),
+    Task("particles-crowd-v0", "descent", 60, {}, {"n_agents": 12}),
+    Task("quadratic-regimes-v0", "descent", 80, {}, {}),
+)
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "Adam": {},
+    "CGD diagonal (9, 99)": {"optimizer": "cgd", "cgd_tau2": 99.0},
+    "CGD row (9, 99)": {"optimizer": "cgd", "metric": "row", "cgd_tau2": 99.0},
+    "CGD lowrank (9, 99)": {"optimizer": "cgd", "metric": "lowrank", "cgd_tau2": 99.0},
+}
+
+
+def name_of(task: Task) -> str:
+    """What a task is called."""
+    return f"{task.id}, {task.algo}"
+
+
+def run(task: Task, optimizer: str, factor: float, seed: int) -> dict[str, list[float]]:
+    """Loss per agent and step, agent-steps and CPU seconds after every update."""
+    import invariantzoo
+    from invariantzoo.training.trainer import make_config, make_trainer
+
+    system = invariantzoo.make_system(task.id, **task.system)
+    usual = make_config(task.id, task.algo, task.settings).lr
+    settings = {**task.settings, **OPTIMIZERS[optimizer], "lr": factor * usual}
+    config = make_config(task.id, task.algo, settings)
+    rows = config.n_worlds * system.n_agents
+    rows *= config.rollout if task.algo == "descent" else config.n_steps
+    trainer = make_trainer(task.algo, system, config, seed=seed, steps=rows * task.updates)
+    start = time.process_time()
+    loss, steps, seconds = [], [], []
+    for update in trainer:
+        loss.append(float(f"{update.row['loss']:.5g}"))
+        steps.append(float(update.steps))
+        seconds.append(round(time.process_time() - start, 3))
+    return {"loss": loss, "steps": steps, "seconds": seconds}
+
+
+def final(one: dict[str, list[float]]) -> float:
+    """Mean loss of the last fifth of the updates; a run that broke counts as one that stood still.
+
+    The first update's loss is that of an untrained policy.
+    """
+    loss = np.array(one["loss"])
+    value = float(loss[-len(loss) // 5 :].mean())
+    return value if np.isfinite(value) else float(loss[0])
+
+
+def gain(one: dict[str, list[float]], reference: float, first: float) -> float:
+    """Share of the way from the first loss to Adam's final one at its usual rate, at least -1."""
+    return max((first - final(one)) / (first - reference), -1.0)
+
+
+def main() -> None:
+    """Compute what is missing, then print and write the page."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    store = args.out / "results" / "descent-agents.json"
+
+    def known(task: Task, optimizer: str, factor: float, seed: int) -> dict[str, list[float]]:
+        key = f"{name_of(task)}, {optimizer}, x{factor:g}, seed {seed}"
+        return recorded(store, key, partial(run, task, optimizer, factor, seed))
+
+    tuning = {
+        optimizer: {
+            factor: _gains(known, TUNING, optimizer, factor, TUNING_SEEDS) for factor in FACTORS
+        }
+        for optimizer in OPTIMIZERS
+    }
+    best = {
+        name: max(FACTORS, key=lambda f: float(np.mean(tuning[name][f]))) for name in OPTIMIZERS
+    }
+    print(best, flush=True)
+    runs = {
+        name: {task: [known(task, name, best[name], seed) for seed in SEEDS] for task in REPORTED}
+        for name in OPTIMIZERS
+    }
+    gains = {name: _gains(known, REPORTED, name, best[name], SEEDS) for name in OPTIMIZERS}
+    page = _page(tuning, best, runs, gains)
+    print(page)
+    write_text(args.out / "descent-agents.md", page)
+    save_figure(_figure(runs), args.out / "images" / "descent-agents.png")
+
+
+def _gains(known: Any, tasks: Any, optimizer: str, factor: float, seeds: Any) -> np.ndarray:
+    """Gains [tasks, seeds] of an optimizer over Adam at its usual learning rate."""
+    found = []
+    for task in tasks:
+        usual = [known(task, "Adam", 1.0, seed) for seed in seeds]
+        reference = float(np.mean([final(one) for one in usual]))
+        first = float(np.mean([one["loss"][0] for one in usual]))
+        found.append([gain(known(task, optimizer, factor, s), reference, first) for s in seeds])
+    return np.array(found)
+
+
+def _interval(values: np.ndarray) -> str:
+    """Interquartile mean and its 95 % interval; seeds are drawn anew within each task."""
+    from invariantzoo.training.score import summary
+
+    one = summary(values)
+    return f"{one['iqm']:.3f} [{one['ci95'][0]:.3f}, {one['ci95'][1]:.3f}]"
+
+
+def _page(tuning: Any, best: Any, runs: Any, gains: dict[str, np.ndarray]) -> str:
+    tuned = [
+        [name, *(f"{np.mean(by[factor]):.3f}" for factor in FACTORS), f"x{best[name]:g}"]
+        for name, by in tuning.items()
+    ]
+    whole = []
+    for name, values in gains.items():
+        seconds = [
+            np.mean([one["seconds"][-1] for one in runs[name][task]])
+            / np.mean([one["seconds"][-1] for one in runs["Adam"][task]])
+            for task in REPORTED
+        ]
+        same = _same_time(runs, name)
+        whole.append([name, _interval(values), _interval(same), f"{np.mean(seconds):.2f}"])
+    each = [
+        [name_of(task), *(_interval(_losses(runs[name][task])) for name in OPTIMIZERS)]
+        for task in REPORTED
+    ]
+    return f"""# CGD in reinforcement learning
+
+PPO and descent through the dynamics with Adam and with CGD. Every optimizer multiplies the learning
+rate that the task has for Adam by one factor, chosen on the tuning tasks and then frozen. A gain is
+the share of the way from the untrained loss to Adam's final loss at its usual learning rate: 1 is
+as good as Adam there. Final is the mean loss of the last fifth of the updates. Budgets are small:
+{", ".join(f"{name_of(task)}: {task.updates} updates" for task in (*TUNING, *REPORTED))}.
+
+## Tuning
+
+Mean gain on {"; ".join(map(name_of, TUNING))}; seeds {TUNING_SEEDS[0]} and {TUNING_SEEDS[1]}.
+
+{table(["optimizer", *(f"x{factor:g}" for factor in FACTORS), "chosen"], tuned)}
+## Verdict on the other tasks, five fresh seeds
+
+Interquartile means with 95 % intervals (seeds drawn anew within each task).
+
+{table(["optimizer", "gain, same samples", "gain, same CPU time", "CPU time / Adam's"], whole)}
+{_verdict(gains)}
+
+Final loss per agent and step:
+
+{table(["task", *OPTIMIZERS], each)}
+![loss against agent-steps and against CPU seconds](images/descent-agents.png)
+
+CPU seconds are those of whole training on a busy machine. "Same CPU time" takes every run as far as
+the quickest optimizer of its task and seed had come. Reprint with
+`python -m invariantzoo.figures.descent_agents`.
+"""
+
+
+def _losses(found: list[dict[str, list[float]]]) -> np.ndarray:
+    return np.array([[final(one)] for one in found])
+
+
+def _same_time(runs: Any, name: str) -> np.ndarray:
+    """Gains [tasks, seeds] when every run stops at the CPU time of the quickest one."""
+    found = []
+    for task in REPORTED:
+        adam = runs["Adam"][task]
+        reference = float(np.mean([final(one) for one in adam]))
+        first = float(np.mean([one["loss"][0] for one in adam]))
+        row = []
+        for i, one in enumerate(runs[name][task]):
+            stop = min(runs[other][task][i]["seconds"][-1] for other in OPTIMIZERS)
+            n = max(1, int(np.searchsorted(one["seconds"], stop, "right")))
+            row.append(gain({key: part[:n] for key, part in one.items()}, reference, first))
+        found.append(row)
+    return np.array(found)
+
+
+def _verdict(gains: dict[str, np.ndarray]) -> str:
+    from invariantzoo.training.score import summary
+
+    adam = summary(gains["Adam"])
+    said = []
+    for name, values in gains.items():
+        if name == "Adam":
+            continue
+        one = summary(values)
+        if one["ci95"][0] > adam["ci95"][1]:
+            said.append(f"{name} is better than Adam")
+        elif one["ci95"][1] < adam["ci95"][0]:
+            said.append(f"{name} is worse than Adam")
+        else:
+            said.append(f"{name} cannot be told from Adam")
+    return f"At equal samples: {'; '.join(said)} (by non-overlapping intervals)."
+
+
+def _figure(runs: Any) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.1 * len(REPORTED), 5.4))
+    panels = figure.subplots(2, len(REPORTED))
+    for column, task in enumerate(REPORTED):
+        for row, axis in enumerate(("steps", "seconds")):
+            axes = panels[row, column]
+            for i, name in enumerate(OPTIMIZERS):
+                found = runs[name][task]
+                x = np.mean([one[axis] for one in found], 0)
+                losses = np.array([one["loss"] for one in found])
+                axes.plot(x, np.median(losses, 0), c=f"C{i}", lw=1.2, label=name)
+                axes.fill_between(x, losses.min(0), losses.max(0), color=f"C{i}", alpha=0.12, lw=0)
+            axes.set_xlabel("agent-steps" if axis == "steps" else "CPU seconds", fontsize=8)
+            axes.tick_params(labelsize=7)
+        panels[0, column].set_title(name_of(task), fontsize=8)
+    panels[0, 0].set_ylabel("loss")
+    panels[1, 0].set_ylabel("loss")
+    panels[0, 0].legend(frameon=False, fontsize=7)
+    figure.tight_layout()
+    return figure
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Say in which regime of learning a run is, layer by layer.
+
+Training goes on from the run's last checkpoint, on the side, for as many optimizer steps as asked;
+the gradients and updates of these steps give the exponent alpha of every layer's metric. Nothing of
+the run is changed; the picture goes to regimes.png in its folder, or to --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invariantzoo import options
+
+if TYPE_CHECKING:
+    from invariantzoo.training.regimes import Steps
+
+PICTURE = "regimes.png"
+WHOLE = "all together"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `regimes` takes."""
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--window", type=options.count, default=200, metavar="N", help="steps (default: 200)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the picture (.png)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Continue on the side, estimate, print and draw."""
+    import torch
+
+    from invariantzoo.training import run as runs
+    from invariantzoo.training.regime_picture import draw_regimes
+
+    torch.set_num_threads(1)
+    folder = Path(args.run)
+    config = runs.read_config(folder)
+    path = args.out or folder / PICTURE
+    if path.suffix != ".png":
+        raise ValueError(f"--out {path} must end in .png")
+    if not path.resolve().parent.is_dir():
+        raise FileNotFoundError(f"--out {path}: there is no folder {path.parent}")
+    if args.window < 30:
+        raise ValueError(f"--window {args.window} must be at least 30")
+    steps = watched(folder, config, args.window)
+    found = estimates(steps)
+    if not found:
+        raise ValueError(f"{folder}: no layer has three modes with noise in {len(steps)} steps")
+    title = f"{config['id']}, {config['algo']}, {config['optimizer']['name']}"
+    report = {
+        "run": str(folder),
+        "id": config["id"],
+        "algo": config["algo"],
+        "optimizer": config["optimizer"]["name"],
+        "window": len(steps),
+        "parts": described(steps),
+    }
+    draw_regimes(found, path, title=f"{title}: {len(steps)} steps")
+    if args.json:
+        options.print_json(args, report)
+    else:
+        _print(report, args)
+    options.messages().print(f"wrote {path}", highlight=False)
+    return 0
+
+
+def watched(folder: Path, config: dict[str, Any], window: int) -> Steps:
+    """The optimizer's next `window` steps after a run's checkpoint."""
+    from invariantzoo.training import run as runs
+    from invariantzoo.training import trainer
+    from invariantzoo.training.regimes import Steps
+
+    system, hyper = runs.rebuild(folder, config)
+    long = 2 * config["steps"] + 1000 * window * system.n_agents * hyper.n_worlds
+    made = trainer.make_trainer(config["algo"], system, hyper, seed=config["seed"], steps=long)
+    runs.restore(folder, made)
+    steps = Steps(window)
+    made.watch(steps)
+    for _ in made:
+        if len(steps) >= window:
+            break
+    return steps
+
+
+def estimates(steps: Steps) -> dict[str, Any]:
+    """The exponent of every tensor for which there is one, and of all together."""
+    from invariantzoo.training.regimes import estimate_alpha
+
+    found = {}
+    for name, (gradients, updates) in [*steps.tensors().items(), (WHOLE, steps.together())]:
+        try:
+            found[name] = estimate_alpha(gradients, updates)
+        except ValueError:  # fewer than three modes
+            continue
+    return found
+
+
+def described(steps: Steps) -> list[dict[str, Any]]:
+    """One entry per tensor and one for all together, as --json prints it."""
+    from invariantzoo.training.regimes import regime, summarise
+
+    found = estimates(steps)
+    rows = []
+    for name, (gradients, updates) in [*steps.tensors().items(), (WHOLE, steps.together())]:
+        one = found.get(name)
+        row: dict[str, Any] = {"part": name, "parameters": gradients.shape[1]}
+        row |= summarise(gradients, updates)
+        row |= {"modes": one.modes if one else 0, "regime": regime(one) if one else "undecided"}
+        rows.append(row)
+    return rows
+
+
+def _print(report: dict[str, Any], args: argparse.Namespace) -> None:
+    from rich import box
+    from rich.table import Table
+
+    head = f"{report['id']}: {report['algo']}, {report['optimizer']}, {report['window']} steps"
+    table = Table(title=head, box=box.SIMPLE, padding=(0, 1))
+    table.add_column("part", no_wrap=True)
+    for name in ("n", "rank", "alpha", "R²", "sphericity", "regime"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in report["parts"]:
+        alpha = f"{row['alpha']:.2f}±{row['alpha_error']:.2f}" if "alpha" in row else ""
+        table.add_row(
+            row["part"],
+            str(row["parameters"]),
+            f"{row['effective_rank']:.1f}",
+            alpha,
+            f"{row['alpha_r2']:.2f}" if "alpha" in row else "",
+            f"{row['sphericity']:.1f}" if "sphericity" in row else "",
+            row["regime"],
+        )
+    options.console(args).print(table)
