@@ -166,11 +166,11 @@ are used where there are 15 samples per parameter, otherwise the leading ones (a
 effective rank, at least four). Updates must be noise rather than drift: take a stretch of training
 where the loss hardly falls.
 
-What tests hold exactly: exponents 0, 1/4, 1/2, 3/4, 1 set by hand are found within 0.01, and 0, 1/2,
-1 closed loop through `CGD`, which estimates its own metric; sphericity is accepted at 1/2 and
-rejected elsewhere; stationary loss and relaxation of `quadratic-regimes-v0` within 2 %; the plateau of
-the mixed metric eps + kappa^1/2 + zeta kappa; and neutral resampling, `resampling-neutral-v0`, comes
-out at alpha = 1 although drift is often counted as equilibration.
+What tests hold exactly: exponents 0, 1/4, 1/2, 3/4, 1 set by hand are found within 0.01, and 0,
+1/2, 1 closed loop through `CGD`, which estimates its own metric; sphericity is accepted at 1/2
+and rejected elsewhere; stationary loss and relaxation of `quadratic-regimes-v0` within 2 %; the
+plateau of the mixed metric eps + kappa^1/2 + zeta kappa; and neutral resampling,
+`resampling-neutral-v0`, comes out at alpha = 1 although drift is often counted as equilibration.
 
 ## A real run, layer by layer
 
