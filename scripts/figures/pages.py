@@ -36,7 +36,16 @@ from invariantzoo.training.hyperparameters import (
     title,
 )
 
-GUIDES = ("index", "apis", "training", "write-your-own-system", "molecules", "water-paper")
+GUIDES = (
+    "index",
+    "apis",
+    "training",
+    "write-your-own-system",
+    "optimizer",
+    "optimizer-derived",
+    "molecules",
+    "water-paper",
+)
 OPTIMIZER = "Every algorithm has these too; those of `cgd` need `--optimizer cgd`."
 _BY = "made by invariantzoo.figures.pages"
 _FIELD = re.compile(r"(?:^|(?<=\s))(\w+(?:, \w+)*): ")
