@@ -134,9 +134,9 @@ def _page(found: dict[str, Any], seeds: int) -> str:
 "Covariant Gradient Descent" says that with a full metric learning concentrates, as it goes on, in a
 subspace of fewer dimensions; it gives no number. Here the network of the
 [multiplication task](descent-compared.md) (41 weights) is watched in windows of {WINDOW} steps,
-with the learning rates tuned there, over {seeds} seeds. Second moments are not centred. A measure falls
-or rises where the 95 % interval over seeds of its change from the first to the last window leaves
-out zero.
+with the learning rates tuned there, over {seeds} seeds. Second moments are not centred. A measure
+falls or rises where the 95 % interval over seeds of its change from the first to the last window
+leaves out zero.
 
 {chr(10).join(sections)}
 So it depends on the measure and on the memory of the metric:
