@@ -434,6 +434,7 @@ class Gates(System):
 
     n_agents = 2
     agent_name: ClassVar[str] = "gate"
+    differentiable: ClassVar[bool] = False
     reductions: ClassVar[dict[str, str]] = {
         "current": "mean",
         "density": "mean",

@@ -158,6 +158,15 @@ def test_descent_through_a_system_with_noise() -> None:
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
 
+@pytest.mark.parametrize(
+    ("id", "said"), [("tasep-gates-v0", "gradient"), ("ising-anneal-v0", "continuous")]
+)
+def test_descent_refuses_a_loss_without_gradient(id: str, said: str) -> None:
+    system = invariantzoo.make_system(id)
+    with pytest.raises(ValueError, match=f"descent needs .*{said}"):
+        make_trainer("descent", system, make_config(id, "descent", {}), seed=0, steps=10)
+
+
 @pytest.mark.parametrize("algo", ["ppo", "descent"])
 def test_regimes_command(
     algo: str,

@@ -71,6 +71,8 @@ def same(a: list[Tensor], b: list[Tensor]) -> bool:
 
 def fits(id: str, algo: str) -> bool:
     system = invariantzoo.make_system(id)
+    if algo == "descent" and not system.differentiable:
+        return False
     return not (is_discrete(system) and algo in ("sac", "descent"))
 
 

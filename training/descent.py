@@ -66,6 +66,8 @@ class Trainer:
         require_count("updates", updates)
         if is_discrete(system):
             raise ValueError("descent needs continuous actions; use ppo or a2c here")
+        if not system.differentiable:
+            raise ValueError("descent needs a loss with a gradient; events are drawn here: use ppo")
         known = network_names(system)
         name = config.network or known[0]
         require_choice("network", name, known)

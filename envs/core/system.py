@@ -143,6 +143,7 @@ class System(ABC):
     agent_name: ClassVar[str] = "agent"
     reductions: ClassVar[dict[str, str]] = {}  # metric -> "mean", "sum", "max" or "last"
     stochastic: ClassVar[bool] = False  # whether policies are evaluated by sampling their actions
+    differentiable: ClassVar[bool] = True  # False: events are drawn, no gradient of the loss flows
     one_at_a_time: ClassVar[bool] = False  # whether `active` restricts who acts
     fused: ClassVar[tuple[str, ...]] = ()  # own policies that `rollout` knows
 

@@ -200,8 +200,8 @@ hops or flips are drawn, through which no gradient flows.
 
 ## Tuning
 
-Mean gain over the tuning tasks, seeds {TUNING_SEEDS[0]} and {TUNING_SEEDS[1]}; a choice at an end of
-the grid is marked.
+Mean gain over the tuning tasks, seeds {TUNING_SEEDS[0]} and {TUNING_SEEDS[1]}; a choice at an end
+of the grid is marked.
 
 {table(["tuning task", "updates"], [[name_of(task), task.updates] for task in TUNING])}
 
