@@ -25,7 +25,7 @@ SIDES = (8, 16, 32, 64)
 SAMPLES = 100_000
 SEEDS, EPISODES = 3, 200
 STEPS = {"ising-anneal-v0": 4_000_000, "ising-transport-v0": 300_000}
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "ising-anneal-v0": {"n_worlds": 32, "batch_size": 4096},
     "ising-transport-v0": {"n_worlds": 64, "lr": 3e-3},
 }
