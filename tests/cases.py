@@ -67,6 +67,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"n_agents": 9, "softest": 1e-3, "noise": 0.5},
     ],
     "cluster-relaxation-v0": [{"n_agents": 2}, {"n_agents": 6, "horizon": 3}],
+    "water-inference-v0": [{"split": "val", "horizon": 3}],
+    "water-dynamics-v0": [{"dt": 1.0, "temperature": (300.0, 400.0), "horizon": 3}],
     "resampling-neutral-v0": [
         {"n_agents": 5, "n_types": 2},
         {"n_agents": 40, "n_types": 7},

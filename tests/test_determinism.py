@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from invariantzoo.envs.core.system import parameters as parameters_of
 from invariantzoo.envs.core.vector import VectorEnv
 
 STEPS = 7
+TWO_WATERS = str(Path(__file__).parent / "data" / "water2.npz")
 SHORT: dict[str, list[dict[str, Any]]] = {  # episodes that end within STEPS, where that is possible
     "particles-crowd-v0": [
         {"horizon": 3, "n_agents": 3},
@@ -47,6 +49,8 @@ SHORT: dict[str, list[dict[str, Any]]] = {  # episodes that end within STEPS, wh
             "field": (-1.0, 1.0),
         },
     ],
+    "water-inference-v0": [{"horizon": 3, "data": TWO_WATERS}],
+    "water-dynamics-v0": [{"horizon": 3, "data": TWO_WATERS, "temperature": (300.0, 400.0)}],
     "test-hold-v0": [{"horizon": 3}],
     "test-leave-v0": [{"horizon": 5, "n_agents": 2, "length": 2}],
 }

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..kernels import balls as solid
 from ..kernels import render as kernel
-from .system import Scene
+from .system import Plot, Scene
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 import pygame
@@ -54,6 +54,10 @@ _STICK = (150.0, 166.0, 182.0)  # colour of a bond
 _THIN_STICK = 0.22  # of a ball's radius
 _EYE = 3.5  # distance of the eye from the centre, in half views
 _FOG = 0.55  # at the farthest
+_STRIP = 0.26  # of the height, for plots
+_FILL = (58, 104, 128)
+_LINE = (238, 190, 110)
+_TURN = 0.01  # radians per pixel of a drag
 _TILT = (0.5, 0.35)  # turn to begin with, radians about the upright and the level axis
 _FONT_SIZE = 19
 _LINE_HEIGHT = 19
@@ -92,7 +96,7 @@ class Lens:
     """
 
     def __init__(self, view: tuple[float, float, float, float], size: tuple[int, int]) -> None:
-        self.view = view
+        self.view, self.size = view, size
         left, bottom, right, top = view
         width, height = right - left, top - bottom
         self.scale = min(size[0] / width, size[1] / height)
@@ -139,6 +143,7 @@ class Painter:
         self._blank[:, size[0] :] = PANEL
         self._past: deque[np.ndarray] = deque(maxlen=trail + 1)
         self._rows: list[np.ndarray] = []
+        self._strip = round(_STRIP * size[1])
         self._human, self._title, self._fps = human, title, fps
         self._yaw, self._pitch = _TILT
         self._lens = Lens((0.0, 0.0, 1.0, 1.0), size)
@@ -154,8 +159,9 @@ class Painter:
         brighter, in a second column.
         """
         image = self._blank.copy()
-        if scene.view != self._lens.view:
-            self._lens = Lens(scene.view, self.size)
+        room = self.size if scene.plot is None else (self.size[0], self.size[1] - self._strip)
+        if scene.view != self._lens.view or room != self._lens.size:
+            self._lens = Lens(scene.view, room)
         lens = self._lens
         if scene.cells is not None:
             kernel.cells(image, self._cells(scene), CELL_PALETTE, lens.clip)
@@ -172,6 +178,8 @@ class Painter:
             _strokes(image, lens, period, start, displacement, _ARROW_WIDTH, ARROW)
         if follow is not None:
             _ring(image, lens, period, scene, follow)
+        if scene.plot is not None:
+            self._plot(image, scene.plot)
         if scene.caption or lines:
             self._write(image, scene.caption, lines)
         if self._human:
@@ -182,6 +190,12 @@ class Painter:
         """Turn what is drawn with depth, radians about the upright and the level axis."""
         self._yaw += yaw
         self._pitch = min(max(self._pitch + pitch, -0.5 * math.pi), 0.5 * math.pi)
+
+    def drag(self, event: pygame.event.Event) -> None:
+        """Turn by what the mouse has moved with its left button down; other events do nothing."""
+        if event.type == pygame.MOUSEMOTION and event.buttons[0]:
+            across, down = event.rel
+            self.turn(_TURN * across, _TURN * down)
 
     def forget(self) -> None:
         """Drop the trails and earlier rows: what is drawn next is another episode."""
@@ -249,6 +263,33 @@ class Painter:
             ends = ball[a, :3], ball[b, :3]
             solid.sticks(image, depth, *ends, thick, np.array(_STICK), haze, lens.clip)
         solid.balls(image, depth, ball, colour, fog, lens.clip)
+
+    def _plot(self, image: np.ndarray, plot: Plot) -> None:
+        """Fields side by side below the scene: filled functions, and lines over them."""
+        fields = len(plot.y)
+        gap = _MARGIN // 2
+        width = (self.size[0] - gap) // fields - gap
+        bottom = self.size[1] - gap
+        height = self._strip - 2 * gap
+        if width < 2 or height < 2:
+            return
+        at = np.linspace(plot.x[0], plot.x[-1], width)
+        level = np.arange(height, 0, -1)[:, None] - 0.5  # of rows, from the top
+        scale = height / plot.top
+        for k, (y, usual) in enumerate(zip(plot.y, plot.usual, strict=True)):
+            left = gap + k * (width + gap)
+            part = image[bottom - height : bottom, left : left + width]
+            part[:] = PANEL
+            part[level < scale * np.interp(at, plot.x, y)] = _FILL
+            line = scale * np.interp(at, plot.x, usual)
+            low, high = np.minimum(line, np.roll(line, 1)), np.maximum(line, np.roll(line, 1))
+            low[0] = high[0] = line[0]
+            part[(level > low - 1) & (level < high + 1) & (high > 0.5)] = _LINE
+        if height > 3 * _LINE_HEIGHT:
+            surface = pygame.image.frombuffer(image.data, image.shape[1::-1], "RGB")
+            for k, label in enumerate(plot.labels):
+                place = (gap + k * (width + gap) + 6, bottom - height + 4)
+                _text(surface, self._ready_font(), label, place, FAINT_TEXT)
 
     def _trails(
         self,
@@ -318,8 +359,10 @@ class Painter:
             height, width, _ = image.shape
             self._window = Window((width, height), title=self._title, fps=self._fps)
         self._window.show(image)
-        if any(event.type == pygame.QUIT for event in self._window.events()):
-            self.close()
+        for event in self._window.events():
+            self.drag(event)
+            if event.type == pygame.QUIT:
+                self.close()
 
 
 class Window:

@@ -59,6 +59,20 @@ class Symmetry(NamedTuple):
     noise: Callable[[Tensor], Tensor] | None = None
 
 
+class Plot(NamedTuple):
+    """Functions drawn below a scene, each in a field of its own.
+
+    x [n].  y [fields, n]: drawn filled.  usual [fields, n]: drawn as a line over it.
+    labels: one per field.  top: the largest value that is shown; the least is 0.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    usual: np.ndarray
+    labels: tuple[str, ...]
+    top: float
+
+
 @dataclass(frozen=True)
 class Scene:
     """One world as it can be drawn; `render.py` paints it. Lengths are in the system's units.
@@ -73,7 +87,7 @@ class Scene:
     agents: index of the agent behind each disc, or None if disc i is agent i.
     balls: [n, 3] around the centre of `view`, the third axis towards the viewer; radius and colour
         are those of the discs.  bonds: [m, 2] indices of balls that are joined.
-    caption: lines of text.
+    caption: lines of text.  plot: drawn in a strip below.
     """
 
     view: tuple[float, float, float, float]
@@ -89,6 +103,7 @@ class Scene:
     balls: np.ndarray | None = None
     bonds: np.ndarray | None = None
     caption: tuple[str, ...] = ()
+    plot: Plot | None = None
 
 
 class Buffers(NamedTuple):

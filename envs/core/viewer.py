@@ -24,7 +24,6 @@ KEYS = (
 SLOWEST, FASTEST = 0.25, 1024.0  # steps per second
 _SIZE, _PANEL, _TRAIL, _FPS = 720, 330, 16, 60
 _BUSY = 0.1  # seconds of steps between two pictures at most
-_DRAG = 0.01  # radians per pixel
 _SHOWN = 4  # entries of an invariant
 
 
@@ -76,9 +75,8 @@ class Viewer:
             self.done = True
         elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
             self.follow = agent_at(self.scene(), self._size, event.pos)
-        elif event.type == pygame.MOUSEMOTION and event.buttons[0]:
-            across, down = event.rel
-            self._painter.turn(_DRAG * across, _DRAG * down)
+        elif event.type == pygame.MOUSEMOTION:
+            self._painter.drag(event)
         elif event.type == pygame.KEYDOWN:
             self._key(event.key, bool(getattr(event, "mod", 0) & pygame.KMOD_SHIFT))
 
