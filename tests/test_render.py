@@ -360,6 +360,47 @@ def test_an_environment_for_people() -> None:
     env.close()
 
 
+def test_a_drag_turns_balls_in_the_viewer_and_in_a_window() -> None:
+    viewer = make_viewer("cluster-relaxation-v0", "soft")
+    before = viewer.frame()
+
+    def drag(held: int, across: int) -> pygame.event.Event:
+        given = {"buttons": (held, 0, 0), "rel": (across, 0), "pos": (200, 200)}
+        return pygame.event.Event(pygame.MOUSEMOTION, given)
+
+    viewer.handle(drag(0, 80))
+    np.testing.assert_array_equal(viewer.frame(), before)
+    viewer.handle(drag(1, 80))
+    turned = viewer.frame()
+    assert (turned != before)[:, :720].any()
+    viewer.handle(drag(1, -80))
+    np.testing.assert_allclose(viewer.frame().astype(int), before.astype(int), atol=2)
+
+    painter = Painter(size=(160, 160), human=True, fps=1000)
+    scene = viewer.scene()
+    first = painter.draw(scene)
+    pygame.event.post(drag(1, 80))
+    painter.draw(scene)
+    assert (painter.draw(scene) != first).any()
+    painter.close()
+
+
+def test_a_plot_fills_the_strip_below_and_the_scene_keeps_above() -> None:
+    x = np.linspace(0.0, 1.0, 20)
+    y = np.stack([np.full(20, 0.5), np.zeros(20)])
+    discs = np.array([[0.5, 0.5]])
+    plot = Plot(x, y, np.ones((2, 20)), ("a", "b"), top=2.0)
+    image = Painter(size=(100, 100)).draw(Scene(UNIT, discs, np.array([0.4]), plot=plot))
+    blue = (image == np.array([58, 104, 128])).all(-1)
+    assert blue[:, :50].sum() == pytest.approx(43 * 12 * 0.25 * 0.5 * 4, rel=0.7)
+    assert not blue[:, 50:].any()
+    assert not blue[:74].any()
+    line = (image == np.array([238, 190, 110])).all(-1)
+    assert line[:, :50].any()
+    assert line[:, 50:].any()
+    assert (image[:74] != np.array(BACKGROUND)).any()
+
+
 @pytest.mark.parametrize("driver", ["nonesuch", None])
 def test_no_display_is_one_clear_error(driver: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):

@@ -49,6 +49,8 @@ SHOTS = {
     "tasep-gates-v0": Shot({"sweeps": 1}, 1, 60, 240),
     "quadratic-regimes-v0": Shot(n_steps=60, size=240),
     "cluster-relaxation-v0": Shot(n_worlds=4, n_steps=40, size=240),
+    "water-inference-v0": Shot({"horizon": 8}, 1, 40, 320),
+    "water-dynamics-v0": Shot({"data": "water64"}, 1, 40, 304),
     "resampling-neutral-v0": Shot({"n_agents": 100}, n_steps=60, size=192),
 }
 
