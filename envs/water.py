@@ -132,7 +132,7 @@ class Motion(NamedTuple):
     oxygen: Tensor  # [worlds, agents]
     cell: Tensor  # [worlds, 3, 3]
     mean: Tensor  # [worlds, agents, 20] of the radial invariants, lately
-    count: Tensor  # [worlds, 3, bins] distances seen since the start, each twice
+    histogram: Tensor  # [worlds, 3, bins] distances seen since the start, each twice
     kt: Tensor  # [worlds, 1] eV
     age: Tensor  # [worlds, 1] steps
 
@@ -303,9 +303,10 @@ class Dynamics(System):
         kt = BOLTZMANN * rng.draw(self.temperature, worlds)
         velocity = rng.normal(*force.shape) / masses(oxygen).sqrt().unsqueeze(-1)
         mean = torch.zeros_like(oxygen).unsqueeze(-1).repeat(1, 1, 2 * _K)
-        count = position.new_zeros(worlds, 3, _BINS)
+        histogram = position.new_zeros(worlds, 3, _BINS)
         velocity = thermal(velocity, oxygen, kt)
-        return Motion(position, velocity, oxygen, cell, mean, count, kt, torch.zeros_like(kt))
+        age = torch.zeros_like(kt)
+        return Motion(position, velocity, oxygen, cell, mean, histogram, kt, age)
 
     def transition(self, state: Motion, action: Tensor, rng: Rng | None) -> Motion:
         """`action` [worlds, agents, 21]: w of the functions of oxygens, of hydrogens, along v."""
@@ -318,8 +319,10 @@ class Dynamics(System):
         after = all_pairs(position, state.oxygen, state.cell)
         age = state.age + 1
         mean = state.mean + (radial(after) - state.mean) / age.clamp(max=_MEMORY).unsqueeze(-1)
-        count = state.count + counts(after)
-        return state._replace(position=position, velocity=velocity, mean=mean, count=count, age=age)
+        histogram = state.histogram + counts(after)
+        return state._replace(
+            position=position, velocity=velocity, mean=mean, histogram=histogram, age=age
+        )
 
     def invariants(self, state: Motion) -> dict[str, Tensor]:
         """Of every atom.
@@ -352,7 +355,7 @@ class Dynamics(System):
 
         broken: part of the hydrogens that have no oxygen within 1.3 Angstrom.
         """
-        g = normalised(next_state.count, next_state.oxygen, next_state.cell) / next_state.age[
+        g = normalised(next_state.histogram, next_state.oxygen, next_state.cell) / next_state.age[
             ..., None
         ].clamp(min=1)
         usual = torch.from_numpy(structure(self.data, self.split)).to(g)
@@ -389,7 +392,9 @@ class Dynamics(System):
     def scene(self, state: Motion) -> Scene:
         """Balls and bonds; colour: the loss, alarmed from 0.5 up; g(r) since the start."""
         age = float(state.age[0, 0])
-        g = normalised(state.count[:1], state.oxygen[:1], state.cell[:1])[0].numpy() / max(age, 1)
+        g = normalised(state.histogram[:1], state.oxygen[:1], state.cell[:1])[0].numpy() / max(
+            age, 1
+        )
         off = self._off(type(state)(*(part[:1] for part in state)))[0] * min(age, 1.0)
         plot = _plot(g, self.data, self.split)
         said = f"{self.dt * age:.1f} fs"

@@ -25,7 +25,7 @@ from invariantzoo.envs.core.render import (
     Window,
     agent_at,
 )
-from invariantzoo.envs.core.system import Scene, by_name
+from invariantzoo.envs.core.system import Plot, Scene, by_name
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.core.viewer import FASTEST, SLOWEST, Viewer
 from invariantzoo.envs.kernels import render as kernel
@@ -360,7 +360,7 @@ def test_an_environment_for_people() -> None:
     env.close()
 
 
-def test_a_drag_turns_balls_in_the_viewer_and_in_a_window() -> None:
+def test_a_drag_turns_balls_in_the_viewer_and_in_a_window(window: None) -> None:
     viewer = make_viewer("cluster-relaxation-v0", "soft")
     before = viewer.frame()
 
