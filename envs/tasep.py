@@ -35,6 +35,7 @@ from .core.rng import Rng
 from .core.system import (
     Bound,
     Kernel,
+    Knob,
     Range,
     Scene,
     Symmetry,
@@ -96,6 +97,10 @@ class Open(System):
     burn_in: int = 2_000
 
     agent_name: ClassVar[str] = "bond"
+    knobs: ClassVar[dict[str, Knob]] = {
+        "alpha": Knob(0.05, 0.0, 1.0),
+        "beta": Knob(0.05, 0.0, 1.0),
+    }
     stochastic: ClassVar[bool] = True
     reductions: ClassVar[dict[str, str]] = {"current": "mean", "density": "mean"}
     fused: ClassVar[tuple[str, ...]] = ("hop",)

@@ -89,6 +89,9 @@ def run(args: argparse.Namespace) -> int:
         {"id": entry.id, "policy": entry.name, "metrics": summarise(scores)}
         for entry, scores in zip(entries, found, strict=True)
     ]
+    for entry, report in zip(entries, reports, strict=True):
+        if exact := _exact(entry):
+            report["exact"] = exact
     groups = _groups(entries)
     together = {id: over_runs([found[i] for i in rows]) for id, rows in groups.items()}
     if args.json:
@@ -98,9 +101,20 @@ def run(args: argparse.Namespace) -> int:
     console = options.console(args)
     for report in reports:
         console.print(_table(f"{report['id']}, {report['policy']}", report["metrics"]))
+        for name, value in report.get("exact", {}).items():
+            console.print(f"{name} of the policy's own stationary law: {value:.6g}")
     for id, metrics in together.items():
         console.print(_table(f"{id}, over {len(groups[id])} runs", metrics))
     return 0
+
+
+def _exact(entry: Entry) -> dict[str, float]:
+    """What the system knows of the policy without simulation."""
+    import torch
+
+    probabilities = getattr(entry.policy, "probabilities", None)
+    with torch.no_grad():
+        return {} if probabilities is None else entry.system.judge(probabilities)
 
 
 def _groups(entries: list[Entry]) -> dict[str, list[int]]:

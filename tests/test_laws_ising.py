@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from torch import Tensor
 
 from invariantzoo import make_system
 from invariantzoo.agents.policy import make_policy
@@ -668,3 +669,35 @@ def test_the_geodesic_is_shorter_than_the_straight_line() -> None:
 def test_bad_transport_is_refused(parameters: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Transport(**parameters)  # type: ignore[arg-type]
+
+
+def chances_of(flip: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Chances of both actions of a policy that goes by alignment and 1 / T."""
+
+    def probabilities(observation: Tensor) -> Tensor:
+        chance = flip(observation[..., 0].double() + observation[..., 1], observation[..., 2])
+        return torch.stack([1 - chance, chance], -1)
+
+    return probabilities
+
+
+def test_the_heat_bath_is_judged_to_be_exact() -> None:
+    system = make_system("ising-equilibrium-v0", temperature=2.0, field=0.1)
+    found = system.judge(chances_of(lambda a, x: 1 / (1 + (2 * a * x).exp())))
+    assert abs(found["kl"]) < 1e-9
+    for name, value in system.references().items():
+        assert found[name] == pytest.approx(value, abs=1e-6)
+
+
+def test_a_policy_of_another_temperature_is_judged_by_its_own_law() -> None:
+    """Heat baths at 2.5 seen from 2.0: KL of two Gibbs laws, (x - y) <E> + change of log Z."""
+    system = make_system("ising-equilibrium-v0", temperature=2.0)
+    found = system.judge(chances_of(lambda a, x: 1 / (1 + (2 * a / 2.5).exp())))
+    other = make_system("ising-equilibrium-v0", temperature=2.5)
+    energy = other.references()["energy"]
+    assert found["energy"] == pytest.approx(energy, abs=1e-6)
+    change = exact.log_z(4, 0.5, 0.0) - exact.log_z(4, 0.4, 0.0)
+    assert found["kl"] == pytest.approx(16 * (0.5 - 0.4) * energy + change, abs=1e-5)
+    for given in ({"bonds": "random"}, {"temperature": (2.0, 3.0)}, {"lattice_size": 6}):
+        varied = make_system("ising-equilibrium-v0", **given)
+        assert varied.judge(chances_of(lambda a, x: a)) == {}

@@ -467,6 +467,18 @@ def test_reset_starts_a_new_episode() -> None:
     assert (viewer.env.state.position != before).all()
 
 
+def test_knobs_are_turned_while_it_runs() -> None:
+    viewer = make_viewer("ising-equilibrium-v0", "heat-bath", lattice_size=6)
+    assert any("temperature" in line for line in viewer.panel())
+    press(viewer, *[pygame.K_RIGHTBRACKET] * 3, pygame.K_QUOTE, pygame.K_n)
+    assert viewer.env.state.temperature[0, 0] == pytest.approx(2.65)
+    assert viewer.env.state.field[0, 0] == pytest.approx(0.05)
+    assert viewer.env.observe()[0, 0, 2] == pytest.approx(1 / 2.65)
+    press(viewer, *[pygame.K_LEFTBRACKET] * 99)
+    assert viewer.env.state.temperature[0, 0] == pytest.approx(0.05)
+    assert not any("temperature" in line for line in make_viewer().panel())
+
+
 @pytest.mark.parametrize("key", [pygame.K_q, pygame.K_ESCAPE])
 def test_quit(key: int) -> None:
     viewer = make_viewer()

@@ -6,6 +6,8 @@ Sampling draws from the policy's own generator, never from torch's global one.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -247,14 +249,33 @@ def as_policy(policy: NetworkPolicy | NetworkSACPolicy) -> Policy:
     return _squashed(policy) if isinstance(policy, NetworkSACPolicy) else _plain(policy)
 
 
+@dataclass(frozen=True)
+class CategoricalPolicy:
+    """Draws one of n actions; the likeliest without a generator.
+
+    logits: from observations [..., size] to [..., n].
+    """
+
+    logits: Callable[[Tensor], Tensor]
+
+    def probabilities(self, observation: Tensor) -> Tensor:
+        """Chance of every action [..., n] at observations [..., size]."""
+        return self.logits(observation.float()).softmax(-1)
+
+    def __call__(self, observation: Tensor, rng: Rng | None) -> Tensor:
+        if rng is None:
+            return self.logits(observation.float()).argmax(-1)
+        chances = self.probabilities(observation)
+        below = chances.cumsum(-1) <= rng.uniform(*chances.shape[:-1], 1)
+        return below.sum(-1).clamp(max=chances.shape[-1] - 1)
+
+
 def _plain(policy: NetworkPolicy) -> Policy:
+    if policy.discrete:
+        return CategoricalPolicy(policy.actor)
+
     def choose(observation: Tensor, rng: Rng | None) -> Tensor:
         output = policy.actor(observation.float())
-        if policy.discrete:
-            if rng is None:
-                return output.argmax(-1)
-            below = output.softmax(-1).cumsum(-1) <= rng.uniform(*output.shape[:-1], 1)
-            return below.sum(-1).clamp(max=output.shape[-1] - 1)
         if rng is not None:
             output = output + policy.log_std.exp() * rng.normal(*output.shape)
         return output.clamp(-1, 1)

@@ -121,6 +121,14 @@ class Buffers(NamedTuple):
     warm_up: int
 
 
+class Knob(NamedTuple):
+    """How a field [worlds, 1] of the state may be changed while it runs."""
+
+    step: float
+    low: float
+    high: float
+
+
 class Kernel(Protocol):
     """A compiled twin of transition, invariants, loss and metrics over plain arrays, in place.
 
@@ -159,6 +167,7 @@ class System(ABC):
     reductions: ClassVar[dict[str, str]] = {}  # metric -> "mean", "sum", "max" or "last"
     stochastic: ClassVar[bool] = False  # whether policies are evaluated by sampling their actions
     differentiable: ClassVar[bool] = True  # False: events are drawn, no gradient of the loss flows
+    knobs: ClassVar[dict[str, Knob]] = {}  # what a person may turn in the window while it runs
     one_at_a_time: ClassVar[bool] = False  # whether `active` restricts who acts
     fused: ClassVar[tuple[str, ...]] = ()  # own policies that `rollout` knows
 
@@ -214,6 +223,13 @@ class System(ABC):
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
         """The system's own exact policies: (invariants by name, generator) -> action."""
+        return {}
+
+    def judge(self, probabilities: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """What is known exactly of a policy of discrete actions; {} where nothing is.
+
+        probabilities: from observations [..., size] to the chances of the actions [..., n].
+        """
         return {}
 
     def references(self) -> dict[str, float]:

@@ -104,6 +104,15 @@ class VectorEnv:
         """The same as torch tensors that share its memory."""
         return _as_tensors(self._state)
 
+    def turn(self, name: str, clicks: int) -> None:
+        """Change one of the system's knobs in all worlds, by so many of its steps.
+
+        Observations follow from the next step on. Raises KeyError for an unknown knob.
+        """
+        knob = self.system.knobs[name]
+        value = getattr(self._state, name)
+        np.clip(value + clicks * knob.step, knob.low, knob.high, out=value)
+
     @property
     def age(self) -> np.ndarray:
         """Steps that each world has made in its episode [worlds]."""

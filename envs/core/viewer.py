@@ -21,6 +21,10 @@ KEYS = (
     ("drag", "turn, if it has depth"),
     ("q, esc", "quit"),
 )
+KNOB_KEYS = (  # less, more: of the first knob, of the second
+    ("[  ]", pygame.K_LEFTBRACKET, pygame.K_RIGHTBRACKET),
+    (";  '", pygame.K_SEMICOLON, pygame.K_QUOTE),
+)
 SLOWEST, FASTEST = 0.25, 1024.0  # steps per second
 _SIZE, _PANEL, _TRAIL, _FPS = 720, 330, 16, 60
 _BUSY = 0.1  # seconds of steps between two pictures at most
@@ -123,6 +127,8 @@ class Viewer:
         lines.append("")
         lines += self._followed() if self.follow is not None else ["nobody is followed"]
         lines += ["", *(f"{key}\t{meaning}" for key, meaning in KEYS)]
+        knobs = zip(KNOB_KEYS, env.system.knobs, strict=False)
+        lines += [f"{keys}\t{name}, less and more" for (keys, _, _), name in knobs]
         return lines
 
     def _followed(self) -> list[str]:
@@ -156,6 +162,9 @@ class Viewer:
             self.last = None
         elif key == pygame.K_TAB:
             self._follow_next(-1 if shift else 1)
+        for (_, less, more), name in zip(KNOB_KEYS, self.env.system.knobs, strict=False):
+            if key in (less, more):
+                self.env.turn(name, 1 if key == more else -1)
 
     def _follow_next(self, way: int) -> None:
         """Follow the next agent that is still there."""

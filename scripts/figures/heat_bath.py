@@ -89,38 +89,19 @@ def learned(temperature: float, seed: int) -> list[float]:
     return logits.double().softmax(-1)[:, 1].tolist()  # type: ignore[no-any-return]
 
 
-def torus() -> tuple[np.ndarray, np.ndarray]:
-    """Alignments [states, 16] of all states of the 4 x 4 torus as 0 to 4, energies per spin."""
-    code = np.arange(2**16)[:, None]
-    spin = 2 * (code >> np.arange(16) & 1) - 1
-    grid = spin.reshape(-1, 4, 4)
-    around = sum(np.roll(grid, way, axis) for way in (-1, 1) for axis in (1, 2))
-    alignment = (grid * around).reshape(-1, 16)
-    return (alignment + 4) // 2, -alignment.sum(1) / 32
-
-
-def stationary(chances: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray, Any]:
-    """The chain's law and Gibbs's [states] by power iteration from there, and energies."""
-    alignment, energy = torus()
-    gibbs = np.exp(-16 * (energy - energy.min()) / temperature)
-    gibbs /= gibbs.sum()
-    flip = chances[alignment]
-    stays, law = 1 - flip.mean(1), gibbs
-    partner = np.arange(2**16)[:, None] ^ (1 << np.arange(16))
-    arrives = flip[partner, np.arange(16)] / 16
-    for _ in range(20_000):
-        after = law * stays + (law[partner] * arrives).sum(1)
-        change, law = np.abs(after - law).sum(), after / after.sum()
-        if change < 1e-9:
-            break
-    return law, gibbs, energy
-
-
 def judge(chances: list[float], temperature: float) -> dict[str, float]:
     """KL of the chain's own law from Gibbs's, and the error of the energy per spin."""
-    law, gibbs, energy = stationary(np.array(chances), temperature)
-    kl = float((law * np.log(law / gibbs)).sum())
-    return {"kl": kl, "energy_error": float((law - gibbs) @ energy)}
+    import torch
+
+    system = invariantzoo.make_system("ising-equilibrium-v0", temperature=temperature)
+    flip = torch.tensor(chances, dtype=torch.float64)
+
+    def probabilities(observation: torch.Tensor) -> torch.Tensor:
+        chance = flip[((observation[..., 0] + 4) / 2).long()]
+        return torch.stack([1 - chance, chance], -1)
+
+    found = system.judge(probabilities)
+    return {"kl": found["kl"], "energy_error": found["energy"] - system.references()["energy"]}
 
 
 def response(temperature: float) -> list[float]:
@@ -131,8 +112,7 @@ def response(temperature: float) -> list[float]:
         for way in (-1, 1):
             chances = exact(temperature)
             chances[k] += way * 1e-3
-            law, _, energy = stationary(chances, temperature)
-            sides.append(float(law @ energy))
+            sides.append(judge(chances.tolist(), temperature)["energy_error"])
         found.append((sides[1] - sides[0]) / 2e-3)
     return found
 
