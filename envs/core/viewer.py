@@ -128,7 +128,7 @@ class Viewer:
         lines += self._followed() if self.follow is not None else ["nobody is followed"]
         lines += ["", *(f"{key}\t{meaning}" for key, meaning in KEYS)]
         knobs = zip(KNOB_KEYS, env.system.knobs, strict=False)
-        lines += [f"{keys}\t{name}, less and more" for (keys, _, _), name in knobs]
+        lines += [f"{keys}\t{name}" for (keys, _, _), name in knobs]
         return lines
 
     def _followed(self) -> list[str]:
