@@ -13,6 +13,7 @@ from invariantzoo.agents.policy import make_policy
 from invariantzoo.envs.core.rng import POLICY
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.exact import tasep as exact
+from invariantzoo.envs.kernels import tasep as kernels
 from invariantzoo.envs.tasep import Chain, Gates, Open, Ring, Traffic
 from invariantzoo.training.score import evaluate
 
@@ -180,6 +181,67 @@ def test_worlds_are_independent() -> None:
     spread = np.sqrt(x.var(0) ** 2 / len(even))
     covariance = (even * odd).mean(0) - even.mean(0) * odd.mean(0)
     assert np.abs(covariance / spread).max() < 4.0
+
+
+def words(n: int, gates: tuple[float, float], worlds: int, sweeps: int) -> Any:
+    """A run of the kernel of 32 worlds to a word, of any length: (state, records of a sweep)."""
+    system = Open(n_sites=n, alpha=gates[0], beta=gates[1])
+    env = VectorEnv(system, worlds, seed=6)
+    env.reset()
+    state = env.state
+    records = np.empty((sweeps, worlds, 3))
+    place = (np.uint64(6), np.arange(worlds), np.zeros(worlds, np.int64), records)
+    kernels.run_words(*state, sweeps * system.sweep, system.sweep, *place)
+    return state, records
+
+
+@pytest.mark.parametrize("gates", CURRENTS)
+@pytest.mark.parametrize("n", [1, 10])
+def test_words_have_the_exact_current(n: int, gates: tuple[float, float]) -> None:
+    """Short chains: the worlds of a word vary together, so the error is that of 64 words."""
+    state, records = words(n, gates, 32 * 64, 500)
+    found = records[100:].mean(0).reshape(64, 32, 3).mean(1)
+    require_mean(found[:, 0], float(exact.current(n, *gates)))
+    require_mean(found[:, 1], float(exact.profile(n, *gates).mean()))
+    np.testing.assert_array_equal(records[-1, :, 1], state.occupied.mean(1))
+
+
+@pytest.mark.parametrize("gates", [(0.6, 0.7), (0.3, 0.8)])
+def test_words_have_the_exact_profile(gates: tuple[float, float]) -> None:
+    state, _ = words(6, gates, 40_000, 60)
+    expected = exact.profile(6, *gates)
+    error = np.sqrt(expected * (1 - expected) / 40_000)
+    assert np.abs((state.occupied.mean(0) - expected) / error).max() < 4.0
+
+
+def test_hops_are_counted() -> None:
+    """One attempt a record: a hop or none; the first at the entry of an empty chain."""
+    system = Open(n_sites=100, alpha=0.5, beta=0.5)
+    env = VectorEnv(system, 32, seed=1)
+    env.reset()
+    assert kernels.in_words(system, 32)
+    env.state.occupied[:] = 0.0
+    env.state.turn[:] = 0
+    found = env.rollout("hop", 2000, every=1)
+    hops = found["current"] * system.n_agents / system.sweep
+    assert set(np.unique(np.rint(hops * 1e6) / 1e6)) == {0.0, 1.0}
+    np.testing.assert_allclose(hops[0], found["density"][0] * 100)  # the first is at the entry
+
+
+@pytest.mark.parametrize("gates", [(1.0, 1.0), (0.6, 0.7)])
+def test_worlds_of_a_word_vary_as_independent_ones(gates: tuple[float, float]) -> None:
+    """Variance of a mean over the 32 worlds of a word, over a 32nd of that of a world."""
+    system = Open(n_sites=100, alpha=gates[0], beta=gates[1])
+    assert kernels.in_words(system, 2048)
+    env = VectorEnv(system, 2048, seed=8)
+    env.reset()
+    every = 20 * system.sweep
+    env.rollout("hop", 40 * every, every=40 * every)
+    current = env.rollout("hop", 20 * every, every=every)["current"].reshape(20, 64, 32)
+    of_means = current.mean(2).var(1, ddof=1).mean()
+    of_worlds = current.var((1, 2), ddof=1).mean()
+    ratio = of_means / (of_worlds / 32)
+    assert abs(ratio - 1) < 0.04 + 4 * np.sqrt(2 / (20 * 63))
 
 
 @pytest.mark.parametrize("update", ["sequential", "parallel"])
