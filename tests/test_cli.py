@@ -217,6 +217,22 @@ def test_evaluate_prints_summaries(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["metrics"]["progress"]["mean"] == pytest.approx(1)  # it keeps its velocity
 
 
+def test_evaluate_knows_the_law_of_learned_spins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("invariantzoo.train.EPISODES", 2)
+    monkeypatch.setattr("invariantzoo.train.FRAMES", 2)
+    run = str(tmp_path / "spins")
+    brief = ["--set", "n_sweeps=8", "--set", "burn_in=0", "--set", "update=parallel"]
+    words = ["train", "ising-equilibrium-v0", "--algo", "a2c", "--steps", "1000", "--out", run]
+    assert main([*words, *brief]) == 0
+    capsys.readouterr()
+    found = answer(capsys, "evaluate", run, "--episodes", "2", "--seeds", "1")
+    assert found["exact"].keys() == {"kl", "energy", "magnetization", "abs_magnetization"}
+    assert found["exact"]["kl"] > 0
+    assert abs(found["exact"]["magnetization"]) < 1e-6
+
+
 def test_evaluate_follows_its_seed(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", CROWD, "--policy", "random", "--episodes", "2", "--seeds", "2", *SETTINGS]
     assert answer(capsys, *words) == answer(capsys, *words, "--seed", "0")
