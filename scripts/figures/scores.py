@@ -4,8 +4,8 @@
         [--seeds 5]
 
 Writes scores.md, and results/scores.json with the tables that are done: a run that was interrupted
-goes on, and an id is scored anew where its table there is deleted. Run folders are looked for below `--runs`; runs of one id and algorithm are one
-row, with the interval over training seeds.
+goes on, and an id is scored anew where its table there is deleted. Run folders are looked for below
+`--runs`; runs of one id and algorithm are one row, with the interval over training seeds.
 """
 
 from __future__ import annotations
@@ -108,12 +108,13 @@ def _page(parts: list[tuple[str, str]], episodes: int, seeds: int) -> str:
     return f"""# Scores
 
 Every policy on every id, {seeds} held-out seeds of {episodes} whole episodes each (of
-{", ".join(f"{n} for {id}" for id, n in FEW.items())}), with default parameters. A cell holds the interquartile mean of the episodes with its 95 % interval (percentile
-bootstrap that draws episodes anew within each seed; over training seeds where several runs are put
-together), and below it the mean. The interquartile mean leaves out the lowest and the highest
-quarter, so it does not see rare events such as a single contact: read the mean for those. `return`
-is the sum of an episode's rewards per agent, `loss` the mean loss per agent and step; the other
-columns are explained on the page of each id. "exact mean" is known without simulation.
+{", ".join(f"{id}: {n}" for id, n in FEW.items())}), with default parameters. A cell holds
+the interquartile mean of the episodes with its 95 % interval (percentile bootstrap that draws
+episodes anew within each seed; over training seeds where several runs are put together), and below
+it the mean. The interquartile mean leaves out the lowest and the highest quarter, so it does not see
+rare events such as a single contact: read the mean for those. `return` is the sum of an episode's
+rewards per agent, `loss` the mean loss per agent and step; the other columns are explained on the
+page of each id. "exact mean" is known without simulation.
 
 Reprint with `python -m invariantzoo.figures.scores`; one line of it with `invariantzoo evaluate ID
 --policy NAME --episodes {episodes} --seeds {seeds}`.
