@@ -111,10 +111,10 @@ Every policy on every id, {seeds} held-out seeds of {episodes} whole episodes ea
 {", ".join(f"{id}: {n}" for id, n in FEW.items())}), with default parameters. A cell holds
 the interquartile mean of the episodes with its 95 % interval (percentile bootstrap that draws
 episodes anew within each seed; over training seeds where several runs are put together), and below
-it the mean. The interquartile mean leaves out the lowest and the highest quarter, so it does not see
-rare events such as a single contact: read the mean for those. `return` is the sum of an episode's
-rewards per agent, `loss` the mean loss per agent and step; the other columns are explained on the
-page of each id. "exact mean" is known without simulation.
+it the mean. The interquartile mean leaves out the lowest and the highest quarter, so it does not
+see rare events such as a single contact: read the mean for those. `return` is the sum of an
+episode's rewards per agent, `loss` the mean loss per agent and step; the other columns are
+explained on the page of each id. "exact mean" is known without simulation.
 
 Reprint with `python -m invariantzoo.figures.scores`; one line of it with `invariantzoo evaluate ID
 --policy NAME --episodes {episodes} --seeds {seeds}`.
