@@ -72,7 +72,7 @@ SCENARIOS = {
         "summary": "atoms of water whose forces must keep the structure of the liquid",
         "training": {
             "ppo": {"steps": 1_000_000, "n_steps": 16, "lr": 1e-3, "gamma": 0.95},
-            "descent": {"n_worlds": 4, "rollout": 40, "lr": 2e-2},
+            "descent": {"n_worlds": 4, "rollout": 20, "lr": 5e-3},
         },
     },
 }
