@@ -17,6 +17,7 @@ from invariantzoo.agents.dynamics import advance, make_bodies
 from invariantzoo.agents.forces import make_forces
 from invariantzoo.agents.loss_system import LossSystem
 from invariantzoo.agents.model_file import load_model, save_model
+from invariantzoo.envs.core import registry
 from invariantzoo.envs.core.rng import INITIAL, TRANSITION, Rng
 from invariantzoo.envs.core.system import is_discrete
 from invariantzoo.envs.core.units import ATOMIC_WEIGHTS
@@ -84,8 +85,6 @@ def test_an_id_of_ones_own_model(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert system.n_agents == 192
         assert system.scene(system.initial(rng(1, 0, INITIAL), 1)) is not None
     finally:
-        from invariantzoo.envs.core import registry
-
         registry._SPECS.pop("mine-liquid-v0")
 
 

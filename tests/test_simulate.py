@@ -15,6 +15,7 @@ from invariantzoo.agents.dynamics import advance, make_bodies
 from invariantzoo.agents.lennard_jones import LennardJonesForces
 from invariantzoo.agents.losses import no_walls
 from invariantzoo.agents.model_file import Sample, load_model, save_model
+from invariantzoo.envs.core import registry
 from invariantzoo.envs.core.cell import replicate
 from invariantzoo.envs.core.units import HARTREE, HARTREE_PER_BOHR, WAVENUMBER
 from invariantzoo.training import observables, simulation
@@ -382,5 +383,6 @@ def test_the_five_commands_of_the_guide(
         assert "stopped" not in err
     for name in ("structure.png", "traces.png", "observables.json"):
         assert (Path("liquid") / name).stat().st_size > 1000
-    code = page.partition("```python\n")[2].partition("```")[0]
-    exec(compile(code, "molecules.md", "exec"), {})
+    for part in page.split("```python\n")[1:]:
+        exec(compile(part.partition("```")[0], "molecules.md", "exec"), {})
+    registry._SPECS.pop("water-learned-v0")

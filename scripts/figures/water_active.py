@@ -2,12 +2,14 @@
 
     python -m invariantzoo.figures.water_active [--out docs]
 
-Needs tblite and ASE. Writes water-active.md and water-active.json.
+Needs tblite and ASE. Writes water-active.md and water-active.json. Beside it, as many frames that
+are drawn at random from the same kind of simulation.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 from invariantzoo.figures.records import recorded, table, write_text
 
 FIRST, EACH, ROUNDS, TEST = 5, 6, 2, 4  # frames, and rounds of asking
-STEPS, SEEDS = 3000, 3
+STEPS, SEEDS, REPEATS, COLD = 3000, 3, 3, 100.0  # COLD: K
 LIMIT, RUIN = 1.0, 20.0  # eV/Angstrom
 SETTINGS: dict[str, Any] = {
     "loss": "angular",
@@ -27,25 +29,31 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def walked(sample: Any, seed: int, gap: int, count: int) -> np.ndarray:
-    """Positions [count, n, 3] of a run with `water-angular`, `gap` steps apart."""
+def walked(
+    sample: Any, seed: int, gap: int, count: int, kelvin: float = 330.0, first: int = 0
+) -> np.ndarray:
+    """Positions [count, n, 3] of a run with `water-angular`, `gap` steps apart, after `first`."""
     from invariantzoo.agents.dynamics import advance, make_bodies
     from invariantzoo.agents.model_file import load_model
     from invariantzoo.training.simulation import Plan, World, draw_velocity
 
-    plan = Plan(330.0, "csvr", 50.0, 0.5, 1, 1e3, seed, 1, "float64")
+    plan = Plan(kelvin, "csvr", 50.0, 0.5, 1, 1e3, seed, 1, "float64")
     world = World(load_model("water-angular"), sample, plan)
     bodies = make_bodies(sample.position[None], draw_velocity(sample, plan), world.forces)
     found = []
-    for _ in range(count):
+    for number in range(count):
         settings: dict[str, Any] = {"freedom": world.freedom, "seed": seed}
-        advance(bodies, world.forces, world.mass, 0.5, gap, thermostat=world.bath, **settings)
+        steps = gap + (first if number == 0 else 0)
+        advance(bodies, world.forces, world.mass, 0.5, steps, thermostat=world.bath, **settings)
         found.append(bodies.position[0].copy())
     return np.array(found)
 
 
-def learn() -> list[dict[str, Any]]:
-    """The whole loop: one dictionary per round."""
+def learn(repeat: int, counts: list[int] | None) -> list[dict[str, Any]]:
+    """The whole loop: one dictionary per round.
+
+    counts: frames by round, drawn at random from the simulations; None: frames of doubt.
+    """
     from tblite.ase import TBLite
 
     from invariantzoo.agents.model_file import load_model
@@ -68,7 +76,7 @@ def learn() -> list[dict[str, Any]]:
         "GFN1-xTB",
         "",
     )
-    frames = asked(frames, walked(sample, 1, 40, FIRST), xtb)
+    frames = asked(frames, walked(sample, 1 + 10 * repeat, 40, FIRST, COLD, 2000), xtb)
     rounds = []
     for number in range(ROUNDS + 1):
         models = fit_ensemble(frames, size=4, seed=number, **SETTINGS)
@@ -79,15 +87,17 @@ def learn() -> list[dict[str, Any]]:
                 sample.position,
                 frames,
                 temperature=330.0,
-                limit=LIMIT,
+                limit=LIMIT if counts is None else 0.0,
                 ruin=RUIN,
                 steps=STEPS,
-                keep=EACH // SEEDS,
-                seed=10 * number + k,
+                keep=EACH // SEEDS if counts is None else STEPS,
+                seed=100 * repeat + 10 * number + k,
             )
             for k in range(SEEDS)
         ]
-        uncertain = np.concatenate([run.uncertain for run in runs])
+        ask = np.concatenate([run.uncertain for run in runs])
+        if counts is not None:
+            ask = np.random.default_rng([repeat, number]).permutation(ask)[: counts[number]]
         rounds.append(
             {
                 "frames": int((frames.split == "train").sum()),
@@ -95,12 +105,12 @@ def learn() -> list[dict[str, Any]]:
                 "ps": [run.steps * 0.5e-3 for run in runs],
                 "ended": [run.ended for run in runs],
                 "largest": [run.largest for run in runs],
-                "asked": len(uncertain) if number < ROUNDS else 0,
+                "asked": len(ask) if number < ROUNDS else 0,
             }
         )
         print(rounds[-1], flush=True)
         if number < ROUNDS:
-            frames = asked(frames, uncertain, xtb)
+            frames = asked(frames, ask, xtb)
     return rounds
 
 
@@ -109,46 +119,55 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     args = parser.parse_args()
-    rounds = recorded(args.out / "results" / "water-active.json", "rounds", learn)
-    page = _page(rounds)
+    store = args.out / "results" / "water-active.json"
+    groups: dict[str, list[list[dict[str, Any]]]] = {"doubt": [], "random": []}
+    for repeat in range(REPEATS):
+        found = recorded(store, f"doubt {repeat}", partial(learn, repeat, None))
+        counts = [one["asked"] for one in found]
+        groups["doubt"].append(found)
+        groups["random"].append(recorded(store, f"random {repeat}", partial(learn, repeat, counts)))
+    page = _page(groups)
     print(page)
     write_text(args.out / "water-active.md", page)
 
 
-def _page(rounds: list[dict[str, Any]]) -> str:
+def _page(groups: dict[str, list[list[dict[str, Any]]]]) -> str:
     length = STEPS * 0.5e-3
     rows = []
-    for number, found in enumerate(rounds):
-        ends = ", ".join(f"{t:g}" + ("" if e else "+") for t, e in zip(*_ends(found), strict=True))
-        spread = ", ".join(f"{s:.2g}" for s in found["largest"])
-        rows.append(
-            [number, found["frames"], f"{found['error']:.0f}", ends, spread, found["asked"]]
-        )
-    heads = ["round", "frames", "test error (meV/Å)", "ps stable", "largest spread", "then asked"]
+    for repeat in range(REPEATS):
+        for name, group in groups.items():
+            for number, found in enumerate(group[repeat]):
+                if number == 0 and name == "random":
+                    continue  # the same frames and losses as those of doubt
+                ends = ", ".join(
+                    f"{t:.2g}" + ("" if end else "+")
+                    for t, end in zip(found["ps"], found["ended"], strict=True)
+                )
+                spread = ", ".join(f"{value:.2g}" for value in found["largest"])
+                asked = name if number else ""
+                error = f"{found['error']:.0f}"
+                rows.append([repeat, number, asked, found["frames"], error, ends, spread])
+    heads = ["repeat", "round", "asked for", "frames", "test error (meV/Å)", "ps", "largest spread"]
     return f"""# Agents that ask where they are unsure
 
 Active learning, start to end, with GFN1-xTB (tblite, through its calculator of ASE) as the
-reference and 64 waters. It begins with {FIRST} frames that lie 20 fs apart, nearly copies. In each
-round four losses (angular, l up to 2, ridge 1e-4) are fitted, one to all frames and three to
-resampled ones; the first drives {SEEDS} simulations of at most {length:g} ps at 330 K from one
-start; frames in which the four disagree by more than {LIMIT:g} eV/Å on some atom are kept, two of
-each simulation are shown to the reference, and all losses are fitted anew. A simulation ends where
-they disagree by more than {RUIN:g} eV/Å. The {TEST} test frames are 0.5 ps apart, from another run.
+reference and 64 waters, three times with other seeds. It begins with {FIRST} frames of cold water
+({COLD:g} K), 20 fs apart. In each round four losses (angular, l up to 2, ridge 1e-4) are fitted,
+one to all frames and three to resampled ones; the first drives {SEEDS} simulations of at most
+{length:g} ps at 330 K from one start. "doubt": frames in which the four disagree by more than
+{LIMIT:g} eV/Å on some atom are kept, up to {EACH // SEEDS} of each simulation are shown to the
+reference, and all losses are fitted anew. "random": as many frames, drawn at random from such
+simulations. A simulation ends where the four disagree by more than {RUIN:g} eV/Å. The {TEST} test
+frames are of 330 K, 0.5 ps apart, from another run.
 
 {table(heads, rows)}
-"ps stable": until that end, of each simulation; + where it was not reached. Largest spread in eV/Å.
-The frames that were asked for bring the largest disagreement down about tenfold, and the error on
-frames of another run hardly: that error is what losses of this form are capable of. Walls stand in
-all rounds, so this shows how doubt goes away, not a rescue from an explosion.
+"ps": until that end, of each simulation; + where it was not reached. Largest spread in eV/Å.
+SAID
 Nothing but the reference's answers is added: no wall was moved by hand, and no frame was chosen.
 Any calculator of ASE can be the reference, CP2K's among them: `training/active.py`.
 
 Reprint with `python -m invariantzoo.figures.water_active`.
 """
-
-
-def _ends(found: dict[str, Any]) -> tuple[list[float], list[str]]:
-    return found["ps"], found["ended"]
 
 
 if __name__ == "__main__":
