@@ -46,12 +46,14 @@ from .core.rng import Rng
 from .core.space import dot
 from .core.system import (
     Bound,
+    Kernel,
     Plot,
     Range,
     Scene,
     Symmetry,
     System,
     nearest,
+    observation_limits,
     require_count,
     require_number,
     require_range,
@@ -249,6 +251,9 @@ class Inference(System):
     def _optimum(self) -> Optimum:
         return optimum(self.data, self.split)
 
+    def kernel(self, worlds: int) -> Kernel:
+        return _kernel(self, np.array([REACH, mean_square(self.data, self.split)]), ())
+
     def scene(self, state: Frame) -> Scene:
         """Balls and bonds; colour: the loss of the last step, alarmed from 0.5 up."""
         pairs = all_pairs(state.position[:1], state.oxygen[:1], state.cell[:1])
@@ -388,6 +393,13 @@ class Dynamics(System):
             "least-squares": functools.partial(by_species, np.append(weights, still, 1)),
             "free": functools.partial(by_species, np.zeros((2, 2 * _K + 1))),
         }
+
+    def kernel(self, worlds: int) -> Kernel:
+        masses = _MASS[True], _MASS[False]
+        numbers = (KINETIC, ACCELERATION, _PUSH, _MEMORY, _BIN, _BONDED)
+        usual = neighbourhood(self.data, self.split)
+        tables = usual, structure(self.data, self.split), _between()
+        return _kernel(self, np.array([REACH, self.dt, *masses, *numbers]), tables)
 
     def scene(self, state: Motion) -> Scene:
         """Balls and bonds; colour: the loss, alarmed from 0.5 up; g(r) since the start."""
@@ -578,6 +590,14 @@ def by_species(weights: np.ndarray, seen: dict[str, Tensor], rng: Rng) -> Tensor
     return second + own * (first - second)
 
 
+def _kernel(system: System, real: np.ndarray, tables: tuple[np.ndarray, ...]) -> Kernel:
+    from .kernels.water import WaterKernel
+
+    limits = np.stack(observation_limits(system)).astype(float)
+    moving = isinstance(system, Dynamics)
+    return WaterKernel(moving, system.n_agents, _RADIAL, np.array(_BROAD), limits, real, tables)
+
+
 def _bounds(n: int) -> dict[str, Bound]:
     product = math.asinh(float(n * n))
     return {
@@ -590,7 +610,7 @@ def _bounds(n: int) -> dict[str, Bound]:
 
 def _seen(oxygen: Tensor, pairs: Pairs) -> tuple[dict[str, Tensor], Tensor]:
     """Invariants that do not ask for velocities, and broad vectors [worlds, agents, 4, 3]."""
-    c, h = (torch.tensor(part).to(pairs.distance) for part in zip(*_BROAD, strict=True))
+    c, h = torch.tensor(_BROAD, dtype=torch.float64).mT.to(pairs.distance)
     b = (1 - ((pairs.distance.unsqueeze(-1) - c) / h) ** 2).clamp(min=0) ** 2
     broad = torch.cat([b * pairs.other[..., t, None] for t in range(2)], -1)
     n = pairs.direction
