@@ -14,6 +14,7 @@ import numpy as np
 from ..envs.core.dynamics import ATOMIC, LINKS, Units
 from ..envs.core.system import nearest
 from ..envs.kernels import dynamics as kernels
+from .forces import ThreadedForces
 
 Forces = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # positions -> forces, losses
 THERMOSTATS = ("none", "nose-hoover", "langevin", "csvr")
@@ -83,15 +84,39 @@ def advance(
     units: Units = ATOMIC,
 ) -> None:
     """Make `steps` steps in place. mass [n]; freedom: degrees of freedom of a world."""
-    x, v, f, loss, chain, heat, clock = bodies
-    scale = 0.5 * dt * units.acceleration / mass
     name = thermostat.name if thermostat is not None else "none"
     require_thermostat(name)
-    kt = np.zeros(len(x)) if thermostat is None else np.asarray(thermostat.kt, float)
-    tau = 1.0 if thermostat is None else thermostat.tau
-    world, key = np.arange(len(x)), np.uint64(seed)
-    for _ in range(steps):
-        times = np.full(len(x), clock[0])
+    kt = np.zeros(len(bodies.position)) if thermostat is None else np.asarray(thermostat.kt, float)
+    bath = Thermostat(name, kt, 1.0 if thermostat is None else thermostat.tau)
+    settings = _Settings(mass, dt, steps, freedom, np.uint64(seed), units)
+    if isinstance(forces, ThreadedForces):
+        # Worlds do not meet: each thread makes all steps of its own.
+        forces.each(lambda part, worlds: _advance(bodies, part, worlds, bath, settings))
+    else:
+        _advance(bodies, forces, slice(0, len(kt)), bath, settings)
+    bodies.clock[0] += steps
+
+
+class _Settings(NamedTuple):
+    mass: np.ndarray
+    dt: float
+    steps: int
+    freedom: int
+    key: np.uint64
+    units: Units
+
+
+def _advance(
+    bodies: Bodies, forces: Forces, worlds: slice, thermostat: Thermostat, settings: _Settings
+) -> None:
+    """Move some of the worlds; the clock is left alone."""
+    x, v, f, loss, chain, heat = (part[worlds] for part in bodies[:6])
+    mass, dt, steps, freedom, key, units = settings
+    name, kt, tau = thermostat.name, thermostat.kt[worlds], thermostat.tau
+    scale = 0.5 * dt * units.acceleration / mass
+    world = np.arange(worlds.start, worlds.stop)
+    for step in range(steps):
+        times = np.full(len(x), bodies.clock[0] + step)
         if name == "langevin":
             kernels.kick(v, f, scale)
             keep = math.exp(-dt / tau)
@@ -110,7 +135,6 @@ def advance(
             kernels.rescale(
                 v, mass, units.kinetic, dt / tau, kt, freedom, heat, key, world, times, _DRAW
             )
-        clock[0] += 1
 
 
 def kinetic(bodies: Bodies, mass: np.ndarray, units: Units = ATOMIC) -> np.ndarray:

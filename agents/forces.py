@@ -80,9 +80,13 @@ class ThreadedForces:
         self._pool = ThreadPoolExecutor(len(parts))
 
     def __call__(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        pieces = [position[a:b] for a, b in itertools.pairwise(self._ends)]
-        found = list(self._pool.map(lambda part, x: part(x), self._parts, pieces))
+        found = self.each(lambda part, worlds: part(position[worlds]))
         return np.concatenate([f for f, _ in found]), np.concatenate([e for _, e in found])
+
+    def each(self, work: Callable[[LossForces | NetForces, slice], Any]) -> list[Any]:
+        """What `work` makes of the forces of each share of worlds, and of which; in threads."""
+        shares = [slice(a, b) for a, b in itertools.pairwise(self._ends)]
+        return list(self._pool.map(work, self._parts, shares))
 
     def forget(self) -> None:
         """Find all neighbours anew next time, so that a resumed run is the same run."""

@@ -59,7 +59,7 @@ class Case(NamedTuple):
     """Something to measure; the functions prepare it and return the work that is timed.
 
     needs: modules without which the peer is skipped.  at_least: of ours over theirs.
-    floor: of ours alone.  slow: left out by --quick.
+    floor: of ours alone.  slow: left out by --quick.  wall: per second of the clock on the wall.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Case(NamedTuple):
     floor: float | None = None
     unit: str = "agent-steps/s"
     slow: bool = False
+    wall: bool = False
 
 
 class Result(NamedTuple):
@@ -770,7 +771,8 @@ def measure(case: Case, *, peers: bool, quick: bool) -> Result:
         sides.append(case.theirs())
     for work in sides:
         work()
-    turns = [[rate(work, seconds) for work in sides] for _ in range(repeats)]
+    clock = time.perf_counter if case.wall else time.process_time
+    turns = [[rate(work, seconds, clock) for work in sides] for _ in range(repeats)]
     speed = statistics.median(turn[0] for turn in turns)
     theirs = statistics.median(turn[1] for turn in turns) if len(sides) > 1 else None
     ratio = statistics.median(turn[0] / turn[1] for turn in turns) if theirs else None
@@ -789,12 +791,12 @@ def measure(case: Case, *, peers: bool, quick: bool) -> Result:
     )
 
 
-def rate(work: Work, seconds: float) -> float:
-    """Units of work per CPU second, over at least so many CPU seconds."""
-    done, start = 0, time.process_time()
+def rate(work: Work, seconds: float, clock: Callable[[], float] = time.process_time) -> float:
+    """Units of work per second of the clock, over at least so many seconds."""
+    done, start = 0, clock()
     while True:
         done += work()
-        spent = time.process_time() - start
+        spent = clock() - start
         if spent >= seconds:
             return done / spent
 
@@ -944,10 +946,11 @@ def markdown(report: dict[str, Any], results: list[Result]) -> str:
             "# Speed",
             "",
             "Written by `invariantzoo bench --peers --write docs/speed.md`.",
-            "One thread; per CPU second; medians of repeats in which both sides take turns;",
-            "a ratio is the median of the repeats' ratios. Random actions; our episodes of 200",
-            "steps are reset within the measured time. The peers' simple_spread is another task:",
-            "it is the one among theirs that has as many agents as one likes.",
+            "One thread and per CPU second, unless a case says otherwise; medians of repeats in",
+            "which both sides take turns; a ratio is the median of the repeats' ratios. Random",
+            "actions; our episodes of 200 steps are reset within the measured time. The peers'",
+            "simple_spread is another task: it is the one among theirs that has as many agents as",
+            "one likes.",
             "",
             table(HEADER, map(_row, results)),
             *(f"- {line}" for line in _remarks(report)),

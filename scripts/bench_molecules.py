@@ -65,9 +65,34 @@ def cases() -> Iterator[Case]:
         at_least=1,
         unit=UNIT,
     )
+    alone = functools.partial(water, "water-angular", worlds=64, steps=4)
+    yield Case(
+        "angular loss, 64 replicas, two threads, wall",
+        functools.partial(water, "water-angular", worlds=64, steps=4, threads=2),
+        "one thread, wall",
+        alone,
+        at_least=1.8,
+        unit=UNIT,
+        wall=True,
+    )
+    yield Case(
+        "the same in two processes: what the machine can give",
+        two_processes,
+        "one thread, wall",
+        alone,
+        unit=UNIT,
+        wall=True,
+    )
 
 
-def water(model: str, *, worlds: int = 1, steps: int = 20, precision: str = "float64") -> Work:
+def water(
+    model: str,
+    *,
+    worlds: int = 1,
+    steps: int = 20,
+    precision: str = "float64",
+    threads: int = 1,
+) -> Work:
     """Constant energy at 0.5 fs from the frame that comes with the model, begun anew each call."""
     from invariantzoo.agents.dynamics import advance, make_bodies
     from invariantzoo.agents.model_file import Sample, load_model
@@ -77,7 +102,7 @@ def water(model: str, *, worlds: int = 1, steps: int = 20, precision: str = "flo
     sample: Any = saved.sample
     assert isinstance(sample, Sample)
     plan = Plan(330.0, "none", 100.0, 0.5, steps, 100.0, 0, worlds, precision)
-    world = World(saved, sample, plan)
+    world = World(saved, sample, plan, threads)
     start = np.repeat(sample.position[None], worlds, 0), draw_velocity(sample, plan)
 
     def work() -> int:
@@ -87,6 +112,32 @@ def water(model: str, *, worlds: int = 1, steps: int = 20, precision: str = "flo
         return worlds * len(world.numbers) * (steps + 1)
 
     return work
+
+
+def two_processes() -> Work:
+    """Half of 64 replicas in each of two processes that know nothing of each other."""
+    from multiprocessing import get_context
+
+    context = get_context("spawn")
+    pipes = []
+    for _ in range(2):
+        here, there = context.Pipe()
+        context.Process(target=_half, args=(there,), daemon=True).start()
+        pipes.append(here)
+
+    def work() -> int:
+        for pipe in pipes:
+            pipe.send(None)
+        return sum(pipe.recv() for pipe in pipes)
+
+    return work
+
+
+def _half(pipe: Any) -> None:
+    work = water("water-angular", worlds=32, steps=4)
+    while True:
+        pipe.recv()
+        pipe.send(work())
 
 
 def xtb() -> Work:
