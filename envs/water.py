@@ -65,7 +65,14 @@ SCENARIOS = {
         "system": "Inference",
         "summary": "atoms of water that infer their own forces from frames of ab-initio data",
         "training": {
-            "ppo": {"steps": 400_000, "n_steps": 4, "lr": 3e-3, "gamma": 0.0},
+            "ppo": {
+                "steps": 4_000_000,
+                "n_steps": 4,
+                "n_epochs": 8,
+                "lr": 1e-3,
+                "gamma": 0.0,
+                "log_std_init": -3.0,
+            },
             "descent": {"n_worlds": 8, "rollout": 1, "lr": 2e-2},
         },
     },
@@ -73,7 +80,13 @@ SCENARIOS = {
         "system": "Dynamics",
         "summary": "atoms of water whose forces must keep the structure of the liquid",
         "training": {
-            "ppo": {"steps": 1_000_000, "n_steps": 16, "lr": 1e-3, "gamma": 0.95},
+            "ppo": {
+                "steps": 10_000_000,
+                "n_steps": 25,
+                "n_epochs": 8,
+                "lr": 3e-4,
+                "log_std_init": -1.0,
+            },
             "descent": {"n_worlds": 4, "rollout": 20, "lr": 5e-3},
         },
     },

@@ -1,11 +1,11 @@
 """Losses inferred from forces of our own, by CP2K.
 
-    python -m invariantzoo.figures.water_cp2k [--out docs] [--runs runs/water-cp2k] [--make]
+    python -m invariantzoo.figures.water_cp2k [--out docs] [--runs runs/water-cp2k] [--dft-steps N]
 
-Fits losses to docs/data/water16-cp2k and judges them on its last frames. With --make, first makes
-data sets from scratch with CP2K, which must be installed: GFN1-xTB, 16 waters, 2,000 steps (about
-ten minutes), and the first steps of the DFT set (--dft-steps, about 6 s each). It writes
-water-cp2k.md.
+Fits losses to docs/data/water16-cp2k, judges them on its last frames, and simulates with them. The
+same for a set by GFN1-xTB that is made from scratch with CP2K, which must be installed (about 40
+minutes, unless docs/results/water-cp2k.json has the result). With --dft-steps, the DFT set is begun
+anew too, in the folder of --runs (6 s to 10 s a step). Writes water-cp2k.md.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from invariantzoo.figures.records import recorded, table, write_text
 EVERY = 10  # of the frames that are fitted and judged: neighbours are nearly copies
 LOSSES = ("pair", "angular")
 KELVIN, STEPS, WATERS, DROP = 350, 40_000, 128, 5.0  # simulation; ps left out
+XTB = 6000, 10  # steps of the set from scratch, steps between its frames
 
 
 def command(*words: str) -> dict[str, Any]:
-    """What a command of this package prints as JSON; it may end with a verdict of 1."""
+    """What a command of this package prints as JSON; OSError with its last line if nothing."""
     line = [sys.executable, "-m", "invariantzoo", *words, "--json"]
-    done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
-    if done.returncode > 1:
-        raise OSError(f"{' '.join(words)} failed with exit code {done.returncode}")
+    done = subprocess.run(line, capture_output=True, text=True)
+    if done.returncode > 1 or not done.stdout:
+        raise OSError(done.stderr.strip().rpartition("\n")[2])
     return json.loads(done.stdout)
 
 
@@ -91,16 +92,18 @@ def of_positions(x: Any, cell: Any, numbers: Any, owner: Any) -> dict[str, list[
     return found
 
 
-def simulated(runs: Path) -> dict[str, Any]:
-    """The same of a liquid of the angular loss in the cell repeated, and how its run went."""
+def simulated(model: Path, folder: Path) -> dict[str, Any]:
+    """The same of a liquid of a loss in the cell repeated, and how its run went."""
     from itertools import islice
 
     import numpy as np
     from ase.io import iread
 
     words = ["--temperature", str(KELVIN), "--waters", str(WATERS), "--steps", str(STEPS)]
-    folder = runs / "liquid"
-    found = command("simulate", str(runs / "angular.npz"), *words, "--out", str(folder))
+    try:
+        found = command("simulate", str(model), *words, "--out", str(folder))
+    except OSError as error:  # too short for observables
+        return {"stopped": {"what": str(error)}}
     first = round(1e3 * DROP / 100)  # a frame every 100 fs
     frames: list[Any] = list(islice(iread(folder / "trajectory-0.xyz"), first, None))
     x = np.stack([one.positions for one in frames])
@@ -115,12 +118,22 @@ def simulated(runs: Path) -> dict[str, Any]:
     return {"g": of_positions(x, cell, numbers, owner), **{name: found[name] for name in kept}}
 
 
-def made_again(runs: Path, dft_steps: int) -> None:
-    """Data sets from scratch by CP2K."""
-    for method, steps, every in (("xtb", 2000, 10), ("dft", dft_steps, 1)):
-        words = ["--engine", "cp2k", "--method", method, "--waters", "16", "--steps", str(steps)]
-        out = str(runs / f"cp2k-{method}")
-        command("reference", *words, "--temperature", "350", "--every", str(every), "--out", out)
+def made(runs: Path, method: str, steps: int, every: int) -> Path:
+    """A data set from scratch by CP2K, or the rest of one that was begun."""
+    words = ["--engine", "cp2k", "--method", method, "--waters", "16", "--steps", str(steps)]
+    out = str(runs / f"cp2k-{method}")
+    found = command(
+        "reference", *words, "--temperature", "350", "--every", str(every), "--out", out
+    )
+    return Path(found["data"])
+
+
+def from_scratch(runs: Path) -> dict[str, Any]:
+    """Errors, structure and liquid of losses inferred from a set by GFN1-xTB."""
+    data = made(runs, "xtb", *XTB)
+    losses = {name: fitted(data, runs / "xtb", name) for name in LOSSES}
+    liquid = simulated(runs / "xtb" / "angular.npz", runs / "xtb" / "liquid")
+    return {"losses": losses, "structure": structure(data), "liquid": liquid}
 
 
 def main() -> None:
@@ -128,31 +141,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument("--runs", type=Path, default=Path("runs/water-cp2k"))
-    parser.add_argument("--make", action="store_true", help="make data with CP2K first")
-    parser.add_argument("--dft-steps", type=int, default=100)
+    parser.add_argument("--dft-steps", type=int, default=0, help="of a DFT set from scratch")
     args = parser.parse_args()
-    if args.make:
-        made_again(args.runs, args.dft_steps)
+    if args.dft_steps:
+        made(args.runs, "dft", args.dft_steps, 1)
     data = thinned(args.out / "data" / "water16-cp2k" / "frames.npz", args.runs)
     store = args.out / "results" / "water-cp2k.json"
     losses = {
         name: recorded(store, name, partial(fitted, data, args.runs, name)) for name in LOSSES
     }
     reference = recorded(store, "structure", partial(structure, data))
-    liquid = recorded(store, "liquid", partial(simulated, args.runs))
-    page = _page(losses, reference, liquid)
+    model = args.runs / "angular.npz"
+    liquid = recorded(store, "liquid", partial(simulated, model, args.runs / "liquid"))
+    xtb = recorded(store, "xtb", partial(from_scratch, args.runs))
+    page = _page(losses, reference, liquid, xtb)
     print(page)
     write_text(args.out / "water-cp2k.md", page)
 
 
-def _page(losses: dict[str, Any], reference: dict[str, list[float]], liquid: Any) -> str:
-    import numpy as np
-
+def _errors(losses: dict[str, Any]) -> str:
     rows = []
     for name, one in losses.items():
         rmse = one["rmse_mev_per_angstrom"]
         rows.append([name, rmse["all"], rmse["O"], rmse["H"], one["relative"], one["correlation"]])
-    headers = ["loss", "all", "O", "H", "relative", "correlation"]
+    return table(["loss", "all", "O", "H", "relative", "correlation"], rows)
+
+
+def _tops(reference: dict[str, list[float]], liquid: Any) -> str:
+    import numpy as np
+
     tops = []
     for name, g in reference.items():
         ours = liquid["g"][name]
@@ -160,35 +177,62 @@ def _page(losses: dict[str, Any], reference: dict[str, list[float]], liquid: Any
         off = float(np.abs(np.subtract(g, ours)).mean())
         tops.append([name, *places[0], *places[1], f"{off:.3f}"])
     heads = ["pair", "CP2K: height", "at, Å", "losses: height", "at, Å", "mean difference"]
+    return table(heads, tops)
+
+
+def _went(liquid: Any) -> str:
     stopped = liquid["stopped"]
+    if "g" not in liquid:
+        return f"The angular loss then moves {WATERS} waters, but not for long: {stopped['what']}."
     ended = "No alarm stopped it." if stopped is None else f"It was stopped: {stopped['what']}."
     drift = liquid["drift_mev_per_atom_per_ps"][0]
+    return f"""The angular loss then moves {WATERS} waters, the cell repeated, for
+{liquid["length_ps"]:g} ps at {KELVIN} K ({liquid["temperature"][0]:.0f} K measured, drift of the
+conserved quantity {drift:+.4f} meV/atom/ps). {ended}"""
+
+
+def _beside(xtb: Any) -> str:
+    if "g" not in xtb["liquid"]:
+        return ""
+    length = XTB[0] * 5e-4
+    said = f"Compared as above, with the {length:g} ps of the set, which begin on the lattice:"
+    return f"{said}\n\n{_tops(xtb['structure'], xtb['liquid'])}"
+
+
+def _page(losses: Any, reference: dict[str, list[float]], liquid: Any, xtb: Any) -> str:
     return f"""# Water by CP2K: forces of our own
 
-All numbers of this page come from `docs/data/water16-cp2k`: 16 waters, revPBE-D3 by CP2K 2023.1 at
-350 K, 2,726 frames, [described beside the file](data/water16-cp2k/README.md). They are not those of
-the 64 waters of the other pages.
+Two data sets, and nothing of the 64 waters of the other pages. The first is
+`docs/data/water16-cp2k`: 16 waters, revPBE-D3 by CP2K 2023.1 at {KELVIN} K, 2,726 frames,
+[described beside the file](data/water16-cp2k/README.md).
 
 Losses are fitted to every tenth training frame, in a cell repeated so that it is two cutoffs
 wide, with the regularisation chosen on validation; errors are of every tenth frame of the last
 fifth of run C, which was not fitted to, in meV/Å per component.
 
-{table(headers, rows)}
-The angular loss then moves {WATERS} waters, the cell repeated, for {liquid["length_ps"]:g} ps at
-{KELVIN} K ({liquid["temperature"][0]:.0f} K measured, drift of the conserved quantity {drift:+.4f}
-meV/atom/ps). {ended} Highest value of g(r) from 1.3 to 3.9 Å, half the box of the reference, pairs
+{_errors(losses)}
+{_went(liquid)} Highest value of g(r) from 1.3 to 3.9 Å, half the box of the reference, pairs
 within a molecule left out, the first {DROP:g} ps of the simulation too, and the mean of
 |g - g of CP2K|:
 
-{table(heads, tops)}
+{_tops(reference, liquid)}
 The reference is 1.4 ps of 16 molecules: its heights are uncertain by more than those of the 64
 waters, and its frames start far from equilibrium, so that the last column is no error of the losses
 alone.
 
-From nothing: `invariantzoo reference --engine cp2k --method dft --out RUN` writes a deck with the
-same functional and basis, runs CP2K, and goes on where it stopped; `--method xtb` is the one that
-takes minutes. `invariantzoo fit RUN --out MODEL` and `invariantzoo simulate MODEL` follow. Reprint
-with `python -m invariantzoo.figures.water_cp2k`; `--make` makes both kinds of data first.
+## From scratch, by GFN1-xTB
+
+This script also makes a set from nothing: 16 waters on a lattice, {XTB[0]:,} steps of 0.5 fs by
+GFN1-xTB in CP2K at {KELVIN} K, a frame every {XTB[1]} steps, the last fifth of them for validation.
+
+{_errors(xtb["losses"])}
+{_went(xtb["liquid"])}
+
+{_beside(xtb)}
+By hand: `invariantzoo reference --engine cp2k --method xtb --out RUN` writes the deck, runs CP2K,
+and goes on where it stopped; `--method dft` is the one with the functional and basis of the first
+set. `invariantzoo fit RUN --out MODEL` and `invariantzoo simulate MODEL` follow. Reprint with
+`python -m invariantzoo.figures.water_cp2k`; `--dft-steps N` begins a DFT set anew too.
 """
 
 

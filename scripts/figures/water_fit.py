@@ -27,7 +27,7 @@ LINEAR = (
 )
 RIDGE = {"angular": 1e-4}  # chosen for stability: the validation error is flat up to there
 OPTIMIZERS = (("adam", "diagonal"), ("cgd", "diagonal"), ("cgd", "row"))
-RATES, TRIAL, SEEDS = (1e-3, 3e-3, 1e-2), 101, (0, 1, 2)  # rates are chosen on the seed TRIAL
+RATES, TRIAL, SEEDS = (1e-3, 3e-3, 1e-2, 3e-2), 101, (0, 1, 2)  # rates are chosen on the seed TRIAL
 EPOCHS, CHANNELS, EVERY = 12, 8, 4  # of the race; of the training frames
 SILENT = (1.14, 1.33)  # Angstrom, O-H distances that the data lack
 PLACES = (0.95, 0.98, 1.0, 1.05, 1.5, 1.8, 2.0, 2.3, 2.6, 3.0, 3.8)
