@@ -36,9 +36,11 @@ from .core.rng import Rng
 from .core.space import dot
 from .core.system import (
     Bound,
+    Kernel,
     Scene,
     Symmetry,
     System,
+    observation_limits,
     require_count,
     require_number,
 )
@@ -211,6 +213,14 @@ class Clusters(System):
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
         return {"soft": soft}
+
+    def kernel(self, worlds: int) -> Kernel:
+        from .kernels.clusters import ClustersKernel
+
+        channels = np.array([_CENTRES, _HALF_WIDTHS, _GAINS])
+        limits = np.stack(observation_limits(self)).astype(float)
+        real = np.array([self.horizon, self.max_move, _TANGENT])
+        return ClustersKernel(self.n_agents, channels, np.array(_BROAD).T, limits, real)
 
     def scene(self, state: State) -> Scene:
         """The cluster with bonds between neighbours; colour: energy, from -6 up."""

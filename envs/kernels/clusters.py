@@ -1,9 +1,23 @@
-"""Energy and forces of a Lennard-Jones cluster in open space, for local minimisers."""
+"""Lennard-Jones clusters in open space: the compiled twin of `envs/clusters.py`, and energies."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 from numba import njit
 
+from .tally import bad_action, tally
+
+if TYPE_CHECKING:
+    from ..clusters import State
+    from ..core.rng import Rng
+    from ..core.system import Buffers
+
+_compile = njit(cache=True, error_model="numpy", fastmath={"contract"})
 _LEAST = 1e-4  # squared distance below which atoms count as this far apart
 
 
@@ -28,3 +42,207 @@ def energy_and_gradient(position, gradient):  # type: ignore[no-untyped-def]
             gradient[j, 1] -= slope * y
             gradient[j, 2] -= slope * z
     return energy
+
+
+class ClustersKernel:
+    """Kernel of one batch: constants and scratch as arrays. See `Kernel` in core/system.py.
+
+    channels [3, channels]: centre, half width and gain.  broad [2, 3]: centre and half width.
+    limits [2, size]: of the observations.  real: horizon, longest move, where the tangent begins.
+    """
+
+    initial: Callable[[Rng], tuple[np.ndarray, ...]] | None = None
+
+    def __init__(
+        self,
+        agents: int,
+        channels: np.ndarray,
+        broad: np.ndarray,
+        limits: np.ndarray,
+        real: np.ndarray,
+    ) -> None:
+        self._shared = channels, broad, limits, real
+        radial = np.empty((agents, channels.shape[1]))
+        first, second = np.empty((agents, 3, 3)), np.empty((agents, 3, 6))
+        self._scratch = radial, first, second, np.empty((agents, 3)), np.empty(agents)
+
+    def observe(self, state: State, worlds: np.ndarray, observation: np.ndarray) -> None:
+        observe(*state, worlds, *self._shared, *self._scratch, observation)
+
+    def bind(self, buffers: Buffers) -> Callable[[np.ndarray, np.ndarray], int]:
+        compiled: Callable[..., int] = step
+        return partial(
+            compiled,
+            *buffers.state,
+            *self._shared,
+            *self._scratch,
+            buffers.reward,
+            buffers.metric,
+            buffers.totals,
+            buffers.how,
+            buffers.warm_up,
+            buffers.clock,
+            buffers.age,
+        )
+
+
+@_compile
+def _pull(x: Any, channels: Any, weight: Any, towards: Any) -> None:
+    """Sums [n, 3] over neighbours of the channels' vectors times gains and weights."""
+    towards[:] = 0.0
+    for i in range(len(x)):
+        for j in range(i + 1, len(x)):
+            rx, ry, rz = x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2]
+            d = math.sqrt(max(rx * rx + ry * ry + rz * rz, 1e-12))
+            on_i, on_j = 0.0, 0.0
+            for k in range(channels.shape[1]):
+                u = (d - channels[0, k]) / channels[1, k]
+                window = 1 - u * u
+                if window > 0:
+                    b = window * window * channels[2, k]
+                    on_i += weight[i, k] * b
+                    on_j += weight[j, k] * b
+            on_i /= d
+            on_j /= d
+            towards[i, 0] += on_i * rx
+            towards[i, 1] += on_i * ry
+            towards[i, 2] += on_i * rz
+            towards[j, 0] -= on_j * rx
+            towards[j, 1] -= on_j * ry
+            towards[j, 2] -= on_j * rz
+
+
+@_compile
+def _look(
+    x: Any, channels: Any, broad: Any, tangent: float, radial: Any, first: Any, second: Any,
+    own: Any,
+) -> None:  # fmt: skip
+    """Radial sums, vectors and tensors of the broad channels, and energies of all atoms."""
+    radial[:] = 0.0
+    first[:] = 0.0
+    second[:] = 0.0
+    own[:] = 0.0
+    slope = -24 * (2 * tangent**-13 - tangent**-7)
+    for i in range(len(x)):
+        for j in range(i + 1, len(x)):
+            rx, ry, rz = x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2]
+            d = math.sqrt(max(rx * rx + ry * ry + rz * rz, 1e-12))
+            inverse = 1 / max(d, tangent) ** 2
+            s6 = inverse * inverse * inverse
+            energy = 4 * s6 * (s6 - 1) + slope * min(d - tangent, 0.0)
+            own[i] += 0.5 * energy
+            own[j] += 0.5 * energy
+            for k in range(channels.shape[1]):
+                u = (d - channels[0, k]) / channels[1, k]
+                window = 1 - u * u
+                if window > 0:
+                    radial[i, k] += window * window
+                    radial[j, k] += window * window
+            nx, ny, nz = rx / d, ry / d, rz / d
+            for k in range(broad.shape[1]):
+                u = (d - broad[0, k]) / broad[1, k]
+                window = 1 - u * u
+                if window <= 0:
+                    continue
+                b = window * window
+                for m, part in enumerate((nx, ny, nz)):
+                    first[i, k, m] += b * part
+                    first[j, k, m] -= b * part
+                for m, part in enumerate((nx * nx, ny * ny, nz * nz, nx * ny, nx * nz, ny * nz)):
+                    second[i, k, m] += b * part
+                    second[j, k, m] += b * part
+
+
+@_compile
+def _clip(value: float, limits: Any, at: int) -> float:
+    return min(max(value, limits[0, at]), limits[1, at])
+
+
+@_compile
+def _write(
+    move: Any, age: float, limits: Any, real: Any, radial: Any, first: Any, second: Any, out: Any
+) -> None:
+    """Observations [n, size]."""
+    many, wide = radial.shape[1], first.shape[1]
+    products = wide * (wide + 1) // 2
+    for i in range(len(move)):
+        for k in range(many):
+            out[i, k] = _clip(math.log1p(radial[i, k]), limits, k)
+        at = many
+        for a in range(wide):
+            for b in range(a, wide):
+                along, angular = 0.0, 0.0
+                for m in range(3):
+                    along += first[i, a, m] * first[i, b, m]
+                    angular += second[i, a, m] * second[i, b, m]
+                for m in range(3, 6):
+                    angular += 2 * second[i, a, m] * second[i, b, m]
+                out[i, at] = _clip(math.asinh(along), limits, at)
+                out[i, at + products] = _clip(math.asinh(angular), limits, at + products)
+                at += 1
+        at += products
+        speed = 0.0
+        for m in range(3):
+            speed += move[i, m] * move[i, m]
+        out[i, at] = _clip(speed, limits, at)
+        for a in range(wide):
+            climb = 0.0
+            for m in range(3):
+                climb += first[i, a, m] * move[i, m]
+            out[i, at + 1 + a] = _clip(climb, limits, at + 1 + a)
+        at += 1 + wide
+        out[i, at] = _clip(1 - age / real[0], limits, at)
+
+
+@_compile
+def observe(
+    position: Any, move: Any, made: Any, worlds: Any,
+    channels: Any, broad: Any, limits: Any, real: Any,
+    radial: Any, first: Any, second: Any, towards: Any, own: Any, out: Any,
+) -> None:  # fmt: skip
+    """Observations of the worlds whose indices are given."""
+    for w in worlds:
+        _look(position[w], channels, broad, real[2], radial, first, second, own)
+        _write(move[w], made[w, 0], limits, real, radial, first, second, out[w])
+
+
+@_compile
+def step(
+    position: Any, move: Any, made: Any,
+    channels: Any, broad: Any, limits: Any, real: Any,
+    radial: Any, first: Any, second: Any, towards: Any, own: Any,
+    loss: Any, metric: Any, totals: Any, how: Any, warm_up: int, clock: Any, age: Any,
+    action: Any, observation: Any,
+) -> int:  # fmt: skip
+    """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
+    bad = bad_action(action)
+    if bad >= 0:
+        return bad
+    n = position.shape[1]
+    for w in range(len(position)):
+        x, last = position[w], move[w]
+        _pull(x, channels, action[w], towards)
+        middle = np.zeros(3)
+        for i in range(n):
+            length = 0.0
+            for m in range(3):
+                last[i, m] = towards[i, m] + action[w, i, channels.shape[1]] * last[i, m]
+                length += last[i, m] * last[i, m]
+            shorter = min(real[1] / math.sqrt(max(length, 1e-24)), 1.0)
+            for m in range(3):
+                last[i, m] *= shorter
+                x[i, m] += last[i, m]
+                middle[m] += x[i, m] / n
+        made[w, 0] += 1
+        _look(x, channels, broad, real[2], radial, first, second, own)
+        energy, spread = 0.0, 0.0
+        for i in range(n):
+            loss[w, i] = own[i]
+            energy += own[i]
+            for m in range(3):
+                spread += (x[i, m] - middle[m]) ** 2
+        metric[w, 0] = energy
+        metric[w, 1] = math.sqrt(spread / n)
+        _write(last, made[w, 0], limits, real, radial, first, second, observation[w])
+    tally(loss, metric, totals, how, warm_up, clock, age)
+    return -1

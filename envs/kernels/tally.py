@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 MEAN, SUM, MAX, LAST = 0, 1, 2, 3
+_TOLERANCE = 1.0 + 1e-6  # of float32
 CODES = {"mean": MEAN, "sum": SUM, "max": MAX, "last": LAST}
 
 
@@ -41,3 +42,18 @@ def start_totals(totals: Any, how: Any, worlds: Any) -> None:
     for w in worlds:
         for m in range(len(how)):
             totals[w, m] = -np.inf if how[m] == MAX else 0.0
+
+
+@njit(cache=True)
+def bad_action(action: Any) -> int:
+    """-1, or the flat index of an agent whose action [worlds, agents, size] is not in [-1, 1]."""
+    flat, size = action.reshape(-1), action.shape[2]
+    good = True
+    for m in range(len(flat)):
+        good &= abs(flat[m]) <= _TOLERANCE  # false for NaN
+    if good:
+        return -1
+    for m in range(len(flat)):
+        if not abs(flat[m]) <= _TOLERANCE:
+            return m // size
+    return -1

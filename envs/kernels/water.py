@@ -11,13 +11,12 @@ import numpy as np
 from numba import njit
 
 from .neighbours import image
-from .tally import tally
+from .tally import bad_action, tally
 
 if TYPE_CHECKING:
     from ..core.rng import Rng
     from ..core.system import Buffers, State
 
-_TOLERANCE = 1.0 + 1e-6
 _compile = njit(cache=True, error_model="numpy", fastmath={"contract"})
 
 
@@ -101,21 +100,6 @@ def _inverted(h: Any, inv: Any) -> float:
         for j in range(3):
             inv[i, j] /= det
     return abs(det)
-
-
-@_compile
-def _bad(action: Any) -> int:
-    """-1, or the flat index of an agent whose action is not allowed."""
-    flat, size = action.reshape(-1), action.shape[2]
-    good = True
-    for m in range(len(flat)):
-        good &= abs(flat[m]) <= _TOLERANCE  # false for NaN
-    if good:
-        return -1
-    for m in range(len(flat)):
-        if not abs(flat[m]) <= _TOLERANCE:
-            return m // size
-    return -1
 
 
 @_compile
@@ -294,7 +278,7 @@ def step_frame(
     action: Any, observation: Any,
 ) -> int:  # fmt: skip
     """One step of inference in all worlds, in place. real: reach, mean square of the forces."""
-    bad = _bad(action)
+    bad = bad_action(action)
     if bad >= 0:
         return bad
     n = position.shape[1]
@@ -361,7 +345,7 @@ def step_motion(
     acceleration of a unit force, push, memory in steps, width of a bin, longest bond.
     usual [2, functions], structure [3, bins] of the data, between [3, bins] flags.
     """
-    bad = _bad(action)
+    bad = bad_action(action)
     if bad >= 0:
         return bad
     n, bins = position.shape[1], histogram.shape[2]
