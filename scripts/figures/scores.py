@@ -18,8 +18,6 @@ from typing import Any
 import invariantzoo
 from invariantzoo.figures.records import recorded, table, write_text
 
-FEW = {"water-dynamics-v0": 10}  # episodes of what is slow
-
 
 def main() -> None:
     """Score everything, then print and write the page."""
@@ -35,16 +33,12 @@ def main() -> None:
     runs = _runs(args.runs)
     store = args.out / "results" / "scores.json"
     parts = [
-        (id, recorded(store, id, partial(_section, id, runs, _episodes(id, args), args.seeds)))
+        (id, recorded(store, id, partial(_section, id, runs, args.episodes, args.seeds)))
         for id in invariantzoo.ids()
     ]
     page = _page(parts, args.episodes, args.seeds)
     print(page)
     write_text(args.out / "scores.md", page)
-
-
-def _episodes(id: str, args: argparse.Namespace) -> int:
-    return min(args.episodes, FEW.get(id, args.episodes))
 
 
 def _runs(folder: Path) -> dict[str, dict[str, list[Any]]]:
@@ -107,14 +101,13 @@ def _page(parts: list[tuple[str, str]], episodes: int, seeds: int) -> str:
     sections = "\n".join(f"## {id}\n\n{text}" for id, text in parts)
     return f"""# Scores
 
-Every policy on every id, {seeds} held-out seeds of {episodes} whole episodes each (of
-{", ".join(f"{id}: {n}" for id, n in FEW.items())}), with default parameters. A cell holds
-the interquartile mean of the episodes with its 95 % interval (percentile bootstrap that draws
-episodes anew within each seed; over training seeds where several runs are put together), and below
-it the mean. The interquartile mean leaves out the lowest and the highest quarter, so it does not
-see rare events such as a single contact: read the mean for those. `return` is the sum of an
-episode's rewards per agent, `loss` the mean loss per agent and step; the other columns are
-explained on the page of each id. "exact mean" is known without simulation.
+Every policy on every id, {seeds} held-out seeds of {episodes} whole episodes each, with default
+parameters. A cell holds the interquartile mean of the episodes with its 95 % interval (percentile
+bootstrap that draws episodes anew within each seed; over training seeds where several runs are put
+together), and below it the mean. The interquartile mean leaves out the lowest and the highest
+quarter, so it does not see rare events such as a single contact: read the mean for those. `return`
+is the sum of an episode's rewards per agent, `loss` the mean loss per agent and step; the other
+columns are explained on the page of each id. "exact mean" is known without simulation.
 
 Reprint with `python -m invariantzoo.figures.scores`; one line of it with `invariantzoo evaluate ID
 --policy NAME --episodes {episodes} --seeds {seeds}`.

@@ -27,7 +27,11 @@ LINEAR = (
 )
 RIDGE = {"angular": 1e-4}  # chosen for stability: the validation error is flat up to there
 OPTIMIZERS = (("adam", "diagonal"), ("cgd", "diagonal"), ("cgd", "row"))
-RATES, TRIAL, SEEDS = (1e-3, 3e-3, 1e-2, 3e-2), 101, (0, 1, 2)  # rates are chosen on the seed TRIAL
+RATES, TRIAL, SEEDS = (
+    (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+    101,
+    (0, 1, 2),
+)  # rates are chosen on the seed TRIAL
 EPOCHS, CHANNELS, EVERY = 12, 8, 4  # of the race; of the training frames
 SILENT = (1.14, 1.33)  # Angstrom, O-H distances that the data lack
 PLACES = (0.95, 0.98, 1.0, 1.05, 1.5, 1.8, 2.0, 2.3, 2.6, 3.0, 3.8)
@@ -68,8 +72,13 @@ def linear(data: Path, loss: str, forces: str) -> dict[str, Any]:
     }
 
 
-def descended(data: Path, optimizer: str, metric: str, lr: float, seed: int) -> list[list[float]]:
-    """A short fit of a small net: (epoch, training RMSE, validation RMSE) in meV/Angstrom."""
+def descended(
+    data: Path, optimizer: str, metric: str, lr: float, seed: int
+) -> list[list[float | None]]:
+    """A short fit of a small net: (epoch, training RMSE, validation RMSE) in meV/Angstrom.
+
+    Errors that are no numbers any more are None.
+    """
     import torch
 
     from invariantzoo.training.fit_net import fit_net
@@ -82,7 +91,8 @@ def descended(data: Path, optimizer: str, metric: str, lr: float, seed: int) -> 
     kept = [np.flatnonzero(frames.split == name)[::EVERY] for name in ("train", "val")]
     frames = frames.part(np.concatenate(kept))
     done = fit_net(frames, epochs=EPOCHS, channels=CHANNELS, lr=lr, optimizer=config, seed=seed)
-    return [[e, 1e3 * a, 1e3 * b] for e, a, b in done.history if b is not None]
+    rows = [(e, 1e3 * a, 1e3 * b) for e, a, b in done.history if b is not None]
+    return [[value if np.isfinite(value) else None for value in row] for row in rows]
 
 
 def race(store: Path, data: Path) -> list[list[Any]]:
@@ -91,8 +101,7 @@ def race(store: Path, data: Path) -> list[list[Any]]:
     def last(optimizer: str, metric: str, lr: float, seed: int) -> list[float]:
         key = f"race {optimizer} {metric} {lr:g} {seed}"
         run = partial(descended, data, optimizer, metric, lr, seed)
-        found: list[float] = recorded(store, key, run)[-1]
-        return found
+        return [np.inf if value is None else value for value in recorded(store, key, run)[-1]]
 
     rows = []
     for optimizer, metric in OPTIMIZERS:
@@ -207,8 +216,9 @@ hydrogen bond; oxygen feels other oxygens, hydrogen is nearly blind to hydrogens
 
 A race of small networks: {CHANNELS} channels, {EPOCHS} epochs over every fourth training frame,
 seeds {", ".join(map(str, SEEDS))}, at the learning rate that was best on another seed ({TRIAL})
-among {", ".join(f"{lr:g}" for lr in RATES)}, whose validation errors stand in "tried". Errors are
-those of the last epoch in training, and of the averaged weights on every fourth validation frame.
+among {", ".join(f"{lr:g}" for lr in RATES)}, whose validation errors stand in "tried" (inf:
+it diverged). Errors are those of the last epoch in training, and of the averaged weights on every
+fourth validation frame.
 
 {table(["optimizer", "metric", "tried", "learning rate", "training", "validation"], compared)}
 The network that ships ({net["parameters"]:,} parameters) was trained with
