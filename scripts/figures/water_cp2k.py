@@ -24,6 +24,7 @@ EVERY = 10  # of the frames that are fitted and judged: neighbours are nearly co
 LOSSES = ("pair", "angular")
 KELVIN, STEPS, WATERS, DROP = 350, 40_000, 128, 5.0  # simulation; ps left out
 XTB = 6000, 10  # steps of the set from scratch, steps between its frames
+XTB_DT = 0.25  # fs, of its liquid
 
 
 def command(*words: str) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def of_positions(x: Any, cell: Any, numbers: Any, owner: Any) -> dict[str, list[
     return found
 
 
-def simulated(model: Path, folder: Path) -> dict[str, Any]:
+def simulated(model: Path, folder: Path, dt: float = 0.5) -> dict[str, Any]:
     """The same of a liquid of a loss in the cell repeated, and how its run went."""
     from itertools import islice
 
@@ -100,6 +101,7 @@ def simulated(model: Path, folder: Path) -> dict[str, Any]:
     from ase.io import iread
 
     words = ["--temperature", str(KELVIN), "--waters", str(WATERS), "--steps", str(STEPS)]
+    words += ["--dt", str(dt)]
     try:
         found = command("simulate", str(model), *words, "--out", str(folder))
     except OSError as error:  # too short for observables
@@ -132,7 +134,7 @@ def from_scratch(runs: Path) -> dict[str, Any]:
     """Errors, structure and liquid of losses inferred from a set by GFN1-xTB."""
     data = made(runs, "xtb", *XTB)
     losses = {name: fitted(data, runs / "xtb", name) for name in LOSSES}
-    liquid = simulated(runs / "xtb" / "angular.npz", runs / "xtb" / "liquid")
+    liquid = simulated(runs / "xtb" / "angular.npz", runs / "xtb" / "liquid", XTB_DT)
     return {"losses": losses, "structure": structure(data), "liquid": liquid}
 
 
@@ -227,6 +229,9 @@ GFN1-xTB in CP2K at {KELVIN} K, a frame every {XTB[1]} steps, the last fifth of 
 
 {_errors(xtb["losses"])}
 {_went(xtb["liquid"])}
+Its time step is {XTB_DT:g} fs: the bonds in 3 ps of 16 molecules end at 1.04 Å, those of a larger
+liquid go on and meet the wall there often, and at 0.5 fs its conserved quantity was off by
+1.2 meV/atom after 1.2 ps, with any ridge.
 
 {_beside(xtb)}
 By hand: `invariantzoo reference --engine cp2k --method xtb --out RUN` writes the deck, runs CP2K,
