@@ -939,11 +939,17 @@ def _remarks(report: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _title(results: list[Result]) -> str:
+    bars = [result for result in results if result.met is not None]
+    met = sum(bool(result.met) for result in bars)
+    return f"# Speed of every interface: {met} of {len(bars)} goals against peers met"
+
+
 def markdown(report: dict[str, Any], results: list[Result]) -> str:
     """The page docs/speed.md."""
     return "\n".join(
         [
-            "# Speed",
+            _title(results),
             "",
             "Written by `invariantzoo bench --peers --write docs/speed.md`.",
             "One thread and per CPU second, unless a case says otherwise; medians of repeats in",

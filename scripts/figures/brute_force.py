@@ -153,7 +153,7 @@ def _page(straight: float, runs: dict[str, list[dict[str, Any]]]) -> str:
         for name, found in runs.items()
         for seed, one in enumerate(found)
     ]
-    return f"""# Invariants against brute force
+    return f"""# Invariants with covariant actions learn the crowd, raw coordinates do not
 
 PPO on `particles-crowd-v0` with the same settings, the same network (two hidden layers of 64) and
 the same budget of {STEPS:,} agent-steps. What differs is what an agent sees (pair invariants, or
@@ -166,8 +166,9 @@ Numbers are the mean loss per agent and step; driving straight costs {straight:.
 
 The tests show the same 64 worlds to another observer: moving with speed 2 in a random direction,
 turned by 90 degrees (a torus has no other rotations), or with the agents renumbered. A policy of
-invariants with covariant actions cannot tell the difference; what is left is rounding. Reprint with
-`python -m invariantzoo.figures.brute_force`.
+invariants with covariant actions cannot tell the difference; what is left is rounding.
+
+To reproduce: `python -m invariantzoo.figures.brute_force`.
 """
 
 

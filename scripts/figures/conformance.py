@@ -174,7 +174,7 @@ CHECKS = {
 }
 
 PAGE = """\
-# Conformance of multi-agent environments
+# `check` finds a fault in every environment of MPE2 and in three of PettingZoo's
 
 `invariantzoo check TARGET` judges any PettingZoo parallel environment: an id of ours or a
 `module:factory`. It runs whole episodes and judges everything handed out; it runs them again, with

@@ -73,7 +73,7 @@ def _page(results: dict[str, list[dict[str, float]]]) -> str:
     rows: list[list[Any]] = []
     for name, runs in results.items():
         rows.append([name, *(" ".join(f"{one[c]:.3f}" for one in runs) for c in columns)])
-    return f"""# Four invariants suffice to drive, three do not
+    return f"""# Four invariants pass an exact head-on meeting; three collide, one stops
 
 `particles-encounter-v0`: two discs meet in open space. The pair policy sees only the named
 invariants and has only the vectors that go with them (r with I1, u with I2 and I3, and the
@@ -89,7 +89,7 @@ and can only collide or, with I1 alone, stop. With I4 both agents keep to one si
 Training: descent through the dynamics, {UPDATES} updates of 48 worlds and 45 steps, Adam, learning
 rate 0.01 falling as a cosine, seeds 0 to {len(results["I1"]) - 1}; tests: 500 random encounters and
 100 exactly head-on ones in random directions, 60 steps, on held-out seeds. The claim is the one of
-"Autonomous particles" (arXiv 2301.10077); set-up and numbers are ours. Reprint with
+"Autonomous particles" (arXiv 2301.10077); set-up and numbers are ours. To reproduce:
 `python -m invariantzoo.figures.encounter`.
 """
 

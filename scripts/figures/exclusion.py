@@ -21,7 +21,7 @@ from invariantzoo.figures.records import recorded, save_figure, table, write_tex
 
 SITES, SWEEPS, BURN_IN, GRID = 100, 4000, 2000, 15
 GATES, STEPS, SEEDS, HELD_OUT = "tasep-gates-v0", 120_000, 5, 2**40
-TEXT = """# Particles that exclude each other
+TEXT = """# Hopping particles agree with exact results; learned gates reach 98 % of the best
 
 ![Space-time diagram, currents and profiles](images/exclusion.png)
 

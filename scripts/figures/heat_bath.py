@@ -22,7 +22,7 @@ from invariantzoo.figures.records import recorded, table, write_text
 TEMPERATURES, SEEDS, STEPS = (2.0, 2.269, 2.5, 3.0), (0, 1), 3_000_000
 ALIGNMENTS = np.array([-4, -2, 0, 2, 4])
 SETTINGS = {"gamma": 0.0, "gae_lambda": 0.0, "lr": 5e-3, "max_grad_norm": 10.0}
-TEXT = """# Spins that learn the heat bath
+TEXT = """# Spins learn the heat bath to within 0.005 in every chance
 
 A spin whose action is worth minus its loss, plus T times the entropy of its choice, is best off
 flipping with the heat bath's chance 1 / (1 + exp(2 a / T)), a its alignment with its neighbours.

@@ -46,6 +46,19 @@ GUIDES = (
     "molecules",
     "water-paper",
 )
+RESULTS = {  # what a group of pages with results is about -> its pages
+    "Reinforcement learning": ("scores", "speed", "memory", "conformance", "brute-force"),
+    "Autonomous particles": ("encounter", "crowd"),
+    "Spins and hopping particles": ("ising", "heat-bath", "exclusion"),
+    "Molecules": ("water-fit", "water-liquid", "water-cp2k", "water-active", "relaxation"),
+    "Covariant descent and regimes of learning": (
+        "descent-agents",
+        "descent-compared",
+        "descent-valley",
+        "descent-subspace",
+        "regimes",
+    ),
+}
 OPTIMIZER = "Every algorithm has these too; those of `cgd` need `--optimizer cgd`."
 _BY = "made by invariantzoo.figures.pages"
 _FIELD = re.compile(r"(?:^|(?<=\s))(\w+(?:, \w+)*): ")
@@ -103,19 +116,28 @@ def ids_table(links: str) -> str:
     rows = []
     for id in own_ids():
         system = invariantzoo.make_system(id)
-        agents = f"{system.n_agents} {system.agent_name}s"
+        agents = f"{system.n_agents} {system.agent_name}{'' if system.n_agents == 1 else 's'}"
         rows.append([f"[`{id}`]({links}{id}.md)", invariantzoo.spec(id).summary, agents])
     return table(["id", "what it is", "agents"], rows)
 
 
 def results_list(root: Path, links: str) -> str:
-    """The pages of docs/ that are no guides, by their headings."""
+    """The pages of docs/ that are no guides, by subject and by their headings.
+
+    Raises ValueError for a page that no subject of RESULTS names.
+    """
+    grouped = {name for names in RESULTS.values() for name in names}
+    pages = {path.stem for path in (root / "docs").glob("*.md")} - set(GUIDES)
+    if pages - grouped:
+        raise ValueError(f"docs/{min(pages - grouped)}.md is neither in GUIDES nor in RESULTS")
     lines = []
-    for path in sorted((root / "docs").glob("*.md")):
-        if path.stem not in GUIDES:
-            heading = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-            lines.append(f"- [{heading}]({links}{path.name})\n")
-    return "".join(["\n", *lines, "\n"])
+    for subject, names in RESULTS.items():
+        lines.append(f"\n**{subject}**\n\n")
+        for name in names:
+            text = (root / "docs" / f"{name}.md").read_text(encoding="utf-8")
+            heading = text.partition("\n")[0].lstrip("# ")
+            lines.append(f"- [{heading}]({links}{name}.md)\n")
+    return "".join([*lines, "\n"])
 
 
 def hyperparameter_tables() -> str:

@@ -155,7 +155,7 @@ def _page(rows: dict[str, dict[int, list[dict[str, Any]]]]) -> str:
         headers = ["search", "attempts", "hit", "calls per attempt", "calls per hit", "per seed"]
         parts.append(f"## {size} atoms\n\n{table(headers, lines)}")
     text = "\n".join(parts)
-    return f"""# Clusters that find their global minimum
+    return f"""# Learned searches find 13 atoms' minimum in 7 to 11 times fewer calls
 
 `cluster-relaxation-v0`: Lennard-Jones atoms start uniform in a ball of the volume that they have in
 the crystal. An attempt is 40 steps of a policy and a quench by SciPy's L-BFGS-B, and hits if the
@@ -188,7 +188,7 @@ Basin hopping starts where restarts start, moves every atom by up to 0.4 along e
 temperature 0.8 and stops at the first hit, so each of its attempts hits unless it is ended (38
 atoms: {HOPS[38][1]} quenches at most).
 
-Reprint with `python -m invariantzoo.figures.relaxation`.
+To reproduce: `python -m invariantzoo.figures.relaxation`.
 """
 
 

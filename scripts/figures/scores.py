@@ -99,7 +99,7 @@ def _cells(summary: dict[str, Any], names: list[str]) -> list[str]:
 
 def _page(parts: list[tuple[str, str]], episodes: int, seeds: int) -> str:
     sections = "\n".join(f"## {id}\n\n{text}" for id, text in parts)
-    return f"""# Scores
+    return f"""# Scores of every policy on every id
 
 Every policy on every id, {seeds} held-out seeds of {episodes} whole episodes each, with default
 parameters. A cell holds the interquartile mean of the episodes with its 95 % interval (percentile
@@ -107,9 +107,11 @@ bootstrap that draws episodes anew within each seed; over training seeds where s
 together), and below it the mean. The interquartile mean leaves out the lowest and the highest
 quarter, so it does not see rare events such as a single contact: read the mean for those. `return`
 is the sum of an episode's rewards per agent, `loss` the mean loss per agent and step; the other
-columns are explained on the page of each id. "exact mean" is known without simulation.
+columns are explained on the page of each id. "exact mean" is known without simulation. Other result
+pages judge some of these policies in longer or other episodes, and say in which: numbers of the two
+are not to be compared.
 
-Reprint with `python -m invariantzoo.figures.scores`; one line of it with `invariantzoo evaluate ID
+To reproduce: `python -m invariantzoo.figures.scores`; one line of it with `invariantzoo evaluate ID
 --policy NAME --episodes {episodes} --seeds {seeds}`.
 
 {sections}"""

@@ -148,7 +148,7 @@ def _page(groups: dict[str, list[list[dict[str, Any]]]]) -> str:
                 error = f"{found['error']:.0f}"
                 rows.append([repeat, number, asked, found["frames"], error, ends, spread])
     heads = ["repeat", "round", "asked for", "frames", "test error (meV/Å)", "ps", "largest spread"]
-    return f"""# Agents that ask where they are unsure
+    return f"""# Frames asked for by doubt teach no more than random frames
 
 Active learning, start to end, with GFN1-xTB (tblite, through its calculator of ASE) as the
 reference and 64 waters, three times with other seeds. It begins with {FIRST} frames of cold water
@@ -172,7 +172,7 @@ not a rescue from an explosion.
 Nothing but the reference's answers is added: no wall was moved by hand, and no frame was chosen.
 Any calculator of ASE can be the reference, CP2K's among them: `training/active.py`.
 
-Reprint with `python -m invariantzoo.figures.water_active`.
+To reproduce: `python -m invariantzoo.figures.water_active`.
 """
 
 

@@ -226,7 +226,7 @@ def _page(runs: Any, trials: Any, scales: Any, pair: Any, cp2k: Any) -> str:
     if "angular-330" in runs and runs["angular-330"]["vibrations"]:
         centres = runs["angular-330"]["vibrations"]["band_centres"]
         bands = ", ".join(f"{name} {value:.0f} cm⁻¹" for name, value in centres.items())
-    return f"""# The liquid of agents
+    return f"""# A liquid of inferred losses runs 100 ps and stays near its data
 
 64 waters of agents that follow the losses [inferred from ab-initio frames](water-fit.md), 0.5 fs,
 Nosé–Hoover chain with a time constant of 100 fs,
