@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import invariantzoo
-from invariantzoo.figures import pages
+from invariantzoo.figures import pages, records
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -134,3 +135,17 @@ def test_every_page_can_be_found_from_the_index() -> None:
         found |= new
         waiting += new
     assert not [relative(path) for path in PAGES[1:] if path.resolve() not in found]
+
+
+def test_json_in_lines_is_the_same_value() -> None:
+    value = {
+        "numbers": [k / 7 for k in range(5000)],
+        "records": [{"seed": k, "rows": [[k, k + 1]] * 300} for k in range(9)],
+        "empty": {"list": [], "dict": {}, "none": None, "text": "Å, x"},
+    }
+    text = records.json_text(value)
+    assert json.loads(text) == value
+    assert text.endswith("}\n")
+    lines = text.splitlines()
+    assert 5 < len(lines) < 60
+    assert max(map(len, lines)) < 6100

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+_LINE = 6000  # letters of JSON that may stand on one line
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
@@ -22,8 +24,34 @@ def recorded(path: Path, key: str, compute: Callable[[], Any]) -> Any:
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if key not in found:
         found[key] = compute()
-        write_text(path, json.dumps(found, indent=1, sort_keys=True) + "\n")
+        write_text(path, json_text(found))
     return found[key]
+
+
+def json_text(value: Any, indent: str = "") -> str:
+    """JSON in lines that a person can compare: what is short stands on one line."""
+    flat = json.dumps(value, sort_keys=True)
+    if len(flat) <= _LINE or not isinstance(value, dict | list) or not value:
+        return flat if indent else flat + "\n"
+    deeper = indent + " "
+    if isinstance(value, dict):
+        rows = [f"{json.dumps(key)}: {json_text(value[key], deeper)}" for key in sorted(value)]
+    else:
+        rows = _packed([json_text(part, deeper) for part in value])
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    body = ",\n".join(deeper + row for row in rows)
+    return f"{first}\n{body}\n{indent}{last}" + ("" if indent else "\n")
+
+
+def _packed(rows: list[str]) -> list[str]:
+    """Items of a list, as many to a line as it holds."""
+    lines = rows[:1]
+    for row in rows[1:]:
+        if len(lines[-1]) + len(row) <= _LINE and "\n" not in lines[-1] + row:
+            lines[-1] += f", {row}"
+        else:
+            lines.append(row)
+    return lines
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
