@@ -148,4 +148,4 @@ def test_json_in_lines_is_the_same_value() -> None:
     assert text.endswith("}\n")
     lines = text.splitlines()
     assert 5 < len(lines) < 60
-    assert max(map(len, lines)) < 6100
+    assert max(map(len, lines)) < 10_100

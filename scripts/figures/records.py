@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-_LINE = 6000  # letters of JSON that may stand on one line
+_LINE = 10_000  # letters of JSON that may stand on one line
 
 
 def write_text(path: Path, text: str) -> None:
@@ -31,7 +31,7 @@ def recorded(path: Path, key: str, compute: Callable[[], Any]) -> Any:
 def json_text(value: Any, indent: str = "") -> str:
     """JSON in lines that a person can compare: what is short stands on one line."""
     flat = json.dumps(value, sort_keys=True)
-    if len(flat) <= _LINE or not isinstance(value, dict | list) or not value:
+    if not isinstance(value, dict | list) or not value or (indent and len(flat) <= _LINE):
         return flat if indent else flat + "\n"
     deeper = indent + " "
     if isinstance(value, dict):
