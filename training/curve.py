@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from .run import write_atomically
+from ..envs.core.files import write_atomically
 
 Scores = Mapping[str, Mapping[str, float]]  # policy -> metric -> mean
 _WIDTH = 3.4  # inches of a panel

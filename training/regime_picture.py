@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..envs.core.files import write_atomically
 from .regimes import REGIMES, Estimate, regime
-from .run import write_atomically
 
 _COLOURS = dict(zip(REGIMES, ("tab:blue", "tab:green", "tab:red"), strict=True))
 

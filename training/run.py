@@ -27,6 +27,7 @@ import torch
 
 from ..agents.networks import network_names
 from ..agents.policy import Policy
+from ..envs.core.files import write_atomically
 from ..envs.core.registry import make_system, spec
 from ..envs.core.system import System, parameters
 from . import optimizers
@@ -280,16 +281,6 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON, indented, whole or not at all."""
     text = json.dumps(value, indent=2) + "\n"
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in its place."""
-    part = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _shown(value: float | None) -> str:

@@ -1,0 +1,104 @@
+"""Files that appear whole or not at all, and folders that one process holds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # not a Unix: nothing is guarded there
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in its place.
+
+    Raises OSError, in one line that names `path` and the reason; an earlier file is then as it was,
+    and no temporary one is left.
+    """
+    part = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        write(part)
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(f"{path} could not be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):  # a file system that lost its right to be written
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[bool]:
+    """Hold `folder`, made if need be, for this process alone until the block ends.
+
+    Yields whether it is held: False where the file system or the machine knows no locks (flock).
+    The operating system frees it when the process dies, however it dies. What was made here and is
+    empty at the end is removed.
+    Raises ValueError if another process holds it, and OSError if it cannot be made.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{folder} could not be made: {error.strerror}") from error
+    try:
+        with _locked(folder / LOCK) as held:
+            yield held
+    finally:
+        for place in made:
+            with contextlib.suppress(OSError):  # not empty
+                place.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold a lock file, which is removed at the end."""
+    if fcntl is None:
+        yield False
+        return
+    file = _open_lock(path)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(path)
+            raise ValueError(
+                f"{path.parent} is in use by {holder}; wait, or choose another"
+            ) from None
+        except OSError:  # no locks here
+            path.unlink(missing_ok=True)
+            yield False
+            return
+        os.truncate(file, 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without the name
+            os.write(file, f"{os.getpid()} {socket.gethostname()}".encode())
+        try:
+            yield True
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+    finally:
+        os.close(file)
+
+
+def _open_lock(path: Path) -> int:
+    """A descriptor of the lock file; OSError, in one line, if there can be none."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise OSError(f"{path.parent} cannot be written: {error.strerror}") from error
+
+
+def _holder(path: Path) -> str:
+    """Who holds a lock, as the lock file says."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        number, _, host = path.read_text(encoding="utf-8").partition(" ")
+        if number.isdecimal():
+            return f"process {number}" + (f" on {host}" if host != socket.gethostname() else "")
+    return "another process"
