@@ -16,6 +16,7 @@ import torch
 import invariantzoo
 from invariantzoo.agents.policy import make_policy
 from invariantzoo.envs.core.render import (
+    _OPEN_WINDOWS,
     BACKGROUND,
     CELL_PALETTE,
     DISC_PALETTE,
@@ -337,13 +338,16 @@ def test_a_window_shows_frames_until_it_is_closed() -> None:
     painter = Painter(size=(160, 160), human=True, fps=1000)
     scene = one_disc(0.5, 0.5)
     image = painter.draw(scene)
-    shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
+    window = painter._window
+    assert window is not None
+    assert window._window is not None
+    shown = pygame.surfarray.array3d(window._window.get_surface()).swapaxes(0, 1)
     np.testing.assert_array_equal(shown, image)
     pygame.event.post(pygame.event.Event(pygame.QUIT))
     painter.draw(scene)
-    assert not pygame.display.get_init()
+    assert not window.is_open
     np.testing.assert_array_equal(painter.draw(scene), image)
-    assert not pygame.display.get_init()
+    assert not window.is_open
     painter.close()
 
 
@@ -352,11 +356,11 @@ def test_an_environment_for_people() -> None:
     env = invariantzoo.parallel_env("particles-encounter-v0", render_mode="human")
     env.reset(seed=1)
     assert env.render() is None
-    assert pygame.display.get_init()
+    assert len(_OPEN_WINDOWS) == 1
     pygame.event.post(pygame.event.Event(pygame.QUIT))
     for _ in range(3):
         env.step({agent: env.action_space(agent).sample() for agent in env.agents})
-    assert not pygame.display.get_init()
+    assert not _OPEN_WINDOWS
     env.close()
 
 
@@ -568,7 +572,7 @@ def test_the_window_takes_keys_until_quit() -> None:
     assert seen[-1] == "speed\tpaused"
     assert viewer.follow == 0
     assert viewer.last is not None
-    assert not pygame.display.get_init()
+    assert not _OPEN_WINDOWS
 
 
 @pytest.mark.usefixtures("window")

@@ -11,6 +11,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Sequence
+from weakref import WeakSet
 
 import numpy as np
 
@@ -358,44 +359,122 @@ class Painter:
         if self._window is None:
             height, width, _ = image.shape
             self._window = Window((width, height), title=self._title, fps=self._fps)
-        self._window.show(image)
+        try:
+            self._window.show(image)
+        except OSError:  # somebody shut pygame down, and now there is no display
+            self.close()
         for event in self._window.events():
             self.drag(event)
             if event.type == pygame.QUIT:
                 self.close()
 
 
+_OPEN_WINDOWS: WeakSet[Window] = WeakSet()
+_HANDED_BACK = 256  # events of windows that are not ours, in case nobody ever takes them
+_quit_display = pygame.display.quit
+
+
 class Window:
-    """A window that shows pictures of one size. Raises OSError if there is no display."""
+    """A window that shows pictures of one size. Raises OSError if there is no display.
+
+    Any number of them, of any sizes, stay open side by side, and beside the one window of
+    `pygame.display`. If somebody shuts pygame or its display down, `show` opens it anew.
+    """
 
     def __init__(self, size: tuple[int, int], *, title: str, fps: int) -> None:
+        self._size, self._title = size, title
+        self._clock = pygame.time.Clock()
+        self._fps = fps
+        self._events: list[pygame.event.Event] = []
+        self._window: pygame.Window | None = self._opened()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be seen now."""
+        self._forget_if_freed()
+        return self._window is not None
+
+    def show(self, image: np.ndarray) -> float:
+        """Show a picture [height, width, 3] and wait for its turn; the seconds that took."""
+        self._forget_if_freed()
+        if self._window is None:
+            self._window = self._opened()
+        picture = pygame.image.frombuffer(image.data, self._size, "RGB")
+        self._window.get_surface().blit(picture, (0, 0))
+        self._window.flip()
+        return self._clock.tick(self._fps) / 1000
+
+    def events(self) -> list[pygame.event.Event]:
+        """What the user has done in this window since the last call; QUIT closes it."""
+        self._forget_if_freed()
+        if self._window is not None:
+            _deal_out_events()
+        events, self._events = self._events, []
+        return events
+
+    def close(self) -> None:
+        """Close this window and no other; `show` would open it again."""
+        self._forget_if_freed()
+        window, self._window = self._window, None
+        _OPEN_WINDOWS.discard(self)
+        if window is not None:
+            window.destroy()
+        if not _OPEN_WINDOWS and pygame.display.quit is _quit_display_and_windows:
+            pygame.display.quit = _quit_display
+
+    def take(self, event: pygame.event.Event) -> bool:
+        """Keep an event for `events` unless it belongs to another window; whether it was kept."""
+        owner = getattr(event, "window", self._window)
+        if owner is not self._window:
+            return False
+        if event.type == pygame.WINDOWCLOSE:
+            event = pygame.event.Event(pygame.QUIT)
+        self._events.append(event)
+        return True
+
+    def _forget_if_freed(self) -> None:
+        if not pygame.display.get_init():  # shut down past `_quit_display_and_windows`
+            self._window = None
+
+    def _opened(self) -> pygame.Window:
+        started = pygame.display.get_init()
         try:
             pygame.display.init()
-            self._screen = pygame.display.set_mode(size)
+            window = pygame.Window(self._title, self._size)
         except pygame.error as error:
             raise OSError(f"no window can be opened: {error}") from None
         if pygame.display.get_driver() == "offscreen" and "SDL_VIDEODRIVER" not in os.environ:
             # What SDL falls back to without a display: a window that nobody could ever close.
-            pygame.display.quit()
+            window.destroy()
+            if not started:
+                pygame.display.quit()
             raise OSError("no window can be opened: there is no display")
-        pygame.display.set_caption(title)
-        self._size = size
-        self._clock = pygame.time.Clock()
-        self._fps = fps
+        _OPEN_WINDOWS.add(self)
+        pygame.display.quit = _quit_display_and_windows
+        return window
 
-    def show(self, image: np.ndarray) -> float:
-        """Show a picture [height, width, 3] and wait for its turn; the seconds that took."""
-        self._screen.blit(pygame.image.frombuffer(image.data, self._size, "RGB"), (0, 0))
-        pygame.display.flip()
-        return self._clock.tick(self._fps) / 1000
 
-    def events(self) -> list[pygame.event.Event]:
-        """What the user has done since the last call."""
-        return pygame.event.get()
+def _quit_display_and_windows() -> None:
+    """What stands for `pygame.display.quit` while a window of ours is open.
 
-    def close(self) -> None:
-        """Close the window."""
-        pygame.display.quit()
+    pygame itself (`pygame.quit` as well) would free the memory of our windows without telling them,
+    and the next picture would end the process.
+    """
+    for window in list(_OPEN_WINDOWS):
+        window.close()
+    pygame.display.quit = _quit_display
+    _quit_display()
+
+
+def _deal_out_events() -> None:
+    """Give every waiting event to its window; those of windows that are not ours go back."""
+    others = []
+    for event in pygame.event.get():
+        taken = [window.take(event) for window in list(_OPEN_WINDOWS)]
+        if not any(taken) and (event.window or pygame.display.get_surface()):
+            others.append(event)
+    for event in others[-_HANDED_BACK:]:
+        pygame.event.post(event)
 
 
 def agent_at(scene: Scene, size: tuple[int, int], pixel: tuple[int, int]) -> int | None:
