@@ -23,10 +23,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from gymnasium import spaces
-from numba import njit
 from torch import Tensor
 
 from ..envs.core.cell import copies_for, inverse, replicate
+from ..envs.core.kernels.compiling import compiled
 from ..envs.core.rng import Rng
 from ..envs.core.space import dot
 from ..envs.core.system import (
@@ -282,7 +282,7 @@ def _radial(
     return torch.from_numpy(found).to(position)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(error_model="numpy", nogil=True)
 def _bumps(x: Any, h: Any, inv: Any, kinds: Any, reach: float, found: Any) -> None:
     width = reach / (_BUMPS + 1)
     for w in range(x.shape[0]):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from ..core.kernels.compiling import compiled
 
 _LIGHT = (-0.42, -0.56, 0.714)
 _AMBIENT, _SHINE = 0.35, 0.35
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(error_model="numpy", inline="always")
 def _paint(image, y, x, colour, nx, ny, nz, fog):  # type: ignore[no-untyped-def]
     lit = max(nx * _LIGHT[0] + ny * _LIGHT[1] + nz * _LIGHT[2], 0.0)
     shine = _SHINE * lit**24
@@ -25,7 +26,7 @@ def _paint(image, y, x, colour, nx, ny, nz, fog):  # type: ignore[no-untyped-def
         image[y, x, c] = np.uint8(bright * (1 - fog[3]) + fog[c] * fog[3])
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def balls(image, depth, ball, colour, fog, clip):  # type: ignore[no-untyped-def]
     """`ball` [n, 4] (x, y, z, radius), `colour` [n, 3], `fog` [n, 4] (colour and how thick)."""
     left, top, right, bottom = clip
@@ -43,7 +44,7 @@ def balls(image, depth, ball, colour, fog, clip):  # type: ignore[no-untyped-def
                         _paint(image, y, x, colour[i], dx, dy, dz, fog[i])
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def sticks(image, depth, start, stop, radius, colour, fog, clip):  # type: ignore[no-untyped-def]
     """Cylinders from `start` to `stop` [n, 3] of `radius` [n] in one `colour` [3]; `fog` [n, 4]."""
     left, top, right, bottom = clip

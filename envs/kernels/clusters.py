@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
+from ..core.kernels.compiling import compiled
 from .tally import bad_action, tally
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from ..core.rng import Rng
     from ..core.system import Buffers
 
-_compile = njit(cache=True, error_model="numpy", fastmath={"contract"})
+_compile = compiled(error_model="numpy", fastmath={"contract"})
 _LEAST = 1e-4  # squared distance below which atoms count as this far apart
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def energy_and_gradient(position, gradient):  # type: ignore[no-untyped-def]
     """The energy at `position` [n, 3]; its gradient is written to `gradient` [n, 3]."""
     energy = 0.0

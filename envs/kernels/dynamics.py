@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from ..core.kernels.compiling import compiled
 from .philox import uniform_pair
 
-_compile = njit(cache=True, error_model="numpy", nogil=True)
+_compile = compiled(error_model="numpy", nogil=True)
 
 
 @_compile

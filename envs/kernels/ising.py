@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import njit
 
+from ..core.kernels.compiling import compiled
 from .philox import MASK, uniform_pair
 from .stream import advance, below, fill, mixed, seed_of, threshold
 from .tally import tally
@@ -38,7 +39,7 @@ RECORDED = ("energy", "magnetization", "abs_magnetization", "loss")
 WORD, MOST_WORDS = 64, 64  # worlds in a word, words that are updated together
 THRESHOLD_BITS = 24
 
-_compile = njit(cache=True, error_model="numpy")
+_compile = compiled(error_model="numpy")
 _inline = njit(inline="always", error_model="numpy")
 _U8, _U32, _U64, _F64 = np.uint8, np.uint32, np.uint64, np.float64
 _ALL, _NONE, _ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), np.uint64(1)

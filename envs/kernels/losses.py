@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from ..core.kernels.compiling import compiled
 from .lanes import sum_products, sum_rows
 from .neighbours import image
 
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
-_compile = njit(cache=True, error_model="numpy", nogil=True, fastmath=_FAST)
+_compile = compiled(error_model="numpy", nogil=True, fastmath=_FAST)
 _inline = njit(inline="always", error_model="numpy", fastmath=_FAST)
 ROOT2, ROOT3, ROOT6 = math.sqrt(2.0), math.sqrt(3.0), math.sqrt(6.0)
 

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from ..core.kernels.compiling import compiled
+
 ALL_PAIRS_TO = 500  # atoms; above, cells are faster
-_compile = njit(cache=True, error_model="numpy", nogil=True)
+_compile = compiled(error_model="numpy", nogil=True)
 _inline = njit(inline="always", error_model="numpy")
 
 

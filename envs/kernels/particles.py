@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import njit
 
+from ..core.kernels.compiling import compiled
 from .philox import uniform_pair
 from .tally import tally
 
@@ -30,7 +31,7 @@ _BLOCK = 512  # discs of the worlds that make a step together, so that they stay
 _SOFTENING2 = 0.01
 _TOLERANCE = 1.0 + 1e-6
 # Fused multiply-adds round once, in the same way in every batch.
-_compile = njit(cache=True, error_model="numpy", fastmath={"contract"})
+_compile = compiled(error_model="numpy", fastmath={"contract"})
 _inline = njit(inline="always", error_model="numpy")
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from ..core.kernels.compiling import compiled
+
 MASK = np.uint64(0xFFFFFFFF)
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -53,7 +55,7 @@ def uniform_pair(seed: Any, world: Any, clock: Any, draw: Any, block: Any) -> An
     return a, b
 
 
-@njit(cache=True)
+@compiled()
 def fill_uniform(
     seed: np.uint64, world: np.ndarray, clock: np.ndarray, draw: int, out: np.ndarray
 ) -> None:
@@ -67,7 +69,7 @@ def fill_uniform(
                 out[w, 2 * block + 1] = b
 
 
-@njit(cache=True)
+@compiled()
 def fill_normal(
     seed: np.uint64, world: np.ndarray, clock: np.ndarray, draw: int, out: np.ndarray
 ) -> None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from ..core.kernels.compiling import compiled
 
 _THIN = 0.5  # half of a pixel
 _SHORT = 2.0  # pixels
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(error_model="numpy", inline="always")
 def _blend(image, y, x, colour, opacity):  # type: ignore[no-untyped-def]
     """`opacity` is a whole number from 0 to 256."""
     keep = 256 - opacity
@@ -27,7 +28,7 @@ def _blend(image, y, x, colour, opacity):  # type: ignore[no-untyped-def]
     image[y, x, 2] = np.uint8((image[y, x, 2] * keep + colour[2] * opacity + 128) >> 8)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(error_model="numpy", inline="always")
 def _lighten(image, y, x, colour, opacity, ground):  # type: ignore[no-untyped-def]
     """Like `_blend` over `ground`, but only where that is lighter than what is there."""
     keep = 256 - opacity
@@ -36,19 +37,19 @@ def _lighten(image, y, x, colour, opacity, ground):  # type: ignore[no-untyped-d
         image[y, x, c] = max(image[y, x, c], mixed)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(error_model="numpy", inline="always")
 def _whole(colour):  # type: ignore[no-untyped-def]
     """Red, green and blue as whole numbers."""
     return np.int32(colour[0]), np.int32(colour[1]), np.int32(colour[2])
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(error_model="numpy", inline="always")
 def _pixels(low, high, first, last):  # type: ignore[no-untyped-def]
     """From which to which pixel centres lie between low and high, within first >= 0 and last."""
     return min(max(int(low + 0.5), first), last), min(max(int(high + 0.5), first), last)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(error_model="numpy", inline="always")
 def _copies(low, high, first, last, period):  # type: ignore[no-untyped-def]
     """From which to which multiple of the period a shape has to be drawn."""
     if period <= 0:
@@ -56,7 +57,7 @@ def _copies(low, high, first, last, period):  # type: ignore[no-untyped-def]
     return -1 if high > last else 0, 2 if low < first else 1
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def discs(image, disc, colour, clip, period):  # type: ignore[no-untyped-def]
     """Paint rings `disc` [n, 4] (x, y, radius, inner radius; 0: full) in `colour` [n, 4].
 
@@ -78,7 +79,7 @@ def discs(image, disc, colour, clip, period):  # type: ignore[no-untyped-def]
                 _disc(image, cx, cy, radius, inner, shade, opacity, clip)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _disc(image, cx, cy, radius, inner, colour, opacity, clip):  # type: ignore[no-untyped-def]
     left, top, right, bottom = clip
     reach, solid = radius + 0.5, radius - 0.5
@@ -107,7 +108,7 @@ def _disc(image, cx, cy, radius, inner, colour, opacity, clip):  # type: ignore[
             _blend(image, y, x, colour, _ring(x, cx, dy2, reach, inner, opacity))
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(error_model="numpy", inline="always")
 def _ring(x, cx, dy2, reach, inner, opacity):  # type: ignore[no-untyped-def]
     distance = math.sqrt((x + 0.5 - cx) ** 2 + dy2)
     cover = min(max(reach - distance, 0.0), 1.0)
@@ -116,7 +117,7 @@ def _ring(x, cx, dy2, reach, inner, opacity):  # type: ignore[no-untyped-def]
     return np.int32(opacity * cover + 0.5)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def lines(image, line, width, colour, clip, period, ground, join):  # type: ignore[no-untyped-def]
     """Paint strokes with round ends, `line` [n, 4] (start, displacement), in `colour` [n, 4].
 
@@ -146,7 +147,7 @@ def lines(image, line, width, colour, clip, period, ground, join):  # type: igno
                 _line(image, cx, cy, dx, dy, start, end, shade, opacity, clip, ground, join)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _line(  # type: ignore[no-untyped-def]
     image, x0, y0, dx, dy, start, end, colour, opacity, clip, ground, join
 ):
@@ -182,7 +183,7 @@ def _line(  # type: ignore[no-untyped-def]
                     _blend(image, y, x, colour, strength)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def cells(image, value, palette, clip):  # type: ignore[no-untyped-def]
     """Fill `clip` with the lattice `value` [rows, columns] in [0, 1], by nearest neighbour.
 

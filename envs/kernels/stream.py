@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from ..core.kernels.compiling import compiled
 from .philox import MASK, philox
 
 FUSED = 4 << 24  # the draw number of Philox that seeds fused runs
@@ -43,7 +44,7 @@ def below(bits: Any, n: Any) -> Any:
     return ((bits >> _S32) * np.uint64(n)) >> _S32
 
 
-@njit(cache=True)
+@compiled()
 def seed_of(seed: Any, world: Any, clock: Any, block: Any) -> Any:
     """64 bits that start stream `block` of a world at a clock."""
     key = np.uint64(seed)
@@ -58,14 +59,14 @@ def seed_of(seed: Any, world: Any, clock: Any, block: Any) -> Any:
     return (w0 << _S32) | w1
 
 
-@njit(cache=True)
+@compiled()
 def fill(seed: Any, world: Any, clock: Any, out: Any) -> None:
     """Start as many streams [n] uint64 of one world as `out` has places."""
     for block in range(len(out)):
         out[block] = seed_of(seed, world, clock, block)
 
 
-@njit(cache=True)
+@compiled()
 def threshold(chance: float) -> Any:
     """The number below which 32 random bits lie with that chance."""
     return np.uint64(min(max(np.rint(chance * TWO32), 0.0), TWO32))

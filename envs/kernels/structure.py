@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from ..core.kernels.compiling import compiled
 from .neighbours import image
 
-_compile = njit(cache=True, error_model="numpy")
+_compile = compiled(error_model="numpy")
 
 
 @_compile

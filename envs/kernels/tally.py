@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from ..core.kernels.compiling import compiled
 
 MEAN, SUM, MAX, LAST = 0, 1, 2, 3
 _TOLERANCE = 1.0 + 1e-6  # of float32
 CODES = {"mean": MEAN, "sum": SUM, "max": MAX, "last": LAST}
 
 
-@njit(cache=True)
+@compiled()
 def tally(
     reward: Any, metric: Any, totals: Any, how: Any, warm_up: int, clock: Any, age: Any
 ) -> None:
@@ -36,7 +37,7 @@ def tally(
         age[w] += 1
 
 
-@njit(cache=True)
+@compiled()
 def start_totals(totals: Any, how: Any, worlds: Any) -> None:
     """Empty the running metrics of the worlds whose indices are given."""
     for w in worlds:
@@ -44,7 +45,7 @@ def start_totals(totals: Any, how: Any, worlds: Any) -> None:
             totals[w, m] = -np.inf if how[m] == MAX else 0.0
 
 
-@njit(cache=True)
+@compiled()
 def bad_action(action: Any) -> int:
     """-1, or the flat index of an agent whose action [worlds, agents, size] is not in [-1, 1]."""
     flat, size = action.reshape(-1), action.shape[2]

@@ -21,8 +21,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
+from ..core.kernels.compiling import compiled
 from .philox import MASK, uniform_pair
 from .stream import TWO32, advance, below, mixed, seed_of, threshold
 from .tally import tally
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..core.system import Buffers
     from ..tasep import Chain, Gates, Open, Ring, Traffic
 
-_compile = njit(cache=True, error_model="numpy")
+_compile = compiled(error_model="numpy")
 _U8, _U32, _U64 = np.uint8, np.uint32, np.uint64
 _ONE = np.uint64(1)
 WORD = 32  # worlds to a word

@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
+from ..core.kernels.compiling import compiled
 from .neighbours import image
 from .tally import bad_action, tally
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..core.rng import Rng
     from ..core.system import Buffers, State
 
-_compile = njit(cache=True, error_model="numpy", fastmath={"contract"})
+_compile = compiled(error_model="numpy", fastmath={"contract"})
 
 
 class WaterKernel:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from torch import Tensor
 
+from ...envs.core.kernels.compiling import compiled
 
-@numba.njit(cache=True, error_model="numpy")
+
+@compiled(error_model="numpy")
 def step(  # type: ignore[no-untyped-def]
     q, g, first, second, numbers, sign, decay, averaged, residual, linear
 ) -> None:
