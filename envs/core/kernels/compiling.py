@@ -74,18 +74,20 @@ def _temporary_folder() -> Path:
     return folder
 
 
-class _Places(CompileResultCacheImpl):
-    """Where code is looked for and kept: numba's own places, then the temporary one."""
+# numba's own places, then the temporary one. Without a home numba would make a folder of the name
+# "~" in the working directory.
+_PLACES = [
+    place
+    for place in CompileResultCacheImpl._locator_classes
+    if place is not UserWideCacheLocator or os.path.expanduser("~") != "~"
+]
+_PLACES.append(_TemporaryLocator)
 
-    # Without a home numba would make a folder of the name "~" in the working directory.
-    _locator_classes = (
-        *(
-            place
-            for place in CompileResultCacheImpl._locator_classes
-            if place is not UserWideCacheLocator or os.path.expanduser("~") != "~"
-        ),
-        _TemporaryLocator,
-    )
+
+class _Places(CompileResultCacheImpl):
+    """Where code is looked for and kept."""
+
+    _locator_classes = _PLACES
 
 
 class _Cache(FunctionCache):
