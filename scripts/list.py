@@ -7,6 +7,7 @@ from typing import Any
 
 import invariantzoo
 from invariantzoo import options
+from invariantzoo.envs.core.registry import broken_plugins
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,12 +16,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the ids; with --json also the parameters and their defaults."""
+    broken = broken_plugins()
+    unusable = {(plugin.id, plugin.package) for plugin in broken}
+    sound = [id for id in invariantzoo.ids() if (id, invariantzoo.spec(id).package) not in unusable]
     if args.json:
-        options.print_json(args, {"environments": [describe(id) for id in invariantzoo.ids()]})
+        listed = {"environments": [describe(id) for id in sound]}
+        options.print_json(args, {**listed, "broken": [plugin._asdict() for plugin in broken]})
         return 0
-    width = max(map(len, invariantzoo.ids()), default=0)
-    for id in invariantzoo.ids():
+    width = max(map(len, [*sound, *(plugin.id for plugin in broken)]), default=0)
+    for id in sound:
         print(f"{id:<{width}}  {invariantzoo.spec(id).summary}".rstrip())
+    for plugin in broken:
+        print(f"{plugin.id:<{width}}  broken ({plugin.package}): {plugin.error}")
     return 0
 
 

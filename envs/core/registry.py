@@ -8,12 +8,15 @@ entry-point group "invariantzoo.systems" (name: the id, value: "module:Class").
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import importlib.metadata
+import inspect
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium
 import pettingzoo
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "invariantzoo.systems"
 NAMESPACE = "invariantzoo"
 _ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+-v[0-9]+")
+_ENTRY_POINT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Spec:
     """An id, where its system stands ("module:Class"), and the parameters that make it.
 
     training: hyper-parameters by algorithm that suit this id, over the algorithm's defaults.
+    package: name and version of the distribution whose entry point declares it, if one does.
     """
 
     id: str
@@ -38,9 +43,20 @@ class Spec:
     summary: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
     training: dict[str, dict[str, Any]] = field(default_factory=dict)
+    package: str = ""
+
+
+class BrokenPlugin(NamedTuple):
+    """An id that a distribution declares but that cannot be used, and why."""
+
+    id: str
+    package: str
+    error: str
 
 
 _SPECS: dict[str, Spec] = {}
+_CLASSES: dict[str, type[System]] = {}  # of ids that were registered by class or used already
+_REFUSED: list[BrokenPlugin] = []
 
 
 def register(
@@ -50,17 +66,49 @@ def register(
     summary: str = "",
     parameters: dict[str, Any] | None = None,
     training: dict[str, dict[str, Any]] | None = None,
+    replace: bool = False,
 ) -> None:
     """Add an id `<system>-<scenario>-v<n>` to this registry, PettingZoo's and Gymnasium's.
 
-    entry_point: the system's class, or "module:Class". Registering an id again replaces it.
-    Raises ValueError for an id of another form.
+    entry_point: the system's class, or "module:Class", which is imported at its first use.
+    replace: whether the id may stand for another class or other parameters already. The same class
+    with the same parameters may be registered as often as one likes.
+    Raises ValueError for an id of another form or one that is taken, and for a class that is no
+    frozen dataclass with all that a System needs, or lacks one of `parameters`.
     """
-    if not _ID.fullmatch(id):
-        raise ValueError(f"id {id!r} must look like 'system-scenario-v0' in lower case")
+    parameters = dict(parameters or {})
     if isinstance(entry_point, type):
-        entry_point = f"{entry_point.__module__}:{entry_point.__qualname__}"
-    _SPECS[id] = Spec(id, entry_point, summary, parameters or {}, training or {})
+        _require_system(id, entry_point, parameters)
+        name = f"{entry_point.__module__}:{entry_point.__qualname__}"
+        _add(Spec(id, name, summary, parameters, training or {}), replace)
+        _CLASSES[id] = entry_point
+    else:
+        _add(Spec(id, entry_point, summary, parameters, training or {}), replace)
+
+
+def _add(new: Spec, replace: bool = False) -> None:
+    """Put a spec into all registries, unless its id has another form or is taken."""
+    id, entry_point = new.id, new.entry_point
+    if not isinstance(id, str) or not _ID.fullmatch(id):
+        raise ValueError(f"id {id!r} must look like 'system-scenario-v0' in lower case")
+    if not isinstance(entry_point, str) or not (
+        _ENTRY_POINT.fullmatch(entry_point) or "<locals>" in entry_point
+    ):
+        raise ValueError(f"entry_point={entry_point!r} of {id} must be a class or 'module:Class'")
+    old = _SPECS.get(id)
+    if old is not None and not replace:
+        if old.entry_point != entry_point:
+            raise ValueError(
+                f"id {id!r} is taken by {old.entry_point}; choose another, or give replace=True"
+            )
+        if old.parameters != new.parameters:
+            raise ValueError(
+                f"id {id!r} is taken with parameters {old.parameters}; choose another, or give "
+                "replace=True"
+            )
+        new = dataclasses.replace(new, package=old.package or new.package)
+    _SPECS[id] = new
+    _CLASSES.pop(id, None)
     full = f"{NAMESPACE}/{id}"
     pettingzoo.parallel_registry.pop(full, None)
     pettingzoo.aec_registry.pop(full, None)
@@ -77,6 +125,40 @@ def register(
         disable_env_checker=True,
         order_enforce=False,
     )
+
+
+def _require_system(id: str, cls: Any, parameters: dict[str, Any]) -> None:
+    """Raise ValueError unless `cls` can be made a system with these parameters."""
+    from .system import System
+
+    if not isinstance(cls, type) or not issubclass(cls, System):
+        raise ValueError(f"{_name(cls)} of {id!r} must be a class derived from System")
+    undecorated = "__dataclass_params__" not in vars(cls) and inspect.get_annotations(cls)
+    settings: Any = getattr(cls, "__dataclass_params__", None)
+    if settings is None or not settings.frozen or undecorated:
+        raise ValueError(
+            f"{_name(cls)} of {id!r} must be a frozen dataclass: write @dataclass(frozen=True) "
+            "above it"
+        )
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(cls.__abstractmethods__))
+        raise ValueError(f"{_name(cls)} of {id!r} does not define {missing}")
+    _require_known(id, cls, parameters)
+
+
+def _require_known(id: str, cls: type[System], names: Iterable[str]) -> None:
+    from .system import nearest
+    from .system import parameters as known_parameters
+
+    known = known_parameters(cls)
+    for name in names:
+        if name not in known:
+            hint = nearest(name, known)
+            raise ValueError(f"unknown parameter {name!r} of {id}{hint} (has {', '.join(known)})")
+
+
+def _name(cls: Any) -> str:
+    return getattr(cls, "__qualname__", None) or repr(cls)
 
 
 def ids() -> list[str]:
@@ -96,17 +178,65 @@ def spec(id: str) -> Spec:
     if name not in _SPECS:
         from .system import nearest
 
+        for refused in _REFUSED:
+            if refused.id == name:
+                raise KeyError(f"{name!r} of package {refused.package}: {refused.error}")
         raise KeyError(f"unknown id {id!r}{nearest(name, _SPECS)} (see `invariantzoo list`)")
     return _SPECS[name]
 
 
 def system_class(id: str) -> type[System]:
-    """The class behind an id."""
-    module, _, name = spec(id).entry_point.partition(":")
-    found: Any = importlib.import_module(module)
+    """The class behind an id.
+
+    Raises ValueError, with the package if it comes from an entry point, where it cannot be loaded.
+    """
+    known = spec(id)
+    if known.id not in _CLASSES:
+        try:
+            cls = _load(known)
+        except (Exception, SystemExit) as error:
+            package = f" of package {known.package}" if known.package else ""
+            raise ValueError(f"{known.id}{package} cannot be loaded: {_reason(error)}") from error
+        known = _SPECS[known.id]  # its module may have registered it again
+        summary = known.summary or _first_line(cls)
+        _SPECS[known.id] = dataclasses.replace(known, summary=summary)
+        _CLASSES[known.id] = cls
+    return _CLASSES[known.id]
+
+
+def _load(known: Spec) -> type[System]:
+    module, _, name = known.entry_point.partition(":")
+    cls: Any = importlib.import_module(module)
     for part in name.split("."):
-        found = getattr(found, part)
-    return found
+        cls = getattr(cls, part)
+    _require_system(known.id, cls, known.parameters)
+    return cls
+
+
+def _reason(error: BaseException) -> str:
+    """An error in one line; its type too unless it is one of ours."""
+    text = " ".join(str(error).split())
+    return text if type(error) is ValueError else f"{type(error).__name__}: {text}"
+
+
+def _first_line(cls: type) -> str:
+    """What a class says of itself, without a full stop; empty if it only has what Python made."""
+    text = (vars(cls).get("__doc__") or "").strip()
+    if not text or text.startswith(f"{cls.__name__}("):
+        return ""
+    return " ".join(text.partition("\n\n")[0].split()).removesuffix(".")
+
+
+def broken_plugins() -> list[BrokenPlugin]:
+    """Ids of installed distributions that cannot be used; loads all others of theirs."""
+    broken = list(_REFUSED)
+    for known in [known for known in _SPECS.values() if known.package]:
+        try:
+            make_system(known.id)
+        except (Exception, SystemExit) as error:
+            cause = error.__cause__ or error
+            broken.append(BrokenPlugin(known.id, known.package, _reason(cause)))
+    return sorted(broken)
 
 
 def make_system(id: str, **parameters: Any) -> System:
@@ -114,15 +244,8 @@ def make_system(id: str, **parameters: Any) -> System:
 
     Raises KeyError for an unknown id and ValueError for an unknown parameter or a bad value.
     """
-    from .system import nearest
-    from .system import parameters as known_parameters
-
     cls = system_class(id)
-    known = known_parameters(cls)
-    for name in parameters:
-        if name not in known:
-            hint = nearest(name, known)
-            raise ValueError(f"unknown parameter {name!r} of {id}{hint} (has {', '.join(known)})")
+    _require_known(id, cls, parameters)
     return cls(**{**spec(id).parameters, **parameters})
 
 
@@ -141,8 +264,16 @@ def _register_all() -> None:
         for id, given in _scenarios(path).items():
             given = dict(given)
             register(id, f"{package}.{path.stem}:{given.pop('system')}", **given)
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        register(entry.name, entry.value)
+    entries = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    for entry in sorted(entries, key=lambda entry: (_package(entry), entry.name)):
+        try:
+            _add(Spec(entry.name, entry.value, package=_package(entry)))
+        except ValueError as error:  # a fault of one distribution is no reason to do without others
+            _REFUSED.append(BrokenPlugin(entry.name, _package(entry), str(error)))
+
+
+def _package(entry: importlib.metadata.EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
 
 
 _register_all()
