@@ -57,8 +57,8 @@ def truth(x: np.ndarray, cell: np.ndarray, order: int, shared: bool) -> tuple[Lo
     """Frames whose forces come from random losses of the form that is fitted."""
     frames = frames_with(np.zeros_like(x), x, cell)
     ranges = sampled_ranges(chosen(frames, "train"), (1, 8), 4.5)
-    pair = make_radial(ranges, 4.5, fitting._pair_centres, 0.75, 0.4)
-    far = fitting._radial_centres if order == 0 else fitting._angular_centres
+    pair = make_radial(ranges, 4.5, fitting.PAIR, 0.75, 0.4)
+    far = fitting.QUADRATIC if order == 0 else fitting.ANGULAR
     channels = make_radial(ranges, 4.5 if order == 0 else 4.0, far, 0.75, 0.4)
     work = Columns(pair, channels, order, shared, (1, 8))
     weights = np.random.default_rng(3).normal(0, 0.05, work.layout.size)

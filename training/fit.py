@@ -4,16 +4,24 @@ Forces are linear in the coefficients of a loss, so a fit is one solve. Frames a
 each adds its normal equations, so memory does not depend on how many there are. A ridge lambda is
 added after scaling columns to unit length, those that the data hardly touch less: their
 coefficients, which would be free to grow where nothing is sampled, stay small.
+
+Threads share the frames of a batch and then the tiles of the normal equations, each of which is
+summed in the order of the frames: a result does not depend on how many threads there are.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.linalg.lapack import dpotrs
 
 from ..agents.losses import (
     LossModel,
@@ -24,17 +32,25 @@ from ..agents.losses import (
     offsets,
     radial_table,
 )
+from ..envs.core.memory import require_memory
 from ..envs.kernels.losses import angular_columns, pair_columns
-from ..envs.kernels.neighbours import NeighbourList
+from ..envs.kernels.neighbours import periodic_neighbours
 from .frames import Frames, chosen, minimum_image, owners, widened
 
 RIDGES = tuple(10.0 ** np.arange(-9, -1.9, 0.5))
+CURVE_RIDGES = RIDGES[6:11:2]  # 1e-6, 1e-5, 1e-4: tried for the points of the learning curve
 TOLERANCE = 1.02  # a larger ridge is preferred while validation stays within this of its best
 ORDERS = {"pair": -1, "quadratic": 0, "angular": 3}
 _GAP = 0.12  # Angstrom without a sample that parts a bond from what is not bonded
 _BINS = 0.01
 _PULL = 400.0  # eV/Angstrom^2, stiff enough to bury the hole that losses have beyond a bond
 _FLOOR = 0.1  # of the median squared length of a column, added before scaling
+_ROWS = 1152  # of the design matrix that are made before they are multiplied
+_TILE = 256  # columns of the normal equations that a thread takes at once
+_SHARES = 4  # of the ridges, each solved in one piece of memory
+_SHORTEST = 0.01  # Angstrom of a stretch that radial functions are put in
+
+Map = Callable[..., Any]  # as the built-in `map`, perhaps in threads
 
 
 class Range(NamedTuple):
@@ -44,27 +60,42 @@ class Range(NamedTuple):
     bond: float
 
 
+class Spacing(NamedTuple):
+    """Where the centres of radial functions stand, Angstrom.
+
+    before: the first, below the nearest distance that was sampled.  bond: how far beyond the bond
+    its fine stretch goes, the step in it, and where the next stretch begins beyond the bond.
+    stretches: (up to, step); the last goes up to the cutoff.
+    """
+
+    before: float
+    bond: tuple[float, float, float]
+    stretches: tuple[tuple[float, float], ...]
+
+
+PAIR = Spacing(0.1, (0.12, 0.04, 0.15), ((2.5, 0.12), (3.5, 0.15), (np.inf, 0.35)))
+QUADRATIC = Spacing(0.05, (0.1, 0.07, 0.2), ((2.4, 0.2), (np.inf, 0.45)))
+ANGULAR = Spacing(0.0, (0.05, 0.07, 0.2), ((2.4, 0.22), (np.inf, 0.4)))
+
+
 class Layout(NamedTuple):
     """Where the coefficients of a loss stand.
 
     pair [species, species, 2]: first column and number.  block [species, order + 1]: first column
-    of each square block before folding.  folded [species, order + 1]: and after.
+    of each triangle M_ab, a <= b, row after row.  size: how many coefficients there are.
     """
 
     pair: np.ndarray
     block: np.ndarray
-    folded: np.ndarray
     size: int
-    wide: int
 
 
-class Normal(NamedTuple):
-    """Sums over force components: columns by columns, by forces, squared forces; and how many."""
+class Solution(NamedTuple):
+    """Coefficients [parameters] for a ridge lambda, and their training RMSE in eV/Angstrom."""
 
-    matrix: np.ndarray
-    vector: np.ndarray
-    square: float
-    rows: int
+    ridge: float
+    training: float
+    weights: np.ndarray
 
 
 class Fit(NamedTuple):
@@ -91,46 +122,92 @@ def fit_losses(
     order: int | None = None,
     fineness: float = 1.0,
     ridge: float | None = None,
+    threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Fit:
     """Infer the losses of every species of `frames` from the split "train", judged on "val".
 
     loss: "pair", "quadratic" or "angular".  order: largest l of angular losses.
-    fineness: channels per length, over the default.
+    fineness: channels per length, over the default.  threads: of the work, not of the result.
+    Raises ValueError for settings that leave nothing to fit.
     """
+    for name, value in (
+        ("pair_cutoff", pair_cutoff),
+        ("angular_cutoff", angular_cutoff),
+        ("fineness", fineness),
+    ):
+        if not 0 < value < np.inf:
+            raise ValueError(f"{name}={value} must be above 0 and finite")
+    if ridge is not None and not 0 < ridge < np.inf:
+        raise ValueError(f"ridge={ridge} must be above 0 and finite")
     train, val = chosen(frames, "train"), chosen(frames, "val")
     known = tuple(sorted(set(map(int, frames.numbers))))
     order = ORDERS[loss] if order is None or loss != "angular" else order
     ranges = sampled_ranges(train, known, pair_cutoff)
-    pair = make_radial(ranges, pair_cutoff, _pair_centres, 0.75, fineness)
+    pair = make_radial(ranges, pair_cutoff, PAIR, 0.75, fineness)
+    _require_functions(pair, ranges, "pair")
     far = pair_cutoff if order == 0 else angular_cutoff
-    spacing = _radial_centres if order == 0 else _angular_centres
-    channels = make_radial(ranges, far, spacing, 0.75, fineness)
-    work = Columns(pair, channels, order, shared, known)
+    channels = make_radial(ranges, far, QUADRATIC if order == 0 else ANGULAR, 0.75, fineness)
+    if order >= 0:
+        _require_functions(channels, ranges, "pair" if order == 0 else "angular")
+    columns = Columns(pair, channels, order, shared, known)
+    size = columns.layout.size
+    require_memory(f"a fit of {size:,} coefficients", 8.0 * (3 + min(threads, _SHARES)) * size**2)
     steps = len(train.positions) + len(val.positions)
     done = 0
 
-    def tick() -> None:
+    def tick(count: int) -> None:
         nonlocal done
-        done += 1
+        done += count
         if progress is not None:
             progress(done, steps)
 
-    held = work.normal(val, np.arange(len(val.positions)), tick)
-    parts = _spread(len(train.positions))
-    sums, curve = None, []
-    for part in parts:
-        more = work.normal(train, part, tick)
-        sums = more if sums is None else _added(sums, more)
-        seen = round(sums.rows * len(val.positions) / held.rows)
-        tried = _ridge_path(sums, held, [ridge] if ridge is not None else [1e-6, 1e-5, 1e-4])
-        curve.append((seen, min(error for *_, error, _ in tried)))
-    assert sums is not None
-    tried = _ridge_path(sums, held, RIDGES if ridge is None else [ridge])
-    best = min(error for _, _, error, _ in tried)
-    kept = [one for one in tried if one[2] <= TOLERANCE * best][-1]
-    model = work.model(kept[3], _walls(train, known, ranges, shared))
-    return Fit(model, kept[0], work.layout.size, [one[:3] for one in tried], curve)
+    with _workers(threads) as work:
+        sums = NormalEquations(columns)
+        points: list[tuple[int, list[Solution]]] = []
+        for part in _spread(len(train.positions)):
+            sums.add(train, part, work, tick)
+            last = sums.frames == len(train.positions)
+            tried = (RIDGES if last else CURVE_RIDGES) if ridge is None else (ridge,)
+            points.append((sums.frames, sums.solve(tried, work)))
+        solutions = [solution for _, tried in points for solution in tried]
+        errors = iter(validation_errors(columns, val, solutions, work, tick))
+    judged = [(count, [(one, next(errors)) for one in tried]) for count, tried in points]
+    path = judged[-1][1]
+    best = min(error for _, error in path)
+    accepted = [solution for solution, error in path if error <= TOLERANCE * best][-1]
+    model = columns.model(accepted.weights, _walls(train, known, ranges, shared))
+    compared = CURVE_RIDGES if ridge is None else (ridge,)
+    curve = [
+        (count, min(error for solution, error in tried if solution.ridge in compared))
+        for count, tried in judged
+    ]
+    ridges = [(solution.ridge, solution.training, error) for solution, error in path]
+    return Fit(model, accepted.ridge, columns.layout.size, ridges, curve)
+
+
+@contextlib.contextmanager
+def _workers(threads: int) -> Iterator[Map]:
+    """A `map` over `threads` threads, in each of which torch uses one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(threads) if threads > 1 else None
+    try:
+        yield map if pool is None else pool.map
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+
+
+def _require_functions(radial: Radial, ranges: dict[tuple[int, int], Range], name: str) -> None:
+    """ValueError unless some two atoms are near enough to act on each other."""
+    if not sum(len(centres) for row in radial.centres for centres in row):
+        nearest = min(seen.nearest for seen in ranges.values())
+        raise ValueError(
+            f"{name} cutoff {radial.cutoff:g} holds no two atoms: the nearest of the training "
+            f"frames are {nearest:.3g} Angstrom apart; take more than {nearest + _SHORTEST:.3g}"
+        )
 
 
 class Columns:
@@ -142,53 +219,39 @@ class Columns:
         self.pair, self.channels, self.order = pair, channels, order
         self.shared, self.known = shared, known
         species = len(known)
+        self.cutoff = max(pair.cutoff, channels.cutoff if order >= 0 else 0.0)
         self.layout = _layout(pair, channels, order, species)
         self._pair_table = radial_table(pair, species)
         self._channel_table = radial_table(channels, species)
         self._offset = offsets(channels)
 
-    def normal(self, frames: Frames, which: np.ndarray, tick: Callable[[], None]) -> Normal:
-        """Normal equations of some frames."""
-        size = self.layout.size
-        total = Normal(np.zeros((size, size)), np.zeros(size), 0.0, 0)
-        for design, force in self.each(frames, which):
-            total.matrix[:] += design.T @ design
-            total.vector[:] += design.T @ force
-            total = total._replace(
-                square=total.square + float(force @ force), rows=total.rows + len(force)
-            )
-            tick()
-        return total
+    def fill(self, frames: Frames, frame: int, out: np.ndarray) -> None:
+        """Put the design matrix of a frame, and its forces as the last column, into `out`.
 
-    def each(self, frames: Frames, which: np.ndarray) -> Any:
-        """Design matrix [3 atoms, parameters] and forces [3 atoms] of each frame."""
-        cut = max(self.pair.cutoff, self.channels.cutoff if self.order >= 0 else 0.0)
-        position, cell, numbers = widened(frames.part(which), cut)
-        species = kinds_of(numbers, self.known)
-        near = NeighbourList(cell[:1], len(numbers), cut, 0.0)
-        atoms = frames.positions.shape[1]
-        out = np.empty((len(numbers), 3, self.layout.wide))
-        for k, frame in enumerate(which):
-            near = NeighbourList(cell[k : k + 1], len(numbers), cut, 0.0)
-            near.update(position[k : k + 1])
-            x = position[k]
-            out[:] = 0.0
-            where = (x, near.cell[0], near.inverse[0], near.index[0], near.count[0], species)
-            pair_columns(
-                *where, self._pair_table, self.layout.pair, self.pair.cutoff, self.shared, out
+        out [3 atoms, parameters + 1], contiguous.
+        """
+        x = np.ascontiguousarray(frames.positions[frame], float)
+        near = periodic_neighbours(x, frames.cell[frame], self.cutoff)
+        species = kinds_of(frames.numbers, self.known)
+        rows = out.reshape(len(x), 3, -1)
+        rows[:] = 0.0
+        rows[:, :, -1] = frames.forces[frame]
+        where = (x, *near, species)
+        tables = (self._pair_table, self.layout.pair)
+        if not pair_columns(*where, *tables, self.pair.cutoff, self.shared, rows):
+            split = frames.split[frame]
+            raise ValueError(f"frame {frame} of split '{split}': two atoms stand at one place")
+        if self.order >= 0:
+            angular_columns(
+                *where,
+                self.order,
+                self._channel_table,
+                self._offset,
+                self.layout.block,
+                self.channels.cutoff,
+                self.shared,
+                rows,
             )
-            if self.order >= 0:
-                angular_columns(
-                    *where,
-                    self.order,
-                    self._channel_table,
-                    self._offset,
-                    self.layout.block,
-                    self.channels.cutoff,
-                    self.shared,
-                    out,
-                )
-            yield self._fold(out[:atoms].reshape(3 * atoms, -1)), frames.forces[frame].ravel()
 
     def model(self, weights: np.ndarray, walls: Walls) -> LossModel:
         """The loss that these coefficients [parameters] make."""
@@ -204,7 +267,7 @@ class Columns:
             rows, columns = np.triu_indices(many)
             blocks = np.zeros((self.order + 1, many, many))
             for degree in range(self.order + 1):
-                start = self.layout.folded[s, degree]
+                start = self.layout.block[s, degree]
                 part = weights[start : start + len(rows)]
                 blocks[degree, rows, columns] = part
                 blocks[degree, columns, rows] = part
@@ -214,24 +277,110 @@ class Columns:
             self.known, self.shared, self.pair, pair, self.order, kept, tuple(matrices), walls
         )
 
-    def _fold(self, wide: np.ndarray) -> np.ndarray:
-        """Columns of M_ab and M_ba become one."""
-        if self.order < 0:
-            return wide
-        layout, out = self.layout, np.empty((len(wide), self.layout.size))
-        pairs = int(layout.block[0, 0])
-        out[:, :pairs] = wide[:, :pairs]
-        for s in range(len(self.known)):
-            many = int(self._offset[s, -1])
-            rows, columns = np.triu_indices(many)
-            for degree in range(self.order + 1):
-                start = layout.block[s, degree]
-                block = wide[:, start : start + many * many].reshape(-1, many, many)
-                part = block[:, rows, columns]
-                part[:, rows != columns] += block[:, columns, rows][:, rows != columns]
-                to = layout.folded[s, degree]
-                out[:, to : to + len(rows)] = part
-        return out
+
+class NormalEquations:
+    """Sums over the force components of frames of columns by columns and by forces.
+
+    frames: how many were added.  rows: how many components they have.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        size = columns.layout.size + 1  # the forces are the last column
+        self.columns, self.frames, self.rows = columns, 0, 0
+        self._gram = torch.zeros(size, size, dtype=torch.float64)  # above and on the diagonal
+        edges = np.linspace(0, size, max(1, round(size / _TILE)) + 1).astype(int)
+        panels = [slice(a, b) for a, b in itertools.pairwise(edges)]
+        self._tiles = [(a, b) for i, b in enumerate(panels) for a in panels[: i + 1]]
+
+    def add(
+        self, frames: Frames, which: np.ndarray, work: Map, tick: Callable[[int], None]
+    ) -> None:
+        """Add the frames `which`; `tick` is told how many are done."""
+        height = 3 * len(frames.numbers)
+        together = max(1, _ROWS // height)
+        rows = np.empty((min(together, len(which)) * height, len(self._gram)))
+        for first in range(0, len(which), together):
+            batch = which[first : first + together]
+            filled = rows[: len(batch) * height]
+            parts = filled.reshape(len(batch), height, -1)
+            _exhaust(work(partial(self.columns.fill, frames), batch, parts))
+            _exhaust(work(partial(self._multiply, torch.from_numpy(filled)), self._tiles))
+            self.frames += len(batch)
+            self.rows += len(filled)
+            tick(len(batch))
+
+    def _multiply(self, rows: torch.Tensor, tile: tuple[slice, slice]) -> None:
+        down, across = tile
+        self._gram[down, across].addmm_(rows[:, down].T, rows[:, across])
+
+    def solve(self, ridges: tuple[float, ...], work: Map) -> list[Solution]:
+        """The coefficients for every ridge that is large enough; ValueError if none is."""
+        gram = self._gram.numpy()
+        matrix, vector, square = gram[:-1, :-1], gram[:-1, -1], float(gram[-1, -1])
+        weight = matrix.diagonal()
+        if not weight.any():
+            raise ValueError(
+                "no coefficient of these losses moves an atom: within the cutoff there are no "
+                "atoms, or only images of the same"
+            )
+        # Where most columns are empty, those that are not set the scale.
+        typical = np.median(weight) or np.median(weight[weight > 0])
+        scale = 1 / np.sqrt(weight + _FLOOR * typical)
+        scaled = torch.from_numpy(matrix * scale * scale[:, None])
+        wanted = scale * vector
+
+        def solve(some: tuple[float, ...]) -> list[Solution]:
+            solutions = []
+            # LAPACK's lower triangle, column after column, is our upper one, row after row.
+            factor, failed = torch.empty_like(scaled).mT, torch.empty((), dtype=torch.int32)
+            for ridge in some:
+                factor.mT.copy_(scaled)
+                factor.diagonal().add_(ridge)
+                torch.linalg.cholesky_ex(factor, out=(factor, failed))
+                if failed:
+                    continue
+                z, _ = dpotrs(factor.numpy(), wanted, lower=1)
+                # z . (scaled + ridge) z = z . wanted
+                missed = square - z @ wanted - ridge * (z @ z)
+                training = float(np.sqrt(max(missed, 0.0) / self.rows))
+                solutions.append(Solution(float(ridge), training, scale * z))
+            return solutions
+
+        shares = [ridges[k::_SHARES] for k in range(min(_SHARES, len(ridges)))]
+        found = [solution for share in work(solve, shares) for solution in share]
+        if not found:
+            raise ValueError(f"ridge={max(ridges):g} is too small to solve the normal equations")
+        return sorted(found, key=lambda solution: solution.ridge)
+
+
+def _exhaust(results: Any) -> None:
+    """Wait for all results, and raise what was raised."""
+    collections.deque(results, maxlen=0)
+
+
+def validation_errors(
+    columns: Columns,
+    frames: Frames,
+    solutions: list[Solution],
+    work: Map,
+    tick: Callable[[int], None],
+) -> list[float]:
+    """Root mean square error of a force component of `frames` for each solution, eV/Angstrom."""
+    weights = torch.from_numpy(np.stack([solution.weights for solution in solutions], 1))
+
+    def squares(frame: int) -> np.ndarray:
+        rows = np.empty((3 * len(frames.numbers), columns.layout.size + 1))
+        columns.fill(frames, frame, rows)
+        design = torch.from_numpy(rows)
+        error = design[:, :-1] @ weights - design[:, -1:]
+        result: np.ndarray = (error * error).sum(0).numpy()
+        return result
+
+    total = np.zeros(len(solutions))
+    for one in work(squares, range(len(frames.positions))):
+        total += one
+        tick(1)
+    return [float(v) for v in np.sqrt(total / frames.forces.size)]
 
 
 def sampled_ranges(
@@ -271,62 +420,42 @@ def sampled_ranges(
 def make_radial(
     ranges: dict[tuple[int, int], Range],
     cutoff: float,
-    spacing: Callable[[Range, float, float], np.ndarray],
+    spacing: Spacing,
     width: float,
     fineness: float,
 ) -> Radial:
-    """Gaussians as wide as `width` times their spacing."""
+    """Gaussians as wide as `width` times their spacing; none for species that never meet."""
     known = sorted({a for a, _ in ranges})
     centres, widths = [], []
     for a in known:
-        row = [spacing(ranges[a, b], cutoff, fineness) for b in known]
+        row = [radial_centres(ranges[a, b], cutoff, spacing, fineness) for b in known]
         centres.append(tuple(row))
-        widths.append(tuple(width * np.gradient(c) for c in row))
+        widths.append(tuple(width * np.gradient(c) if len(c) else c for c in row))
     return Radial(cutoff, tuple(centres), tuple(widths))
+
+
+def radial_centres(
+    seen: Range, cutoff: float, spacing: Spacing, fineness: float = 1.0
+) -> np.ndarray:
+    """Rising centres below the cutoff, two at least; none where nothing was seen within it."""
+    start, parts = seen.nearest - spacing.before, []
+    if seen.nearest >= cutoff:
+        return np.zeros(0)
+    if seen.bond:
+        beyond, step, gap = spacing.bond
+        parts.append(_line(start, min(seen.bond + beyond, cutoff), step, fineness))
+        start = seen.bond + gap
+    for high, step in spacing.stretches:
+        end = min(high, cutoff)
+        if end - start >= _SHORTEST:
+            parts.append(_line(start, end, step, fineness))
+            start = end
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _line(low: float, high: float, step: float, fineness: float) -> np.ndarray:
     """Centres from low up to, not including, high."""
     return np.linspace(low, high, max(2, round((high - low) / step * fineness)), endpoint=False)
-
-
-def _pair_centres(seen: Range, cutoff: float, fineness: float) -> np.ndarray:
-    start, parts = seen.nearest - 0.1, []
-    if seen.bond:
-        parts.append(_line(start, seen.bond + 0.12, 0.04, fineness))
-        start = seen.bond + 0.15
-    if start < 2.5:
-        parts.append(_line(start, 2.5, 0.12, fineness))
-        start = 2.5
-    if start < 3.5:
-        parts.append(_line(start, 3.5, 0.15, fineness))
-        start = 3.5
-    parts.append(_line(start, cutoff, 0.35, fineness))
-    return np.concatenate(parts)
-
-
-def _radial_centres(seen: Range, cutoff: float, fineness: float) -> np.ndarray:
-    start, parts = seen.nearest - 0.05, []
-    if seen.bond:
-        parts.append(_line(start, seen.bond + 0.1, 0.07, fineness))
-        start = seen.bond + 0.2
-    if start < 2.4:
-        parts.append(_line(start, 2.4, 0.2, fineness))
-        start = 2.4
-    parts.append(_line(start, cutoff, 0.45, fineness))
-    return np.concatenate(parts)
-
-
-def _angular_centres(seen: Range, cutoff: float, fineness: float) -> np.ndarray:
-    start, parts = seen.nearest, []
-    if seen.bond:
-        parts.append(_line(start, seen.bond + 0.05, 0.07, fineness))
-        start = seen.bond + 0.2
-    if start < 2.4:
-        parts.append(_line(start, 2.4, 0.22, fineness))
-        start = 2.4
-    parts.append(_line(start, cutoff, 0.4, fineness))
-    return np.concatenate(parts)
 
 
 def _layout(pair: Radial, channels: Radial, order: int, species: int) -> Layout:
@@ -337,15 +466,12 @@ def _layout(pair: Radial, channels: Radial, order: int, species: int) -> Layout:
             place[s, t] = at, len(pair.centres[s][t])
             at += len(pair.centres[s][t])
     block = np.zeros((species, max(order, 0) + 1), np.int64)
-    folded = block.copy()
-    wide = at
     for s in range(species):
         many = sum(map(len, channels.centres[s]))
         for degree in range(order + 1):
-            block[s, degree], folded[s, degree] = wide, at
-            wide += many * many
+            block[s, degree] = at
             at += many * (many + 1) // 2
-    return Layout(place, block, folded, at, wide)
+    return Layout(place, block, at)
 
 
 def _spread(frames: int) -> list[np.ndarray]:
@@ -358,40 +484,6 @@ def _spread(frames: int) -> list[np.ndarray]:
     golden = (int(frames * (k * 0.6180339887498949 % 1.0)) for k in range(4 * frames))
     visited = list(dict.fromkeys([*golden, *range(frames)]))
     return [np.array(visited[a:b]) for a, b in itertools.pairwise(ends) if b > a]
-
-
-def _added(a: Normal, b: Normal) -> Normal:
-    a.matrix[:] += b.matrix
-    a.vector[:] += b.vector
-    return Normal(a.matrix, a.vector, a.square + b.square, a.rows + b.rows)
-
-
-def _ridge_path(
-    sums: Normal, held: Normal, ridges: Any
-) -> list[tuple[float, float, float, np.ndarray]]:
-    """(lambda, training RMSE, validation RMSE, coefficients) for each lambda."""
-    weight = sums.matrix.diagonal()
-    scale = 1 / np.sqrt(weight + _FLOOR * np.median(weight))
-    scaled = sums.matrix * scale * scale[:, None]
-    found = []
-    for ridge in ridges:
-        system = torch.from_numpy(scaled + ridge * np.eye(len(scaled)))
-        factor, failed = torch.linalg.cholesky_ex(system)
-        if failed:
-            continue
-        wanted = torch.from_numpy(scale * sums.vector)[:, None]
-        solved = torch.cholesky_solve(wanted, factor)[:, 0].numpy()
-        weights = scale * solved
-        found.append((float(ridge), rmse(sums, weights), rmse(held, weights), weights))
-    if not found:
-        raise ValueError(f"ridge={list(ridges)} is too small to solve the normal equations")
-    return found
-
-
-def rmse(sums: Normal, weights: np.ndarray) -> float:
-    """Root mean square error of a force component, eV/Angstrom."""
-    square = weights @ (sums.matrix @ weights) - 2 * weights @ sums.vector + sums.square
-    return float(np.sqrt(max(square, 0.0) / sums.rows))
 
 
 def walls_alone(frames: Frames) -> LossModel:

@@ -406,59 +406,61 @@ def bond_walls(
 @_compile
 def pair_columns(
     x: Any,
-    cell: Any,
-    inverse: Any,
+    start: Any,
     index: Any,
-    count: Any,
+    shift: Any,
     species: Any,
     table: Any,
     column: Any,
     cutoff: float,
     shared: bool,
     out: Any,
-) -> None:
+) -> bool:
     """Forces per unit coefficient of each pair function, added to `out` [n, 3, parameters].
 
-    x [n, 3]; table [species, species, intervals, 4, functions]; column [species, species + 0, 2]:
-    first column and number of functions.
+    x [n, 3]; start, index, shift: as `PeriodicNeighbours`; table [species, species, intervals, 4,
+    functions]; column [species, species, 2]: first column and number of functions.
+    Whether it was done: not where two atoms stand at one place.
     """
     n = len(x)
     intervals = table.shape[2]
     fine = intervals / cutoff
     for i in range(n):
         s = species[i]
-        for m in range(count[i]):
-            j = index[i, m]
-            rx, ry, rz = image(
-                x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2], cell, inverse
-            )
+        for m in range(start[i], start[i + 1]):
+            j = index[m]
+            rx = x[j, 0] + shift[m, 0] - x[i, 0]
+            ry = x[j, 1] + shift[m, 1] - x[i, 1]
+            rz = x[j, 2] + shift[m, 2] - x[i, 2]
             d = math.sqrt(rx * rx + ry * ry + rz * rz)
             if d >= cutoff:
                 continue
+            if d == 0.0:
+                return False
             t = species[j]
             u = d * fine
             at = min(int(u), intervals - 1)
             u -= at
-            start, many = column[s, t, 0], column[s, t, 1]
+            first, many = column[s, t, 0], column[s, t, 1]
             row = table[s, t, at]
             for c in range(many):
                 g = (row[1, c] + u * (2.0 * row[2, c] + 3.0 * u * row[3, c])) * fine / d
-                out[i, 0, start + c] += g * rx
-                out[i, 1, start + c] += g * ry
-                out[i, 2, start + c] += g * rz
+                out[i, 0, first + c] += g * rx
+                out[i, 1, first + c] += g * ry
+                out[i, 2, first + c] += g * rz
                 if shared:
-                    out[j, 0, start + c] -= g * rx
-                    out[j, 1, start + c] -= g * ry
-                    out[j, 2, start + c] -= g * rz
+                    out[j, 0, first + c] -= g * rx
+                    out[j, 1, first + c] -= g * ry
+                    out[j, 2, first + c] -= g * rz
+    return True
 
 
 @_compile
 def angular_columns(
     x: Any,
-    cell: Any,
-    inverse: Any,
+    start: Any,
     index: Any,
-    count: Any,
+    shift: Any,
     species: Any,
     order: int,
     table: Any,
@@ -468,10 +470,12 @@ def angular_columns(
     shared: bool,
     out: Any,
 ) -> None:
-    """Forces per unit of A^l_a . A^l_b for all ordered (a, b), added to `out` [n, 3, columns].
+    """Forces per unit of M^l_ab = M^l_ba, a <= b, put into `out` [n, 3, columns].
 
-    column [species, order + 1]: first column of each block, laid out [channels, channels]; entry
-    (a, b) is the part of the gradient that differentiates A_a.
+    start, index, shift: as `PeriodicNeighbours`.  column [species, order + 1]: first column of
+    each triangle of coefficients, row after row: (0, 0), (0, 1), ... (1, 1), ...
+    Half of d(A_a . A_b) is dA_a . A_b. With A_b known that is linear in the radial function of A_a
+    and its slope, for any channel a: so the sums over monomials are done once per neighbour.
     """
     n = len(x)
     intervals = table.shape[2]
@@ -480,78 +484,110 @@ def angular_columns(
     size = 0
     for s in range(kinds):
         size = max(size, offset[s, kinds])
-    start_of = (0, 1, 4, 10, 20)
-    width = start_of[order + 1]
-    room = index.shape[1]
-    unit = np.empty((room, 4))
+    size = 8 * ((size + 7) // 8)  # the innermost loops run over whole registers
+    begins = (0, 1, 4, 10, 20)
+    width = begins[order + 1]
+    room, most = len(index), table.shape[4]
+    last = np.empty(n, np.int64)
     other = np.empty(room, np.int64)
-    y = np.zeros((room, width))
-    g = np.zeros((room, table.shape[4]))
-    dg = np.zeros((room, table.shape[4]))
-    moment = np.zeros((width, size))
-    turn = np.zeros((3, width))
+    unit = np.empty((room, 3))
+    y = np.empty((room, width))
+    turn = np.empty((room, 3, width))
+    g = np.empty((room, most))
+    dg = np.empty((room, most))
+    moment = np.zeros((n, width, size))
     basis = np.zeros(width)
-    work = np.zeros((3, width))
-    sums = np.zeros((3, size))
     for i in range(n):
         s = species[i]
-        channels = offset[s, kinds]
-        moment[:] = 0.0
-        total = 0
-        for m in range(count[i]):
-            j = index[i, m]
-            t = species[j]
-            rx, ry, rz = image(
-                x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2], cell, inverse
-            )
+        a = start[i]
+        for m in range(start[i], start[i + 1]):
+            j = index[m]
+            rx = x[j, 0] + shift[m, 0] - x[i, 0]
+            ry = x[j, 1] + shift[m, 1] - x[i, 1]
+            rz = x[j, 2] + shift[m, 2] - x[i, 2]
             d = math.sqrt(rx * rx + ry * ry + rz * rz)
             if d >= cutoff:
                 continue
-            a = total
-            unit[a, 0], unit[a, 1], unit[a, 2], unit[a, 3] = rx / d, ry / d, rz / d, d
+            t = species[j]
             other[a] = j
-            total += 1
+            nx, ny, nz = rx / d, ry / d, rz / d
+            unit[a, 0], unit[a, 1], unit[a, 2] = nx, ny, nz
             u = d * fine
             at = min(int(u), intervals - 1)
             u -= at
             row = table[s, t, at]
-            start = offset[s, t]
-            monomials(unit[a, 0], unit[a, 1], unit[a, 2], order, y[a])
-            for c in range(offset[s, t + 1] - start):
+            first = offset[s, t]
+            monomials(nx, ny, nz, order, y[a])
+            for c in range(offset[s, t + 1] - first):
                 g[a, c] = row[0, c] + u * (row[1, c] + u * (row[2, c] + u * row[3, c]))
                 dg[a, c] = fine * (row[1, c] + u * (2.0 * row[2, c] + 3.0 * u * row[3, c]))
-                for m2 in range(width):
-                    moment[m2, start + c] += g[a, c] * y[a, m2]
-        for a in range(total):
-            j = other[a]
-            t = species[j]
-            nx, ny, nz, d = unit[a, 0], unit[a, 1], unit[a, 2], unit[a, 3]
-            for m in range(width):
+                for k in range(width):
+                    moment[i, k, first + c] += g[a, c] * y[a, k]
+            for k in range(width):
                 basis[:] = 0.0
-                basis[m] = 1.0
+                basis[k] = 1.0
                 gx, gy, gz = monomial_gradient(nx, ny, nz, order, basis)
                 dot = gx * nx + gy * ny + gz * nz
-                turn[0, m] = (gx - dot * nx) / d
-                turn[1, m] = (gy - dot * ny) / d
-                turn[2, m] = (gz - dot * nz) / d
-            start = offset[s, t]
-            for c in range(offset[s, t + 1] - start):
-                for m in range(width):
-                    radial = dg[a, c] * y[a, m]
-                    work[0, m] = radial * nx + g[a, c] * turn[0, m]
-                    work[1, m] = radial * ny + g[a, c] * turn[1, m]
-                    work[2, m] = radial * nz + g[a, c] * turn[2, m]
-                for degree in range(order + 1):
-                    sums[:] = 0.0
-                    for m in range(start_of[degree], start_of[degree + 1]):
-                        for axis in range(3):
-                            value = work[axis, m]
-                            for b in range(channels):
-                                sums[axis, b] += value * moment[m, b]
-                    at = column[s, degree] + (start + c) * channels
+                turn[a, 0, k] = (gx - dot * nx) / d
+                turn[a, 1, k] = (gy - dot * ny) / d
+                turn[a, 2, k] = (gz - dot * nz) / d
+            a += 1
+        last[i] = a
+    degrees = order + 1
+    line = degrees * size
+    along = np.empty(line)
+    across = np.empty((3, line))
+    own = np.empty((3, size, line))
+    pulled = np.empty((n, 3, size, line))
+    for s in range(kinds):
+        channels = offset[s, kinds]
+        pulled[:, :, :channels] = 0.0
+        for i in range(n):
+            if species[i] != s:
+                continue
+            own[:, :channels] = 0.0
+            for a in range(start[i], last[i]):
+                j = other[a]
+                along[:] = 0.0
+                across[:] = 0.0
+                for degree in range(degrees):
+                    at = degree * size
+                    for k in range(begins[degree], begins[degree + 1]):
+                        value = y[a, k]
+                        tx, ty, tz = turn[a, 0, k], turn[a, 1, k], turn[a, 2, k]
+                        for b in range(size):
+                            along[at + b] += value * moment[i, k, b]
+                            across[0, at + b] += tx * moment[i, k, b]
+                            across[1, at + b] += ty * moment[i, k, b]
+                            across[2, at + b] += tz * moment[i, k, b]
+                t = species[j]
+                first = offset[s, t]
+                for c in range(offset[s, t + 1] - first):
+                    value = g[a, c]
                     for axis in range(3):
-                        for b in range(channels):
-                            out[i, axis, at + b] += sums[axis, b]
+                        slope = dg[a, c] * unit[a, axis]
                         if shared:
-                            for b in range(channels):
-                                out[j, axis, at + b] -= sums[axis, b]
+                            for b in range(line):
+                                pull = slope * along[b] + value * across[axis, b]
+                                own[axis, first + c, b] += pull
+                                pulled[j, axis, first + c, b] -= pull
+                        else:
+                            for b in range(line):
+                                pull = slope * along[b] + value * across[axis, b]
+                                own[axis, first + c, b] += pull
+            for axis in range(3):
+                for c in range(channels):
+                    for b in range(line):
+                        pulled[i, axis, c, b] += own[axis, c, b]
+        for i in range(n):
+            for axis in range(3):
+                for degree in range(degrees):
+                    at = column[s, degree]
+                    to = degree * size
+                    for a in range(channels):
+                        out[i, axis, at] = pulled[i, axis, a, to + a]
+                        for b in range(a + 1, channels):
+                            out[i, axis, at + b - a] = (
+                                pulled[i, axis, a, to + b] + pulled[i, axis, b, to + a]
+                            )
+                        at += channels - a

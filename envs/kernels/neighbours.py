@@ -7,7 +7,7 @@ how it was found. Lists are full: j stands in the row of i and i in the row of j
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -212,3 +212,72 @@ class NeighbourList:
             self.index = wider
         self._built[w] = x
         self.builds += 1
+
+
+class PeriodicNeighbours(NamedTuple):
+    """Every neighbour of every atom, all images of an atom counted, its own too.
+
+    Those of atom i are rows start[i] to start[i + 1], by rising number and then by image.
+    start [atoms + 1]; neighbour [pairs]: its number j; shift [pairs, 3]: the lattice vector that
+    makes x_j + shift - x_i the vector to the image.
+    """
+
+    start: np.ndarray
+    neighbour: np.ndarray
+    shift: np.ndarray
+
+
+def periodic_neighbours(
+    position: np.ndarray, cell: np.ndarray, cutoff: float
+) -> PeriodicNeighbours:
+    """Neighbours closer than `cutoff` of atoms [n, 3] in a cell [3, 3] of any size.
+
+    Unlike a `NeighbourList`, which knows nearest images only, it is right for cells narrower than
+    two cutoffs: an atom may stand there several times, with different shifts.
+    """
+    inverse = np.zeros((3, 3))
+    images = np.zeros(3, np.int64)
+    if cell.any():
+        inverse = np.linalg.inv(cell)
+        # |fraction| <= 1/2 after rounding, and |fraction + images| <= cutoff / width of the cell.
+        images = np.floor(cutoff * np.linalg.norm(inverse, axis=0) + 0.5 + 1e-9).astype(np.int64)
+    x, h = np.ascontiguousarray(position, float), np.ascontiguousarray(cell, float)
+    start = np.zeros(len(x) + 1, np.int64)
+    index, shift = np.empty(64 * len(x), np.int64), np.empty((64 * len(x), 3))
+    if _images(x, h, inverse, images, cutoff, start, index, shift) > len(index):
+        index, shift = np.empty(start[-1], np.int64), np.empty((start[-1], 3))
+        _images(x, h, inverse, images, cutoff, start, index, shift)
+    return PeriodicNeighbours(start, index[: start[-1]], shift[: start[-1]])
+
+
+@_compile
+def _images(
+    x: Any, h: Any, inv: Any, images: Any, cutoff: float, start: Any, index: Any, shift: Any
+) -> int:
+    """Fills the arrays as far as they go; how many pairs there are."""
+    n, room, total = len(x), len(index), 0
+    cut2 = cutoff * cutoff
+    for i in range(n):
+        start[i] = total
+        for j in range(n):
+            rx, ry, rz = x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2]
+            a0 = -np.rint(rx * inv[0, 0] + ry * inv[1, 0] + rz * inv[2, 0])
+            b0 = -np.rint(rx * inv[0, 1] + ry * inv[1, 1] + rz * inv[2, 1])
+            c0 = -np.rint(rx * inv[0, 2] + ry * inv[1, 2] + rz * inv[2, 2])
+            for da in range(-images[0], images[0] + 1):
+                for db in range(-images[1], images[1] + 1):
+                    for dc in range(-images[2], images[2] + 1):
+                        a, b, c = a0 + da, b0 + db, c0 + dc
+                        sx = a * h[0, 0] + b * h[1, 0] + c * h[2, 0]
+                        sy = a * h[0, 1] + b * h[1, 1] + c * h[2, 1]
+                        sz = a * h[0, 2] + b * h[1, 2] + c * h[2, 2]
+                        if i == j and a == 0 and b == 0 and c == 0:
+                            continue
+                        qx, qy, qz = rx + sx, ry + sy, rz + sz
+                        if qx * qx + qy * qy + qz * qz < cut2:
+                            if total < room:
+                                index[total] = j
+                                shift[total, 0], shift[total, 1], shift[total, 2] = sx, sy, sz
+                            total += 1
+    start[n] = total
+    return total
