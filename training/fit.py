@@ -150,9 +150,9 @@ def fit_losses(
     channels = make_radial(ranges, far, QUADRATIC if order == 0 else ANGULAR, 0.75, fineness)
     if order >= 0:
         _require_functions(channels, ranges, "pair" if order == 0 else "angular")
-    columns = Columns(pair, channels, order, shared, known)
-    size = columns.layout.size
+    size = _layout(pair, channels, order, len(known)).size
     require_memory(f"a fit of {size:,} coefficients", 8.0 * (3 + min(threads, _SHARES)) * size**2)
+    columns = Columns(pair, channels, order, shared, known)
     steps = len(train.positions) + len(val.positions)
     done = 0
 
@@ -183,7 +183,7 @@ def fit_losses(
         for count, tried in judged
     ]
     ridges = [(solution.ridge, solution.training, error) for solution, error in path]
-    return Fit(model, accepted.ridge, columns.layout.size, ridges, curve)
+    return Fit(model, accepted.ridge, size, ridges, curve)
 
 
 @contextlib.contextmanager
