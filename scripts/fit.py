@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data", help="extended XYZ, .npz, the folder of a CP2K run, or what ASE reads"
     )
+    options.add_reading(parser)
     parser.add_argument("--loss", choices=LOSSES, default="angular", help="default: angular")
     parser.add_argument(
         "--forces",
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fit, write the model, and say how good it is."""
     from invariantzoo.agents.model_file import save_model
-    from invariantzoo.training.frames import chosen, read_frames
+    from invariantzoo.training.frames import chosen
     from invariantzoo.training.judge_forces import judge
 
     if args.out.suffix != ".npz":
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--forces own: a net is fitted to shared losses; leave it out")
     if args.metric != "diagonal" and args.optimizer != "cgd":
         raise ValueError(f"--metric {args.metric} needs --optimizer cgd")
-    frames = read_frames(args.data)
+    frames = options.read_data(args, args.data)
     started, began = time.process_time(), time.perf_counter()
     model, report = (_net if args.loss == "net" else _linear)(args, frames)
     report["seconds"] = time.process_time() - started  # of the CPU

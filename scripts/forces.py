@@ -11,17 +11,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `forces` takes."""
     parser.add_argument("model", help="a model file, or the name of a model that ships")
     parser.add_argument("data", help="as in `fit`")
+    options.add_reading(parser)
     parser.add_argument("--split", metavar="NAME", help="only these frames (default: all)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the errors."""
     from invariantzoo.agents.model_file import load_model
-    from invariantzoo.training.frames import chosen, read_frames
+    from invariantzoo.training.frames import chosen
     from invariantzoo.training.judge_forces import judge
 
     saved = load_model(args.model)
-    frames = read_frames(args.data)
+    frames = options.read_data(args, args.data)
     if args.split is not None:
         frames = chosen(frames, args.split)
     found = {"model": args.model, "data": args.data, **judge(saved.model, frames)}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from invariantzoo.agents.policy import Policy
     from invariantzoo.envs.core.system import System
+    from invariantzoo.training.frames import Frames
     from invariantzoo.training.run import Run
 
 
@@ -110,6 +111,29 @@ def messages() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Declare how data are read: `--forces-key` and `--units`; `read_data` follows them."""
+    parser.add_argument(
+        "--forces-key", metavar="NAME", help="the column of forces, if the data hold more than one"
+    )
+    parser.add_argument(
+        "--units",
+        default="auto",
+        metavar="UNITS",
+        help="of the data, if not Angstrom and eV: LENGTH-ENERGY such as bohr-hartree, or "
+        "LENGTH-ENERGY-LENGTH (of forces) such as angstrom-hartree-bohr",
+    )
+
+
+def read_data(args: argparse.Namespace, path: str) -> Frames:
+    """Frames of a file or folder, read as `add_reading` declares; says what was read."""
+    from invariantzoo.training.frames import describe, read_frames
+
+    frames = read_frames(path, forces_key=args.forces_key, units=args.units)
+    messages().print(describe(frames), soft_wrap=True, highlight=False, markup=False)
+    return frames
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:

@@ -1,12 +1,15 @@
-"""Files that appear whole or not at all, and folders that one process holds."""
+"""Files that appear whole or not at all, arrays of others, and folders that one process holds."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import socket
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import numpy as np
 
 try:
     import fcntl
@@ -14,6 +17,7 @@ except ImportError:  # not a Unix: nothing is guarded there
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
+MOST_BYTES = 8 * 2**30  # that the arrays of a file may take in memory
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -102,3 +106,33 @@ def _holder(path: Path) -> str:
         if number.isdecimal():
             return f"process {number}" + (f" on {host}" if host != socket.gethostname() else "")
     return "another process"
+
+
+def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz by name. Nothing in it is executed.
+
+    Raises ValueError for what is no such file, is damaged, holds pickled objects or one name twice,
+    or would take more than `MOST_BYTES`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            size = sum(entry.file_size for entry in archive.infolist())
+            damaged = None if size > MOST_BYTES else archive.testzip()
+        if size > MOST_BYTES:
+            raise ValueError(f"its arrays take {size:,} bytes, more than {MOST_BYTES:,}")
+        if damaged is not None:
+            raise ValueError(f"{damaged} is damaged")
+        if len(set(names)) < len(names):
+            raise ValueError("it holds one name twice")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: _array(file[name], name) for name in file.files}
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds for a damaged file
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is no .npz of plain arrays: {what}") from None
+
+
+def _array(value: object, name: str) -> np.ndarray:
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"{name} is no array")
+    return value

@@ -1,0 +1,1 @@
+"""Reference data of atoms: the formats they come in, and their units."""

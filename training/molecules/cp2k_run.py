@@ -1,0 +1,589 @@
+"""Trajectories of a CP2K run: positions, forces and cells, each step from the run that wrote it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ...envs.core.units import HARTREE, SYMBOLS, atomic_number
+from .cp2k_input import Cell, Section, cell_of, is_true, read_input, unit, word_of, words_of
+from .extended_xyz import blocks, key_values
+from .raw import Frame, Raw, assembled, is_cut, periodic_cell, text_of
+from .units import LENGTHS, Units
+
+_FIXED = ("NVE", "NVT", "ISOKIN", "LANGEVIN", "NVT_ADIABATIC")  # ensembles that keep the cell
+_PRINT_KEYWORDS = (
+    "FORMAT",
+    "UNIT",
+    "FILENAME",
+    "PRINT_ATOM_KIND",
+    "CHARGE_OCCUP",
+    "CHARGE_BETA",
+    "CHARGE_EXTENDED",
+    "CHARGE_O",
+    "CHARGE_B",
+    "ADD_LAST",
+    "COMMON_ITERATION_LEVELS",
+    "LOG_PRINT_KEY",
+    "MATCH_ITERATION_LEVELS",
+    "BACKUP_COPIES",
+)
+_FORMATS = ("XMOL", "XYZ", "EXTXYZ")
+_PLACES = re.compile(r"(.+)-pos-1\.(xyz|extxyz)", re.I)
+_OTHERS = re.compile(r".+-pos-1\.(dcd|pdb|xtc|trr|atomic|xmol)", re.I)
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eEdD][-+]?[0-9]+)?", re.ASCII)
+
+
+class Facts(NamedTuple):
+    """What an input says of a run.
+
+    cell: None where it holds none.  keeps_cell: whether the ensemble does.  length, force:
+    Angstrom and eV/Angstrom of one unit in the trajectories, and their names.  elements: symbols of
+    the kinds that the input names.
+    """
+
+    path: Path
+    cell: Cell | None
+    keeps_cell: bool
+    length: float
+    force: float
+    units: str
+    elements: dict[str, str]
+
+
+class Block(NamedTuple):
+    """A frame of positions or forces.
+
+    part: of which run in the file, counted up where the steps start again.  step: None where the
+    title does not say it.  title: time and energy as they are written, by which the frames of one
+    step are told apart.  energy in Hartree, NaN where unknown.  cell: of a title that holds one.
+    """
+
+    part: int
+    step: int | None
+    title: tuple[str, str]
+    energy: float
+    cell: np.ndarray | None
+    species: tuple[str, ...]
+    vectors: np.ndarray
+
+
+class Blocks(NamedTuple):
+    """The whole frames of a file, how many runs wrote it, and how many frames were left out."""
+
+    blocks: list[Block]
+    parts: int
+    torn: int
+
+
+class CellRow(NamedTuple):
+    """A line of a *.cell file: which run of the file, step, and cell [3, 3] in Angstrom."""
+
+    part: int
+    step: int
+    cell: np.ndarray
+
+
+def is_trajectory(path: Path) -> bool:
+    """Whether a file is the positions of a CP2K run, with its forces beside it."""
+    match = _PLACES.fullmatch(path.name)
+    return match is not None and path.is_file() and _forces_file(path) is not None
+
+
+def read_cp2k(path: Path, units: Units | None = None) -> Raw:
+    """The frames of a run, from its folder or its `*-pos-1.xyz`; energies are Hartree.
+
+    Positions and forces are paired by step, and where a run was begun again by the part that wrote
+    them; frames that are torn, or have no counterpart, are left out and counted. Cells come from
+    `*-1.cell` or the titles, step by step, else from the input.
+    units: of the trajectories, instead of what the input says.
+    Raises ValueError for what is not understood.
+    """
+    folder, place, pulls = _files(path)
+    stem = place.name[: place.name.lower().index("-pos-1.")]
+    positions, forces = _read_blocks(place), _read_blocks(pulls)
+    own_cells = any(block.cell is not None for block in positions.blocks)
+    cell_path = place.with_name(f"{stem}-1.cell")
+    facts = _facts(folder, stem, required=not own_cells)
+    pairs, left_out = _paired(positions, forces, place, pulls)
+    read: list[Path] = [place, pulls]
+    rows: list[CellRow] | None = None
+    if not own_cells and cell_path.is_file():
+        rows = _read_cells(cell_path)
+        read.append(cell_path)
+    elif not own_cells and facts is not None and not facts.keeps_cell:
+        raise ValueError(
+            f"{facts.path}: the cell of this run changes, and {cell_path.name} is missing: its "
+            f"frames have no known cell (&MOTION / &PRINT / &CELL writes it)"
+        )
+    scale, pull_scale, said = _scales(facts, units)
+    frames, without_cell = [], 0
+    for block, other in pairs:
+        cell = _cell(block, facts, rows, positions.parts)
+        if cell is None:
+            without_cell += 1
+            continue
+        if block.species != other.species:
+            raise ValueError(f"{pulls}: step {block.step} has other atoms than in {place.name}")
+        elements = {} if facts is None else facts.elements
+        frames.append(
+            Frame(
+                np.array([_element(name, elements, place) for name in block.species], np.int64),
+                block.vectors * scale,
+                other.vectors * pull_scale,
+                cell,
+                block.energy * HARTREE,
+            )
+        )
+    left_out["without a cell"] = without_cell
+    count = sum(left_out.values())
+    what = ", ".join(f"{number} {reason}" for reason, number in left_out.items() if number)
+    if not frames:
+        raise ValueError(f"{folder} holds no frame with positions and forces ({what or 'none'})")
+    remarks = (f"{count} frame{'s' if count > 1 else ''} left out ({what})",) if count else ()
+    return assembled(frames, str(path), read, remarks)._replace(units=said)
+
+
+# ------------------------------------------------------------------------------------ files
+
+
+def _files(path: Path) -> tuple[Path, Path, Path]:
+    """Folder, positions and forces of a run; ValueError where there is none, or more than one."""
+    if path.is_file():
+        folder, places = path.parent, [path]
+    else:
+        folder = path
+        files = sorted(file for file in folder.iterdir() if file.is_file())
+        places = [file for file in files if _PLACES.fullmatch(file.name)]
+        others = [file.name for file in files if _OTHERS.fullmatch(file.name)]
+        if not places and others:
+            raise ValueError(
+                f"{folder}: {others[0]} is in a format that is not read: write trajectories and "
+                f"forces with FORMAT XYZ or EXTXYZ"
+            )
+        if not places:
+            raise ValueError(f"{folder} holds no *-pos-1.xyz: not the folder of a CP2K run")
+        if len(places) > 1:
+            names = ", ".join(place.name for place in places)
+            raise ValueError(f"{folder} holds more than one run ({names}): name one of these files")
+    pulls = _forces_file(places[0])
+    if pulls is None:
+        name = places[0].name.replace("-pos-", "-frc-")
+        raise ValueError(
+            f"{folder} has no {name}: set &MOTION / &PRINT / &FORCES with the same EACH"
+        )
+    return folder, places[0], pulls
+
+
+def _forces_file(place: Path) -> Path | None:
+    stem = place.name[: place.name.lower().rindex("-pos-1.")]
+    for suffix in (place.suffix, ".xyz", ".extxyz"):
+        file = place.with_name(f"{stem}-frc-1{suffix}")
+        if file.is_file():
+            return file
+    return None
+
+
+# ------------------------------------------------------------------------------------- input
+
+
+def _facts(folder: Path, stem: str, *, required: bool) -> Facts | None:
+    """What the inputs of a run say; ValueError where they disagree or, if required, say nothing."""
+    inputs = _inputs(sorted(folder.glob("*.inp")), stem)
+    restart = folder / f"{stem}-1.restart"
+    if not inputs:
+        restarts = [restart] if restart.is_file() else sorted(folder.glob("*.restart"))[-1:]
+        inputs = _inputs(restarts, stem)
+    said = [_facts_of(path, root, folder) for path, root in inputs]
+    said = [one for one in said if one.cell is not None] or said
+    if not said or said[0].cell is None:
+        if required:
+            raise ValueError(f"{folder} has no input (*.inp) or restart file with a &CELL")
+        return said[0] if said else None
+    first = said[0]
+    if first.keeps_cell and inputs[0][0].suffix == ".inp" and restart.is_file():
+        said += [_facts_of(path, root, folder) for path, root in _inputs([restart], stem)]
+    for other in said[1:]:
+        same = other.cell is None or _same(first.cell, other.cell)
+        if not same or (other.length, other.force) != (first.length, first.force):
+            what = "units" if same else "cells"
+            raise ValueError(
+                f"{first.path} and {other.path} have different {what}: keep the input of this run"
+            )
+    return first
+
+
+def _same(first: Cell | None, second: Cell | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return np.allclose(first.vectors, second.vectors, rtol=1e-6, atol=1e-6)
+
+
+def _inputs(paths: list[Path], stem: str) -> list[tuple[Path, Section]]:
+    """The inputs of a run: those of its project, else that of its name, else all."""
+    roots = []
+    for path in paths:
+        try:
+            root = read_input(path)
+        except ValueError:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if re.search(r"^\s*&(FORCE_EVAL|GLOBAL|SUBSYS|CELL)\b", text, re.M | re.I):
+                raise
+            continue  # of another program
+        if any(root.all(name) for name in ("FORCE_EVAL", "SUBSYS", "CELL")):
+            roots.append((path, root))
+    whole = [(path, root) for path, root in roots if root.all("FORCE_EVAL")]
+    roots = whole or roots  # a part that others include, where there is nothing else
+    named = [(path, root) for path, root in roots if _is_project(root, stem)]
+    return named or [(path, root) for path, root in roots if path.stem == stem] or roots
+
+
+def _is_project(root: Section, stem: str) -> bool:
+    for section in root.all("GLOBAL"):
+        for keyword in section.keywords:
+            if keyword.name in ("PROJECT", "PROJECT_NAME") and "$" not in keyword.text:
+                name = "".join(words_of(keyword)[:1])
+                return stem == name or stem.startswith(f"{name}-")
+    return stem == "PROJECT" or stem.startswith("PROJECT-")
+
+
+def _facts_of(path: Path, root: Section, folder: Path) -> Facts:
+    root.value("")  # nothing at the top may be missing
+    length, force, names = 1.0, unit("hartree*bohr^-1", "force"), ["Angstrom", "Hartree/bohr"]
+    keeps = True
+    for motion in root.all("MOTION"):
+        for dynamics in motion.all("MD"):
+            ensemble = dynamics.value("ENSEMBLE")
+            keeps = keeps and (ensemble is None or word_of(ensemble) in _FIXED)
+        motion.value("")
+        for printed in motion.all("PRINT"):
+            printed.value("")
+            for section in printed.all("TRAJECTORY"):
+                length, names[0] = _unit_of(section, "length", length, names[0])
+            for section in printed.all("FORCES"):
+                force, names[1] = _unit_of(section, "force", force, names[1])
+    for section in root.all("GLOBAL"):
+        kind = section.value("RUN_TYPE")
+        if kind is not None and word_of(kind) in ("CELL_OPT", "MC", "MONTECARLO", "TMC", "TAMC"):
+            keeps = False
+    cell, elements = _cell_and_elements(root, folder)
+    restarted = _restarted(root, folder)
+    if restarted is not None and cell is not None and keeps and not _same(cell, restarted):
+        raise ValueError(
+            f"{cell.where}: this cell is not that of the run, which took the one of "
+            f"{restarted.where} (&EXT_RESTART): write the cell of every frame (&MOTION / &PRINT / "
+            f"&CELL), or put the right one into the input"
+        )
+    said = f"{names[0]}, {names[1]} (by {path.name})"
+    return Facts(path, cell, keeps, length, force, said, elements)
+
+
+def _cell_and_elements(root: Section, folder: Path) -> tuple[Cell | None, dict[str, str]]:
+    cells: list[Cell] = []
+    elements: dict[str, str] = {}
+    evaluations = root.all("FORCE_EVAL") or [root]
+    for evaluation in evaluations:
+        evaluation.value("")
+        subsystem = evaluation.one("SUBSYS")
+        if subsystem is None and evaluation is not root:
+            continue
+        subsystem = subsystem or root
+        subsystem.value("")
+        section = subsystem.one("CELL")
+        if section is not None:
+            cells.append(cell_of(section, folder))
+        for kind in subsystem.all("KIND"):
+            for keyword in kind.keywords:
+                if keyword.name in ("ELEMENT", "ELEMENT_SYMBOL") and kind.parameter:
+                    elements[kind.parameter.split()[0].upper()] = words_of(keyword)[0]
+    for other in cells[1:]:
+        if not _same(cells[0], other):
+            raise ValueError(f"{other.where}: this &FORCE_EVAL has another cell than the first")
+    return (cells[0] if cells else None), elements
+
+
+def _unit_of(section: Section, dimension: str, scale: float, name: str) -> tuple[float, str]:
+    for keyword in section.keywords:
+        if keyword.name not in _PRINT_KEYWORDS and not keyword.name.startswith(("@", "__")):
+            known = ", ".join(_PRINT_KEYWORDS)
+            raise ValueError(
+                f"{keyword.where}: {keyword.name} is not understood in &{section.name} "
+                f"(known: {known})"
+            )
+    form = section.value("FORMAT")
+    if form is not None and word_of(form) not in _FORMATS:
+        raise ValueError(
+            f"{form.where}: FORMAT {form.text} is not read ({', '.join(_FORMATS)} are)"
+        )
+    given = section.value("UNIT")
+    if given is None:
+        return scale, name
+    words = words_of(given)
+    try:
+        if len(words) != 1:
+            raise ValueError("one unit is needed")
+        return unit(words[0].strip("[]"), dimension), words[0].strip("[]")
+    except ValueError as error:
+        raise ValueError(f"{given.where}: UNIT {given.text}: {error}") from None
+
+
+def _restarted(root: Section, folder: Path) -> Cell | None:
+    """The cell of the restart file that a run went on from; ValueError where it is missing."""
+    section = root.one("EXT_RESTART")
+    if section is None or section.parameter.strip(".").upper() in ("F", "FALSE", "OFF", "NO"):
+        return None
+    name = section.value("RESTART_FILE_NAME") or section.value("EXTERNAL_FILE")
+    default = is_true(section.value("RESTART_DEFAULT"), True)
+    if name is None or not is_true(section.value("RESTART_CELL"), default):
+        return None
+    words = words_of(name)
+    places = [folder / word for word in words] + [folder / Path(word).name for word in words]
+    for path in places:
+        if path.is_file():
+            return _cell_and_elements(read_input(path), folder)[0]
+    raise ValueError(
+        f"{name.where}: the run took its cell from {name.text}, which is not in {folder} "
+        f"(RESTART_CELL F, if it did not)"
+    )
+
+
+def _scales(facts: Facts | None, units: Units | None) -> tuple[float, float, str]:
+    if units is not None:
+        return LENGTHS[units.length], units.scales[2], f"{units}"
+    if facts is None:
+        return 1.0, unit("hartree*bohr^-1", "force"), "Angstrom, Hartree/bohr (assumed)"
+    return facts.length, facts.force, facts.units
+
+
+def _element(name: str, elements: dict[str, str], path: Path) -> int:
+    """The atomic number of a symbol, or of a kind such as O1 by the input or its letters."""
+    symbol = elements.get(name.upper(), name)
+    if symbol.capitalize() in SYMBOLS[1:]:
+        return atomic_number(symbol)
+    letters = re.fullmatch(r"([A-Z][a-z]?)[0-9]+", symbol, re.ASCII)
+    if letters is not None and letters[1] in SYMBOLS[1:]:
+        return atomic_number(letters[1])
+    raise ValueError(
+        f"{path}: species {name!r} is no element up to Bi (&KIND {name} / ELEMENT in the input "
+        f"says which)"
+    )
+
+
+# -------------------------------------------------------------------------------------- frames
+
+
+def _read_blocks(path: Path) -> Blocks:
+    """The whole frames of a trajectory; those that are torn are counted."""
+    text = text_of(path)
+    lines = text.split("\n")
+    titles: dict[int, Title] = {}
+    for k, line in enumerate(lines):
+        try:
+            title = _title(line)
+        except ValueError as error:
+            raise ValueError(f"{path}: line {k + 1} {error}") from None
+        if title is not None:
+            titles[k] = title
+    if not titles:
+        return Blocks(list(_without_steps(path, text)), 1, 0)
+    whole: list[Block] = []
+    used = np.zeros(len(lines), bool)
+    part, last = 0, -1
+    for k, title in titles.items():
+        part += title.step <= last
+        last = title.step
+        above = lines[k - 1].split() if k else []
+        if not above or not re.fullmatch("[1-9][0-9]{0,8}", above[-1], re.ASCII):
+            continue
+        count = int(above[-1])  # behind the torn row of a killed run, if that had no newline
+        rows = lines[k + 1 : k + 1 + count]
+        vectors = _vectors(rows) if len(rows) == count else None
+        if vectors is None or (k + 1 + count == len(lines) and is_cut(text, rows)):
+            continue
+        species = tuple(row.split()[0] for row in rows)
+        words = (title.time, title.written)
+        whole.append(Block(part, title.step, words, title.energy, title.cell, species, vectors))
+        used[k - (len(above) == 1) : k + 1 + count] = True
+    if not whole:
+        raise ValueError(f"{path} holds no whole frame")
+    return Blocks(whole, part + 1, _count_torn(lines, used, set(titles)))
+
+
+def _count_torn(lines: list[str], used: np.ndarray, titles: set[int]) -> int:
+    """How many frames the lines are that belong to no whole one: one per title, or per stretch."""
+    torn, inside, seen = 0, False, 0
+    for k, line in enumerate([*lines, ""]):
+        loose = k < len(lines) and not used[k] and bool(line.strip())
+        if loose:
+            inside = True
+            seen += k in titles
+        elif inside and (k == len(lines) or used[k]):
+            torn += max(1, seen)
+            inside, seen = False, 0
+    return torn
+
+
+class Title(NamedTuple):
+    """What stands above a frame: step, time and energy as written, energy in Hartree, cell."""
+
+    step: int
+    time: str
+    written: str
+    energy: float
+    cell: np.ndarray | None
+
+
+def _title(line: str) -> Title | None:
+    """The title of a frame as CP2K writes it (XYZ or EXTXYZ); None for any other line."""
+    plain = re.match(r"\s*i\s*=\s*([0-9]+)\s*(?:,|$)", line, re.ASCII)
+    if plain is not None:
+        words = [re.search(rf"\b{key}\s*=\s*([^\s,]+)", line) for key in ("time", "E")]
+        time, written = ("" if word is None else word[1] for word in words)
+        return Title(int(plain[1]), time, written, _hartree(written), None)
+    if "=" not in line or not re.search(r"\bStep\s*=", line, re.I):
+        return None
+    try:
+        given = {key.lower(): value or "" for key, value in key_values(line)}
+    except ValueError:
+        return None  # torn
+    if not re.fullmatch("[0-9]+", given.get("step", ""), re.ASCII):
+        return None
+    time, written = given.get("time", ""), given.get("energy", "")
+    cell = _lattice(given)
+    return Title(int(given["step"]), time, written, _hartree(written), cell)
+
+
+def _lattice(given: dict[str, str]) -> np.ndarray | None:
+    if "lattice" not in given:
+        return None
+    numbers = given["lattice"].split()
+    flags = given.get("pbc", "T T T").split()
+    if len(numbers) != 9 or not all(map(_NUMBER.fullmatch, numbers)):
+        raise ValueError(f"has Lattice={given['lattice']!r}, not nine numbers")
+    if len(flags) != 3 or {*flags} - {"T", "F"}:
+        raise ValueError(f"has pbc={' '.join(flags)!r}, not three of T and F")
+    lattice = np.array([float(number) for number in numbers]).reshape(3, 3)
+    return periodic_cell(lattice, [flag == "T" for flag in flags])
+
+
+def _hartree(word: str) -> float:
+    return float(word) if _NUMBER.fullmatch(word) else np.nan
+
+
+def _vectors(rows: list[str]) -> np.ndarray | None:
+    """Vectors [rows, 3] of rows `symbol x y z`; None if one is torn, or overflows with stars."""
+    table = [row.split() for row in rows]
+    if any(len(row) != 4 for row in table):
+        return None
+    if not all(_NUMBER.fullmatch(word) for row in table for word in row[1:]):
+        return None
+    numbers = [[float(re.sub("[dD]", "e", word)) for word in row[1:]] for row in table]
+    vectors = np.array(numbers)
+    return vectors if np.isfinite(vectors).all() else None
+
+
+def _without_steps(path: Path, text: str) -> Iterator[Block]:
+    """The frames of a file whose titles hold no step; ValueError unless all of them are whole."""
+    for block in blocks(path, text):
+        vectors = _vectors(block.rows)
+        if vectors is None:
+            raise ValueError(
+                f"{path}: frame {block.number} (line {block.line}) has no step in its title, and "
+                f"rows that are not `symbol x y z`"
+            )
+        species = tuple(row.split()[0] for row in block.rows)
+        yield Block(0, None, ("", ""), np.nan, None, species, vectors)
+
+
+def _paired(
+    positions: Blocks, forces: Blocks, place: Path, pulls: Path
+) -> tuple[list[tuple[Block, Block]], dict[str, int]]:
+    """Positions and forces of the same step and run, by step; how many are left out, and why."""
+    first, second = positions.blocks, forces.blocks
+    unnumbered = [block for block in (*first, *second) if block.step is None]
+    if unnumbered:
+        if len(unnumbered) < len(first) + len(second) or len(first) != len(second):
+            raise ValueError(
+                f"{place} has {len(first)} frames and {pulls.name} {len(second)}, and their titles "
+                f"hold no step (i = ..., or Step=...): which belong together is not known"
+            )
+        return list(zip(first, second, strict=True)), {}
+    both = positions.parts == forces.parts
+    by_step: dict[int | None, list[Block]] = {}
+    for block in second:
+        by_step.setdefault(block.step, []).append(block)
+    pairs: dict[int, tuple[Block, Block]] = {}
+    unclear = written_again = alone = 0
+    used: set[int] = set()
+    for block in first:
+        others = by_step.get(block.step, [])
+        fits = [other for other in others if _fits(block, other)]
+        if both:
+            fits = [other for other in fits if other.part == block.part]
+        else:
+            twins = [one for one in first if one.step == block.step and one.title == block.title]
+            fits = fits if len(fits) == len(twins) == 1 and any(block.title) else []
+        if len(fits) != 1 or block.step is None:
+            alone += not others
+            unclear += bool(others)
+            continue
+        used.add(id(fits[0]))
+        written_again += block.step in pairs
+        pairs[block.step] = (block, fits[0])
+    steps = {block.step for block in first}
+    lonely = sum(id(block) not in used and block.step not in steps for block in second)
+    return [pairs[step] for step in sorted(pairs)], {
+        "torn": positions.torn + forces.torn,
+        "positions without forces": alone,
+        "forces without positions": lonely,
+        "of unclear run": unclear,
+        "written again by a later run": written_again,
+    }
+
+
+def _fits(block: Block, other: Block) -> bool:
+    """Whether times and energies, where both titles hold them, are written alike."""
+    return all(a == b for a, b in zip(block.title, other.title, strict=True) if a and b)
+
+
+def _read_cells(path: Path) -> list[CellRow]:
+    """The lines of a *.cell file: step, time, nine numbers and the volume; torn ones are left."""
+    rows: list[CellRow] = []
+    part = 0
+    for line in text_of(path).split("\n"):
+        words = line.split()
+        if len(words) != 12 or not re.fullmatch("[0-9]+", words[0], re.ASCII):
+            continue
+        if not all(map(_NUMBER.fullmatch, words[1:])):
+            continue
+        cell = np.array([float(word) for word in words[2:11]]).reshape(3, 3)
+        volume = float(words[11])
+        if not np.isclose(abs(np.linalg.det(cell)), volume, rtol=1e-4):
+            continue
+        part += bool(rows) and int(words[0]) <= rows[-1].step
+        rows.append(CellRow(part, int(words[0]), cell))
+    if not rows:
+        raise ValueError(f"{path} holds no line of step, time, nine numbers of a cell and volume")
+    return rows
+
+
+def _cell(
+    block: Block, facts: Facts | None, rows: list[CellRow] | None, parts: int
+) -> np.ndarray | None:
+    """The cell of a frame in Angstrom; None where it is not known."""
+    if block.cell is not None:
+        return block.cell
+    if facts is None or facts.cell is None:
+        return None
+    if rows is None or not facts.cell.vectors.any():
+        return facts.cell.vectors
+    cells = [row for row in rows if row.step == block.step]
+    if rows[-1].part + 1 == parts and len(cells) > 1:
+        cells = [row for row in cells if row.part == block.part]
+    if not cells or any(not np.array_equal(row.cell, cells[0].cell) for row in cells):
+        return None
+    return cells[0].cell
