@@ -21,16 +21,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import invariantzoo
 from invariantzoo import options
 from invariantzoo.figures.records import table, write_text
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from invariantzoo.tables import print_table
 
 Work = Callable[[], int]  # does a little and returns how many agent-steps (or frames) that was
 
@@ -131,7 +129,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         options.print_json(args, report)
     else:
-        options.console(args).print(_table(results), *_remarks(report), sep="\n")
+        console = options.console(args)
+        print_table(console, "speed per CPU second", HEADER, [_row(result) for result in results])
+        for line in _remarks(report):
+            options.print_line(console, line)
     if args.write:
         write_text(args.write, markdown(report, results))
     return 0
@@ -912,15 +913,6 @@ def _speed(value: float, unit: str) -> str:
         if value >= size:
             return f"{value / size:.3g}{prefix} {unit}"
     return f"{value:.3g} {unit}"
-
-
-def _table(results: list[Result]) -> Table:
-    from rich.table import Table
-
-    shown = Table(*HEADER)
-    for result in results:
-        shown.add_row(*_row(result))
-    return shown
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:

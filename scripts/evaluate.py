@@ -1,8 +1,9 @@
 """Score trained runs, or policies by name, on held-out seeds.
 
-A metric's mean, standard error, interquartile mean (iqm) and the iqm's 95 % bootstrap interval are
-over episodes. Several runs of one id and algorithm are also put together: there every run counts
-as one number, its mean, and the interval is over training seeds.
+A metric's mean, standard error, interquartile mean (without the lowest and the highest quarter) and
+the 95 % bootstrap interval of the latter are over episodes. Several runs of one id and algorithm
+are also put together: there every run counts as one number, its mean, and the interval is over
+training seeds.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from invariantzoo import options
+from invariantzoo.progress import compilation_announced, progress, say
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
 
     from invariantzoo.agents.policy import Policy
     from invariantzoo.envs.core.system import System
@@ -71,20 +73,24 @@ def run(args: argparse.Namespace) -> int:
     entries = [_entry(target, args) for target in args.target]
     log, found = options.messages(), []
     for entry in entries:
-        log.print(f"{entry.id}, {entry.name}: {args.seeds} x {args.episodes} episodes")
+        steps = f"{entry.system.horizon:,} steps"
+        say(f"{entry.id}, {entry.name}: {args.seeds} x {args.episodes} episodes of {steps}")
         sampled = not entry.algo or (
             entry.system.stochastic if args.deterministic is None else not args.deterministic
         )
-        found.append(
-            evaluate(
-                entry.system,
-                entry.policy,
-                episodes=args.episodes,
-                seeds=args.seeds,
-                deterministic=not sampled,
-                first_seed=args.seed,
+        announced = compilation_announced(entry.id, entry.system)
+        with announced, progress(log, 1, name="scoring") as show:
+            found.append(
+                evaluate(
+                    entry.system,
+                    entry.policy,
+                    episodes=args.episodes,
+                    seeds=args.seeds,
+                    deterministic=not sampled,
+                    first_seed=args.seed,
+                    watch=show,
+                )
             )
-        )
     reports: list[dict[str, Any]] = [
         {"id": entry.id, "policy": entry.name, "metrics": summarise(scores)}
         for entry, scores in zip(entries, found, strict=True)
@@ -100,11 +106,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     console = options.console(args)
     for report in reports:
-        console.print(_table(f"{report['id']}, {report['policy']}", report["metrics"]))
+        _print(console, f"{report['id']}, {report['policy']}", report["metrics"], "seed")
         for name, value in report.get("exact", {}).items():
             console.print(f"{name} of the policy's own stationary law: {value:.6g}")
     for id, metrics in together.items():
-        console.print(_table(f"{id}, over {len(groups[id])} runs", metrics))
+        _print(console, f"{id}, over {len(groups[id])} runs", metrics, "run")
     return 0
 
 
@@ -128,7 +134,7 @@ def _groups(entries: list[Entry]) -> dict[str, list[int]]:
     for id in list(groups):
         algos = sorted({entries[i].algo for i in groups[id]})
         if len(algos) > 1:
-            options.messages().print(f"runs of {id} by {', '.join(algos)} are not put together")
+            say(f"runs of {id} by {', '.join(algos)} are not put together")
             del groups[id]
     return groups
 
@@ -155,18 +161,14 @@ def _entry(target: str, args: argparse.Namespace) -> Entry:
     return Entry(id, name, system, policy, algo)
 
 
-def _table(title: str, metrics: dict[str, Summary]) -> Table:
-    from rich.table import Table
+def _print(console: Console, title: str, metrics: dict[str, Summary], each: str) -> None:
+    """A table of summaries; `each` names what `per_seed` is one number of."""
+    from invariantzoo.tables import number, print_table
 
-    table = Table("metric", "mean", "se", "iqm", "95 % of iqm", "per seed or run", title=title)
+    head = ["metric", "mean", "standard\nerror", "interquartile\nmean", "its 95 %\ninterval"]
+    rows = []
     for name, one in metrics.items():
-        low, high = one["ci95"]
-        table.add_row(
-            name,
-            f"{one['mean']:.4g}",
-            f"{one['se']:.2g}",
-            f"{one['iqm']:.4g}",
-            f"{low:.4g} to {high:.4g}",
-            " ".join(f"{value:.4g}" for value in one["per_seed"]),
-        )
-    return table
+        low, high = (number(end) for end in one["ci95"])
+        row = [name, number(one["mean"]), number(one["se"], 2), number(one["iqm"])]
+        rows.append([*row, f"{low} to {high}", "  ".join(map(number, one["per_seed"]))])
+    print_table(console, title, [*head, f"mean of each {each}"], rows)

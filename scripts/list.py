@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
+import textwrap
 from typing import Any
 
 import invariantzoo
@@ -23,11 +26,16 @@ def run(args: argparse.Namespace) -> int:
         listed = {"environments": [describe(id) for id in sound]}
         options.print_json(args, {**listed, "broken": [plugin._asdict() for plugin in broken]})
         return 0
-    width = max(map(len, [*sound, *(plugin.id for plugin in broken)]), default=0)
-    for id in sound:
-        print(f"{id:<{width}}  {invariantzoo.spec(id).summary}".rstrip())
-    for plugin in broken:
-        print(f"{plugin.id:<{width}}  broken ({plugin.package}): {plugin.error}")
+    rows = [(id, invariantzoo.spec(id).summary) for id in sound]
+    rows += [(plugin.id, f"broken ({plugin.package}): {plugin.error}") for plugin in broken]
+    width = max((len(id) for id, _ in rows), default=0)
+    columns = max(shutil.get_terminal_size().columns, 20) if sys.stdout.isatty() else 0
+    indent = " " * (width + 2 if columns > 2 * width else 2)
+    for id, summary in rows:
+        line = f"{id:<{width}}  {summary}".rstrip()
+        if columns:
+            line = textwrap.fill(line, columns, subsequent_indent=indent, break_on_hyphens=False)
+        print(line)
     return 0
 
 

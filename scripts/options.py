@@ -7,6 +7,7 @@ import ast
 import json
 import math
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,9 +36,27 @@ def count_from_zero(text: str) -> int:
 
 
 def _whole(text: str, low: int) -> int:
-    if not text.strip().isdecimal() or int(text) < low:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {low}")
-    return int(text)
+    number = whole_number(text)
+    if number is None or number < low:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be a whole number of at least {low}, such as 20000, 20_000 or 2e4"
+        )
+    return number
+
+
+def whole_number(text: str) -> int | None:
+    """The whole number that `text` writes as 20000, 20_000, 2e4 or 2.5e5; None for others."""
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None:
+        return None
+    whole, fraction, exponent = (part or "" for part in match.groups())
+    zeros = int(exponent or 0) - len(fraction.rstrip("0"))
+    if not 0 <= zeros <= 30:
+        return None
+    return int(whole + fraction.rstrip("0")) * 10**zeros
+
+
+_NUMBER = re.compile(r"([0-9]+(?:_[0-9]+)*)(?:\.([0-9]+))?(?:[eE]\+?([0-9]{1,2}))?")
 
 
 def add_settings(parser: argparse.ArgumentParser, what: str = "a parameter of the system") -> None:
@@ -54,7 +73,7 @@ def add_settings(parser: argparse.ArgumentParser, what: str = "a parameter of th
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     """Values by name from "name=value"; what is no Python literal is a string.
 
-    Lists become tuples, and true and false may be written small.
+    Lists become tuples, true and false may be written small, and 1e6 is a whole number.
     Raises ValueError for another form and for a name that is given twice.
     """
     found: dict[str, Any] = {}
@@ -72,6 +91,8 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
 def _literal(text: str) -> Any:
     if text in ("true", "false"):
         return text == "true"
+    if "e" in text.lower() and (number := whole_number(text)) is not None:
+        return number
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -104,6 +125,11 @@ def console(args: argparse.Namespace) -> Console:
     from rich.console import Console
 
     return Console(stderr=args.json)
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print a line as it is: never broken, and no part of it taken for markup."""
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def messages() -> Console:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invariantzoo import options
+from invariantzoo.progress import say
 
 if TYPE_CHECKING:
     from invariantzoo.training.regimes import Steps
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         options.print_json(args, report)
     else:
         _print(report, args)
-    options.messages().print(f"wrote {path}", highlight=False)
+    say(f"wrote {path}")
     return 0
 
 
@@ -115,23 +116,25 @@ def described(steps: Steps) -> list[dict[str, Any]]:
 
 
 def _print(report: dict[str, Any], args: argparse.Namespace) -> None:
-    from rich import box
-    from rich.table import Table
+    from invariantzoo.tables import print_table
 
-    head = f"{report['id']}: {report['algo']}, {report['optimizer']}, {report['window']} steps"
-    table = Table(title=head, box=box.SIMPLE, padding=(0, 1))
-    table.add_column("part", no_wrap=True)
-    for name in ("n", "rank", "alpha", "R²", "sphericity", "regime"):
-        table.add_column(name, justify="right", no_wrap=True)
+    rows = []
     for row in report["parts"]:
-        alpha = f"{row['alpha']:.2f}±{row['alpha_error']:.2f}" if "alpha" in row else ""
-        table.add_row(
-            row["part"],
-            str(row["parameters"]),
-            f"{row['effective_rank']:.1f}",
-            alpha,
-            f"{row['alpha_r2']:.2f}" if "alpha" in row else "",
-            f"{row['sphericity']:.1f}" if "sphericity" in row else "",
-            row["regime"],
+        known = "alpha" in row
+        rows.append(
+            [
+                row["part"],
+                str(row["parameters"]),
+                f"{row['effective_rank']:.1f}",
+                f"{row['alpha']:.2f}±{row['alpha_error']:.2f}" if known else "",
+                f"{row['alpha_r2']:.2f}" if known else "",
+                f"{row['sphericity']:.1f}" if "sphericity" in row else "",
+                row["regime"],
+            ]
         )
-    options.console(args).print(table)
+    print_table(
+        options.console(args),
+        f"{report['id']}: {report['algo']}, {report['optimizer']}, {report['window']} steps",
+        ["part", "n", "rank", "alpha", "R²", "sphericity", "regime"],
+        rows,
+    )

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from invariantzoo import options
+from invariantzoo.progress import compilation_announced, progress
 
 if TYPE_CHECKING:
     from invariantzoo.agents.policy import Policy
@@ -94,15 +95,16 @@ def run(args: argparse.Namespace) -> int:
     _check_file("--npz", args.npz, (".npz",))
     again = args.human or (args.n_steps or 0) > play.system.horizon
     env = VectorEnv(play.system, args.n_worlds, seed=args.seed, autoreset=again)
-    session = Session(env, play.policy, play.deterministic, keep=args.npz is not None)
-    if (args.human or args.video) and play.system.scene(env.tensors) is None:
-        raise ValueError(f"{args.id} has no picture: leave out --human and --video")
     interrupted = False
-    with _film(args.video, env) as shoot:
-        try:
-            _run(args, session, shoot)
-        except KeyboardInterrupt:
-            interrupted = True
+    with compilation_announced(args.id, play.system):
+        session = Session(env, play.policy, play.deterministic, keep=args.npz is not None)
+        if (args.human or args.video) and play.system.scene(env.tensors) is None:
+            raise ValueError(f"{args.id} has no picture: leave out --human and --video")
+        with _film(args.video, env) as shoot:
+            try:
+                _run(args, session, shoot)
+            except KeyboardInterrupt:
+                interrupted = True
     report = {**_config(args, play, session), "interrupted": interrupted, **_outcome(session)}
     if args.npz is not None:
         _save(args.npz, session, report)
@@ -235,15 +237,14 @@ def _run(args: argparse.Namespace, session: Session, shoot: Callable[[], None]) 
     if args.human:
         _watch(args, session, shoot)
         return
-    from rich.progress import track
-
-    log = options.messages()
-    steps = range(args.n_steps or session.env.system.horizon)
-    for _ in track(steps, args.id, console=log, transient=True, disable=not log.is_terminal):
-        session.step()
-        shoot()
-        if not session.going.any():
-            return
+    steps = args.n_steps or session.env.system.horizon
+    with progress(options.messages(), steps, name=args.id) as show:
+        for step in range(1, steps + 1):
+            session.step()
+            shoot()
+            show(step)
+            if not session.going.any():
+                return
 
 
 def _watch(args: argparse.Namespace, session: Session, shoot: Callable[[], None]) -> None:
@@ -291,14 +292,18 @@ def _save(path: Path, session: Session, report: dict[str, Any]) -> None:
 
 
 def _print(args: argparse.Namespace, report: dict[str, Any]) -> None:
-    from rich.table import Table
+    from invariantzoo.tables import number, print_table
 
     over = "over whole episodes" if report["episodes"] else "of an episode that has not ended"
-    table = Table("", "mean", title=f"{report['id']}, {report['policy']}", caption=over)
-    for name, value in {"return": report["return"], **report["metrics"]}.items():
-        table.add_row(name, "–" if np.isnan(value) else f"{value:.4g}")
     console = options.console(args)
-    console.print(table)
+    means = {"return": report["return"], **report["metrics"]}
+    print_table(
+        console,
+        f"{report['id']}, {report['policy']}",
+        ["", "mean"],
+        [[name, number(value)] for name, value in means.items()],
+        caption=over,
+    )
     for path in (args.video, args.npz):
         if path is not None and path.exists():
-            console.print(f"wrote {path}")
+            options.print_line(console, f"wrote {path}")

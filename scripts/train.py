@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from invariantzoo import options
+from invariantzoo.progress import compilation_announced, progress, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from invariantzoo.training.trainer import Trainer, Update
 
 EPISODES, SEEDS = 20, 5  # of the scores at the end
+LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
 FRAMES = 240
 TRAINED = "trained"
 
@@ -35,6 +37,11 @@ class Plan(NamedTuple):
     hyper: Any
     trainer: Trainer
     since: int
+
+    @property
+    def total(self) -> int:
+        """Agent-steps at the end: whole updates."""
+        return self.config["total_steps"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,37 +69,61 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     plan = _resumed(args) if args.resume else _fresh(args)
+    _announce(args, plan)
     log = options.messages()
-    log.print(
-        f"{plan.config['id']}: {plan.config['algo']}, {plan.config['network']} network, "
-        f"{plan.config['steps']:,} agent-steps, to {plan.folder}",
-        highlight=False,
-    )
-    with _Signals() as stop, runs.recording(plan.folder, since=plan.since) as recorder:
-        with _bar(log, plan) as show:
+    with compilation_announced(plan.config["id"], plan.system):
+        with _Signals() as stop, runs.recording(plan.folder, since=plan.since) as recorder:
+            with progress(
+                log,
+                plan.total,
+                start=plan.trainer.steps,
+                unit="agent-steps",
+                every=LINE_SECONDS,
+                tenths=True,
+            ) as show:
+                told = _told(plan.system)
 
-            def watch(update: Update) -> bool:
-                show(update)
-                return stop.number is None
+                def watch(update: Update) -> bool:
+                    show(update.steps, told(update))
+                    return stop.number is None
 
-            every = plan.hyper.checkpoint_every
-            whole = runs.train(plan.trainer, recorder, checkpoint_every=every, watch=watch)
-    if not whole:
-        assert stop.number is not None
-        again = f"invariantzoo train {plan.config['id']} --out {plan.folder} --resume"
-        log.print(f"stopped after {plan.trainer.steps:,} agent-steps; continue with: {again}")
-        return 128 + stop.number
-    try:
-        report = _finish(args, plan, recorder.rows, log)
-    except KeyboardInterrupt:
-        log.print(
-            f"training is complete and saved in {plan.folder}; score it with: "
-            f"invariantzoo evaluate {plan.folder}"
-        )
-        return 130
+                every = plan.hyper.checkpoint_every
+                whole = runs.train(plan.trainer, recorder, checkpoint_every=every, watch=watch)
+        if not whole:
+            assert stop.number is not None
+            say(f"stopped after {plan.trainer.steps:,} agent-steps; continue with:")
+            say(_command("train", plan.config["id"], "--out", plan.folder, "--resume"))
+            return 128 + stop.number
+        try:
+            report = _finish(args, plan, recorder.rows, log)
+        except KeyboardInterrupt:
+            say(f"training is complete and saved in {plan.folder}; score it with:")
+            say(_command("evaluate", plan.folder))
+            return 130
     if args.json:
         options.print_json(args, report)
     return 0
+
+
+def _announce(args: argparse.Namespace, plan: Plan) -> None:
+    """Say what begins, and where `--steps` is not what will be made."""
+    config, per_update = plan.config, plan.trainer.per_update
+    say(f"{config['id']}: {config['algo']}, {config['network']} network, to {plan.folder}")
+    updates = plan.total // per_update
+    line = f"{plan.total:,} agent-steps in {updates:,} update{'s' * (updates > 1)}"
+    line += f" of {per_update:,}" if updates > 1 else ""
+    if args.steps and args.steps < plan.total:
+        line += f"; --steps {args.steps:,} rounded up"
+        if 5 * plan.total > 6 * args.steps:
+            line += " (fewer worlds make smaller updates: --set n_worlds=N)"
+    say(line)
+    if plan.since:
+        say(f"goes on from {plan.since:,}")
+
+
+def _command(*words: object) -> str:
+    """A command line that can be pasted into a shell."""
+    return shlex.join(["invariantzoo", *map(str, words)])
 
 
 def _fresh(args: argparse.Namespace) -> Plan:
@@ -101,7 +132,7 @@ def _fresh(args: argparse.Namespace) -> Plan:
     from invariantzoo.training import run as runs
     from invariantzoo.training import trainer
 
-    algo = args.algo or "ppo"
+    algo = (args.algo or "ppo").lower()
     given, chosen = _sorted(args, algo)
     system = invariantzoo.make_system(args.id, **given)
     hyper = trainer.make_config(args.id, algo, chosen)
@@ -110,6 +141,7 @@ def _fresh(args: argparse.Namespace) -> Plan:
     runs.refuse_occupied(folder)
     made = trainer.make_trainer(algo, system, hyper, seed=args.seed, steps=steps)
     config = runs.describe(args.id, algo, system, hyper, steps=steps, seed=args.seed)
+    config["total_steps"] = _whole_updates(made, steps)
     runs.write_config(folder, config)
     return Plan(folder, config, system, hyper, made, 0)
 
@@ -128,9 +160,14 @@ def _resumed(args: argparse.Namespace) -> Plan:
     made = trainer.make_trainer(config["algo"], system, hyper, seed=config["seed"], steps=steps)
     if (folder / runs.CHECKPOINT).exists():
         runs.restore(folder, made)
-    config["steps"] = steps
+    config["steps"], config["total_steps"] = steps, _whole_updates(made, steps)
     runs.write_config(folder, config)
     return Plan(folder, config, system, hyper, made, made.steps)
+
+
+def _whole_updates(trainer: Trainer, steps: int) -> int:
+    """Agent-steps that will have been made when `steps` are reached."""
+    return max(-(-steps // trainer.per_update) * trainer.per_update, trainer.steps)
 
 
 def _sorted(args: argparse.Namespace, algo: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -197,33 +234,19 @@ class _Signals:
         os.write(2, b"\nstopping after this update ...\n")
 
 
-@contextmanager
-def _bar(log: Console, plan: Plan) -> Iterator[Any]:
-    """A function that shows an update: in a bar, or as ten lines where there is no terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    shown = ("loss", "return", *plan.system.reductions)
-    total, last = plan.config["steps"], {}  # type: ignore[var-annotated]
+def _told(system: System) -> Callable[[Update], str]:
+    """A function from an update to what is said of it: the latest loss, return and metrics."""
+    names = ("loss", "running_loss", "return", *system.reductions, "rollout_loss")
+    last: dict[str, float] = {}
 
     def text(update: Update) -> str:
-        last.update({name: update.row[name] for name in shown if name in update.row})
-        return "  ".join(f"{name} {value:.3g}" for name, value in last.items())
+        last.update({name: update.row[name] for name in names if name in update.row})
+        if "loss" in last:
+            last.pop("running_loss", None)
+        here = [name for name in names if name in last]
+        return "  ".join(f"{name.replace('_', ' ')} {last[name]:.3g}" for name in here)
 
-    if not log.is_terminal:
-        tenths = [plan.trainer.steps * 10 // total]
-
-        def line(update: Update) -> None:
-            said = text(update)
-            if update.steps * 10 // total > tenths[0]:
-                tenths[0] = update.steps * 10 // total
-                log.print(f"{update.steps:>12,}  {said}", highlight=False, soft_wrap=True)
-
-        yield line
-        return
-    columns = (BarColumn(24), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.description}"), console=log) as progress:
-        task = progress.add_task("", total=total, completed=plan.trainer.steps)
-        yield lambda update: progress.update(task, completed=update.steps, description=text(update))
+    return text
 
 
 def _finish(
@@ -242,15 +265,26 @@ def _finish(
     policies |= {name: make_policy(name, system) for name in policy_names(system)}
     scores: dict[str, dict[str, Summary]] = {}
     for name, policy in policies.items():
-        log.print(f"scoring {name}", highlight=False)
+        say(f"scoring {name}")
         likely = name == TRAINED and not system.stochastic
-        found = evaluate(system, policy, episodes=EPISODES, seeds=SEEDS, deterministic=likely)
+        with progress(log, 1, name=f"scoring {name}") as show:
+            found = evaluate(
+                system,
+                policy,
+                episodes=EPISODES,
+                seeds=SEEDS,
+                deterministic=likely,
+                watch=show,
+            )
         scores[name] = summarise(found)
+    seconds = rows[-1]["seconds"] if rows else 0.0
     report = {
         "id": plan.config["id"],
         "run": str(folder),
         "algo": plan.config["algo"],
         "steps": plan.trainer.steps,
+        "seconds": seconds,
+        "steps_per_second": plan.trainer.steps / seconds if seconds else None,
         "episodes": EPISODES,
         "seeds": SEEDS,
         "scores": scores,
@@ -259,37 +293,35 @@ def _finish(
     _print_scores(plan.config["id"], scores, options.console(args))
     means = {name: {key: one["mean"] for key, one in of.items()} for name, of in scores.items()}
     metrics = tuple(system.reductions)
-    draw_learning_curve(rows, folder / runs.CURVE, metrics=metrics, scores=means)
+    exploring = plan.config["algo"] != "descent" and not system.stochastic
+    draw_learning_curve(
+        rows, folder / runs.CURVE, metrics=metrics, scores=means, exploring=exploring
+    )
     written = [runs.POLICY, runs.SCORES, runs.PROGRESS, runs.CURVE]
     if system.scene(system.initial(_probe(), 1)) is not None:
         frames = min(system.horizon, FRAMES)
         record_video(system, trained, folder / runs.FILM, n_steps=frames)
         written.append(runs.FILM)
-    log.print(f"wrote {', '.join(written)} in {folder}", highlight=False)
+    say(f"wrote {', '.join(written)} in {folder}")
     return report
 
 
 def _print_scores(id: str, scores: dict[str, dict[str, Summary]], console: Console) -> None:
-    from rich import box
-    from rich.table import Table
+    from invariantzoo.tables import print_table, with_error
 
-    caption = f"means and standard errors over {SEEDS} x {EPISODES} episodes"
-    table = Table(title=id, caption=caption, box=box.SIMPLE, padding=(0, 1))
-    table.add_column("policy", no_wrap=True)
     shown = [name for name in scores[TRAINED] if name != "loss"]  # the return over the steps
-    for name in shown:
-        table.add_column(name.replace("_", " "), justify="right")
-    for policy, metrics in scores.items():
-        cells = [
-            f"{_short(metrics[name]['mean'], 3)}±{_short(metrics[name]['se'], 1)}" for name in shown
-        ]
-        table.add_row(policy, *cells, style="bold" if policy == TRAINED else "")
-    console.print(table)
-
-
-def _short(value: float, digits: int) -> str:
-    """A number with so many digits, but never with an exponent for a large one."""
-    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+    print_table(
+        console,
+        id,
+        ["policy", *(name.replace("_", "\n") for name in shown)],
+        [
+            [policy, *(with_error(metrics[name]["mean"], metrics[name]["se"]) for name in shown)]
+            for policy, metrics in scores.items()
+        ],
+        caption=f"Means ± standard errors over {SEEDS} x {EPISODES} episodes. The return ranks "
+        "policies, higher is better: it is what training raises. The rest describes them.",
+        emphasized=TRAINED,
+    )
 
 
 def _probe() -> Any:

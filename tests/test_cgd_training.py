@@ -154,7 +154,7 @@ def test_regime_numbers_continue_exactly(algo: str) -> None:
 def test_descent_through_a_system_with_noise() -> None:
     system = invariantzoo.make_system("quadratic-regimes-v0")
     config = make_config("quadratic-regimes-v0", "descent", {"n_worlds": 4, "rollout": 10})
-    losses = [u.row["loss"] for u in make_trainer("descent", system, config, seed=0, steps=7200)]
+    losses = [u.loss for u in make_trainer("descent", system, config, seed=0, steps=7200)]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
 

@@ -304,7 +304,8 @@ def test_trains_saves_and_loads(id: str, algo: str, tmp_path: Path) -> None:
     before = weights(trainer.model)
     updates = list(trainer)
     assert trainer.steps == updates[-1].steps >= steps
-    assert all(np.isfinite(update.row["loss"]) for update in updates)
+    assert all(np.isfinite(update.loss) for update in updates)
+    assert all(("loss" in update.row) != ("running_loss" in update.row) for update in updates)
     names = {name for update in updates for name in update.row}
     assert {"return", *system.reductions} <= names
     assert not same(before, weights(trainer.model))

@@ -51,12 +51,14 @@ class DescentConfig(OptimizerConfig):
 
 
 class Update(NamedTuple):
-    """What one update leaves: `loss` and `grad_norm`, and metrics, means over the rollout."""
+    """What one update leaves: the loss per agent and step of its rollout, and the gradient's norm.
+
+    A rollout is the first steps of episodes, so its loss is not that of whole ones.
+    """
 
     update: int
     loss: float
     grad_norm: float
-    metrics: dict[str, float]
 
 
 class Trainer:
@@ -104,7 +106,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             cosine = 0.5 * (1 + math.cos(math.pi * self.update / self.updates))
             group["lr"] = config.lr * cosine
-        loss, metrics = rollout_loss(
+        loss = rollout_loss(
             self.system,
             self.network,
             seed=self.seed,
@@ -119,7 +121,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.max_grad_norm)
         self.optimizer.step()
         self.update += 1
-        return Update(self.update, float(loss.detach()), float(norm), metrics)
+        return Update(self.update, float(loss.detach()), float(norm))
 
 
 def rollout_loss(
@@ -132,8 +134,8 @@ def rollout_loss(
     steps: int,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
-) -> tuple[Tensor, dict[str, float]]:
-    """Mean loss per agent and step of a differentiable rollout, and mean metrics.
+) -> Tensor:
+    """Mean loss per agent and step of a differentiable rollout.
 
     World i starts as world `first_world + i` of `seed` does everywhere else.
     """
@@ -142,15 +144,11 @@ def rollout_loss(
     state = system.initial(Rng(seed, world, clock, INITIAL), n_worlds)
     state = type(state)(*(p.to(dtype) if p.is_floating_point() else p for p in state))
     total = torch.zeros((), dtype=dtype, device=device)
-    sums: dict[str, float] = {}
     for _ in range(steps):
         clock = clock + 1
         observation = flatten(system, system.invariants(state)).to(dtype)
         action = network(observation).clamp(-1, 1)
         after = system.transition(state, action, Rng(seed, world, clock, TRANSITION))
         total = total + system.loss(state, action, after).mean()
-        with torch.no_grad():
-            for name, value in system.metrics(state, action, after).items():
-                sums[name] = sums.get(name, 0.0) + float(value.mean())
         state = after
-    return total / steps, {name: value / steps for name, value in sums.items()}
+    return total / steps

@@ -253,7 +253,8 @@ def train(
 
 def write_progress(folder: Path, rows: list[dict[str, float]]) -> None:
     """Write progress.csv; what a row lacks is left blank."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    names = (name for row in rows for name in row)
+    columns = list(dict.fromkeys(("steps", "seconds", "loss", *names)))
 
     def write(path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:

@@ -24,10 +24,12 @@ from torch import Tensor, nn
 from ..agents.networks import network_names
 from ..agents.policy import Policy
 from ..envs.core.system import System, require_choice, require_count, require_number
+from ..envs.core.vector import VectorEnv
 from .actors import NetworkPolicy, NetworkSACPolicy, as_policy, network_of
 from .buffers import MaskedReplayBuffer, MaskedRolloutBuffer
 from .optimizers import OptimizerConfig, choose
 from .regimes import Steps
+from .rl.episode_loss import EpisodeLoss
 from .trainer import Update
 from .vec_env import SystemVecEnv
 
@@ -150,7 +152,8 @@ class Trainer:
         self.env = SystemVecEnv(system, config.n_worlds, seed=seed)
         self.model = make_model(self.env, config, seed=seed)
         self.model.set_logger(Logger(folder=None, output_formats=[]))
-        self._watch = Watch(config.reward_scale)
+        self._episodes = EpisodeLoss(config.n_worlds, system.horizon)
+        self._watch = Watch(config.reward_scale, self._episodes)
         self._regimes = Steps(config.regimes) if config.regimes else None
         if self._regimes is not None:
             self.watch(self._regimes)
@@ -159,6 +162,14 @@ class Trainer:
     def steps(self) -> int:
         """Agent-steps made so far."""
         return int(self.model.num_timesteps)
+
+    @property
+    def per_update(self) -> int:
+        """Agent-steps of an update."""
+        steps = self.config.n_steps
+        if isinstance(self.config, SACConfig):
+            steps = -(-steps // self.config.train_freq) * self.config.train_freq
+        return steps * self.env.num_envs
 
     def policy(self) -> Policy:
         """The policy as it is now."""
@@ -186,7 +197,7 @@ class Trainer:
             if name.startswith("train/") and name not in _LEFT_OUT
         }
         regimes = self._regimes.row() if self._regimes is not None else {}
-        return Update(self.steps, {**watch.row(), **learned, **regimes})
+        return Update(self.steps, {**watch.row(), **learned, **regimes}, watch.loss)
 
     def watch(self, steps: Steps) -> None:
         """Let `steps` see every step of the policy's optimizer (SAC: the actor's) from now on."""
@@ -204,6 +215,7 @@ class Trainer:
             "env": _tensors(self.env.save()) if self.env.worlds.state is not None else {},
             "generators": {name: part.get_state() for name, part in self._generators().items()},
             "numpy_generators": self._numpy_states(),
+            "episode_loss": self._episodes.state_dict(),
         }
         if self._regimes is not None:
             found["regimes"] = self._regimes.state_dict()
@@ -229,6 +241,10 @@ class Trainer:
         model.num_timesteps, model._n_updates = state["steps"], state["updates"]
         if state["env"]:
             self.env.restore(_arrays(state["env"]))
+        if "episode_loss" in state:
+            self._episodes.load_state_dict(state["episode_loss"])
+        else:  # of a version that did not keep it
+            self._episodes.start_within(self.env.worlds.age)
         for name, generator in self._generators().items():
             generator.set_state(state["generators"][name])
         for name, value in state["numpy_generators"].items():
@@ -267,37 +283,58 @@ class Watch(BaseCallback):
     at a time.
     """
 
-    def __init__(self, reward_scale: float = 1.0) -> None:
+    def __init__(self, reward_scale: float = 1.0, episodes: EpisodeLoss | None = None) -> None:
         super().__init__()
-        self.reward_scale = reward_scale
+        self.reward_scale, self.episodes = reward_scale, episodes
         self.clear()
 
     def clear(self) -> None:
-        """Forget what was seen."""
-        self.reward, self.count = 0.0, 0
+        """Forget what was seen, save the steps of the last episodes."""
+        self.summed_loss, self.present = 0.0, 0
         self.ended: list[dict[str, float]] = []
 
+    @property
+    def loss(self) -> float:
+        """Per agent and step, of what was seen."""
+        return self.summed_loss / max(self.present, 1)
+
     def row(self) -> dict[str, float]:
-        """Loss per agent and step; return and metrics if episodes ended: means over them."""
-        found = {"loss": -self.reward / max(self.count, 1)}
+        """Loss per agent and step; return and metrics if episodes ended: means over them.
+
+        loss: over as many of the latest steps as an episode has, so that it does not depend on how
+        far episodes are.  running_loss: in its place before the first of them ended, of the steps
+        that were seen.
+        """
+        whole = self.episodes.mean() if self.episodes is not None else None
+        found = {"running_loss": self.loss} if whole is None else {"loss": whole}
         for name in self.ended[0] if self.ended else ():
             found[name] = float(np.mean([scores[name] for scores in self.ended]))
         return found
 
+    def _on_training_start(self) -> None:
+        env: Any = self.training_env.unwrapped
+        self.worlds: VectorEnv = env.worlds
+        self._there = int(self.worlds.alive.sum())
+
     def _on_step(self) -> bool:
         here = self.locals
         rewards, dones, infos = here["rewards"], here["dones"], here["infos"]
-        self.reward += float(rewards.sum())
-        self.count += len(rewards)
+        loss = -float(rewards.sum(dtype=np.float64))
+        ended = dones[:: self.worlds.n_agents]
+        if self.episodes is not None:
+            self.episodes.add(loss, self._there, ended)
+        self.summed_loss += loss
+        self.present += self._there
+        self._there = int(self.worlds.alive.sum())
         rewards *= self.reward_scale
-        if dones.any():
+        if ended.any():
             self._finish(rewards, np.flatnonzero(dones).tolist(), infos)
         elif not isinstance(self.model, SAC):
             infos.clear()  # all empty; SB3 would look into every one
         return True
 
     def _finish(self, rewards: np.ndarray, ended: list[int], infos: list[dict[str, Any]]) -> None:
-        n = self.training_env.unwrapped.system.n_agents  # type: ignore[attr-defined]
+        n = self.worlds.n_agents
         for first in ended[::n]:
             total = sum(infos[slot]["episode"]["r"] for slot in range(first, first + n))
             self.ended.append({"return": total / n, **infos[first]["metrics"]})

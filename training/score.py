@@ -10,7 +10,7 @@ such as a rare contact, the interquartile mean sees nothing: read its mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -46,8 +46,11 @@ def evaluate(
     seeds: int,
     deterministic: bool,
     first_seed: int = 0,
+    watch: Callable[[float], object] | None = None,
 ) -> Scores:
     """Scores of `episodes` whole episodes under each of `seeds` held-out seeds.
+
+    `watch` is called with the share that is done, between 0 and 1, as often as that can be told.
 
     Own policies that a system fuses run fused; their "loss" is then a mean over records.
 
@@ -63,27 +66,44 @@ def evaluate(
     if fused:
         size = max(size, 4 * (system.horizon // system.sweep))
     chunk = max(1, _CHUNK // size)
+    whole, done = seeds * episodes * system.horizon, 0  # steps of worlds
     found = []
     for seed in range(HELD_OUT + first_seed, HELD_OUT + first_seed + seeds):
         parts = []
         for first in range(0, episodes, chunk):
             worlds = min(chunk, episodes - first)
+
+            def step(steps: int, worlds: int = worlds, done: int = done) -> None:
+                if watch is not None:
+                    watch((done + steps * worlds) / whole)
+
             env = VectorEnv(system, worlds, seed=seed, first_world=first, autoreset=False)
             if isinstance(policy, OwnPolicy) and fused:
                 parts.append(_fused_episode(env, policy.name))
             else:
-                parts.append(_episode(env, policy, deterministic))
+                parts.append(run_episodes(env, policy, deterministic=deterministic, watch=step))
+            step(system.horizon)
+            done += worlds * system.horizon
         found.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
     return {name: np.stack([part[name] for part in found]) for name in found[0]}
 
 
-def _episode(env: VectorEnv, policy: Policy, deterministic: bool) -> Scores:
-    """Metrics [worlds] of one episode of every world."""
+def run_episodes(
+    env: VectorEnv,
+    policy: Policy,
+    *,
+    deterministic: bool,
+    watch: Callable[[int], object] = lambda steps: None,
+) -> Scores:
+    """Metrics, "return" and "loss" [worlds] of one episode of every world, from a reset on.
+
+    `watch` is called with the steps that were made, after each.
+    """
     total, present = np.zeros(env.n_worlds), np.zeros(env.n_worlds)
     running = np.ones(env.n_worlds, bool)
     names = ("return", "loss", *env.system.reductions)
     found = {name: np.empty(env.n_worlds) for name in names}
-    observation = env.reset()
+    observation, made = env.reset(), 0
     while running.any():
         with torch.no_grad():
             rng = None if deterministic else env.rng(POLICY)
@@ -99,6 +119,8 @@ def _episode(env: VectorEnv, policy: Policy, deterministic: bool) -> Scores:
             found[name][ended] = value[ended]
         running &= ~step.done
         observation = step.observation
+        made += 1
+        watch(made)
     return found
 
 

@@ -15,17 +15,26 @@ from typing import Any, NamedTuple, Protocol
 from ..agents.policy import Policy
 from ..envs.core.registry import spec
 from ..envs.core.system import System, nearest, require_choice, require_count
+from ..envs.core.vector import VectorEnv
 from .hyperparameters import ALGORITHMS
 from .regimes import Steps
 
 DEFAULT_STEPS = 1_000_000
+_CURVE_POINTS = 20  # times that descent runs whole episodes, at most, besides its first and last
+_SHARE = 2  # steps that descent learns from for each step of those episodes, at least
 
 
 class Update(NamedTuple):
-    """Agent-steps so far, and the numbers of one row of progress.csv."""
+    """Agent-steps so far, the numbers of one row of progress.csv, and what was learned from.
+
+    The row's "loss", "return" and metrics are of whole episodes; before the first of them ends,
+    "running_loss" stands in place of "loss".  loss: per agent and step, of the update's own steps,
+    which may be early or late ones of their episodes.
+    """
 
     steps: int
     row: dict[str, float]
+    loss: float
 
 
 class Trainer(Protocol):
@@ -34,6 +43,11 @@ class Trainer(Protocol):
     @property
     def steps(self) -> int:
         """Agent-steps made so far."""
+        ...
+
+    @property
+    def per_update(self) -> int:
+        """Agent-steps of an update."""
         ...
 
     def __iter__(self) -> Iterator[Update]: ...
@@ -109,16 +123,22 @@ def load_trusted(algo: str, path: Path) -> Policy:
 
 
 class DescentTrainer:
-    """`descent.Trainer`, which counts updates, counted in agent-steps."""
+    """`descent.Trainer`, which counts updates, counted in agent-steps.
+
+    Whole episodes are run beside it after the first update, after the last one and at times between
+    them, on new worlds.
+    """
 
     def __init__(self, system: System, config: Any, *, seed: int, steps: int) -> None:
         from . import descent
 
         require_count("steps", steps)
         self.system = system
-        self._per_update = config.n_worlds * config.rollout * system.n_agents
-        updates = -(-steps // self._per_update)
-        self._trainer = descent.Trainer(system, config, seed, updates)
+        self.per_update = config.n_worlds * config.rollout * system.n_agents
+        self._updates = -(-steps // self.per_update)
+        self._trainer = descent.Trainer(system, config, seed, self._updates)
+        rare = -(-_SHARE * system.horizon // config.rollout), -(-self._updates // _CURVE_POINTS)
+        self._every = max(rare)
         self._regimes = Steps(config.regimes) if config.regimes else None
         if self._regimes is not None:
             self.watch(self._regimes)
@@ -126,7 +146,7 @@ class DescentTrainer:
     @property
     def steps(self) -> int:
         """Agent-steps made so far."""
-        return self._trainer.update * self._per_update
+        return self._trainer.update * self.per_update
 
     def policy(self) -> Policy:
         """The policy as it is now."""
@@ -136,10 +156,21 @@ class DescentTrainer:
 
     def __iter__(self) -> Iterator[Update]:
         for update in self._trainer:
-            scores = {"loss": update.loss, **update.metrics, "grad_norm": update.grad_norm}
-            yield Update(
-                self.steps, {**scores, **(self._regimes.row() if self._regimes is not None else {})}
-            )
+            row = {"rollout_loss": update.loss, "grad_norm": update.grad_norm}
+            if update.update in (1, self._updates) or update.update % self._every == 0:
+                row = {**self._whole_episodes(), **row}
+            regimes = self._regimes.row() if self._regimes is not None else {}
+            yield Update(self.steps, {**row, **regimes}, update.loss)
+
+    def _whole_episodes(self) -> dict[str, float]:
+        """Loss, return and metrics of the policy as it is now, means over new worlds."""
+        from .score import run_episodes
+
+        done, n_worlds = self._trainer, self._trainer.config.n_worlds
+        first = done.update * n_worlds
+        env = VectorEnv(self.system, n_worlds, seed=done.seed, first_world=first, autoreset=False)
+        found = run_episodes(env, self.policy(), deterministic=True)
+        return {name: float(values.mean()) for name, values in found.items()}
 
     def watch(self, steps: Steps) -> None:
         """Let `steps` see every step of the optimizer from now on."""

@@ -11,11 +11,13 @@ import os
 import pickle
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core import event
 from numba.core.caching import (
     CompileResultCacheImpl,
     FunctionCache,
@@ -23,6 +25,7 @@ from numba.core.caching import (
     UserWideCacheLocator,
 )
 
+_COMPILATION = "numba:compile"  # numba's event for a function that is not in the cache
 _lost: list[str] = []
 
 
@@ -46,6 +49,32 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 def not_kept() -> str:
     """Why machine code of this process could not be kept; empty if all was."""
     return _lost[0] if _lost else ""
+
+
+@contextmanager
+def announced(say: Callable[[], object]) -> Iterator[None]:
+    """Call `say` once, just before the first function that is compiled within the block.
+
+    It is called in the thread that compiles, which may then be busy for many seconds.
+    """
+
+    class Listener(event.Listener):
+        said = False
+
+        def on_start(self, _: Any) -> None:
+            if not self.said:
+                self.said = True
+                say()
+
+        def on_end(self, _: Any) -> None:
+            pass
+
+    listener = Listener()
+    event.register(_COMPILATION, listener)
+    try:
+        yield
+    finally:
+        event.unregister(_COMPILATION, listener)
 
 
 class _TemporaryLocator(InTreeCacheLocator):

@@ -1,0 +1,1 @@
+"""Reinforcement learning: what the learners of the parent package share."""
