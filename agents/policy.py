@@ -67,9 +67,14 @@ def make_policy(name: str, system: System) -> Policy:
 
 
 def network_policy(network: nn.Module) -> Policy:
-    """The deterministic policy of a network for continuous actions."""
-    dtype = next(network.parameters()).dtype
-    return lambda observation, rng: network(observation.to(dtype)).clamp(-1, 1)
+    """The deterministic policy of a network for continuous actions, wherever its weights are."""
+    weights = next(network.parameters())
+
+    def policy(observation: Tensor, rng: Rng | None) -> Tensor:
+        action = network(observation.to(weights.device, weights.dtype))
+        return action.clamp(-1, 1).to(observation.device)
+
+    return policy
 
 
 def _drivers(system: System) -> dict[str, _Driver]:

@@ -71,6 +71,7 @@ def progress(
     unit: str = "",
     every: float = 10.0,
     tenths: bool = False,
+    notice: Callable[[], str] = str,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Show]:
     """A function (done, text) that shows how far something is, to be called as often as one likes.
@@ -78,11 +79,12 @@ def progress(
     On a terminal it moves a bar, with `text` below; a bar with a name goes when it is done.
     Elsewhere it prints a line, headed by the name, when `every` seconds have gone since the last
     one, and with `tenths` at every tenth of `total` too.
-    unit: of what is counted, if its amount and speed are to be told.
+    unit: of what is counted, if its amount and speed are to be told.  notice: what a terminal shows
+    in place of `text`, at any time, where it is not empty.
     """
     pace = Pace(total, start, clock)
     if log.is_terminal:
-        with _bar(log, total, start, name, unit, pace) as move:
+        with _bar(log, total, start, name, unit, pace, notice) as move:
             yield move
         return
     last, tenth = clock(), int(10 * start / total)
@@ -104,7 +106,13 @@ def progress(
 
 @contextmanager
 def _bar(
-    log: Console, total: float, start: float, name: str, unit: str, pace: Pace
+    log: Console,
+    total: float,
+    start: float,
+    name: str,
+    unit: str,
+    pace: Pace,
+    notice: Callable[[], str],
 ) -> Iterator[Show]:
     from rich.console import Group
     from rich.live import Live
@@ -117,20 +125,22 @@ def _bar(
     bar = Progress(*names, *columns, rest)
     task = bar.add_task("", total=total)
     bar.update(task, completed=start)
-    below, last = Text(), 0.0
+    last, below = 0.0, ""
 
     def show(done: float, text: str = "") -> None:
-        nonlocal last
+        nonlocal last, below
         if done < total and time.monotonic() - last < 0.1:
             return
         last = time.monotonic()
         pace.note(done)
         speed = f"{pace.speed:,.0f} {unit}/s  " if unit and pace.speed else ""
         bar.update(task, completed=done, description=f"{speed}{pace.left}")
-        below.plain = text
+        below = text
 
-    shown = Group(bar, below) if unit else bar
-    with Live(shown, console=log, transient=bool(name), refresh_per_second=5):
+    def drawn() -> Group:
+        return Group(bar, Text(notice() or below)) if unit else Group(bar)
+
+    with Live(console=log, get_renderable=drawn, transient=bool(name), refresh_per_second=5):
         yield show
 
 

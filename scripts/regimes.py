@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invariantzoo import options
-from invariantzoo.progress import say
+from invariantzoo.progress import compilation_announced, progress, say
 
 if TYPE_CHECKING:
     from invariantzoo.training.regimes import Steps
@@ -81,9 +81,12 @@ def watched(folder: Path, config: dict[str, Any], window: int) -> Steps:
     runs.restore(folder, made)
     steps = Steps(window)
     made.watch(steps)
-    for _ in made:
-        if len(steps) >= window:
-            break
+    announced = compilation_announced(config["id"], system)
+    with announced, progress(options.messages(), window, name="watching") as show:
+        for _ in made:
+            show(len(steps))
+            if len(steps) >= window:
+                break
     return steps
 
 

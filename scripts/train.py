@@ -80,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
                 unit="agent-steps",
                 every=LINE_SECONDS,
                 tenths=True,
+                notice=lambda: stop.notice,
             ) as show:
                 told = _told(plan.system)
 
@@ -184,7 +185,7 @@ def _sorted(args: argparse.Namespace, algo: str) -> tuple[dict[str, Any], dict[s
     of_system = list(parameters(system_class(invariantzoo.spec(args.id).id)))
     for name in settings:
         if name not in (*hyper, *of_system):
-            hint = nearest(name, [*hyper, *of_system])
+            hint = nearest(name, [*hyper, *of_system]) or f"; {args.id} has {', '.join(of_system)}"
             raise ValueError(f"--set {name}: no parameter of {args.id} or {algo}{hint}")
     chosen = {name: value for name, value in settings.items() if name in hyper}
     return {name: settings[name] for name in settings if name not in hyper}, chosen
@@ -231,7 +232,13 @@ class _Signals:
         if self.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number
-        os.write(2, b"\nstopping after this update ...\n")
+        if not os.isatty(2):  # where the bar shows it
+            os.write(2, f"\n{self.notice}\n".encode())
+
+    @property
+    def notice(self) -> str:
+        """What is said between a signal and its effect."""
+        return "" if self.number is None else "stopping after this update ..."
 
 
 def _told(system: System) -> Callable[[Update], str]:

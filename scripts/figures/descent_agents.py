@@ -84,7 +84,7 @@ def run(task: Task, optimizer: str, factor: float, seed: int) -> dict[str, list[
     start = time.process_time()
     loss, steps, seconds = [], [], []
     for update in trainer:
-        loss.append(float(f"{update.row['loss']:.5g}"))
+        loss.append(float(f"{update.loss:.5g}"))
         steps.append(float(update.steps))
         seconds.append(round(time.process_time() - start, 3))
     return {"loss": loss, "steps": steps, "seconds": seconds}

@@ -43,7 +43,7 @@ def watch(optimizer: str, seed: int) -> dict[str, Any]:
     rows = config.n_worlds * config.n_steps * system.n_agents
     trainer = make_trainer("ppo", system, config, seed=seed, steps=100 * rows)
     updates = iter(trainer)
-    losses = [next(updates).row["loss"] for _ in range(BEFORE)]
+    losses = [next(updates).loss for _ in range(BEFORE)]
     steps = Steps(WINDOW)
     trainer.watch(steps)
     while len(steps) < WINDOW:
