@@ -25,6 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..envs.kernels.neighbours import periodic_neighbours
+
 ORDERS = (1, 3, 6, 10)  # monomials of degree 0..3
 _START = (0, 1, 4, 10, 20)
 
@@ -34,7 +36,7 @@ class Block(NamedTuple):
 
     centre: Tensor  # [n] index of the agent
     neighbour: Tensor  # [n, m] index of the neighbour, any where absent
-    shift: Tensor  # [n, m, 3] what the nearest image adds to x_j - x_i
+    shift: Tensor  # [n, m, 3] what the image adds to x_j - x_i
     present: Tensor  # [n, m]
 
 
@@ -50,30 +52,27 @@ def blocks(
 ) -> Graph:
     """The padded neighbours within `reach` of one frame [atoms, 3]; rows of `cell` are vectors.
 
-    All pairs are compared; `reach` must not exceed half the smallest width of the cell.
+    All images within `reach` are neighbours, so that cells of any size are right.
     """
-    delta = position[None, :] - position[:, None]
-    s = delta @ np.linalg.inv(cell)
-    shift = -np.round(s) @ cell
-    d2 = ((delta + shift) ** 2).sum(-1)
-    np.fill_diagonal(d2, np.inf)
+    near = periodic_neighbours(position, cell, reach)
+    owner = np.repeat(np.arange(len(position)), np.diff(near.start))
     found: Graph = {}
     for a, first in enumerate(species):
         centre = np.flatnonzero(numbers == first)
         for b, second in enumerate(species):
-            other = np.flatnonzero(numbers == second)
-            near = d2[np.ix_(centre, other)] < reach**2
-            width = max(1, int(near.sum(1).max(initial=0)))
-            order = np.argsort(~near, axis=1, kind="stable")[:, :width]
-            present = np.take_along_axis(near, order, 1)
-            index = other[order] if len(other) else np.zeros_like(order)
-            kept = np.where(present[..., None], shift[centre[:, None], index], 0.0)
-            found[f"{a}-{b}"] = Block(
-                torch.from_numpy(centre),
-                torch.from_numpy(index),
-                torch.from_numpy(kept),
-                torch.from_numpy(present),
-            )
+            pairs = np.flatnonzero((numbers[owner] == first) & (numbers[near.neighbour] == second))
+            count = np.bincount(owner[pairs], minlength=len(position))[centre]
+            row = np.repeat(np.arange(len(centre)), count)
+            column = np.arange(len(pairs)) - np.repeat(np.cumsum(count) - count, count)
+            shape = len(centre), max(1, int(count.max(initial=0)))
+            neighbour = np.zeros(shape, np.int64)
+            shift = np.zeros((*shape, 3))
+            present = np.zeros(shape, bool)
+            neighbour[row, column] = near.neighbour[pairs]
+            shift[row, column] = near.shift[pairs]
+            present[row, column] = True
+            arrays = (centre, neighbour, shift, present)
+            found[f"{a}-{b}"] = Block(*map(torch.from_numpy, arrays))
     return found
 
 
@@ -104,14 +103,23 @@ def monomials(n: Tensor) -> Tensor:
 
     Within degree l the dot product for n and m is (n . m)^l.
     """
-    x, y, z = n.unbind(-1)
-    root2, root3, root6 = math.sqrt(2), math.sqrt(3), math.sqrt(6)
-    xx, yy, zz = x * x, y * y, z * z
-    xy, yz, zx = x * y, y * z, z * x
-    second = [xx, yy, zz, root2 * xy, root2 * yz, root2 * zx]
-    third = [xx * x, yy * y, zz * z, root3 * xx * y, root3 * xx * z, root3 * yy * x]
-    third += [root3 * yy * z, root3 * zz * x, root3 * zz * y, root6 * xy * z]
-    return torch.stack([torch.ones_like(x), x, y, z, *second, *third], -1)
+    second = squares(n)
+    # xxx yyy zzz xxy xxz yyx yyz zzx zzy xyz, from xx yy zz xy yz zx (with their weights)
+    third = _taken(second, (0, 1, 2, 0, 0, 1, 1, 2, 2, 3)) * _taken(
+        n, (0, 1, 2, 1, 2, 0, 2, 0, 1, 2)
+    )
+    third = third * n.new_tensor([1.0] * 3 + [math.sqrt(3)] * 7)
+    return torch.cat([torch.ones_like(n[..., :1]), n, second, third], -1)
+
+
+def squares(n: Tensor) -> Tensor:
+    """Those of degree 2 alone: [..., 6]."""
+    weight = n.new_tensor([1.0] * 3 + [math.sqrt(2)] * 3)
+    return _taken(n, (0, 1, 2, 0, 1, 2)) * _taken(n, (0, 1, 2, 1, 2, 0)) * weight
+
+
+def _taken(n: Tensor, columns: tuple[int, ...]) -> Tensor:
+    return n.index_select(-1, torch.tensor(columns))
 
 
 class Products(nn.Module):
@@ -126,7 +134,7 @@ class Products(nn.Module):
         found = [parts[0].squeeze(-1)]
         found += [(p * (self.mix[m] @ p)).sum(-1) for m, p in enumerate(parts[1:])]
         v = self.mix[3] @ parts[1]
-        found.append(((self.mix[4] @ parts[2]) * monomials(v)[..., 4:10]).sum(-1))
+        found.append(((self.mix[4] @ parts[2]) * squares(v)).sum(-1))
         return torch.cat(found, -1), v
 
 
@@ -179,29 +187,19 @@ class MessageNet(nn.Module):
         where = torch.cat(centre)
         back = torch.empty_like(where)
         back[where] = torch.arange(atoms)
-        seen = {key: self._seen(position, key, block) for key, block in graph.items()}
+        pairs = _pairs(graph)
+        seen = self._see(position, pairs)
         moments = self._gather(
             [
-                [
-                    seen[f"{a}-{b}"].radial[..., :k].transpose(1, 2) @ seen[f"{a}-{b}"].angular
-                    for b in range(count)
-                ]
-                for a in range(count)
+                radial[..., :k].transpose(1, 2) @ angular
+                for radial, angular in zip(seen.radial, seen.angular, strict=True)
             ]
         )
         invariants, v = self.first(moments)
         said = self._per_species(self.talk, invariants, centre)
         h, gate, own = said[:, :k], said[:, k : 2 * k], said[:, -1]
         spoken = torch.cat([h.unsqueeze(-1), gate.unsqueeze(-1) * v], -1)[back]
-        heard = self._gather(
-            [
-                [
-                    self._hear(seen[f"{a}-{b}"], spoken[graph[f"{a}-{b}"].neighbour])
-                    for b in range(count)
-                ]
-                for a in range(count)
-            ]
-        )
+        heard = self._gather(self._hear(seen, spoken.index_select(0, pairs.neighbour)))
         carried = [
             self.carry[order] @ moments[..., _START[order] : _START[order + 1]]
             for order in range(4)
@@ -210,44 +208,86 @@ class MessageNet(nn.Module):
         judged = self._per_species(self.judge, torch.cat([again, h], -1), centre)
         return (own + judged.squeeze(-1))[back]
 
-    def _seen(self, position: Tensor, key: str, block: Block) -> Seen:
-        r = position[block.neighbour] - position[block.centre].unsqueeze(1) + block.shift
+    def _see(self, position: Tensor, pairs: Pairs) -> Seen:
+        r = position.index_select(0, pairs.neighbour) - position.index_select(0, pairs.centre)
         away = torch.zeros_like(r)
-        away[..., 0] = self.cutoff
-        r = torch.where(block.present.unsqueeze(-1), r, away)
-        d = (r * r).sum(-1).sqrt()
-        n = r / d.unsqueeze(-1)
+        away[:, 0] = self.cutoff
+        r = torch.where(pairs.present.unsqueeze(-1), r + pairs.shift, away)
+        d = (r * r).sum(-1, keepdim=True).sqrt()
+        n = r / d
         x = (d / self.cutoff).clamp(max=1.0)
-        window = (1 - x * x) ** 3
-        phi = torch.exp(-0.5 * ((d.unsqueeze(-1) - self.centres) / self.widths) ** 2)
-        radial = (phi * window.unsqueeze(-1)) @ self.radial[key]
-        return Seen(radial, monomials(n), n)
+        phi = torch.exp(-0.5 * ((d - self.centres) / self.widths) ** 2) * (1 - x * x) ** 3
+        radial = [
+            (part @ self.radial[key]).view(*shape, -1)
+            for (key, shape), part in zip(pairs.shapes.items(), pairs.split(phi), strict=True)
+        ]
+        return Seen(radial, pairs.blocks(monomials(n)), n, pairs)
 
-    def _hear(self, seen: Seen, spoken: Tensor) -> Tensor:
-        k = self.channels
-        _, scalar, turned, vector = seen.radial.split(k, -1)
+    def _hear(self, seen: Seen, spoken: Tensor) -> list[Tensor]:
+        k, pairs = self.channels, seen.pairs
         h, v = spoken[..., 0], spoken[..., 1:]
-        along = (v * seen.direction.unsqueeze(2)).sum(-1)
-        heard = (scalar * h + turned * along).transpose(1, 2) @ seen.angular
-        passed = (vector.unsqueeze(-1) * v).sum(1)
-        zero, rest = torch.zeros_like(heard[..., :1]), torch.zeros_like(heard[..., 4:])
-        return heard + torch.cat([zero, passed, rest], -1)
+        along = (v * seen.direction.unsqueeze(1)).sum(-1)
+        heard = []
+        parts = (seen.radial, seen.angular, pairs.blocks(h), pairs.blocks(along), pairs.blocks(v))
+        for radial, angular, said, turned, vector in zip(*parts, strict=True):
+            _, r1, r2, r3 = radial.split(k, -1)
+            total = (r1 * said + r2 * turned).transpose(1, 2) @ angular
+            passed = (r3.unsqueeze(-1) * vector).sum(1)
+            zero, rest = torch.zeros_like(total[..., :1]), torch.zeros_like(total[..., 4:])
+            heard.append(total + torch.cat([zero, passed, rest], -1))
+        return heard
 
-    def _gather(self, parts: list[list[Tensor]]) -> Tensor:
+    def _gather(self, parts: list[Tensor]) -> Tensor:
         """Sum over the neighbours' species; agents stay grouped by their own."""
-        return 0.3 * torch.cat([torch.stack(row).sum(0) for row in parts])
+        count = len(self.numbers)
+        rows = [parts[a * count : (a + 1) * count] for a in range(count)]
+        return 0.3 * torch.cat([torch.stack(row).sum(0) for row in rows])
 
     def _per_species(self, nets: nn.ModuleList, x: Tensor, centre: list[Tensor]) -> Tensor:
         parts = x.split([len(c) for c in centre])
         return torch.cat([net(part) for net, part in zip(nets, parts, strict=True)])
 
 
-class Seen(NamedTuple):
-    """A block's radial channels [n, m, 4 k], monomials [n, m, 20] and directions [n, m, 3]."""
+class Pairs(NamedTuple):
+    """The blocks of a graph one after another.
 
-    radial: Tensor
-    angular: Tensor
+    centre, neighbour, present [pairs], shift [pairs, 3]: as in `Block`.
+    shapes: (n, m) of each block, by its key, n m in `pairs`.
+    """
+
+    centre: Tensor
+    neighbour: Tensor
+    present: Tensor
+    shift: Tensor
+    shapes: dict[str, tuple[int, int]]
+
+    def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The rows of x [pairs, ...] by block."""
+        return x.split([n * m for n, m in self.shapes.values()])
+
+    def blocks(self, x: Tensor) -> list[Tensor]:
+        """x [pairs, ...] as blocks [n, m, ...]."""
+        parts = zip(self.split(x), self.shapes.values(), strict=True)
+        return [part.view(*shape, *x.shape[1:]) for part, shape in parts]
+
+
+def _pairs(graph: Graph) -> Pairs:
+    return Pairs(
+        torch.cat([b.centre.repeat_interleave(b.neighbour.shape[1]) for b in graph.values()]),
+        torch.cat([b.neighbour.flatten() for b in graph.values()]),
+        torch.cat([b.present.flatten() for b in graph.values()]),
+        torch.cat([b.shift.flatten(0, 1) for b in graph.values()]),
+        {key: (b.neighbour.shape[0], b.neighbour.shape[1]) for key, b in graph.items()},
+    )
+
+
+class Seen(NamedTuple):
+    """Radial channels [n, m, 4 k] and monomials [n, m, 20] by block, directions [pairs, 3]."""
+
+    radial: list[Tensor]
+    angular: list[Tensor]
     direction: Tensor
+    pairs: Pairs
 
 
 def mlp(generator: torch.Generator, inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from invariantzoo import options
+from invariantzoo.progress import progress, say
 
 LOSSES = ("pair", "quadratic", "angular", "net")
+TIMED_STEPS = 10  # of a net, from which the time of all is told
 METRICS = ("diagonal", "block", "row", "lowrank")
 
 
@@ -50,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=options.count,
         default=1,
         metavar="N",
-        help="that share the work; the model is the same",
+        help="that share the work (default: 1)",
     )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the sensitivities")
 
@@ -58,23 +60,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fit, write the model, and say how good it is."""
     from invariantzoo.agents.model_file import save_model
+    from invariantzoo.envs.core.kernels.compiling import announced
     from invariantzoo.training.frames import chosen
     from invariantzoo.training.judge_forces import judge
 
     if args.out.suffix != ".npz":
         raise ValueError(f"--out {args.out} must end in .npz")
-    for name in ("pair_cutoff", "cutoff", "lr"):
-        if not getattr(args, name) > 0:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)} must be above 0")
-    if args.ridge is not None and not args.ridge > 0:
-        raise ValueError(f"--ridge {args.ridge} must be above 0")
+    for name in ("pair_cutoff", "cutoff", "lr", "ridge"):
+        value = getattr(args, name)
+        if value is not None and not 0 < value < np.inf:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} {value} must be above 0 and finite")
     if args.loss == "net" and args.forces == "own":
         raise ValueError("--forces own: a net is fitted to shared losses; leave it out")
     if args.metric != "diagonal" and args.optimizer != "cgd":
         raise ValueError(f"--metric {args.metric} needs --optimizer cgd")
     frames = options.read_data(args, args.data)
     started, began = time.process_time(), time.perf_counter()
-    model, report = (_net if args.loss == "net" else _linear)(args, frames)
+    with announced(lambda: say("compiling losses for this machine (once, about 30 CPU s) ...")):
+        model, report = (_net if args.loss == "net" else _linear)(args, frames)
     report["seconds"] = time.process_time() - started  # of the CPU
     report["wall_seconds"] = time.perf_counter() - began
     report["threads"] = args.threads
@@ -90,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
     }
     sample, structure = sample_of(frames), structure_of(frames)
     save_model(args.out, model, about, sample=sample, structure=structure)
+    if args.loss == "net" and not report["interrupted"]:
+        args.out.with_suffix(".checkpoint").unlink(missing_ok=True)
     digest = hashlib.sha256(args.out.read_bytes()).hexdigest()
     report = {"model": str(args.out), "sha256": digest, "loss": args.loss, **report}
     if args.loss != "net":
@@ -100,6 +106,13 @@ def run(args: argparse.Namespace) -> int:
         options.print_json(args, report)
     else:
         _print(args, report)
+    if report.get("interrupted"):
+        all_said = report["validation"]["rmse_mev_per_angstrom"]["all"]
+        say(
+            f"interrupted: {args.out} is the net after {report['epochs']:.3g} of {args.epochs} "
+            f"epochs, validation error {all_said:.1f} meV/A; the same command goes on"
+        )
+        return 130
     return 0
 
 
@@ -110,13 +123,9 @@ def _few(frames: Any) -> np.ndarray:
 
 
 def _linear(args: argparse.Namespace, frames: Any) -> tuple[Any, dict[str, Any]]:
-    from rich.progress import Progress
-
     from invariantzoo.training.fit import fit_losses
 
-    log = options.messages()
-    with Progress(console=log, transient=True, disable=not log.is_terminal) as bar:
-        task = bar.add_task("fitting", total=None)
+    with progress(options.messages(), 1, name="fitting") as show:
         fit = fit_losses(
             frames,
             loss=args.loss,
@@ -126,7 +135,7 @@ def _linear(args: argparse.Namespace, frames: Any) -> tuple[Any, dict[str, Any]]
             order=args.order,
             ridge=args.ridge,
             threads=args.threads,
-            progress=lambda done, of: bar.update(task, completed=done, total=of),
+            progress=show,
         )
     model = fit.model._replace(constant=constant(fit.model, frames))
     ridges = [
@@ -142,37 +151,68 @@ def _linear(args: argparse.Namespace, frames: Any) -> tuple[Any, dict[str, Any]]
 
 
 def _net(args: argparse.Namespace, frames: Any) -> tuple[Any, dict[str, Any]]:
+    from invariantzoo.agents.model_file import NetModel
     from invariantzoo.training.fit import walls_alone
-    from invariantzoo.training.fit_net import fit_net
+    from invariantzoo.training.fit_net import Interrupted, fit_net
+    from invariantzoo.training.frames import chosen
     from invariantzoo.training.optimizers import OptimizerConfig
 
-    log = options.messages()
+    total = args.epochs * len(chosen(frames, "train").positions)
+    said, first = "", (0, 0.0)
+    interrupted = False
 
-    def say(epoch: int, train: float, val: float | None) -> None:
+    def follow(done: int, _: int) -> None:
+        nonlocal first
+        if not first[0]:
+            first = done, time.perf_counter()
+        if done == first[0] + TIMED_STEPS:
+            left = (total - first[0]) * (time.perf_counter() - first[1]) / TIMED_STEPS
+            say(f"about {duration(left)} for {total - first[0]:,} steps of one frame")
+        show(done, said)
+
+    def told(epoch: int, train: float, val: float | None) -> None:
+        nonlocal said
+        if not np.isfinite(train):
+            raise ValueError(f"--lr {args.lr:g} is too large: the weights ran away")
         judged = "" if val is None else f", validation {1e3 * val:.1f}"
-        log.print(f"epoch {epoch} of {args.epochs}: training {1e3 * train:.1f}{judged} meV/A")
+        said = f"epoch {epoch} of {args.epochs}: training {1e3 * train:.1f}{judged} meV/A"
+        if val is not None:
+            say(said)
 
-    done = fit_net(
-        frames,
-        cutoff=args.cutoff,
-        channels=args.channels,
-        epochs=args.epochs,
-        lr=args.lr,
-        optimizer=OptimizerConfig(optimizer=args.optimizer, metric=args.metric),
-        seed=args.seed,
-        checkpoint=args.out.with_suffix(".checkpoint"),
-        report=say,
-    )
-    from invariantzoo.agents.model_file import NetModel
-
-    model = NetModel(done.net, walls_alone(frames))
+    checkpoint = args.out.with_suffix(".checkpoint")
+    with progress(options.messages(), total, name="fitting", unit="frames") as show:
+        try:
+            fit = fit_net(
+                frames,
+                cutoff=args.cutoff,
+                channels=args.channels,
+                epochs=args.epochs,
+                lr=args.lr,
+                optimizer=OptimizerConfig(optimizer=args.optimizer, metric=args.metric),
+                seed=args.seed,
+                threads=args.threads,
+                checkpoint=checkpoint,
+                report=told,
+                progress=follow,
+            )
+        except Interrupted as stopped:
+            fit, interrupted = stopped.fit, True
+    model = NetModel(fit.net, walls_alone(frames))
     model = model._replace(constant=constant(model, frames))
     curve = [
         {"epoch": epoch, "train": 1e3 * train, "val": None if val is None else 1e3 * val}
-        for epoch, train, val in done.history
+        for epoch, train, val in fit.history
     ]
-    parameters = sum(p.numel() for p in done.net.parameters())
-    return model, {"parameters": parameters, "optimizer": args.optimizer, "history": curve}
+    parameters = sum(p.numel() for p in fit.net.parameters())
+    report = {"parameters": parameters, "optimizer": args.optimizer, "history": curve}
+    return model, report | {"epochs": fit.epochs, "interrupted": interrupted}
+
+
+def duration(seconds: float) -> str:
+    """Time for people: "40 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def sample_of(frames: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from invariantzoo.__main__ import main
 from invariantzoo.agents.forces import forces_of_frame
 from invariantzoo.agents.losses import no_walls
 from invariantzoo.envs.kernels.neighbours import periodic_neighbours
+from invariantzoo.progress import progress
 from invariantzoo.training import fit as fitting
 from invariantzoo.training.fit import (
     Columns,
@@ -285,6 +288,25 @@ def test_the_number_of_threads_is_no_matter_of_the_model(
         assert 0 < report["seconds"]
         models.append(report["sha256"])
     assert models[0] == models[1]
+
+
+def test_progress_is_a_line_every_ten_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Off a terminal; every call of the clock takes 3 s here."""
+    _, frames = truth(waters(8, 60, SHEARED), SHEARED, -1, True)
+    write(tmp_path / "data.npz", frames)
+    times = iter(np.arange(0.0, 1e6, 3.0))
+    clock = partial(next, times)
+    monkeypatch.setattr("invariantzoo.fit.progress", partial(progress, clock=clock))
+    words = ["fit", str(tmp_path / "data.npz"), "--loss", "pair", "--pair-cutoff", "4.5"]
+    assert main([*words, "--out", str(tmp_path / "model.npz")]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fitting")]
+    assert len(told) > 5, told
+    assert all(re.fullmatch(r"fitting +\d+ %  \d+:\d\d:\d\d left", line) for line in told), told
+    shares = [int(line.split()[1]) for line in told]
+    assert shares == sorted(shares)
+    assert shares[-1] > 90
 
 
 def test_an_interrupted_fit_leaves_nothing(

@@ -20,10 +20,8 @@ from invariantzoo.envs.core.units import HARTREE, HARTREE_PER_BOHR
 from invariantzoo.envs.kernels.lanes import sum_products, sum_rows
 from invariantzoo.training import fit as fitting
 from invariantzoo.training.fit import Columns, fit_losses, make_radial, sampled_ranges, walls_alone
-from invariantzoo.training.fit_net import fit_net
 from invariantzoo.training.frames import Frames, chosen, owners, read_frames
 from invariantzoo.training.judge_forces import judge
-from invariantzoo.training.optimizers import OptimizerConfig
 
 CP2K = Path(__file__).parent / "data" / "cp2k"
 SHEARED = np.array([[9.4, 0.0, 0.0], [1.5, 9.2, 0.0], [-1.0, 0.5, 9.6]])
@@ -202,32 +200,6 @@ def test_the_walls_stand_outside_the_data() -> None:
     force, _ = make_forces(model, cells, numbers, bonds=bonds)(x[:8])
     assert force[0, 1, 0] > 10
     assert force[1, 1, 1] < -10
-
-
-def test_a_net_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    model, _ = truth(waters(6, 10, SHEARED), SHEARED, 1, True)
-    x = waters(6, 10, SHEARED)
-    found = [forces_of_frame(model, one, SHEARED, np.tile([8, 1, 1], 8))[0] for one in x]
-    frames = frames_with(np.array(found), x, SHEARED)
-    sizes: dict[str, Any] = {
-        "cutoff": 4.0,
-        "channels": 4,
-        "lr": 0.01,
-        "optimizer": OptimizerConfig(),
-    }
-    whole = fit_net(frames, epochs=12, **sizes)
-    assert whole.history[-1][1] < 0.6 * whole.history[0][1]
-    file = tmp_path / "net.checkpoint"
-
-    def stop(epoch: int, train: float, val: float | None) -> None:
-        if epoch == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit_net(frames, epochs=12, checkpoint=file, report=stop, **sizes)
-    again = fit_net(frames, epochs=12, checkpoint=file, **sizes)
-    for mine, theirs in zip(whole.net.parameters(), again.net.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
 
 
 # ---------------------------------------------------------------------------------- files

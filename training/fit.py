@@ -14,6 +14,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -46,8 +47,8 @@ _BINS = 0.01
 _PULL = 400.0  # eV/Angstrom^2, stiff enough to bury the hole that losses have beyond a bond
 _FLOOR = 0.1  # of the median squared length of a column, added before scaling
 _ROWS = 1152  # of the design matrix that are made before they are multiplied
+_JUDGING = 0.4  # the work for a validation frame over that for a training frame
 _TILE = 256  # columns of the normal equations that a thread takes at once
-_SHARES = 4  # of the ridges, each solved in one piece of memory
 _SHORTEST = 0.01  # Angstrom of a stretch that radial functions are put in
 
 Map = Callable[..., Any]  # as the built-in `map`, perhaps in threads
@@ -123,12 +124,13 @@ def fit_losses(
     fineness: float = 1.0,
     ridge: float | None = None,
     threads: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Fit:
     """Infer the losses of every species of `frames` from the split "train", judged on "val".
 
     loss: "pair", "quadratic" or "angular".  order: largest l of angular losses.
     fineness: channels per length, over the default.  threads: of the work, not of the result.
+    progress: told the part of the work that is done.
     Raises ValueError for settings that leave nothing to fit.
     """
     for name, value in (
@@ -151,53 +153,66 @@ def fit_losses(
     if order >= 0:
         _require_functions(channels, ranges, "pair" if order == 0 else "angular")
     size = _layout(pair, channels, order, len(known)).size
-    require_memory(f"a fit of {size:,} coefficients", 8.0 * (3 + min(threads, _SHARES)) * size**2)
+    require_memory(f"a fit of {size:,} coefficients", 8.0 * (3 + threads) * size**2)
     columns = Columns(pair, channels, order, shared, known)
-    steps = len(train.positions) + len(val.positions)
-    done = 0
+    parts = _spread(len(train.positions))
+    tried = [CURVE_RIDGES] * (len(parts) - 1) + [RIDGES]
+    if ridge is not None:
+        tried = [(ridge,)] * len(parts)
+    solving = size / (9 * len(frames.numbers))  # the work for a ridge over that for a frame
+    work_of_all = len(train.positions) + _JUDGING * len(val.positions)
+    work_of_all += solving * sum(map(len, tried))
+    done = 0.0
 
-    def tick(count: int) -> None:
+    def tick(work: float) -> None:
         nonlocal done
-        done += count
+        done += work
         if progress is not None:
-            progress(done, steps)
+            progress(min(1.0, done / work_of_all))
 
     with _workers(threads) as work:
         sums = NormalEquations(columns)
         points: list[tuple[int, list[Solution]]] = []
-        for part in _spread(len(train.positions)):
-            sums.add(train, part, work, tick)
-            last = sums.frames == len(train.positions)
-            tried = (RIDGES if last else CURVE_RIDGES) if ridge is None else (ridge,)
-            points.append((sums.frames, sums.solve(tried, work)))
-        solutions = [solution for _, tried in points for solution in tried]
-        errors = iter(validation_errors(columns, val, solutions, work, tick))
-    judged = [(count, [(one, next(errors)) for one in tried]) for count, tried in points]
+        for part, ridges in zip(parts, tried, strict=True):
+            sums.add(train, part, work, lambda: tick(1.0))
+            points.append((sums.frames, sums.solve(ridges, work, lambda: tick(solving))))
+        solutions = [solution for _, found in points for solution in found]
+        errors = iter(validation_errors(columns, val, solutions, work, lambda: tick(_JUDGING)))
+    judged = [(count, [(one, next(errors)) for one in found]) for count, found in points]
     path = judged[-1][1]
     best = min(error for _, error in path)
     accepted = [solution for solution, error in path if error <= TOLERANCE * best][-1]
     model = columns.model(accepted.weights, _walls(train, known, ranges, shared))
     compared = CURVE_RIDGES if ridge is None else (ridge,)
     curve = [
-        (count, min(error for solution, error in tried if solution.ridge in compared))
-        for count, tried in judged
+        (count, min(error for solution, error in found if solution.ridge in compared))
+        for count, found in judged
     ]
-    ridges = [(solution.ridge, solution.training, error) for solution, error in path]
-    return Fit(model, accepted.ridge, size, ridges, curve)
+    rows = [(solution.ridge, solution.training, error) for solution, error in path]
+    return Fit(model, accepted.ridge, size, rows, curve)
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads for an operation within the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager
 def _workers(threads: int) -> Iterator[Map]:
     """A `map` over `threads` threads, in each of which torch uses one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(threads) if threads > 1 else None
-    try:
-        yield map if pool is None else pool.map
-    finally:
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
+    with torch_threads(1):
+        pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        try:
+            yield map if pool is None else pool.map
+        finally:
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
 
 
 def _require_functions(radial: Radial, ranges: dict[tuple[int, int], Range], name: str) -> None:
@@ -292,10 +307,8 @@ class NormalEquations:
         panels = [slice(a, b) for a, b in itertools.pairwise(edges)]
         self._tiles = [(a, b) for i, b in enumerate(panels) for a in panels[: i + 1]]
 
-    def add(
-        self, frames: Frames, which: np.ndarray, work: Map, tick: Callable[[int], None]
-    ) -> None:
-        """Add the frames `which`; `tick` is told how many are done."""
+    def add(self, frames: Frames, which: np.ndarray, work: Map, tick: Callable[[], None]) -> None:
+        """Add the frames `which`; `tick` is called for each."""
         height = 3 * len(frames.numbers)
         together = max(1, _ROWS // height)
         rows = np.empty((min(together, len(which)) * height, len(self._gram)))
@@ -307,13 +320,16 @@ class NormalEquations:
             _exhaust(work(partial(self._multiply, torch.from_numpy(filled)), self._tiles))
             self.frames += len(batch)
             self.rows += len(filled)
-            tick(len(batch))
+            for _ in batch:
+                tick()
 
     def _multiply(self, rows: torch.Tensor, tile: tuple[slice, slice]) -> None:
         down, across = tile
         self._gram[down, across].addmm_(rows[:, down].T, rows[:, across])
 
-    def solve(self, ridges: tuple[float, ...], work: Map) -> list[Solution]:
+    def solve(
+        self, ridges: tuple[float, ...], work: Map, tick: Callable[[], None]
+    ) -> list[Solution]:
         """The coefficients for every ridge that is large enough; ValueError if none is."""
         gram = self._gram.numpy()
         matrix, vector, square = gram[:-1, :-1], gram[:-1, -1], float(gram[-1, -1])
@@ -329,28 +345,32 @@ class NormalEquations:
         scaled = torch.from_numpy(matrix * scale * scale[:, None])
         wanted = scale * vector
 
-        def solve(some: tuple[float, ...]) -> list[Solution]:
-            solutions = []
-            # LAPACK's lower triangle, column after column, is our upper one, row after row.
-            factor, failed = torch.empty_like(scaled).mT, torch.empty((), dtype=torch.int32)
-            for ridge in some:
-                factor.mT.copy_(scaled)
-                factor.diagonal().add_(ridge)
-                torch.linalg.cholesky_ex(factor, out=(factor, failed))
-                if failed:
-                    continue
-                z, _ = dpotrs(factor.numpy(), wanted, lower=1)
-                # z . (scaled + ridge) z = z . wanted
-                missed = square - z @ wanted - ridge * (z @ z)
-                training = float(np.sqrt(max(missed, 0.0) / self.rows))
-                solutions.append(Solution(float(ridge), training, scale * z))
-            return solutions
+        memory = threading.local()
 
-        shares = [ridges[k::_SHARES] for k in range(min(_SHARES, len(ridges)))]
-        found = [solution for share in work(solve, shares) for solution in share]
-        if not found:
+        def solve(ridge: float) -> Solution | None:
+            if not hasattr(memory, "factor"):
+                memory.factor = torch.empty_like(scaled)
+                memory.failed = torch.empty((), dtype=torch.int32)
+            # LAPACK's lower triangle, column after column, is our upper one, row after row.
+            memory.factor.copy_(scaled).diagonal().add_(ridge)
+            factor = memory.factor.mT
+            torch.linalg.cholesky_ex(factor, out=(factor, memory.failed))
+            if memory.failed:
+                return None
+            z, _ = dpotrs(factor.numpy(), wanted, lower=1)
+            # z . (scaled + ridge) z = z . wanted
+            missed = square - z @ wanted - ridge * (z @ z)
+            training = float(np.sqrt(max(missed, 0.0) / self.rows))
+            return Solution(float(ridge), training, scale * z)
+
+        solutions = []
+        for solution in work(solve, ridges):
+            tick()
+            if solution is not None:
+                solutions.append(solution)
+        if not solutions:
             raise ValueError(f"ridge={max(ridges):g} is too small to solve the normal equations")
-        return sorted(found, key=lambda solution: solution.ridge)
+        return solutions
 
 
 def _exhaust(results: Any) -> None:
@@ -363,7 +383,7 @@ def validation_errors(
     frames: Frames,
     solutions: list[Solution],
     work: Map,
-    tick: Callable[[int], None],
+    tick: Callable[[], None],
 ) -> list[float]:
     """Root mean square error of a force component of `frames` for each solution, eV/Angstrom."""
     weights = torch.from_numpy(np.stack([solution.weights for solution in solutions], 1))
@@ -379,7 +399,7 @@ def validation_errors(
     total = np.zeros(len(solutions))
     for one in work(squares, range(len(frames.positions))):
         total += one
-        tick(1)
+        tick()
     return [float(v) for v in np.sqrt(total / frames.forces.size)]
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..agents.forces import cutoff_of, make_forces
 from ..agents.losses import LossModel
+from ..agents.message_net import blocks
 from ..agents.model_file import NetModel
 from .frames import Frames, symbols, widened
 
 
 def predicted(model: LossModel | NetModel, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
     """Forces [frames, atoms, 3] and losses summed over the agents [frames]."""
+    if isinstance(model, NetModel):
+        return _predicted_by_net(model, frames)
     position, cell, numbers = widened(frames, cutoff_of(model))
     atoms = len(frames.numbers)
     found, energy = np.empty_like(frames.forces), np.empty(len(position))
@@ -25,6 +29,19 @@ def predicted(model: LossModel | NetModel, frames: Frames) -> tuple[np.ndarray, 
         force, loss = forces(x[None])
         found[k], energy[k] = force[0, :atoms], loss[0, :atoms].sum()
     return found, energy
+
+
+def _predicted_by_net(model: NetModel, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
+    """A net takes cells of any size as they are; only its walls are repeated."""
+    force, energy = predicted(model.walls, frames)
+    net = model.net.double()
+    for k, x in enumerate(frames.positions):
+        position = torch.from_numpy(np.array(x, float)).requires_grad_()
+        graph = blocks(x, frames.cell[k], frames.numbers, net.numbers, net.cutoff)
+        total = net(position, graph).sum()
+        force[k] -= torch.autograd.grad(total, position)[0].numpy()
+        energy[k] += float(total.detach()) + model.constant * len(frames.numbers)
+    return force, energy
 
 
 def judge(model: LossModel | NetModel, frames: Frames) -> dict[str, Any]:
