@@ -489,8 +489,9 @@ def _vectors(section: Section, given: dict[str, Keyword | None], folder: Path) -
         raise ValueError(f"{_said(given['ANGLES'])}: ALPHA_BETA_GAMMA is given as well")
     if lengths is not None:
         degrees = np.full(3, 90.0) if angles is None else numbers_of(angles, 3, "angle")
+        sizes = numbers_of(lengths, 3, "length")
         try:
-            return from_parameters(numbers_of(lengths, 3, "length"), degrees)
+            return from_parameters(sizes, degrees)
         except ValueError as error:
             raise ValueError(f"{(angles or lengths).where}: {error}") from None
     rows = [given[name] for name in "ABC"]

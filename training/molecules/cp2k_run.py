@@ -341,6 +341,8 @@ def _restarted(root: Section, folder: Path) -> Cell | None:
     if name is None or not is_true(section.value("RESTART_CELL"), default):
         return None
     words = words_of(name)
+    if not words:  # as CP2K writes it into restart files
+        return None
     places = [folder / word for word in words] + [folder / Path(word).name for word in words]
     for path in places:
         if path.is_file():

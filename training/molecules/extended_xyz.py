@@ -103,6 +103,7 @@ def key_values(comment: str) -> list[tuple[str, str | None]]:
     closed, or that begins or ends within a word, and for an equals sign without a key or value.
     """
     pairs: list[tuple[str, str | None]] = []
+    comment = comment.strip()
     at, end = 0, len(comment)
 
     def skip(at: int) -> int:
@@ -115,7 +116,8 @@ def key_values(comment: str) -> list[tuple[str, str | None]]:
         key, at, _ = _word(comment, at, stop_at_equals=True)
         after = skip(at)
         if after >= end or comment[after] != "=":
-            pairs.append((key, None))
+            if key:
+                pairs.append((key, None))
             at = after
             continue
         if not key:
@@ -126,6 +128,12 @@ def key_values(comment: str) -> list[tuple[str, str | None]]:
         value, at, quoted = _word(comment, start, stop_at_equals=False)
         if start > after + 1 and not quoted and "=" in value:
             raise ValueError(f"has no value for {key!r}")
+        if not quoted and value.endswith("=") and at < end:
+            raise ValueError(
+                f"has a value of {key!r} that ends in =, which is read in different ways"
+            )
+        if not value and at < end:
+            raise ValueError(f"has an empty value for {key!r}, which is read in different ways")
         pairs.append((key, value))
         at = skip(at)
     return pairs
@@ -153,11 +161,8 @@ def _word(text: str, at: int, *, stop_at_equals: bool) -> tuple[str, int, bool]:
         letter = text[at]
         if letter == "=" and stop_at_equals:
             break
-        if letter in _CLOSING or letter in "}]":
+        if letter in _CLOSING or letter in "}]\\":
             raise ValueError(f"has {letter} within a word: {text[max(0, at - 15) :][:30]!r}")
-        if letter == "\\":
-            at += 1
-            letter = text[at : at + 1]
         letters.append(letter)
         at += 1
     return "".join(letters), at, False
@@ -224,7 +229,7 @@ def _frame(block: Block, forces_key: str | None) -> tuple[Frame, str]:
         (atoms,) = read_xyz(io.StringIO(text), index=slice(0, 1))
     except Exception as error:  # whatever ASE or numpy raise for a frame that they cannot read
         raise ValueError(f"is not read by ASE: {error}") from None
-    if set(info) != set(given):
+    if set(info) != set(given) or info.get("Properties") != given.get("Properties"):
         raise ValueError(f"is ambiguous: keys {sorted(given)} or {sorted(info)}")
     energy = _energy(info, pairs, energy_name(forces_key))
     results = {} if atoms.calc is None else atoms.calc.results

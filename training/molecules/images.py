@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,18 @@ _PACKED = (".gz", ".bz2", ".xz")
 
 def is_extended_xyz(path: Path) -> bool:
     """Whether a file is (extended) XYZ, by its name or, where that says nothing, its contents."""
-    from ase.io.formats import UnknownFileTypeError, filetype
+    from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression
 
     names = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in _PACKED]
     if names and names[-1] in (".xyz", ".extxyz", ".exyz"):
         return True
     try:
+        with open_with_compression(str(path), "rb") as file:
+            start = file.read(4096)
+        if re.match(rb"(\xef\xbb\xbf)?\s*[0-9]+[ \t]*\r?[\r\n].*\bProperties\s*=", start):
+            return True
         return filetype(str(path)) in ("xyz", "extxyz")
-    except (UnknownFileTypeError, OSError, ValueError):
+    except (UnknownFileTypeError, OSError, EOFError, ValueError):
         return False
 
 
@@ -32,7 +37,8 @@ def read_with_ase(path: Path, forces_key: str | None = None) -> Raw:
     from ase.io.formats import filetype
 
     try:
-        if filetype(str(path)) == "lammps-dump-text":
+        is_dump = filetype(str(path)).startswith("lammps-dump")
+        if is_dump:
             _require_elements(path)
         images: list[Any] = list(read(str(path), ":", do_not_split_by_at_sign=True))
     except ValueError as error:
@@ -45,7 +51,8 @@ def read_with_ase(path: Path, forces_key: str | None = None) -> Raw:
     frames = []
     for k, atoms in enumerate(images):
         try:
-            frames.append(_stored(atoms, forces_key))
+            frame = _stored(atoms, forces_key)
+            frames.append(frame._replace(energy=np.nan) if is_dump else frame)  # ASE says 0
         except ValueError as error:
             raise ValueError(f"{path}: frame {k} {error}") from None
     return assembled(frames, str(path), (path,))
@@ -116,12 +123,13 @@ def _require_elements(path: Path) -> None:
 
     Such a dump says neither which elements they are nor in which units it is.
     """
-    with path.open(encoding="utf-8", errors="replace") as file:
+    from ase.io.formats import open_with_compression
+
+    with open_with_compression(str(path), "rb") as file:
         for line in file:
-            if line.startswith("ITEM: ATOMS"):
-                if "element" not in line.split():
-                    raise ValueError("a LAMMPS dump needs the column `element`")
+            if line.startswith(b"ITEM: ATOMS") and b"element" in line.split():
                 return
+    raise ValueError("a LAMMPS dump needs the column `element`")
 
 
 def _one_line(error: Exception) -> str:
