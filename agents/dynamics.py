@@ -29,6 +29,14 @@ class Thermostat(NamedTuple):
     tau: float
 
 
+class NotFinite(FloatingPointError):
+    """A position stopped being a finite number: in which step and in which world."""
+
+    def __init__(self, step: int, world: int) -> None:
+        super().__init__(f"step {step}, world {world}: a position is not finite")
+        self.step, self.world = step, world
+
+
 class Bodies(NamedTuple):
     """State of a batch, changed in place; all that a bit-for-bit continuation needs.
 
@@ -83,7 +91,10 @@ def advance(
     seed: int = 0,
     units: Units = ATOMIC,
 ) -> None:
-    """Make `steps` steps in place. mass [n]; freedom: degrees of freedom of a world."""
+    """Make `steps` steps in place. mass [n]; freedom: degrees of freedom of a world.
+
+    Raises NotFinite where forces are asked for positions that are not finite.
+    """
     name = thermostat.name if thermostat is not None else "none"
     require_thermostat(name)
     kt = np.zeros(len(bodies.position)) if thermostat is None else np.asarray(thermostat.kt, float)
@@ -127,7 +138,14 @@ def _advance(
             if name == "nose-hoover":
                 kernels.chain_half(v, chain, mass, units.kinetic, dt, kt, tau, freedom)
             kernels.kick_drift(x, v, f, scale, dt)
-        f[:], loss[:] = forces(x)
+        try:
+            f[:], loss[:] = forces(x)
+        except FloatingPointError:
+            lost = ~np.isfinite(x).all((1, 2))
+            if not lost.any():
+                raise
+            at = int(worlds.start) + int(lost.argmax())
+            raise NotFinite(int(bodies.clock[0]) + step + 1, at) from None
         kernels.kick(v, f, scale)
         if name == "nose-hoover":
             kernels.chain_half(v, chain, mass, units.kinetic, dt, kt, tau, freedom)

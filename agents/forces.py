@@ -43,7 +43,7 @@ class NetForces:
         room = min([half_width(one) - model.net.cutoff for one in cell if one.any()] or [1.0])
         self.neighbours = NeighbourList(cell, len(numbers), 0.0, min(_NET_SKIN, max(room, 0.0)))
         self._graphs: list[Graph] = [{} for _ in cell]
-        self._built = np.full((len(cell), len(numbers), 3), np.inf)
+        self.built = np.full((len(cell), len(numbers), 3), np.inf)
 
     def __call__(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         force, loss = self._walls(position)
@@ -57,19 +57,31 @@ class NetForces:
     def forget(self) -> None:
         """Find all neighbours anew next time, so that a resumed run is the same run."""
         self._walls.forget()
-        self._built[:] = np.inf
+        self.built[:] = np.inf
+
+    def rebuild(self, built: np.ndarray) -> None:
+        """Find the neighbours of the positions [worlds, n, 3] at which they were found before.
+
+        What a network adds up depends on them in the last bits. Positions of inf: of none yet.
+        """
+        self.forget()
+        for w, x in enumerate(built):
+            if np.isfinite(x).all():
+                self._build(w, x)
 
     def _graph(self, w: int, x: np.ndarray) -> Graph:
-        skin = self.neighbours.skin
-        if not 2 * np.sqrt(((x - self._built[w]) ** 2).sum(-1).max()) < skin:
-            far = self._net.cutoff + skin
-            found = blocks(x, self._cell[w], self._numbers, self._net.numbers, far)
-            self._graphs[w] = {
-                key: block._replace(shift=block.shift.to(self._type))
-                for key, block in found.items()
-            }
-            self._built[w] = x
+        moved = np.sqrt(((x - self.built[w]) ** 2).sum(-1).max())
+        if not 2 * moved < self.neighbours.skin:
+            self._build(w, x)
         return self._graphs[w]
+
+    def _build(self, w: int, x: np.ndarray) -> None:
+        far = self._net.cutoff + self.neighbours.skin
+        found = blocks(x, self._cell[w], self._numbers, self._net.numbers, far)
+        self._graphs[w] = {
+            key: block._replace(shift=block.shift.to(self._type)) for key, block in found.items()
+        }
+        self.built[w] = x
 
 
 class ThreadedForces:
@@ -92,6 +104,16 @@ class ThreadedForces:
         """Find all neighbours anew next time, so that a resumed run is the same run."""
         for part in self._parts:
             part.forget()
+
+    @property
+    def built(self) -> np.ndarray:
+        """Positions [worlds, n, 3] at which the neighbours were found."""
+        return np.concatenate([part.built for part in self._parts])
+
+    def rebuild(self, built: np.ndarray) -> None:
+        """Find the neighbours of those positions, so that a resumed run is the same run."""
+        for part, (a, b) in zip(self._parts, itertools.pairwise(self._ends), strict=True):
+            part.rebuild(built[a:b])
 
 
 Forces = LossForces | NetForces | ThreadedForces

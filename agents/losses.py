@@ -237,6 +237,15 @@ class LossForces:
         """Build the neighbour lists anew next time, so that a resumed run is the same run."""
         self.neighbours.forget()
 
+    @property
+    def built(self) -> np.ndarray:
+        """Positions [worlds, n, 3] at which the neighbour lists were built."""
+        return self.neighbours.built
+
+    def rebuild(self, built: np.ndarray) -> None:
+        """Build the lists of those positions; inf: of none yet."""
+        self.neighbours.rebuild(built)
+
 
 def agent_losses(model: LossModel, position: Tensor, cell: Tensor, numbers: np.ndarray) -> Tensor:
     """Losses [worlds, atoms] in eV at positions [worlds, atoms, 3], cell [worlds, 3, 3].

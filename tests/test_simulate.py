@@ -1,66 +1,62 @@
-"""Simulations of inferred losses: going on bit for bit, alarms, observables."""
+"""Simulations of inferred losses: going on exactly, files, alarms, requests, and the guide."""
 
 from __future__ import annotations
 
 import json
-import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from liquids import PLAN, argon, argon_model, argon_net, contents, differences, go
 
 from invariantzoo.__main__ import main
 from invariantzoo.agents.dynamics import advance, make_bodies
-from invariantzoo.agents.lennard_jones import LennardJonesForces
 from invariantzoo.agents.losses import no_walls
-from invariantzoo.agents.model_file import Sample, load_model, save_model
+from invariantzoo.agents.model_file import Sample, Saved, load_model, save_model
 from invariantzoo.envs.core import registry
-from invariantzoo.envs.core.cell import replicate
-from invariantzoo.envs.core.units import HARTREE, HARTREE_PER_BOHR, WAVENUMBER
-from invariantzoo.training import observables, simulation
-from invariantzoo.training.fit import fit_losses
-from invariantzoo.training.frames import Frames, read_frames
-from invariantzoo.training.simulation import Intervals, Plan
-from invariantzoo.training.structure import (
-    BIN,
-    difference,
-    distribution,
-    first_maximum,
-    first_minimum,
-    radii,
-)
+from invariantzoo.envs.core.files import claim
+from invariantzoo.envs.core.units import HARTREE, HARTREE_PER_BOHR
+from invariantzoo.training import simulation
+from invariantzoo.training.frames import read_frames
+from invariantzoo.training.molecules import measurements
+from invariantzoo.training.observables import observe
+from invariantzoo.training.simulation import Alarm, Plan
 
-SIGMA, EPSILON = 3.4, 0.0103  # argon: Angstrom, eV
-
-
-def argon(seed: int, jitter: float) -> tuple[np.ndarray, np.ndarray]:
-    """A shaken crystal of 32 atoms."""
-    edge = 5.6
-    basis = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]) * edge
-    x, cell = replicate(basis, edge * np.eye(3), (2, 2, 2))
-    return x + np.random.default_rng(seed).normal(0, jitter, x.shape), cell
+THERMOSTATS = ["nose-hoover", "langevin", "csvr", "none"]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pair losses of argon inferred from Lennard-Jones forces."""
-    positions = np.array([argon(seed, 0.05 + 0.02 * (seed % 15))[0] for seed in range(40)])
-    cell = argon(0, 0)[1]
-    cells = np.repeat(cell[None], 40, 0)
-    lj = LennardJonesForces(cells / SIGMA, 32, cutoff=5.59 / SIGMA)
-    forces = lj(positions / SIGMA)[0] * EPSILON / SIGMA
-    numbers = np.full(32, 18)
-    split = np.where(np.arange(40) < 30, "train", "val")
-    nothing = np.full(40, np.nan)
-    frames = Frames(positions, forces, numbers, cells, nothing, split, None, "argon", "0" * 64)
-    fit = fit_losses(frames, loss="pair", shared=True, pair_cutoff=5.59)
+def saved() -> Saved:
+    return argon_model()
+
+
+@pytest.fixture(scope="module")
+def model(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the model of argon."""
     path = tmp_path_factory.mktemp("model") / "argon.npz"
-    about = {"digest": "0" * 64, "limits": {"18-18": {"nearest": 2.6, "bond": 0.0}}}
-    sample = Sample(argon(1, 0.1)[0], cell, numbers, None)
-    structure = distribution(positions, cell, numbers)
-    save_model(path, fit.model, about, sample=sample, structure=structure)
+    save_model(path, saved.model, saved.about, sample=saved.sample, structure=saved.structure)
     return path
+
+
+@pytest.fixture
+def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 400 fs instead of 2 ps."""
+    monkeypatch.setattr(simulation, "_BLOCK", 400.0)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pictures."""
+    for name in ("draw_structure", "draw_traces", "draw_vibrations"):
+        monkeypatch.setattr(f"invariantzoo.observe.{name}", lambda *_: None)
 
 
 def words(model: Path | str, out: Path, steps: int, *more: str) -> list[str]:
@@ -68,45 +64,175 @@ def words(model: Path | str, out: Path, steps: int, *more: str) -> list[str]:
     return [*start, "--temperature", "60", "--replicas", "2", "--frames", "400", *more]
 
 
-def contents(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix == ".npz":
-            with np.load(path) as file:
-                found |= {f"{path.name}/{name}": file[name].tobytes() for name in file.files}
-        elif path.suffix == ".xyz":
-            found[path.name] = path.read_bytes()
-    return found
+def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command is refused with."""
+    capsys.readouterr()
+    assert main(command) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
 
 
-@pytest.mark.parametrize("thermostat", ["nose-hoover", "langevin", "csvr", "none"])
-def test_a_run_that_stopped_goes_on_bit_for_bit(
-    thermostat: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    more = ("--thermostat", thermostat)
-    assert main(words(model, tmp_path / "whole", 1300, *more)) == 0
-    part = tmp_path / "part"
-    for _ in range(3):  # of one block each, the last torn in the middle
-        assert main(words(model, part, 1300, *more, "--minutes", "1e-9")) == 0
-        if len(list((part / "blocks").iterdir())) == 1:
-            tear(part, words(model, part, 1300, *more), monkeypatch)
-    assert len(list((part / "blocks").iterdir())) == 3
-    assert contents(part) == contents(tmp_path / "whole")
-
-
-def tear(part: Path, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interrupt the second block after it has written frames."""
-    advance, calls = simulation.advance, [0]
+def interrupt(monkeypatch: pytest.MonkeyPatch, after: int, how: Callable[[], Any]) -> None:
+    """Let `how` happen within the run, after so many calls of `advance`."""
+    calls = [0]
 
     def interrupted(*args: Any, **kwargs: Any) -> None:
         calls[0] += 1
-        if calls[0] > 300:
-            raise KeyboardInterrupt
+        if calls[0] == after:
+            how()
         advance(*args, **kwargs)
 
+    monkeypatch.setattr(simulation, "advance", interrupted)
+
+
+# ------------------------------------------------------------------------------------ going on
+
+
+@pytest.mark.parametrize("thermostat", THERMOSTATS)
+@pytest.mark.parametrize("dt", [4.0, 0.7])
+def test_any_split_measures_what_one_run_measures(
+    dt: float, thermostat: str, saved: Saved, tmp_path: Path, short_blocks: None
+) -> None:
+    """Goes that end at odd steps, between samples, within, at and after the end of a block."""
+    plan = PLAN._replace(thermostat=thermostat, dt=dt, frames=41.0)
+    goes = [1, 2, 33, 99, 100, 101, 357, 401] if dt == 4 else [7, 571, 572, 573, 1000, 1301]
+    go(saved, tmp_path / "one", goes[-1], plan)
+    for steps in goes:
+        assert go(saved, tmp_path / "many", steps, plan) == steps
+    assert differences(tmp_path / "one", tmp_path / "many") == []
+    names = contents(tmp_path / "one")
+    every = simulation.Intervals.of(plan)
+    assert sum(name.endswith("/spectrum") for name in names) == -(-goes[-1] // every.block)
+    seen = [json.dumps(observed(tmp_path / run)) for run in ("one", "many")]
+    assert seen[0] == seen[1]
+
+
+def observed(folder: Path, **how: Any) -> Any:
+    """What `observe --json` prints."""
+    from invariantzoo.options import plain
+
+    return plain(observe(folder, **{"drop": 0.0, **how}))
+
+
+def test_every_observable_is_that_of_one_run(saved: Saved, tmp_path: Path) -> None:
+    """Diffusion, spectra and structure of 14 ps of three worlds, in goes of odd lengths."""
+    plan = PLAN._replace(worlds=3, thermostat="csvr", temperature=90.0)
+    go(saved, tmp_path / "one", 3501, plan)
+    for steps in (499, 777, 1500, 2003, 3333, 3501):
+        go(saved, tmp_path / "many", steps, plan, threads=2)
+    assert differences(tmp_path / "one", tmp_path / "many") == []
+    one, many = observed(tmp_path / "one"), observed(tmp_path / "many")
+    assert one == many
+    assert one["diffusion"]["value"] > 0
+    assert one["vibrations"]["windows"] == 21
+    assert one["length_ps"] == 3501 * 4 / 1e3
+
+
+def test_a_network_goes_on_with_the_neighbours_that_it_had(saved: Saved, tmp_path: Path) -> None:
+    """The width of its lists decides the last bits of its sums."""
+    net = argon_net(saved)
+    with torch.no_grad():
+        for weights in net.model.net.judge.parameters():
+            weights.mul_(3.0)
+    plan = PLAN._replace(worlds=2, temperature=200.0)
+    go(net, tmp_path / "one", 170, plan)
+    for steps in (91, 170):
+        go(net, tmp_path / "many", steps, plan, threads=2)
+    assert differences(tmp_path / "one", tmp_path / "many") == []
+
+
+def test_whole_blocks_in_a_given_time(
+    model: Path, saved: Saved, tmp_path: Path, short_blocks: None, quick: None
+) -> None:
+    go(saved, tmp_path / "one", 250)
+    for made in (100, 200, 250):
+        assert main(words(model, tmp_path / "many", 250, "--minutes", "1e-9")) == 0
+        state = simulation.final_state(tmp_path / "many")
+        assert state["clock"][0] == made
+    assert differences(tmp_path / "one", tmp_path / "many") == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_is_saved_and_goes_on(
+    number: signal.Signals,
+    code: int,
+    model: Path,
+    saved: Saved,
+    tmp_path: Path,
+    short_blocks: None,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "interrupted"
     with monkeypatch.context() as patched:
-        patched.setattr(simulation, "advance", interrupted)
-        assert main(command) == 130
+        interrupt(patched, 133, lambda: os.kill(os.getpid(), number))
+        assert main(words(model, run, 250, "--json")) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "stopped after 133 of 250 steps; the same command goes on" in err
+    assert simulation.final_state(run)["clock"][0] == 133
+    go(saved, run, 250)
+    go(saved, tmp_path / "one", 250)
+    assert differences(tmp_path / "one", run) == []
+
+
+def test_a_run_torn_anywhere_goes_on(
+    saved: Saved, tmp_path: Path, short_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception in the middle of a block, and saves within blocks before it."""
+
+    class Torn(Exception):
+        pass
+
+    def tear() -> None:
+        raise Torn
+
+    plan = PLAN._replace(frames=40.0)
+    go(saved, tmp_path / "one", 250, plan)
+    for at, save in ((57, 300.0), (64, 0.0), (33, 300.0), (99, 0.0)):
+        with monkeypatch.context() as patched:
+            patched.setattr(simulation, "_SAVE", save)
+            interrupt(patched, at, tear)
+            with pytest.raises(Torn):
+                go(saved, tmp_path / "many", 250, plan)
+    assert simulation.final_state(tmp_path / "many")["clock"][0] == 63 + 98
+    go(saved, tmp_path / "many", 250, plan)
+    assert differences(tmp_path / "one", tmp_path / "many") == []
+
+
+KILLED = """
+import os, signal, sys
+from invariantzoo.__main__ import main
+from invariantzoo.training import simulation
+simulation._BLOCK = 400.0
+advance, calls = simulation.advance, [0]
+def killed(*args, **kwargs):
+    calls[0] += 1
+    if calls[0] == 177:
+        os.kill(os.getpid(), signal.SIGKILL)
+    advance(*args, **kwargs)
+simulation.advance = killed
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_goes_on(
+    model: Path, saved: Saved, tmp_path: Path, short_blocks: None
+) -> None:
+    run = tmp_path / "killed"
+    command = [sys.executable, "-c", KILLED, *words(model, run, 250, "--frames", "40")]
+    done = subprocess.run(command, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    plan = PLAN._replace(frames=40.0)
+    written = (run / "trajectory-0.xyz").stat().st_size
+    kept = simulation.final_state(run)["sizes"][0]
+    assert written > kept > 0  # frames of the block that is lost; the lock is free again
+    go(saved, run, 250, plan)
+    go(saved, tmp_path / "one", 250, plan)
+    assert differences(tmp_path / "one", run) == []
 
 
 def test_a_run_can_be_longer_and_another_begins_where_it_ended(
@@ -136,39 +262,554 @@ def test_a_run_can_be_longer_and_another_begins_where_it_ended(
     assert "leaves nothing of 4 ps" in capsys.readouterr().err
 
 
+def test_fewer_steps_than_made_change_nothing(
+    model: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(model, tmp_path / "run", 90)) == 0
+    before = contents(tmp_path / "run"), (tmp_path / "run" / "config.json").read_text()
+    assert main(words(model, tmp_path / "run", 30)) == 0
+    assert "has 90 steps already, more than --steps 30" in capsys.readouterr().err
+    assert (contents(tmp_path / "run"), (tmp_path / "run" / "config.json").read_text()) == before
+
+
+def test_a_run_shorter_than_the_interval_between_samples(
+    model: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(model, tmp_path / "run", 1, "--json")) == 0
+    out, err = capsys.readouterr()
+    assert "shorter than the 2 steps between two samples" in err
+    report = json.loads(out)
+    assert report["length_ps"] == 0.004
+    assert report["temperature_fluctuation"] is None
+    assert report["drift_mev_per_atom_per_ps"] == [None, None]
+    assert main(["simulate", str(model), "--steps", "0", "--out", str(tmp_path / "none")]) == 2
+
+
+def test_threads_change_nothing(saved: Saved, tmp_path: Path) -> None:
+    go(saved, tmp_path / "one", 300)
+    go(saved, tmp_path / "two", 300, threads=2)
+    assert differences(tmp_path / "one", tmp_path / "two") == []
+
+
+# ----------------------------------------------------------------------- runs of other versions
+
+
+def as_of_schema_one(folder: Path) -> None:
+    """Make a run folder what the first version wrote."""
+    config = json.loads((folder / "config.json").read_text())
+    del config["start"]
+    (folder / "config.json").write_text(json.dumps({**config, "schema": 1}))
+    with np.load(folder / "checkpoint.npz") as file:
+        old = (*simulation.Bodies._fields, "sizes", "start")
+        state = {name: file[name] for name in old}
+    np.savez(folder / "checkpoint.npz", **state)
+
+
+def test_a_run_of_schema_one_goes_on_from_whole_blocks(
+    model: Path, saved: Saved, tmp_path: Path, short_blocks: None, quick: None
+) -> None:
+    run = tmp_path / "old"
+    assert main(words(model, run, 200)) == 0
+    as_of_schema_one(run)
+    assert observed(run)["length_ps"] == 0.8
+    assert main(words(model, run, 250)) == 0
+    go(saved, tmp_path / "one", 250)
+    assert differences(tmp_path / "one", run) == []
+
+
+def test_a_run_of_schema_one_that_stopped_within_a_block_is_refused(
+    model: Path,
+    tmp_path: Path,
+    short_blocks: None,
+    quick: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "old"
+    assert main(words(model, run, 151)) == 0
+    as_of_schema_one(run)
+    before = contents(run)
+    assert "left within a block by an earlier version" in refused(words(model, run, 250), capsys)
+    assert contents(run) == before
+    assert main(words(model, run, 151)) == 0  # as far as it is
+    # What that version did when it went on: the second part took the place of the first.
+    with np.load(run / "blocks" / "000002.npz") as file:
+        block = {name: file[name] for name in file.files}
+    late = block["step"] > 120
+    np.savez(
+        run / "blocks" / "000002.npz",
+        **{k: v[late] if k in measurements.TRACES else v for k, v in block.items()},
+    )
+    assert "of steps 100 to 151 is incomplete" in refused(["observe", str(run)], capsys)
+
+
+def test_a_lost_block_is_not_taken_for_none(
+    saved: Saved, tmp_path: Path, short_blocks: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go(saved, tmp_path / "run", 350)
+    (tmp_path / "run" / "blocks" / "000002.npz").unlink()
+    assert "has no 000002.npz" in refused(["observe", str(tmp_path / "run")], capsys)
+    (tmp_path / "run" / "blocks" / "000002.npz").write_bytes(b"PK\x03\x04torn")
+    assert "000002.npz cannot be read" in refused(["observe", str(tmp_path / "run")], capsys)
+
+
+# ------------------------------------------------------------------------------- trajectories
+
+
+@pytest.fixture
+def made(saved: Saved, tmp_path: Path) -> Path:
+    """A run of 100 steps with 10 frames."""
+    go(saved, tmp_path / "run", 100, PLAN._replace(frames=40.0))
+    return tmp_path / "run"
+
+
+def longer(model: Path, run: Path) -> list[str]:
+    return words(model, run, 150, "--frames", "40")
+
+
+def test_a_trajectory_that_was_moved_away_begins_anew(
+    model: Path, made: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trajectory = made / "trajectory-0.xyz"
+    before = trajectory.read_bytes()
+    trajectory.rename(tmp_path / "elsewhere.xyz")
+    assert main(longer(model, made)) == 0
+    assert f"{trajectory} was moved away: a new one begins at step 100" in capsys.readouterr().err
+    new = trajectory.read_bytes()
+    assert b"\0" not in new
+    assert new.count(b"Properties") == 5
+    assert len(read_frames(trajectory).positions) == 5
+    whole = made / "trajectory-1.xyz"
+    assert whole.read_bytes().count(b"Properties") == 15
+    assert (before + new).count(b"time=") == 15
+    assert main(words(model, made, 160, "--frames", "40")) == 0  # now it fits again
+    assert trajectory.read_bytes().startswith(new)
+
+
+def shorten(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def a_byte_less(data: bytes) -> bytes:
+    return data[:-1]
+
+
+def change(data: bytes) -> bytes:
+    return data.replace(b"Ar", b"Kr", 1)
+
+
+def append_a_frame(data: bytes) -> bytes:
+    return data + data[: data.index(b"32\n", 3)]
+
+
+def append_words(data: bytes) -> bytes:
+    return data + b"mine\n"
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (shorten, "bytes of the"),
+        (a_byte_less, "bytes of the"),
+        (change, "was changed since the run wrote it"),
+        (append_a_frame, "holds more than the run wrote"),
+        (append_words, "holds more than the run wrote"),
+        (lambda data: b"", "has 0 bytes of the"),
+    ],
+)
+def test_a_trajectory_that_is_not_as_the_run_left_it_is_refused(
+    edit: Callable[[bytes], bytes],
+    message: str,
+    model: Path,
+    made: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trajectory = made / "trajectory-1.xyz"
+    trajectory.write_bytes(edit(trajectory.read_bytes()))
+    before = contents(made)
+    line = refused(longer(model, made), capsys)
+    assert message in line
+    assert "put the file back as it was, or move it away" in line
+    assert contents(made) == before
+
+
+def test_frames_that_a_dead_process_left_are_made_again(
+    saved: Saved, made: Path, tmp_path: Path
+) -> None:
+    plan = PLAN._replace(frames=40.0)
+    go(saved, tmp_path / "one", 150, plan)
+    later = (tmp_path / "one" / "trajectory-0.xyz").read_bytes()
+    here = (made / "trajectory-0.xyz").read_bytes()
+    for end in (1, 50, 3000, 7000):
+        (made / "trajectory-0.xyz").write_bytes(later[: len(here) + end])
+        assert go(saved, made, 100 + end % 7, plan)
+        here = (made / "trajectory-0.xyz").read_bytes()
+    go(saved, made, 150, plan)
+    assert (made / "trajectory-0.xyz").read_bytes() == later
+
+
+# ------------------------------------------------------------------------------------ alarms
+
+
+def water(out: Path, *more: str, model: str = "water-pair") -> list[str]:
+    return ["simulate", model, "--waters", "64", "--steps", "8000", "--out", str(out), *more]
+
+
+HOT = ("--temperature", "3000", "--thermostat", "langevin", "--tau", "10", "--json")
+
+
+def test_an_alarm_writes_the_block_that_it_came_in(
+    tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run of `--json` says where, shows what it measured, and does not go on."""
+    run = tmp_path / "hot"
+    assert main(water(run, *HOT)) == 1
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    stopped = report["stopped"]
+    assert set(stopped) == {"step", "world", "what"}
+    assert stopped["step"] < 4000  # within the first block
+    assert f"stopped at step {stopped['step']}, world 0: {stopped['what']}" in err
+    assert f"what was measured until then is in {run}" in err
+    with np.load(run / "blocks" / "000001.npz") as file:
+        steps = file["step"]
+    assert steps.tolist() == list(range(20, stopped["step"] + 1, 20))
+    assert report["length_ps"] == steps[-1] * 0.5 / 1e3
+    assert report["temperature"][0] > 330
+    assert main(["observe", str(run), "--drop", "0", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again == report
+    before = contents(run)
+    for steps_asked in ("8000", "9000"):
+        assert main([*water(run, *HOT), "--steps", steps_asked]) == 1
+        out, err = capsys.readouterr()
+        assert json.loads(out)["stopped"] == stopped
+        assert "the run does not go on" in err
+    assert contents(run) == before
+
+
+def test_an_alarm_at_the_start_shows_the_start(
+    tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = load_model("water-pair")
+    sample: Any = saved.sample
+    near = sample.position.copy()
+    near[64] = near[sample.owner[0]] + 0.1
+    moved = sample._replace(position=near)
+    save_model(tmp_path / "near.npz", saved.model, saved.about, sample=moved)
+    run = tmp_path / "run"
+    assert main(water(run, "--json", model=str(tmp_path / "near.npz"))) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["stopped"]["step"] == 0
+    assert report["length_ps"] == 0
+    assert report["least_distance"]["O-H"] < 0.2
+    assert main(["observe", str(run), "--drop", "0"]) == 0
+
+
+def test_an_alarm_before_anything_was_measured(
+    saved: Saved,
+    model: Path,
+    tmp_path: Path,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """All names of `--json` without values."""
+    lost = np.zeros((2, 32, 3))
+    lost[1, 3] = np.nan
+    with monkeypatch.context() as patched:
+        patched.setattr(simulation, "draw_velocity", lambda *_: lost)
+        assert main(words(model, tmp_path / "lost", 100, "--json")) == 1
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report["stopped"]["world"] == 1
+    assert report["temperature"] == [None, None]
+    assert report["length_ps"] == 0
+    assert "nothing had been measured" in err
+    line = refused(["observe", str(tmp_path / "lost")], capsys)
+    assert "has measured nothing: it stopped at step 0, world 1: " in line
+    assert main(words(model, tmp_path / "whole", 100, "--json")) == 0
+    assert set(json.loads(capsys.readouterr().out)) == set(report)
+
+
+def test_the_world_and_step_of_a_position_that_is_lost(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = PLAN._replace(worlds=3, thermostat="none")
+    velocity = simulation.draw_velocity(saved.sample, plan)
+    advanced = simulation.advance
+
+    def lose(bodies: Any, *args: Any, **kwargs: Any) -> None:
+        if bodies.clock[0] == 7:
+            bodies.velocity[2, 5] = np.inf
+        advanced(bodies, *args, **kwargs)
+
+    for threads in (1, 3):
+        with monkeypatch.context() as patched:
+            patched.setattr(simulation, "advance", lose)
+            with pytest.raises(Alarm) as caught:
+                go(saved, tmp_path / f"{threads}", 100, plan, velocity=velocity, threads=threads)
+        assert str(caught.value) == "step 8, world 2: a position is not a finite number"
+        assert observed(tmp_path / f"{threads}")["stopped"]["step"] == 8
+    velocity[1, 7] = 1e200  # the energy is not finite, positions still are
+    with pytest.raises(Alarm, match="step 0, world 1: a position or the energy is not"):
+        go(saved, tmp_path / "energy", 100, plan, velocity=velocity)
+
+
+def test_atoms_that_meet_beyond_the_reach_of_molecules_are_seen(
+    saved: Saved, tmp_path: Path
+) -> None:
+    """Argon was sampled from 3.1 A on: 2.75 A is an alarm, whatever the run did before."""
+    about = {**saved.about, "limits": {"18-18": {"nearest": 3.1, "bond": 0.0}}}
+    sample: Any = saved.sample
+    x = argon(0, 0)[0]
+    x[1] += (x[0] - x[1]) * (1 - 2.75 / np.linalg.norm(x[0] - x[1]))
+    near = saved._replace(about=about, sample=sample._replace(position=x))
+    with pytest.raises(Alarm, match=r"Ar-Ar distance 2.75 A left the sampled range \(below 2.79\)"):
+        go(near, tmp_path / "run", 10)
+
+
+def test_pair_losses_explode_and_the_run_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = load_model("water-pair")
+    bare = saved.model._replace(walls=no_walls(2))
+    save_model(tmp_path / "bare.npz", bare, saved.about, sample=saved.sample)
+    assert main(water(tmp_path / "run", model=str(tmp_path / "bare.npz"))) == 1
+    out, err = capsys.readouterr()
+    assert "ps of 192 atoms" in out
+    assert "stopped at step " in err
+    assert "world 0: " in err
+    frames = (tmp_path / "run" / "trajectory-0.xyz").read_text()
+    assert frames.count("Lattice") >= 1
+
+
+def test_geometry_alarms(tmp_path: Path) -> None:
+    saved = load_model("water-angular")
+    sample = saved.sample
+    assert sample is not None
+    plan = Plan(330.0, "nose-hoover", 100.0, 0.5, 40, 100.0, 0, 1, "float64")
+
+    def alarm_of(name: str, x: np.ndarray) -> str:
+        with pytest.raises(simulation.Alarm) as caught:
+            simulation.simulate(tmp_path / name, saved, sample._replace(position=x), plan, {})
+        return str(caught.value)
+
+    hydrogen, oxygen = 64, int(sample.owner[0])
+    near = sample.position.copy()
+    near[hydrogen] = near[oxygen] + 0.5 * _unit(near[hydrogen] - near[oxygen], sample.cell)
+    assert alarm_of("near", near).startswith(
+        "step 0, world 0: O-H distance 0.50 A left the sampled"
+    )
+    torn = sample.position.copy()
+    torn[hydrogen] = torn[oxygen] + 1.6 * _unit(torn[hydrogen] - torn[oxygen], sample.cell)
+    assert "a molecule is broken: a bond of 1.60 A" in alarm_of("torn", torn)
+
+
+def test_hydrogens_that_are_not_bound_to_oxygen_break_nothing() -> None:
+    """Hydrogens of methane in water belong to no oxygen."""
+    saved = load_model("water-angular")
+    about = {**saved.about, "limits": {**saved.about["limits"], "1-8": {"nearest": 0.8, "bond": 3}}}
+    world = simulation.World(saved._replace(about=about), saved.sample, PLAN._replace(worlds=1))
+    assert len(world.bonds) == 0
+
+
+def test_the_conserved_quantity_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = load_model("water-angular")
+    plan = Plan(330.0, "nose-hoover", 100.0, 0.5, 40, 100.0, 0, 1, "float64")
+    monkeypatch.setattr(simulation, "DRIFT", 1e-7)
+    with pytest.raises(simulation.Alarm, match="conserved quantity left its start by"):
+        simulation.simulate(tmp_path / "a", saved, saved.sample, plan, {})
+
+
+def test_own_losses_report_their_heat(
+    tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = load_model("water-angular")
+    own = saved.model._replace(shared=False)
+    save_model(tmp_path / "own.npz", own, {"digest": "1"}, sample=saved.sample)
+    more = ("--steps", "40", "--thermostat", "csvr", "--tau", "20", "--json")
+    assert main(water(tmp_path / "run", *more, model=str(tmp_path / "own.npz"))) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["heat_ev_per_atom_per_ps"][0] != 0
+
+
+def _unit(r: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    length = cell[0, 0]
+    r = r - length * np.round(r / length)
+    return r / np.linalg.norm(r)
+
+
+# ----------------------------------------------------------------------------------- requests
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (("--temperature", "61"), "temperature is 60.0, not 61.0;"),
+        (("--thermostat", "csvr"), "thermostat is nose-hoover, not csvr;"),
+        (("--seed", "1"), "seed is 0, not 1;"),
+        (("--waters", "64"), "number of atoms is 32, not 64;"),
         (("--waters", "33"), "--waters 33 must be a multiple of the sample's 32"),
+        (
+            ("--waters", "3200000000"),
+            "--waters 3200000000 (2 x 3,200,000,000 atoms) needs at least",
+        ),
+        (("--replicas", "1000000000"), "--replicas 1000000000 (1,000,000,000 x 32 atoms) needs at"),
         (("--tau", "0"), "--tau 0 must be above 0"),
+        (("--temperature", "1e9"), "--temperature 1e+09 must be at most 100000"),
+        (("--viscosity", "-1"), "--viscosity -1 must be above 0"),
+        (("--frames", "1e300"), "--frames 1e+300 must be at most"),
         (("--dt", "25"), "--dt 25 fs is too long"),
+        (("--dt", "1e-300"), "--dt 1e-300 fs is too short"),
+        (("--steps", "0"), "'0' must be a whole number of at least 1"),
     ],
 )
 def test_bad_requests_are_refused_in_one_line(
     change: tuple[str, str],
     message: str,
     model: Path,
+    saved: Saved,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(words(model, tmp_path / "run", 500)) == 0
-    capsys.readouterr()
-    assert main(words(model, tmp_path / "run", 500, *change)) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert message in err
+    go(saved, tmp_path / "run", 4)
+    before = contents(tmp_path / "run")
+    assert message in refused(words(model, tmp_path / "run", 500, *change), capsys)
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_model_fitted_anew_is_another_model(
+    model: Path, saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even if it was fitted to the same data."""
+    go(saved, tmp_path / "run", 5)
+    weights = tuple(tuple(1.01 * w for w in row) for row in saved.model.pair_weights)
+    other = saved.model._replace(pair_weights=weights)
+    save_model(tmp_path / "other.npz", other, saved.about, sample=saved.sample)
+    line = refused(words(tmp_path / "other.npz", tmp_path / "run", 10), capsys)
+    assert "was made with another model" in line
 
 
 def test_other_folders_are_left_alone(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    assert main(words(model, tmp_path, 500)) == 2
-    assert "is not empty and holds no simulation" in capsys.readouterr().err
+    assert "is not empty and holds no simulation" in refused(words(model, tmp_path, 5), capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt"]
     assert main(["observe", str(tmp_path)]) == 2
     assert main(["observe", str(tmp_path / "nothing")]) == 2
+    line = refused(words(model, tmp_path / "mine.txt", 5), capsys)
+    assert "mine.txt could not be made" in line
+    line = refused(words(model, Path("/proc/no/run"), 5), capsys)
+    assert "/proc/no/run could not be made" in line
+    for text in ("{", "[]", '{"schema": 7}', '{"schema": 2, "plan": {}}'):
+        (tmp_path / "config.json").write_text(text)
+        assert str(tmp_path / "config.json") in refused(words(model, tmp_path, 5), capsys)
+        assert str(tmp_path / "config.json") in refused(["observe", str(tmp_path)], capsys)
+
+
+def test_a_folder_takes_one_process(
+    model: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with claim(tmp_path / "run"):
+        assert "in use by process" in refused(words(model, tmp_path / "run", 5), capsys)
+    assert main(words(model, tmp_path / "run", 5)) == 0
+
+
+def test_what_repeats_the_frame_is_said(
+    tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """16 waters in a box of 7.8 A become 128."""
+    saved = load_model("water-pair")
+    sample: Any = saved.sample
+    some = np.concatenate([np.arange(16), np.flatnonzero(sample.owner < 16) + 64])
+    owner = sample.owner[sample.owner < 16]
+    cell = np.eye(3) * 7.826
+    small = Sample(sample.position[some], cell, sample.numbers[some], owner)
+    save_model(tmp_path / "small.npz", saved.model, saved.about, sample=small)
+    command = ["simulate", str(tmp_path / "small.npz"), "--steps", "2", "--out"]
+    main([*command, str(tmp_path / "run")])
+    _, err = capsys.readouterr()
+    atoms = 3 * len(owner) // 2
+    assert (
+        f"the frame of {len(some)} atoms is repeated 2 x 2 x 2 times, to {8 * len(some)}: "
+        f"a cell must be two cutoffs, 12 A, wide" in err
+    )
+    assert atoms
+    main(["simulate", "water-pair", "--steps", "2", "--out", str(tmp_path / "wide")])
+    assert "is repeated" not in capsys.readouterr().err
+
+
+def test_a_frame_in_open_space_is_not_repeated(
+    saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = Sample(argon(0, 0.1)[0], np.zeros((3, 3)), np.full(32, 18), None)
+    save_model(tmp_path / "drop.npz", saved.model, saved.about, sample=sample)
+    line = refused(words(tmp_path / "drop.npz", tmp_path / "run", 5, "--waters", "64"), capsys)
+    assert "without a cell the frame cannot be repeated" in line
+
+
+def test_waters_do_not_go_with_another_run(
+    model: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--after", str(made), "--waters", "64")
+    assert "--waters 64 does not go with --after" in refused(
+        words(model, tmp_path / "b", 5, *more), capsys
+    )
+
+
+# ---------------------------------------------------------------------------------- full disks
+
+
+def test_a_full_disk_leaves_the_run_intact(
+    model: Path,
+    saved: Saved,
+    tmp_path: Path,
+    short_blocks: None,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whatever file it is that finds no room."""
+    plan = PLAN._replace(frames=40.0)
+    go(saved, tmp_path / "one", 250, plan)
+    run = tmp_path / "run"
+    go(saved, run, 103, plan)
+    command = words(model, run, 250, "--frames", "40")
+
+    def no_room(name: str) -> Callable[..., None]:
+        savez = np.savez
+
+        def write(path: Path, **arrays: Any) -> None:
+            if name in str(path):
+                Path(path).write_bytes(b"half")
+                raise OSError(28, "No space left on device")
+            savez(path, **arrays)
+
+        return write
+
+    for name in ("000002", "checkpoint"):
+        with monkeypatch.context() as patched:
+            patched.setattr(np, "savez", no_room(name))
+            line = refused(command, capsys)
+        assert f"{name}.npz could not be written: No space left on device" in line
+        assert f"{run} is intact up to step 103" in line
+        assert observed(run)["stopped"] is None
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    room = int(simulation.final_state(run)["sizes"][0]) + 700
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        line = refused(command, capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "trajectory-0.xyz could not be written: File too large" in line
+    assert "is intact up to step 103" in line
+    go(saved, run, 250, plan)
+    assert differences(tmp_path / "one", run) == []
+    assert not list(run.rglob(".*"))
+
+
+# ------------------------------------------------------------------------------------- worlds
 
 
 def test_a_repeated_liquid_is_the_liquid() -> None:
@@ -186,146 +827,28 @@ def test_a_repeated_liquid_is_the_liquid() -> None:
     assert np.linalg.norm(bond, axis=1).max() < 1.2
 
 
-def test_threads_change_nothing(model: Path, tmp_path: Path) -> None:
-    assert main(words(model, tmp_path / "one", 300)) == 0
-    assert main(words(model, tmp_path / "two", 300, "--threads", "2")) == 0
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
-
-
-# ------------------------------------------------------------------------------------ alarms
-
-
-def water(out: Path, *more: str, model: str = "water-pair") -> list[str]:
-    return ["simulate", model, "--waters", "64", "--steps", "8000", "--out", str(out), *more]
-
-
-def test_pair_losses_explode_and_the_run_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("thermostat", THERMOSTATS)
+def test_one_atom_and_open_space(
+    thermostat: str,
+    saved: Saved,
+    tmp_path: Path,
+    quick: None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    saved = load_model("water-pair")
-    bare = saved.model._replace(walls=no_walls(2))
-    save_model(tmp_path / "bare.npz", bare, saved.about, sample=saved.sample)
-    assert main(water(tmp_path / "run", model=str(tmp_path / "bare.npz"))) == 1
-    out, err = capsys.readouterr()
-    assert out == "" or "ps of 192 atoms" in out
-    assert "stopped at step " in err
-    assert "world 0: " in err
-    frames = (tmp_path / "run" / "trajectory-0.xyz").read_text()
-    assert frames.count("Lattice") >= 1
-
-
-def test_geometry_alarms(tmp_path: Path) -> None:
-    saved = load_model("water-angular")
-    sample = saved.sample
-    assert sample is not None
-    plan = Plan(330.0, "nose-hoover", 100.0, 0.5, 40, 100.0, 0, 1, "float64")
-
-    def go(name: str, x: np.ndarray) -> str:
-        with pytest.raises(simulation.Alarm) as caught:
-            simulation.simulate(tmp_path / name, saved, sample._replace(position=x), plan, {})
-        return str(caught.value)
-
-    hydrogen, oxygen = 64, int(sample.owner[0])
-    near = sample.position.copy()
-    near[hydrogen] = near[oxygen] + 0.5 * _unit(near[hydrogen] - near[oxygen], sample.cell)
-    assert go("near", near).startswith("step 0, world 0: O-H distance 0.50 A left the sampled")
-    torn = sample.position.copy()
-    torn[hydrogen] = torn[oxygen] + 1.6 * _unit(torn[hydrogen] - torn[oxygen], sample.cell)
-    assert "a molecule is broken: a bond of 1.60 A" in go("torn", torn)
-
-
-def test_the_conserved_quantity_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved = load_model("water-angular")
-    plan = Plan(330.0, "nose-hoover", 100.0, 0.5, 40, 100.0, 0, 1, "float64")
-    monkeypatch.setattr(simulation, "DRIFT", 1e-7)
-    with pytest.raises(simulation.Alarm, match="conserved quantity left its start by"):
-        simulation.simulate(tmp_path / "a", saved, saved.sample, plan, {})
-
-
-def test_own_losses_report_their_heat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    saved = load_model("water-angular")
-    own = saved.model._replace(shared=False)
-    save_model(tmp_path / "own.npz", own, {"digest": "1"}, sample=saved.sample)
-    more = ("--steps", "40", "--thermostat", "csvr", "--tau", "20", "--json")
-    assert main(water(tmp_path / "run", *more, model=str(tmp_path / "own.npz"))) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["heat_ev_per_atom_per_ps"][0] != 0
-
-
-def _unit(r: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    length = cell[0, 0]
-    r = r - length * np.round(r / length)
-    return r / np.linalg.norm(r)
-
-
-# ------------------------------------------------------------------------------- observables
-
-
-def test_an_ideal_gas_has_no_structure() -> None:
-    rng = np.random.default_rng(0)
-    cell = np.array([[9.0, 0, 0], [2.0, 9.0, 0], [0, 1.0, 10.0]])
-    x = rng.uniform(0, 1, (400, 60, 3)) @ cell
-    g = distribution(x, cell, np.repeat([1, 8], 30))
-    near = radii(g.shape[-1]) > 2.0
-    for pair in ((0, 0), (0, 1), (1, 1)):
-        assert abs(np.average(g[pair][near], weights=radii(g.shape[-1])[near] ** 2) - 1) < 0.01
-
-
-def test_a_crystal_is_counted_exactly() -> None:
-    x, cell = argon(0, 0)
-    g = distribution(x[None], cell, np.full(32, 18))[0, 0]
-    r = 5.6 / math.sqrt(2)
-    at = int(r / BIN)
-    shell = 4 / 3 * math.pi * ((at + 1) ** 3 - at**3) * BIN**3
-    assert np.isclose(g[at] * 31 / np.linalg.det(cell) * shell, 12)
-    assert not g[: at - 1].any()
-
-
-def test_extrema_and_differences_of_curves() -> None:
-    r = radii(620)
-    curve = 1 + 2 * np.exp(-((r - 2.763) ** 2) / 0.08) - 0.4 * np.exp(-((r - 3.4) ** 2) / 0.3)
-    top = first_maximum(curve, 2.0)
-    assert abs(top.place - r[curve.argmax()]) < 0.006
-    assert abs(top.value - curve.max()) < 0.02
-    assert abs(first_minimum(curve, top).place - 3.4) < 0.12
-    assert abs(difference(curve, curve + 0.25, 2.0) - 0.25) < 1e-12
-
-
-def test_a_random_walk_diffuses_as_it_must() -> None:
-    plan = Plan(300.0, "nose-hoover", 100.0, 0.5, 1, 100.0, 0, 4, "float64")
-    between = Intervals.of(plan).place * plan.dt / 1e3
-    steps = np.random.default_rng(1).normal(0, math.sqrt(2 * 0.2 * between), (1600, 4, 64, 3))
-    found = observables._diffusion([{"place": steps.cumsum(0)}], plan, 12.44 * np.eye(3), 300.0)
-    assert found is not None
-    assert found["pieces"] == 16
-    assert abs(found["value"] - 0.2) < 4 * found["error"]
-    assert found["error"] < 0.01
-    at_298 = observables._diffusion(
-        [{"place": steps.cumsum(0)}], plan._replace(temperature=298.0), 12.44 * np.eye(3), 298.0
-    )
-    assert at_298 is not None
-    assert abs(at_298["correction"] - 0.056) < 0.002
-    assert abs(observables.viscosity(298.15) / 0.890 - 1) < 0.03
-
-
-def test_an_oscillator_rings_at_its_frequency() -> None:
-    saved = load_model("water-angular")
-    plan = Plan(330.0, "none", 100.0, 0.5, 4000, 100.0, 0, 1, "float64")
-    world = simulation.World(saved, saved.sample, plan)
-    t = 2.0 * np.arange(1000)
-    wave = np.cos(2 * np.pi * 3600 * WAVENUMBER * t)
-    velocity = np.zeros((1000, 1, 192, 3), np.float32)
-    velocity[:, 0, 64:, 1] = wave[:, None]
-    spectrum = simulation._spectrum(velocity, world, 192)
-    block = {"spectrum": spectrum}
-    found = observables._vibrations([block], plan, [1, 8])
-    assert found is not None
-    hydrogen = found["density"]["H"]
-    assert abs(found["wavenumber"][hydrogen.argmax()] - 3600) < 10
-    assert not found["density"]["O"].any()
-    width = found["wavenumber"][1]
-    assert abs(hydrogen.sum() * width - 1) < 1e-6
-    assert abs(found["band_centres"]["stretch"] - 3600) < 10
+    """A drop without a cell, and an atom alone, which moves only where noise moves it."""
+    for count in (32, 1):
+        sample = Sample(argon(0, 0.1)[0][:count], np.zeros((3, 3)), np.full(count, 18), None)
+        path = tmp_path / f"{count}.npz"
+        save_model(path, saved.model, saved.about, sample=sample)
+        command = words(path, tmp_path / f"{count}", 30, "--thermostat", thermostat, "--json")
+        if count == 1 and thermostat != "langevin":
+            assert "1 atom beside its own centre of mass does not move" in refused(command, capsys)
+            continue
+        assert main(command) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["structure"] is None
+        assert report["diffusion"] is None
+        assert report["temperature"][0] > 0
 
 
 # ------------------------------------------------------------------------------------ guide

@@ -74,13 +74,17 @@ def radii(bins: int) -> np.ndarray:
     return BIN * (np.arange(bins) + 0.5)
 
 
-def difference(g: np.ndarray, other: np.ndarray, start: float, end: float = COMPARED_TO) -> float:
-    """Mean |g - other| between two distances, in bins of 0.05 A."""
+def difference(
+    g: np.ndarray, other: np.ndarray, start: float, end: float = COMPARED_TO
+) -> float | None:
+    """Mean |g - other| between two distances, in bins of 0.05 A; None where there are none."""
     bins = min(len(g), len(other), round(end / BIN))
     group = round(_COARSE / BIN)
     first = -(-round(start / BIN) // group)
     last = bins // group
-    coarse = [part[: last * group].reshape(last, group).mean(1) for part in (g, other)]
+    if first >= last:
+        return None
+    coarse = [curve[: last * group].reshape(last, group).mean(1) for curve in (g, other)]
     return float(np.abs(coarse[0] - coarse[1])[first:].mean())
 
 
@@ -91,23 +95,27 @@ class Extremum(NamedTuple):
     value: float
 
 
-def first_maximum(g: np.ndarray, start: float) -> Extremum:
+def first_maximum(g: np.ndarray, start: float) -> Extremum | None:
     """The first maximum beyond `start`, from a parabola through the points around it.
 
     The highest bin within 1 A of where g first exceeds a third of its largest value; the parabola
-    takes the bins within 0.1 A.
+    takes the bins within 0.1 A. None where g is zero beyond `start`.
     """
     r = radii(len(g))
     inside = r > start
+    if not (g[inside] > 0).any():
+        return None
     above = np.flatnonzero(inside & (g > g[inside].max() / 3))[0]
     window = slice(above, above + round(1.0 / BIN))
     return _parabola(r, g, above + int(np.argmax(g[window])))
 
 
-def first_minimum(g: np.ndarray, maximum: Extremum) -> Extremum:
-    """The least value within 1.2 A beyond a maximum."""
+def first_minimum(g: np.ndarray, maximum: Extremum) -> Extremum | None:
+    """The least value within 1.2 A beyond a maximum; None where g ends there."""
     r = radii(len(g))
     inside = np.flatnonzero((r > maximum.place) & (r < maximum.place + 1.2))
+    if not len(inside):
+        return None
     smooth = np.convolve(g, np.ones(9) / 9, "same")
     return _parabola(r, g, int(inside[np.argmin(smooth[inside])]))
 

@@ -165,6 +165,7 @@ class NeighbourList:
     It is rebuilt when the two largest displacements since the last time add up to the skin.
     cell: [worlds, 3, 3] rows are the lattice vectors, zeros for open space.
     index, count: [worlds, atoms, room] and [worlds, atoms], of atoms within cutoff + skin.
+    built: positions [worlds, atoms, 3] that the lists are of; inf where there are none yet.
     """
 
     def __init__(self, cell: np.ndarray, atoms: int, cutoff: float, skin: float) -> None:
@@ -176,7 +177,7 @@ class NeighbourList:
         self.cutoff, self.skin = cutoff, skin
         self.count = np.zeros((worlds, atoms), np.int32)
         self.index = np.zeros((worlds, atoms, min(16, atoms)), np.int32)
-        self._built = np.full((worlds, atoms, 3), np.inf)
+        self.built = np.full((worlds, atoms, 3), np.inf)
         self.builds = 0
 
     def update(self, position: np.ndarray) -> None:
@@ -185,13 +186,19 @@ class NeighbourList:
         Raises FloatingPointError where a position is not finite.
         """
         moved = np.empty(len(position))
-        _moved(position, self._built, moved)
+        _moved(position, self.built, moved)
         for w in np.flatnonzero(~(moved < self.skin)):
             self._build(position, int(w))
 
     def forget(self) -> None:
         """Make the next update build all lists anew, as in a list that was just made."""
-        self._built[:] = np.inf
+        self.built[:] = np.inf
+
+    def rebuild(self, built: np.ndarray) -> None:
+        """Build the lists of positions [worlds, atoms, 3] as they were; inf: of none yet."""
+        self.forget()
+        for w in np.flatnonzero(np.isfinite(built).all((1, 2))):
+            self._build(built, int(w))
 
     def _build(self, position: np.ndarray, w: int) -> None:
         x = position[w]
@@ -210,7 +217,7 @@ class NeighbourList:
             wider = np.zeros((*self.count.shape, int(1.2 * most) + 4), np.int32)
             wider[..., : self.index.shape[2]] = self.index
             self.index = wider
-        self._built[w] = x
+        self.built[w] = x
         self.builds += 1
 
 

@@ -239,8 +239,8 @@ Errors are those between pieces of 10 ps (g, temperature) or 20 ps (diffusion).
 ![radial distribution functions](images/water-structure.png)
 
 Diffusion in the data is not known: its frames have no times. That of real water at 298 K is 0.230.
-The finite-size correction takes real water's viscosity at the temperature. At constant energy,
-begun where the runs above ended:
+The finite-size correction takes real water's viscosity at the temperature; that of the model's
+water, which may differ, is not known. At constant energy, begun where the runs above ended:
 
 {table(["run", "ps", "mean K", "drift of each world (meV/atom/ps)"], drifts)}
 ![vibrations](images/water-vibrations.png)

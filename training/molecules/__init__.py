@@ -1,1 +1,1 @@
-"""Reference data of atoms: the formats they come in, and their units."""
+"""Molecules: data and their formats, what simulations measure and write."""
