@@ -416,8 +416,9 @@ def unit(text: str, dimension: str) -> float:
 def numbers_of(keyword: Keyword, count: int, dimension: str) -> np.ndarray:
     """Numbers [count] behind a keyword, Angstrom or degrees; a [unit] holds for all behind it."""
     scale, values, bracket = 1.0, [], False
+    words = words_of(keyword)
     try:
-        for word in words_of(keyword):
+        for word in words:
             bracket = word.startswith("[") and word.endswith("]")
             if bracket:
                 scale = unit(word[1:-1], dimension)

@@ -252,7 +252,6 @@ def _is_project(root: Section, stem: str) -> bool:
 
 
 def _facts_of(path: Path, root: Section, folder: Path) -> Facts:
-    root.value("")  # nothing at the top may be missing
     length, force, names = 1.0, unit("hartree*bohr^-1", "force"), ["Angstrom", "Hartree/bohr"]
     keeps = True
     for motion in root.all("MOTION"):
@@ -285,6 +284,7 @@ def _facts_of(path: Path, root: Section, folder: Path) -> Facts:
 def _cell_and_elements(root: Section, folder: Path) -> tuple[Cell | None, dict[str, str]]:
     cells: list[Cell] = []
     elements: dict[str, str] = {}
+    root.value("")  # nothing at the top may be missing
     evaluations = root.all("FORCE_EVAL") or [root]
     for evaluation in evaluations:
         evaluation.value("")
@@ -403,13 +403,16 @@ def _read_blocks(path: Path) -> Blocks:
             continue
         count = int(above[-1])  # behind the torn row of a killed run, if that had no newline
         rows = lines[k + 1 : k + 1 + count]
+        end = k + 1 + count
+        if end in titles:  # the count of the next frame stands in a row that was torn
+            continue
         vectors = _vectors(rows) if len(rows) == count else None
-        if vectors is None or (k + 1 + count == len(lines) and is_cut(text, rows)):
+        if vectors is None or (end == len(lines) and is_cut(text, rows)):
             continue
         species = tuple(row.split()[0] for row in rows)
         words = (title.time, title.written)
         whole.append(Block(part, title.step, words, title.energy, title.cell, species, vectors))
-        used[k - (len(above) == 1) : k + 1 + count] = True
+        used[k - (len(above) == 1) : end] = True
     if not whole:
         raise ValueError(f"{path} holds no whole frame")
     return Blocks(whole, part + 1, _count_torn(lines, used, set(titles)))
