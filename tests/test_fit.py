@@ -236,12 +236,17 @@ def test_forces_that_are_zero_or_all_alike_are_no_trouble() -> None:
 
 
 def test_data_that_no_loss_can_move_are_refused() -> None:
-    alone = argon(3, 4, np.zeros((3, 3)), atoms=1)
-    with pytest.raises(ValueError, match="holds no two atoms"):
-        fit_losses(alone, loss="pair", shared=True)
-    images = argon(3, 4, 5.0 * np.eye(3), atoms=1)
+    for cell in (np.zeros((3, 3)), 5.0 * np.eye(3)):
+        with pytest.raises(ValueError, match="holds one atom"):
+            fit_losses(argon(3, 4, cell, atoms=1), loss="pair", shared=True)
+    pairs = argon(3, 4, np.diag([30.0, 30.0, 3.5]))
+    pairs = pairs._replace(
+        positions=pairs.positions[:, [0, 2]] * [1, 5, 0],
+        forces=pairs.forces[:, [0, 2]],
+        numbers=pairs.numbers[:2],
+    )
     with pytest.raises(ValueError, match="no coefficient of these losses moves an atom"):
-        fit_losses(images, loss="pair", shared=True)
+        fit_losses(pairs, loss="pair", shared=True, pair_cutoff=4.0)
     frames = argon(3, 4, 8.0 * np.eye(3))
     frames.positions[1, 3] = frames.positions[1, 5]
     with pytest.raises(ValueError, match="frame 1 of split 'train': two atoms stand at one place"):

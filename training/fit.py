@@ -142,6 +142,8 @@ def fit_losses(
             raise ValueError(f"{name}={value} must be above 0 and finite")
     if ridge is not None and not 0 < ridge < np.inf:
         raise ValueError(f"ridge={ridge} must be above 0 and finite")
+    if len(frames.numbers) < 2:
+        raise ValueError(f"{frames.source} holds one atom: there is none that could act on it")
     train, val = chosen(frames, "train"), chosen(frames, "val")
     known = tuple(sorted(set(map(int, frames.numbers))))
     order = ORDERS[loss] if order is None or loss != "angular" else order
@@ -176,17 +178,19 @@ def fit_losses(
         for part, ridges in zip(parts, tried, strict=True):
             sums.add(train, part, work, lambda: tick(1.0))
             points.append((sums.frames, sums.solve(ridges, work, lambda: tick(solving))))
-        solutions = [solution for _, found in points for solution in found]
+        solutions = [solution for _, of_point in points for solution in of_point]
         errors = iter(validation_errors(columns, val, solutions, work, lambda: tick(_JUDGING)))
-    judged = [(count, [(one, next(errors)) for one in found]) for count, found in points]
+    judged = [
+        (count, [(solution, next(errors)) for solution in of_point]) for count, of_point in points
+    ]
     path = judged[-1][1]
     best = min(error for _, error in path)
     accepted = [solution for solution, error in path if error <= TOLERANCE * best][-1]
     model = columns.model(accepted.weights, _walls(train, known, ranges, shared))
     compared = CURVE_RIDGES if ridge is None else (ridge,)
     curve = [
-        (count, min(error for solution, error in found if solution.ridge in compared))
-        for count, found in judged
+        (count, min(error for solution, error in of_point if solution.ridge in compared))
+        for count, of_point in judged
     ]
     rows = [(solution.ridge, solution.training, error) for solution, error in path]
     return Fit(model, accepted.ridge, size, rows, curve)
@@ -336,8 +340,8 @@ class NormalEquations:
         weight = matrix.diagonal()
         if not weight.any():
             raise ValueError(
-                "no coefficient of these losses moves an atom: within the cutoff there are no "
-                "atoms, or only images of the same"
+                "no coefficient of these losses moves an atom: within the cutoff of each there "
+                "are only images of itself"
             )
         # Where most columns are empty, those that are not set the scale.
         typical = np.median(weight) or np.median(weight[weight > 0])
@@ -397,8 +401,8 @@ def validation_errors(
         return result
 
     total = np.zeros(len(solutions))
-    for one in work(squares, range(len(frames.positions))):
-        total += one
+    for squared_errors in work(squares, range(len(frames.positions))):
+        total += squared_errors
         tick()
     return [float(v) for v in np.sqrt(total / frames.forces.size)]
 
