@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from invariantzoo.__main__ import main
+from invariantzoo.envs.core.files import claim
 from invariantzoo.training import reference
 from invariantzoo.training.frames import read_frames
 from invariantzoo.training.reference import ReferenceConfig, deck, lattice_start, make_reference
@@ -72,6 +73,64 @@ def test_a_folder_of_another_run_is_refused(stub: Path) -> None:
         make_reference(ReferenceConfig("cp2k", waters=3, every=5), stub, 10, silent)
 
 
+def test_folders_of_others_are_refused(
+    stub: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["reference", "--engine", "cp2k", "--waters", "2", "--steps", "10", "--every", "5"]
+
+    def refused(out: Path | str, *more: str) -> str:
+        assert main([*words, "--out", str(out), *more]) == 2
+        printed, err = capsys.readouterr()
+        assert printed == ""
+        assert err.count("\n") == 1
+        return err
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine.txt").write_text("mine")
+    assert "is not empty and holds no reference run" in refused(other)
+    assert [path.name for path in other.iterdir()] == ["mine.txt"]
+    for text in ('{"schema": 2, "plan": {}}', "[]"):
+        (other / "config.json").write_text(text)
+        assert "holds no reference run" in refused(other)
+    (other / "config.json").write_text('{"engine": "cp')
+    assert "config.json cannot be read" in refused(other)
+    assert "could not be made" in refused("/proc/no/run")
+    assert "could not be made" in refused(other / "mine.txt")
+    assert "waters=1000000000000 needs at least" in refused(stub, "--waters", "1000000000000")
+    with claim(stub):
+        assert "in use by process" in refused(stub)
+
+
+def test_frames_keep_their_steps_where_some_are_missing(stub: Path) -> None:
+    config = ReferenceConfig("cp2k", waters=2, every=5, warm_up=10)
+    make_reference(config, stub, 20, silent)
+    forces = stub / "water-frc-1.xyz"
+    lines = forces.read_text().splitlines(keepends=True)
+    at = next(k for k, line in enumerate(lines) if "i = 5," in line)
+    torn = lines[: at - 1] + lines[at - 1 : at + 4] + lines[at + 7 :]  # two rows are lost
+    forces.write_text("".join(torn))
+    make_reference(config, stub, 30, silent)
+    with np.load(stub / "frames.npz") as file:
+        assert file["step"].tolist() == [10, 15, 20, 25, 30]
+        assert len(file["positions"]) == 5
+
+
+def test_a_torn_restart_file_is_replaced_by_the_one_before(stub: Path) -> None:
+    config = ReferenceConfig("cp2k", waters=2, every=5)
+    make_reference(config, stub, 20, silent)
+    restart = stub / "water-1.restart"
+    whole = "&MOTION\n &MD\n  STEP_START_VAL 15\n &END MD\n&END MOTION\n"
+    (stub / "water-1.restart.bak-1").write_text(whole)
+    restart.write_text("&MOTION\n &MD\n  STEP_START_VAL 20\n &END MD\n")
+    make_reference(config, stub, 30, silent)
+    with np.load(stub / "frames.npz") as file:
+        assert file["step"].tolist() == [0, 5, 10, 15, 20, 25, 30]
+    restart.write_text("")
+    with pytest.raises(ValueError, match="is torn, and there is none before it"):
+        make_reference(config, stub, 40, silent)
+
+
 def test_a_program_that_fails_is_reported(stub: Path) -> None:
     program = stub.parent / "bin" / "cp2k.psmp"
     program.write_text("#!/bin/sh\nexit 1\n")
@@ -121,13 +180,20 @@ def test_decks_differ_in_what_they_should() -> None:
         assert len(opened) == text.count("&END")
 
 
-def test_tblite_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_tblite_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In goes that end within blocks, and after a process died in one."""
     pytest.importorskip("tblite")
-    config = ReferenceConfig("tblite", waters=2, every=2)
-    make_reference(config, tmp_path / "two", 2, silent)
-    path = make_reference(config, tmp_path / "two", 4, silent)
-    whole = make_reference(config, tmp_path / "one", 4, silent)
-    one, two = read_frames(whole), read_frames(path)
-    np.testing.assert_allclose(one.positions, two.positions, atol=1e-5)
+    monkeypatch.setattr(reference, "_BLOCK", 4)
+    config = ReferenceConfig("tblite", waters=2, every=3)
+    for steps in (3, 5, 8, 11, 13):
+        path = make_reference(config, tmp_path / "many", steps, silent)
+    whole = make_reference(config, tmp_path / "one", 13, silent)
+    with np.load(whole) as one, np.load(path) as many:
+        assert one["step"].tolist() == [3, 6, 9, 12]
+        for name in one.files:
+            assert one[name].tobytes() == many[name].tobytes()
     assert json.loads((tmp_path / "one" / "config.json").read_text())["engine"] == "tblite"
+    (tmp_path / "one" / "state.npz").write_bytes(b"PK\x03\x04torn")
+    with pytest.raises(ValueError, match="cannot be read"):
+        make_reference(config, tmp_path / "one", 16, silent)
     assert reference.ENGINES == ("cp2k", "tblite")

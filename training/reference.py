@@ -2,7 +2,8 @@
 
 A run is a folder. CP2K's holds its deck, the start and what CP2K writes; tblite's holds state.npz.
 Both end with frames.npz, which `read_frames` takes: positions, forces, numbers, cell, energy, step.
-A folder that is there goes on where it stopped. Units: Angstrom, fs, eV, K.
+A folder that is there goes on where it stopped, with tblite bit for bit; one process at a time
+works in it. Units: Angstrom, fs, eV, K.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from ..envs.core.files import LOCK, claim, write_atomically
+from ..envs.core.memory import require_memory
 from ..envs.core.system import require_choice, require_count, require_number
 from ..envs.core.units import ATOMIC_WEIGHTS, BOLTZMANN, SYMBOLS
+from .molecules.measurements import read_arrays, write_arrays
 
 ENGINES = ("cp2k", "tblite")
 METHODS = ("xtb", "dft")
@@ -34,7 +38,8 @@ _SITES = {
     "fcc": ((0.25, 0.25, 0.25), (0.25, 0.75, 0.75), (0.75, 0.25, 0.75), (0.75, 0.75, 0.25)),
 }
 _BOND, _ANGLE = 0.97, math.radians(104.5)
-_BLOCK = 20  # steps of tblite between two saves
+_BLOCK = 20  # steps of tblite between two saves; each begins with a fresh wave function
+_WATER = 500  # bytes of memory that a molecule takes at least
 
 XTB = """    &QS
       METHOD xTB
@@ -152,16 +157,18 @@ def make_reference(
     """Run until `steps` steps are made and return the file of frames.
 
     Raises ModuleNotFoundError if the engine is not installed, ValueError for a folder that holds a
-    run of another kind, and OSError if the program fails.
+    run of another kind or is held by another process, and OSError if the program fails.
     """
     require_count("steps", steps)
     if steps < config.warm_up + config.every:
         raise ValueError(f"steps={steps} must be at least warm_up + every")
     run = {"cp2k": _run_cp2k, "tblite": _run_tblite}[config.engine]
     ready = {"cp2k": _cp2k_program, "tblite": _tblite_calculator}[config.engine]
+    require_memory(f"waters={config.waters}", _WATER * config.waters)
     ready()
-    _settle(config, out)
-    run(config, out, steps, told)
+    with claim(out):
+        _settle(config, out)
+        run(config, out, steps, told)
     return out / "frames.npz"
 
 
@@ -223,7 +230,7 @@ def deck(config: ReferenceConfig, side: float, steps: int, *, restart: bool = Fa
       &EACH
         MD {config.every}
       &END EACH
-      BACKUP_COPIES 0
+      BACKUP_COPIES 1
     &END RESTART
     &RESTART_HISTORY OFF
     &END RESTART_HISTORY
@@ -247,24 +254,26 @@ def deck(config: ReferenceConfig, side: float, steps: int, *, restart: bool = Fa
 
 
 def _settle(config: ReferenceConfig, out: Path) -> None:
-    """Make the folder, or see that it belongs to this config."""
+    """See that the folder is empty, or belongs to this config."""
     path = out / "config.json"
-    if path.exists():
-        was = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in asdict(config).items():
-            if was.get(name) != value:
-                raise ValueError(f"{out} holds a run with {name}={was.get(name)!r}, not {value!r}")
+    if not path.exists():
+        if any(other.name != LOCK for other in out.iterdir()):
+            raise ValueError(f"{out} is not empty and holds no reference run; choose another --out")
+        _write(path, json.dumps(asdict(config), indent=1) + "\n")
         return
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty and holds no reference run")
-    out.mkdir(parents=True, exist_ok=True)
-    _write(path, json.dumps(asdict(config), indent=1) + "\n")
+    try:
+        was = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if not isinstance(was, dict) or was.get("engine") not in ENGINES:
+        raise ValueError(f"{out} holds no reference run; choose another --out")
+    for name, value in asdict(config).items():
+        if was.get(name) != value:
+            raise ValueError(f"{out} holds a run with {name}={was.get(name)!r}, not {value!r}")
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _cp2k_program() -> str:
@@ -316,17 +325,46 @@ def _run_cp2k(config: ReferenceConfig, out: Path, steps: int, told: Callable[[st
                 f"{program} stopped at step {_cp2k_steps(out)} of {steps} "
                 f"(exit code {done.returncode}): see {out / PROJECT}.out"
             )
-    frames = read_frames(out)
-    _save(config, out, frames.positions, frames.forces, frames.cell[0], frames.energy)
+    frames, step = read_frames(out), _cp2k_frame_steps(out)
+    if len(step) != len(frames.positions):
+        raise ValueError(f"{out}: {len(frames.positions)} frames, but steps of {len(step)}")
+    _save(config, out, frames.positions, frames.forces, frames.cell[0], frames.energy, step)
+
+
+def _cp2k_frame_steps(out: Path) -> np.ndarray:
+    """The step of every frame that `read_frames` finds: frames may be torn, or missing."""
+    from .molecules import cp2k_run
+
+    place, pulls = (out / f"{PROJECT}-{what}-1.xyz" for what in ("pos", "frc"))
+    both = cp2k_run._read_blocks(place), cp2k_run._read_blocks(pulls)
+    pairs, _ = cp2k_run._paired(*both, place, pulls)
+    return np.array([block.step for block, _ in pairs])
 
 
 def _cp2k_steps(out: Path) -> int:
-    """Steps up to CP2K's last restart file, from where it would go on."""
+    """Steps up to CP2K's last whole restart file, from where it goes on; 0 if there is none.
+
+    A file that CP2K was writing when it was killed is replaced by the one before.
+    """
     path = out / f"{PROJECT}-1.restart"
-    if not path.exists():
+    backup = path.with_name(path.name + ".bak-1")
+    if not path.exists() and not backup.exists():
         return 0
+    if not _is_whole(path):
+        if not _is_whole(backup):
+            raise ValueError(f"{path} is torn, and there is none before it: begin another run")
+        os.replace(backup, path)
     found = re.search(r"STEP_START_VAL\s+(\d+)", path.read_text(encoding="utf-8"))
     return int(found[1]) if found else 0
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a restart file ends all of its sections."""
+    if not path.exists():
+        return False
+    text = path.read_text(encoding="utf-8")
+    opened = len(re.findall(r"^\s*&(?!END\b)\w", text, re.M))
+    return bool(text.strip()) and opened == len(re.findall(r"^\s*&END\b", text, re.M))
 
 
 def _run_tblite(
@@ -350,20 +388,25 @@ def _run_tblite(
     kt = BOLTZMANN * config.temperature
     path = out / "state.npz"
     names = ("positions", "forces", "energy")
+    kept: dict[str, list[Any]] = {name: [] for name in names}
     if path.exists():
-        with np.load(path, allow_pickle=False) as file:
-            bodies = Bodies(*(file[name] for name in Bodies._fields))
-            kept = {name: list(file[f"frame_{name}"]) for name in names}
+        state = read_arrays(path)
+        missing = {*Bodies._fields, *(f"frame_{name}" for name in names)} - set(state)
+        if missing:
+            raise ValueError(f"{path} has no {min(missing)!r}: not the state of a reference run")
+        bodies = Bodies(*(state[name] for name in Bodies._fields))
+        kept = {name: list(state[f"frame_{name}"]) for name in names}
     else:
         velocity = maxwell(np.random.default_rng(config.seed), 1, mass, kt)
         bodies = make_bodies(position[None], velocity, forces)
-        kept = {name: [] for name in names}
     made = int(bodies.clock[0])
     told(f"tblite: steps {made} to {steps} in {out}")
     thermostat = Thermostat("csvr", np.array([kt]), 50.0)
     while made < steps:
-        ahead = min(config.every - made % config.every, steps - made)
-        freedom = 3 * len(numbers) - 3
+        if made % _BLOCK == 0:
+            # What a wave function begins from decides the last bits: here, in any number of goes.
+            atoms.calc = _tblite_calculator()
+        ahead = min(config.every - made % config.every, _BLOCK - made % _BLOCK, steps - made)
         advance(
             bodies,
             forces,
@@ -371,7 +414,7 @@ def _run_tblite(
             config.dt,
             ahead,
             thermostat=thermostat,
-            freedom=freedom,
+            freedom=3 * len(numbers) - 3,
             seed=config.seed,
         )
         made = int(bodies.clock[0])
@@ -379,11 +422,12 @@ def _run_tblite(
             now = (bodies.position[0], bodies.force[0], bodies.loss[0].sum())
             for name, value in zip(names, now, strict=True):
                 kept[name].append(np.array(value))
-        if made == steps or made % max(_BLOCK, config.every) < config.every:
+        if made % _BLOCK == 0:
             frames = {f"frame_{name}": np.array(value) for name, value in kept.items()}
-            _write_arrays(path, {**bodies._asdict(), **frames})
+            write_arrays(path, {**bodies._asdict(), **frames})
     arrays = [np.array(kept[name]) for name in names]
-    _save(config, out, arrays[0], arrays[1], cell, arrays[2], first=1)
+    step = (np.arange(len(arrays[0])) + 1) * config.every
+    _save(config, out, arrays[0], arrays[1], cell, arrays[2], step)
 
 
 def _save(
@@ -393,12 +437,11 @@ def _save(
     forces: np.ndarray,
     cell: np.ndarray,
     energy: np.ndarray,
-    first: int = 0,
+    step: np.ndarray,
 ) -> None:
-    """Write frames.npz; frame k is step (first + k) * every."""
-    step = (np.arange(len(positions)) + first) * config.every
+    """Write frames.npz, of the steps after the warm-up."""
     keep = step >= config.warm_up
-    _write_arrays(
+    write_arrays(
         out / "frames.npz",
         {
             "positions": positions[keep].astype(np.float32),
@@ -409,9 +452,3 @@ def _save(
             "step": step[keep],
         },
     )
-
-
-def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    part = path.with_name("part-" + path.name)
-    np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
-    os.replace(part, path)
