@@ -21,7 +21,7 @@ from .regimes import Steps
 
 DEFAULT_STEPS = 1_000_000
 _CURVE_POINTS = 20  # times that descent runs whole episodes, at most, besides its first and last
-_SHARE = 2  # steps that descent learns from for each step of those episodes, at least
+_SHARE = 4  # steps that descent learns from for each step of those episodes, at least
 
 
 class Update(NamedTuple):
