@@ -1,4 +1,4 @@
-"""Inferred losses as a calculator of ASE, the Atomic Simulation Environment (optional)."""
+"""Inferred losses as a calculator of ASE, the Atomic Simulation Environment."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
 
 from .forces import Forces, bonds_of, cutoff_of, make_forces
 from .model_file import load_model
-
-try:
-    from ase.calculators.calculator import Calculator, all_changes
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("the calculator needs ASE: pip install ase") from error
 
 
 class LossCalculator(Calculator):
@@ -47,6 +43,10 @@ class LossCalculator(Calculator):
         if not (held.pbc.all() or not held.pbc.any()):
             raise ValueError(f"pbc={held.pbc.tolist()} must be all True or all False")
         cell = cell if held.pbc.all() else np.zeros((3, 3))
+        if held.pbc.all() and abs(np.linalg.det(cell)) < 1e-9:
+            raise ValueError(f"pbc is True but the cell {cell.tolist()} spans no volume")
+        if not np.isfinite(held.positions).all():
+            raise ValueError("positions are not finite")
         key = numbers.tobytes(), cell.tobytes()
         if key != self._key or self._forces is None:
             bonds = bonds_of(numbers, self._owner)

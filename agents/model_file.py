@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..envs.core.files import load_arrays
 from ..envs.core.system import nearest
+from ..envs.core.units import SYMBOLS
 from .losses import LossModel, Radial, Walls
 from .message_net import MessageNet
 
@@ -102,19 +103,101 @@ def load_model(name: str | Path) -> Saved:
             f"{name}: there is no such model file{hint} (ship: {', '.join(SHIPPED)})"
         )
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        about = json.loads(str(arrays.pop("head")))
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{name} is no model file: {error}") from None
+        arrays = load_arrays(path)
+        about = _head(arrays)
+        model = _read_net(arrays) if about["kind"] == "net" else _read_losses(arrays)
+        sample, structure = _sample(arrays), _structure(arrays, model)
+    except ValueError as error:
+        text = " ".join(str(error).split()).removeprefix(f"{path} ")
+        raise ValueError(f"{name} is no model file: {text}") from None
+    return Saved(model, about, sample, structure)
+
+
+def _head(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What is known of a model; ValueError for another format, version or kind of model."""
+    if "head" not in arrays:
+        raise ValueError(f"it has no head (has {', '.join(sorted(arrays)[:8]) or 'nothing'})")
+    try:
+        about = json.loads(str(arrays["head"]))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its head is no JSON: {error}") from None
+    if not isinstance(about, dict):
+        raise ValueError(f"its head is {type(about).__name__}, not an object")
     if about.get("format") != FORMAT or about.get("version") != VERSION:
         said = f"{about.get('format')} {about.get('version')}"
-        raise ValueError(f"{name} holds {said}; this version reads {FORMAT} {VERSION}")
-    read = _read_net if about["kind"] == "net" else _read_losses
-    sample = None
-    if "sample_position" in arrays:
-        sample = Sample(*(arrays.get(f"sample_{key}") for key in Sample._fields))  # type: ignore[arg-type]
-    return Saved(read(arrays), about, sample, arrays.get("structure"))
+        raise ValueError(f"it holds {said}; this version reads {FORMAT} {VERSION}")
+    if about.get("kind") not in ("net", "losses") or about.get("units", UNITS) != UNITS:
+        said = f"kind {about.get('kind')!r} in {about.get('units')!r}"
+        raise ValueError(f"it holds {said}; net and losses in {UNITS!r} are read")
+    limits = about.get("limits", {})
+    if not isinstance(limits, dict) or not all(_is_limit(value) for value in limits.values()):
+        raise ValueError("its limits are not {pair: {nearest, bond}}")
+    return about
+
+
+def _is_limit(value: object) -> bool:
+    if not isinstance(value, dict) or not {"nearest", "bond"} <= set(value):
+        return False
+    return all(isinstance(value[key], int | float) for key in ("nearest", "bond"))
+
+
+def _array(
+    arrays: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...], kinds: str = "iuf"
+) -> np.ndarray:
+    """An array of finite numbers of some shape, None for any length; ValueError for another."""
+    if name not in arrays:
+        raise ValueError(f"it has no {name!r}")
+    array = arrays[name]
+    fits = len(array.shape) == len(shape) and all(
+        size is None or size == length for size, length in zip(shape, array.shape, strict=True)
+    )
+    if not fits or array.dtype.kind not in kinds:
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name!r} has shape {array.shape} of {array.dtype}, not ({wanted})")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{name!r} is not finite")
+    return array
+
+
+def _species(arrays: dict[str, np.ndarray], name: str) -> tuple[int, ...]:
+    numbers = tuple(int(n) for n in _array(arrays, name, (None,), "iu"))
+    if not numbers or list(numbers) != sorted(set(numbers)) or not 0 < min(numbers):
+        raise ValueError(f"{name!r} {list(numbers)} are no rising atomic numbers")
+    if max(numbers) >= len(SYMBOLS):
+        raise ValueError(f"{name!r} {list(numbers)} go beyond {len(SYMBOLS) - 1}")
+    return numbers
+
+
+def _positive(arrays: dict[str, np.ndarray], name: str, kinds: str = "iuf") -> float:
+    value = float(_array(arrays, name, (), kinds))
+    if not value > 0:
+        raise ValueError(f"{name!r} is {value:g}, not above 0")
+    return value
+
+
+def _sample(arrays: dict[str, np.ndarray]) -> Sample | None:
+    if not any(name.startswith("sample_") for name in arrays):
+        return None
+    numbers = _array(arrays, "sample_numbers", (None,), "iu")
+    atoms = len(numbers)
+    if not atoms or numbers.min() < 1 or numbers.max() >= len(SYMBOLS):
+        raise ValueError("'sample_numbers' are no atomic numbers")
+    owner = None
+    if "sample_owner" in arrays:
+        owner = _array(arrays, "sample_owner", (int((numbers == 1).sum()),), "iu")
+        if len(owner) and not 0 <= owner.min() <= owner.max() < atoms:
+            raise ValueError("'sample_owner' names atoms that are not there")
+    cell = _array(arrays, "sample_cell", (3, 3))
+    if cell.any() and abs(np.linalg.det(cell)) < 1e-9:
+        raise ValueError("'sample_cell' spans no volume")
+    return Sample(_array(arrays, "sample_position", (atoms, 3)), cell, numbers, owner)
+
+
+def _structure(arrays: dict[str, np.ndarray], model: LossModel | NetModel) -> np.ndarray | None:
+    if "structure" not in arrays:
+        return None
+    species = len(model.net.numbers if isinstance(model, NetModel) else model.numbers)
+    return _array(arrays, "structure", (species, species, None))
 
 
 def _loss_arrays(model: LossModel) -> dict[str, np.ndarray]:
@@ -141,26 +224,46 @@ def _loss_arrays(model: LossModel) -> dict[str, np.ndarray]:
 
 
 def _read_losses(arrays: dict[str, np.ndarray]) -> LossModel:
-    numbers = tuple(int(n) for n in arrays["numbers"])
-    species, order = range(len(numbers)), int(arrays["order"])
+    numbers = _species(arrays, "numbers")
+    count = len(numbers)
+    species, order = range(count), int(_array(arrays, "order", (), "iu"))
+    if not -1 <= order <= 3:
+        raise ValueError(f"'order' is {order}, none of -1 to 3")
 
     def radial(name: str, cutoff: float) -> Radial:
-        both = [[arrays[f"{name}_radial_{s}_{t}"] for t in species] for s in species]
+        both = [
+            [_array(arrays, f"{name}_radial_{s}_{t}", (2, None)) for t in species] for s in species
+        ]
+        used = [
+            part for row in both for part in row if part.size and (name == "pair" or order >= 0)
+        ]
+        if any(part[1].min() <= 0 or cutoff <= 0 for part in used):
+            raise ValueError(f"the widths or the cutoff of its {name} functions are not above 0")
         centres = tuple(tuple(part[0] for part in row) for row in both)
         return Radial(cutoff, centres, tuple(tuple(part[1] for part in row) for row in both))
 
-    longest, pull = map(float, arrays["wall_bond"])
-    near, far = map(float, arrays["cutoffs"])
+    def matrix(s: int) -> np.ndarray:
+        channels = sum(len(channel.centres[s][t]) for t in species)
+        return _array(arrays, f"matrix_{s}", (order + 1, channels, channels))
+
+    longest, pull = map(float, _array(arrays, "wall_bond", (2,)))
+    near, far = map(float, _array(arrays, "cutoffs", (2,)))
+    pair, channel = radial("pair", near), radial("channel", far)
+    weights = [
+        [_array(arrays, f"pair_{s}_{t}", (len(pair.centres[s][t]),)) for t in species]
+        for s in species
+    ]
+    walls = [_array(arrays, f"wall_{name}", (count, count)) for name in ("nearest", "stiffness")]
     return LossModel(
         numbers,
-        bool(arrays["shared"]),
-        radial("pair", near),
-        tuple(tuple(arrays[f"pair_{s}_{t}"] for t in species) for s in species),
+        bool(_array(arrays, "shared", (), "b")),
+        pair,
+        tuple(map(tuple, weights)),
         order,
-        radial("channel", far),
-        tuple(arrays[f"matrix_{s}"] for s in species) if order >= 0 else (),
-        Walls(arrays["wall_nearest"], arrays["wall_stiffness"], longest, pull),
-        float(arrays["constant"]),
+        channel,
+        tuple(matrix(s) for s in species) if order >= 0 else (),
+        Walls(walls[0], walls[1], longest, pull),
+        float(_array(arrays, "constant", ())),
     )
 
 
@@ -175,19 +278,30 @@ def _net_arrays(model: NetModel) -> dict[str, np.ndarray]:
 
 
 def _read_net(arrays: dict[str, np.ndarray]) -> NetModel:
+    numbers, walls = _species(arrays, "size_numbers"), _read_losses(arrays)
+    names = [name for name in arrays if name.startswith("weight_")]
+    channels, hidden = (int(_positive(arrays, f"size_{n}", "iu")) for n in ("channels", "hidden"))
+    _array(arrays, "weight_carry", (None, channels, channels))
+    _array(arrays, "weight_talk.0.0.weight", (hidden, None))
+    functions = _array(arrays, "weight_centres", (None,)).shape
+    _array(arrays, "weight_widths", functions)
     weights = {
-        key.removeprefix("weight_"): torch.from_numpy(value)
-        for key, value in arrays.items()
-        if key.startswith("weight_")
+        name.removeprefix("weight_"): torch.from_numpy(
+            _array(arrays, name, (None,) * arrays[name].ndim)
+        )
+        for name in names
     }
     net = MessageNet(
-        tuple(int(n) for n in arrays["size_numbers"]),
-        cutoff=float(arrays["size_cutoff"]),
-        channels=int(arrays["size_channels"]),
-        hidden=int(arrays["size_hidden"]),
+        numbers,
+        cutoff=_positive(arrays, "size_cutoff"),
+        channels=channels,
+        hidden=hidden,
         centres=weights["centres"],
         widths=weights["widths"],
         seed=0,
     )
-    net.load_state_dict(weights)
-    return NetModel(net.double(), _read_losses(arrays), float(arrays["net_constant"]))
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:  # names what is missing, or of another shape
+        raise ValueError(f"its weights do not fit its sizes: {error}") from None
+    return NetModel(net.double(), walls, float(_array(arrays, "net_constant", ())))
