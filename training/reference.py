@@ -290,9 +290,7 @@ def _tblite_calculator() -> Any:
     try:
         from tblite.ase import TBLite
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "tblite is not installed: pip install tblite ase (or invariantzoo[molecules])"
-        ) from None
+        raise ModuleNotFoundError("tblite is not installed: pip install tblite") from None
     return TBLite(method="GFN1-xTB", verbosity=0)
 
 

@@ -48,7 +48,8 @@ BONDS = {  # of hydrogen, by the other atom: eV/Angstrom^2 at a length in Angstr
 }
 _MORSE = 2.2  # 1/Angstrom: bonds are softer where they are longer
 NOBLE = (2, 10, 18, 36, 54)
-_FRAMES, _ATOMS = 24, 256  # that are looked at, at most
+_FRAMES, _ATOMS = 24, 128  # that are looked at, at most
+_WIDE = 12.0  # Angstrom between the faces of a cell, in which the nearest image is the rounded one
 _PAIRS = 8  # needed to judge stiffness or sign
 
 
@@ -228,7 +229,7 @@ def _bonds(
     from ase.data import covalent_radii, vdw_radii
 
     radii = np.where(np.isin(numbers, NOBLE), vdw_radii[numbers], covalent_radii[numbers])
-    chosen = _spread(len(numbers), _ATOMS)
+    chosen = _spread(len(numbers), min(_ATOMS, max(8, 2**15 // len(numbers))))
     rows = []
     for k in _spread(len(positions), _FRAMES):
         vectors = positions[k, chosen, None] - positions[k]
@@ -266,8 +267,10 @@ def _nearest_images(
         distance[itself] = np.inf
         return vectors, distance
     reduced, _ = minkowski_reduce(cell)
-    vectors = vectors - np.round(vectors @ np.linalg.inv(reduced)) @ reduced
-    if vectors.shape[1] > 200:
+    inverse = np.linalg.inv(reduced)
+    vectors = vectors - np.round(vectors @ inverse) @ reduced
+    narrow = 1 / np.linalg.norm(inverse, axis=0).max()
+    if narrow > _WIDE:
         distance = np.sqrt((vectors**2).sum(-1))
         distance[itself] = np.inf
         return vectors, distance
