@@ -86,6 +86,10 @@ class Resampling(System):
         order = rng.uniform(worlds, self.n_agents).argsort(-1)
         return State(order % self.n_types)
 
+    def world_bytes(self) -> int:
+        """Every individual beside every type, from which shares are counted."""
+        return 8 * self.n_agents * self.n_types
+
     def transition(self, state: State, action: Tensor, rng: Rng) -> State:
         """`action` [worlds, agents]: 0 keep, 1 take the type of a random individual."""
         parent = (self.n_agents * rng.uniform(*state.type.shape)).long()

@@ -310,6 +310,10 @@ class Ring(System):
     def action_space(self) -> spaces.Discrete:
         return spaces.Discrete(2)
 
+    def world_bytes(self) -> int:
+        """Every site of the ring."""
+        return 8 * self.n_sites
+
     def initial(self, rng: Rng, worlds: int) -> Traffic:
         """Any places with equal chance."""
         order = rng.uniform(worlds, self.n_sites).argsort(-1)
@@ -461,6 +465,10 @@ class Gates(System):
     @property
     def action_space(self) -> spaces.Box:
         return spaces.Box(-1, 1, (1,))
+
+    def world_bytes(self) -> int:
+        """Every site of the chain."""
+        return 8 * self.n_sites
 
     def initial(self, rng: Rng, worlds: int) -> Guarded:
         """Every site taken with chance 1 / 2; both gates half open."""

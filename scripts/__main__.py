@@ -11,14 +11,14 @@ import argparse
 import contextlib
 import importlib
 import os
-import select
+import re
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
 import invariantzoo
-from invariantzoo import options
+from invariantzoo import options, streams
 
 COMMANDS = (
     "list",
@@ -50,22 +50,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     standard output left.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    streams.take_every_letter()
     try:
         code = _dispatch(words)
         sys.stdout.flush()
+        _say_what_is_not_kept()
         return code
     except SystemExit as done:  # --help
         return int(done.code or 0)
     except KeyboardInterrupt:
         print("invariantzoo: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, KeyError, OSError, ModuleNotFoundError) as error:
-        if isinstance(error, BrokenPipeError) and _reader_left():
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and streams.reader_left():
             return 141
-        if sys.flags.dev_mode:
+        text = streams.complaint() or _in_words(error)
+        if text is None or sys.flags.dev_mode:
             raise
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"invariantzoo: error: {' '.join(str(text).split())}", file=sys.stderr)
+        print(f"invariantzoo: error: {' '.join(text.split())}", file=sys.stderr)
         return 2
 
 
@@ -78,14 +80,17 @@ def _dispatch(words: list[str]) -> int:
         return 0
     name = words[0]
     if name not in COMMANDS:
-        from invariantzoo.envs.core.system import nearest
+        from invariantzoo.envs.core.validation import nearest
 
         hint = nearest(name, COMMANDS)
         raise ValueError(f"unknown command {name!r}{hint} (has {', '.join(COMMANDS)})")
     command = _module(name)
     args = _parse(command, name, words[1:])
     args.stdout = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
+    from invariantzoo.envs.core.memory import within_what_is_free
+
+    aside = contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext()
+    with within_what_is_free(), aside:
         return command.run(args)
 
 
@@ -98,7 +103,7 @@ def _parse(command: ModuleType, name: str, words: list[str]) -> argparse.Namespa
     )
     parser.add_argument(
         "--seed",
-        type=options.count_from_zero,
+        type=options.seed,
         default=0,
         metavar="K",
         help="seed of everything random (default: 0)",
@@ -111,7 +116,7 @@ def _parse(command: ModuleType, name: str, words: list[str]) -> argparse.Namespa
     command.add_arguments(parser)
     args, unknown = parser.parse_known_args(words)
     if unknown:
-        from invariantzoo.envs.core.system import nearest
+        from invariantzoo.envs.core.validation import nearest
 
         hint = nearest(unknown[0], parser._option_string_actions)
         parser.error(f"unknown argument {unknown[0]!r}{hint}")
@@ -122,14 +127,46 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(f"invariantzoo.{name}")
 
 
-def _reader_left() -> bool:
-    """Whether standard output is what broke; if so nothing more is written to it."""
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    left = any(event & select.POLLERR for _, event in poll.poll(0))
-    if left:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return left
+def _in_words(error: Exception) -> str | None:
+    """What an error says of the input or the machine; None for a fault of the program.
+
+    Memory that cannot be had is a MemoryError for Python, numpy and numba, and for torch a
+    RuntimeError like all its others.
+    """
+    if isinstance(error, KeyError) and error.args:
+        return str(error.args[0])
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, ValueError | KeyError | OSError | ModuleNotFoundError):
+        return str(error)
+    if isinstance(error, OverflowError):
+        return f"a number is too large: {error}"
+    text = str(error).partition("\n")[0]
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory: {text or 'a request failed'}"
+    if isinstance(error, RuntimeError):
+        if _NO_MEMORY.search(text):
+            return f"there is not enough memory: {text}"
+        if "can't start new thread" in text:
+            return "the machine gives this process no further thread"
+    return None
+
+
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|out of memory|not enough memory|bad_alloc|"
+    r"Storage size calculation overflowed|multiplication overflow"
+)
+
+
+def _say_what_is_not_kept() -> None:
+    """Name the remedy where compiled code was lost with the process."""
+    compiling = sys.modules.get("invariantzoo.envs.core.kernels.compiling")
+    if compiling is not None and (reason := compiling.not_kept()):
+        print(
+            f"invariantzoo: compiled code was not kept ({reason}), so it is compiled anew each "
+            "time: set NUMBA_CACHE_DIR to a folder that can be written",
+            file=sys.stderr,
+        )
 
 
 def _help() -> str:

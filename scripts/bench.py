@@ -102,8 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure everything and print it."""
-    if args.write and not args.write.resolve().parent.is_dir():
-        raise FileNotFoundError(f"--write {args.write}: there is no folder {args.write.parent}")
+    options.require_output_file("--write", args.write)
     _one_thread()
     log = options.messages()
     named = [case for case in cases() if args.only is None or args.only in case.name]

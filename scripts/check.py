@@ -93,7 +93,7 @@ def _attribute(module: str, name: str) -> Callable[..., Any]:
     except Exception as error:
         raise ValueError(f"module {module!r} could not be imported: {_line(error)}") from error
     if not callable(found):
-        from invariantzoo.envs.core.system import nearest
+        from invariantzoo.envs.core.validation import nearest
 
         known = [n for n, value in vars(sys.modules[module]).items() if callable(value)]
         raise ValueError(f"module {module!r} has no factory {name!r}{nearest(name, known)}")

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import invariantzoo
+from invariantzoo.envs.core.seeds import HELD_OUT
+from invariantzoo.envs.core.validation import LARGEST, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +26,11 @@ if TYPE_CHECKING:
     from invariantzoo.envs.core.system import System
     from invariantzoo.training.frames import Frames
     from invariantzoo.training.run import Run
+
+
+def seed(text: str) -> int:
+    """A seed below those of evaluation, as an argparse type."""
+    return _whole(text, 0, HELD_OUT - 1)
 
 
 def count(text: str) -> int:
@@ -35,11 +43,16 @@ def count_from_zero(text: str) -> int:
     return _whole(text, 0)
 
 
-def _whole(text: str, low: int) -> int:
+def _whole(text: str, low: int, high: int = LARGEST) -> int:
     number = whole_number(text)
     if number is None or number < low:
+        such = "such as 20000, 20_000 or 2e4"
         raise argparse.ArgumentTypeError(
-            f"{text!r} must be a whole number of at least {low}, such as 20000, 20_000 or 2e4"
+            f"{shown(text)} must be a whole number of at least {low}, {such}"
+        )
+    if number > high:
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)} must be a whole number from {low} to {high}"
         )
     return number
 
@@ -98,6 +111,38 @@ def _literal(text: str) -> Any:
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
     return tuple(value) if isinstance(value, list) else value
+
+
+def require_output_file(option: str, path: Path | None, suffixes: tuple[str, ...] = ()) -> None:
+    """Raise ValueError unless `path` is None or a file of such a name that can be written.
+
+    suffixes: what its name may end in; empty: anything. Its folder must be there: a folder that is
+    misspelt is not made. To be called before the work that the file is to hold.
+    """
+    if path is None:
+        return
+    if suffixes and path.suffix not in suffixes:
+        raise ValueError(f"{option} {str(path)!r} must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise ValueError(f"{option} {str(path)!r} is a folder, not a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"{option} {str(path)!r}: there is no folder {str(path.parent)!r}")
+    _require_writable(option, path, path.parent)
+
+
+def require_output_folder(option: str, path: Path) -> None:
+    """Raise ValueError unless `path` is a folder that can be written, or can be made as one."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"{option} {str(path)!r}: {str(there)!r} is a file, not a folder")
+    _require_writable(option, path, there)
+
+
+def _require_writable(option: str, path: Path, folder: Path) -> None:
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(f"{option} {str(path)!r} cannot be written: {error.strerror}") from None
 
 
 def print_json(args: argparse.Namespace, value: Any) -> None:
@@ -192,6 +237,9 @@ class Trained(NamedTuple):
 
 def read_run(folder: str, *, trust: bool = False) -> Trained:
     """A run folder; FileNotFoundError or ValueError for what is not a run of this version."""
+    from invariantzoo.training.runs.folder import read_config
+
+    read_config(Path(folder))  # says what is wrong before anything heavy is imported
     from invariantzoo.training.run import load_run
 
     run = load_run(folder, trust=trust)

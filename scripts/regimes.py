@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from invariantzoo import options
 from invariantzoo.progress import compilation_announced, progress, say
+from invariantzoo.training.runs.folder import read_config
 
 if TYPE_CHECKING:
     from invariantzoo.training.regimes import Steps
@@ -32,31 +33,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Continue on the side, estimate, print and draw."""
+    folder = Path(args.run)
+    path = args.out or folder / PICTURE
+    if args.window < 30:
+        raise ValueError(f"--window {args.window} must be at least 30")
+    config = read_config(folder)
+    options.require_output_file("--out", path, (".png",))
     import torch
 
+    from invariantzoo.training import optimizers
     from invariantzoo.training import run as runs
     from invariantzoo.training.regime_picture import draw_regimes
 
     torch.set_num_threads(1)
-    folder = Path(args.run)
-    config = runs.read_config(folder)
-    path = args.out or folder / PICTURE
-    if path.suffix != ".png":
-        raise ValueError(f"--out {path} must end in .png")
-    if not path.resolve().parent.is_dir():
-        raise FileNotFoundError(f"--out {path}: there is no folder {path.parent}")
-    if args.window < 30:
-        raise ValueError(f"--window {args.window} must be at least 30")
     steps = watched(folder, config, args.window)
     found = estimates(steps)
     if not found:
         raise ValueError(f"{folder}: no layer has three modes with noise in {len(steps)} steps")
-    title = f"{config['id']}, {config['algo']}, {config['optimizer']['name']}"
+    optimizer = optimizers.title(runs.rebuild(folder, config)[1], config["algo"])
+    title = f"{config['id']}, {config['algo']}, {optimizer}"
     report = {
         "run": str(folder),
         "id": config["id"],
         "algo": config["algo"],
-        "optimizer": config["optimizer"]["name"],
+        "optimizer": optimizer,
         "window": len(steps),
         "parts": described(steps),
     }

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -24,6 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from invariantzoo import options
+from invariantzoo.envs.core.files import write_atomically
+from invariantzoo.envs.core.memory import require_memory
 from invariantzoo.progress import compilation_announced, progress
 
 if TYPE_CHECKING:
@@ -91,13 +91,15 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     play = _play(args)
-    _check_file("--video", args.video, SUFFIXES)
-    _check_file("--npz", args.npz, (".npz",))
+    options.require_output_file("--video", args.video, SUFFIXES)
+    options.require_output_file("--npz", args.npz, (".npz",))
     again = args.human or (args.n_steps or 0) > play.system.horizon
     env = VectorEnv(play.system, args.n_worlds, seed=args.seed, autoreset=again)
     interrupted = False
     with compilation_announced(args.id, play.system):
         session = Session(env, play.policy, play.deterministic, keep=args.npz is not None)
+        if args.npz is not None and not args.human:
+            session.require_memory(args.n_steps or play.system.horizon)
         if (args.human or args.video) and play.system.scene(env.tensors) is None:
             raise ValueError(f"{args.id} has no picture: leave out --human and --video")
         with _film(args.video, env) as shoot:
@@ -167,6 +169,11 @@ class Session:
         if self.keep:
             self._keep(self.rows.pop())
 
+    def require_memory(self, n_steps: int) -> None:
+        """Raise ValueError if the trajectory of so many steps cannot be kept, and copied once."""
+        row = sum(array.nbytes for array in self.rows[0].values()) + 8 * self.env.alive.size
+        require_memory(f"--npz of {n_steps} steps", 2 * n_steps * row)
+
     def results(self) -> dict[str, float]:
         """The return per agent and the metrics: means over episodes."""
         values: dict[str, Any] = self.scores
@@ -204,22 +211,6 @@ def _play(args: argparse.Namespace) -> Play:
     policy = options.load_policy(args.policy, system, trust=args.trust)
     likely = not system.stochastic if args.deterministic is None else args.deterministic
     return Play(system, policy, trained and likely)
-
-
-def _check_file(option: str, path: Path | None, suffixes: tuple[str, ...]) -> None:
-    """Raise ValueError unless `path` is None or can be written."""
-    if path is None:
-        return
-    if path.suffix not in suffixes:
-        raise ValueError(f"{option} {str(path)!r} must end in {' or '.join(suffixes)}")
-    if path.is_dir():
-        raise ValueError(f"{option} {str(path)!r} is a folder")
-    if not path.parent.is_dir():
-        raise ValueError(f"{option} {str(path)!r}: there is no folder {str(path.parent)!r}")
-    try:
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise ValueError(f"{option} {str(path)!r} can't be written: {error.strerror}") from None
 
 
 def _film(path: Path | None, env: VectorEnv) -> AbstractContextManager[Callable[[], None]]:
@@ -280,15 +271,9 @@ def _outcome(session: Session) -> dict[str, Any]:
 
 def _save(path: Path, session: Session, report: dict[str, Any]) -> None:
     """The file appears whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     config = json.dumps(options.plain(report))
-    try:
-        with part.open("wb") as file:
-            arrays: dict[str, Any] = {"config": np.array(config), **session.trajectory()}
-            np.savez_compressed(file, **arrays)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    arrays: dict[str, Any] = {"config": np.array(config), **session.trajectory()}
+    write_atomically(path, lambda part: np.savez_compressed(part, **arrays))
 
 
 def _print(args: argparse.Namespace, report: dict[str, Any]) -> None:

@@ -47,7 +47,9 @@ class Plan(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `train` takes."""
     parser.add_argument("id", metavar="ID", help="see `list`")
-    parser.add_argument("--algo", metavar="NAME", help="ppo, a2c, sac or descent (default: ppo)")
+    parser.add_argument(
+        "--algo", type=str.lower, metavar="NAME", help="ppo, a2c, sac or descent (default: ppo)"
+    )
     parser.add_argument(
         "--steps", type=options.count, metavar="N", help="agent-steps (default: what suits the id)"
     )
@@ -63,13 +65,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, train, score, draw and film; what is done is kept if it is interrupted."""
+    import invariantzoo
+    from invariantzoo.envs.core.files import claim
+    from invariantzoo.envs.core.validation import require_choice
+    from invariantzoo.training.hyperparameters import ALGORITHMS
+    from invariantzoo.training.runs.folder import read_config, refuse_occupied
+
+    folder = args.out or Path("runs") / invariantzoo.spec(args.id).id
+    if args.algo is not None:
+        require_choice("--algo", args.algo, ALGORITHMS)
+    if args.resume:
+        read_config(folder)
+    elif not folder.is_dir():
+        refuse_occupied(folder)
+    options.require_output_folder("--out", folder)
+    with claim(folder) as held:
+        if not args.resume:
+            refuse_occupied(folder)
+        return _train(args, folder, held)
+
+
+def _train(args: argparse.Namespace, folder: Path, held: bool) -> int:
+    """The same in a folder that this process holds, if it can be held."""
     import torch
 
     from invariantzoo.training import run as runs
 
     torch.set_num_threads(1)
-    plan = _resumed(args) if args.resume else _fresh(args)
+    plan = _resumed(args, folder) if args.resume else _fresh(args, folder)
     _announce(args, plan)
+    if not held:
+        say(f"{folder} cannot be locked: let no other training write to it")
     log = options.messages()
     with compilation_announced(plan.config["id"], plan.system):
         with _Signals() as stop, runs.recording(plan.folder, since=plan.since) as recorder:
@@ -94,12 +120,16 @@ def run(args: argparse.Namespace) -> int:
             assert stop.number is not None
             say(f"stopped after {plan.trainer.steps:,} agent-steps; continue with:")
             say(_command("train", plan.config["id"], "--out", plan.folder, "--resume"))
+            if args.json:
+                options.print_json(args, {**_about(plan), "interrupted": True})
             return 128 + stop.number
         try:
             report = _finish(args, plan, recorder.rows, log)
         except KeyboardInterrupt:
             say(f"training is complete and saved in {plan.folder}; score it with:")
             say(_command("evaluate", plan.folder))
+            if args.json:
+                options.print_json(args, {**_about(plan), "interrupted": True})
             return 130
     if args.json:
         options.print_json(args, report)
@@ -120,6 +150,8 @@ def _announce(args: argparse.Namespace, plan: Plan) -> None:
     say(line)
     if plan.since:
         say(f"goes on from {plan.since:,}")
+    elif args.resume:
+        say(f"{plan.folder} has no checkpoint yet: training begins at step 0")
 
 
 def _command(*words: object) -> str:
@@ -127,19 +159,27 @@ def _command(*words: object) -> str:
     return shlex.join(["invariantzoo", *map(str, words)])
 
 
-def _fresh(args: argparse.Namespace) -> Plan:
+def _about(plan: Plan) -> dict[str, Any]:
+    """What a report says of a run."""
+    return {
+        "id": plan.config["id"],
+        "run": str(plan.folder),
+        "algo": plan.config["algo"],
+        "steps": plan.trainer.steps,
+    }
+
+
+def _fresh(args: argparse.Namespace, folder: Path) -> Plan:
     """A new run; ValueError or KeyError for anything wrong with it."""
     import invariantzoo
     from invariantzoo.training import run as runs
     from invariantzoo.training import trainer
 
-    algo = (args.algo or "ppo").lower()
+    algo = args.algo or "ppo"
     given, chosen = _sorted(args, algo)
     system = invariantzoo.make_system(args.id, **given)
     hyper = trainer.make_config(args.id, algo, chosen)
     steps = args.steps or trainer.default_steps(args.id, algo)
-    folder = args.out or Path("runs") / invariantzoo.spec(args.id).id
-    runs.refuse_occupied(folder)
     made = trainer.make_trainer(algo, system, hyper, seed=args.seed, steps=steps)
     config = runs.describe(args.id, algo, system, hyper, steps=steps, seed=args.seed)
     config["total_steps"] = _whole_updates(made, steps)
@@ -147,13 +187,11 @@ def _fresh(args: argparse.Namespace) -> Plan:
     return Plan(folder, config, system, hyper, made, 0)
 
 
-def _resumed(args: argparse.Namespace) -> Plan:
-    """The run in --out from its last checkpoint, or from the start if it has none."""
-    import invariantzoo
+def _resumed(args: argparse.Namespace, folder: Path) -> Plan:
+    """The run in `folder` from its last checkpoint, or from the start if it has none."""
     from invariantzoo.training import run as runs
     from invariantzoo.training import trainer
 
-    folder = args.out or Path("runs") / invariantzoo.spec(args.id).id
     config = runs.read_config(folder)
     system, hyper = runs.rebuild(folder, config)
     _require_same(args, folder, config, system, hyper)
@@ -174,8 +212,8 @@ def _whole_updates(trainer: Trainer, steps: int) -> int:
 def _sorted(args: argparse.Namespace, algo: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `--set` gives the system, and what it gives the learner."""
     import invariantzoo
-    from invariantzoo.envs.core.registry import system_class
-    from invariantzoo.envs.core.system import nearest, parameters, require_choice
+    from invariantzoo.envs.core.registry import nearest_parameter, system_class
+    from invariantzoo.envs.core.system import parameters, require_choice
     from invariantzoo.training.hyperparameters import ALGORITHMS, hyperparameters
 
     require_choice("--algo", algo, ALGORITHMS)
@@ -185,8 +223,11 @@ def _sorted(args: argparse.Namespace, algo: str) -> tuple[dict[str, Any], dict[s
     of_system = list(parameters(system_class(invariantzoo.spec(args.id).id)))
     for name in settings:
         if name not in (*hyper, *of_system):
-            hint = nearest(name, [*hyper, *of_system]) or f"; {args.id} has {', '.join(of_system)}"
-            raise ValueError(f"--set {name}: no parameter of {args.id} or {algo}{hint}")
+            hint = nearest_parameter(name, [*hyper, *of_system])
+            raise ValueError(
+                f"--set {name}: no parameter of {args.id} or {algo}{hint} ({args.id} has "
+                f"{', '.join(of_system)}; for {algo} see `invariantzoo train --help`)"
+            )
     chosen = {name: value for name, value in settings.items() if name in hyper}
     return {name: settings[name] for name in settings if name not in hyper}, chosen
 
@@ -286,10 +327,7 @@ def _finish(
         scores[name] = summarise(found)
     seconds = rows[-1]["seconds"] if rows else 0.0
     report = {
-        "id": plan.config["id"],
-        "run": str(folder),
-        "algo": plan.config["algo"],
-        "steps": plan.trainer.steps,
+        **_about(plan),
         "seconds": seconds,
         "steps_per_second": plan.trainer.steps / seconds if seconds else None,
         "episodes": EPISODES,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..agents.networks import make_network, network_names
+from ..envs.core.memory import require_memory
 from ..envs.core.rng import INITIAL, TRANSITION, Rng
 from ..envs.core.system import (
     System,
@@ -70,6 +71,10 @@ class Trainer:
             raise ValueError("descent needs continuous actions; use ppo or a2c here")
         if not system.differentiable:
             raise ValueError("descent needs a loss with a gradient; events are drawn here: use ppo")
+        slots = config.rollout * config.n_worlds * system.n_agents
+        width = sum(bound.width for bound in system.bounds.values())
+        what = f"rollout={config.rollout} of n_worlds={config.n_worlds}"
+        require_memory(what, 4 * slots * (width + config.width))
         known = network_names(system)
         name = config.network or known[0]
         require_choice("network", name, known)

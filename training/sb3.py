@@ -7,6 +7,7 @@ command line. Steps are agent-steps: one per slot and step of the vectorised env
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from ..agents.networks import network_names
 from ..agents.policy import Policy
+from ..envs.core.memory import require_memory
 from ..envs.core.system import System, require_choice, require_count, require_number
 from ..envs.core.vector import VectorEnv
 from .actors import NetworkPolicy, NetworkSACPolicy, as_policy, network_of
@@ -367,6 +369,7 @@ def make_model(env: SystemVecEnv, config: Config, *, seed: int) -> BaseAlgorithm
         policy["optimizer_class"], policy["optimizer_kwargs"] = choose(config)
     common: dict[str, Any] = {"learning_rate": config.lr, "gamma": config.gamma, "device": "cpu"}
     common |= {"policy_kwargs": policy}
+    _require_memory(env, config)
     if isinstance(config, SACConfig):
         return _sac(env, config, common, seed)
     common |= {
@@ -401,6 +404,20 @@ def make_model(env: SystemVecEnv, config: Config, *, seed: int) -> BaseAlgorithm
     return model
 
 
+def _require_memory(env: SystemVecEnv, config: Config) -> None:
+    """Raise ValueError if the rows that are learned from cannot be held.
+
+    A row is an observation (SAC: two), an action and at least four numbers, in single precision.
+    """
+    size = math.prod(env.observation_space.shape or ())
+    action = math.prod(env.action_space.shape or ())
+    if isinstance(config, SACConfig):
+        what, rows, row = "buffer_size", config.buffer_size, 2 * size + action + 4
+    else:
+        what, rows, row = "n_steps", config.n_steps * env.num_envs, size + action + 6
+    require_memory(f"{what}={getattr(config, what)} with {env.num_envs} slots", 4 * rows * row)
+
+
 def _sac(env: SystemVecEnv, config: SACConfig, common: dict[str, Any], seed: int) -> SAC:
     space = env.action_space
     if not space.shape:
@@ -428,7 +445,10 @@ def _sac(env: SystemVecEnv, config: SACConfig, common: dict[str, Any], seed: int
 
 def load_policy(system: System, config: Config, state: dict[str, Any]) -> Policy:
     """The policy of a `state_dict`."""
-    trainer = Trainer(system, dataclasses.replace(config, n_worlds=1), seed=0, steps=1)
+    small: dict[str, Any] = {"n_worlds": 1}
+    if isinstance(config, SACConfig):
+        small["buffer_size"] = system.n_agents
+    trainer = Trainer(system, dataclasses.replace(config, **small), seed=0, steps=1)
     trainer.model.policy.load_state_dict(state["policy"])
     return trainer.policy()
 

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 
 from ..agents.policy import OwnPolicy, Policy
+from ..envs.core.memory import require_memory
 from ..envs.core.rng import POLICY
+from ..envs.core.seeds import HELD_OUT, require_seed
 from ..envs.core.system import System, observation_space, require_count
 from ..envs.core.vector import VectorEnv
 
-HELD_OUT = 2**40  # evaluation seed k is the worlds' seed HELD_OUT + k; training seeds are below
 RESAMPLES = 2000
 _CHUNK = 2**22  # numbers that a batch of observations or of resamples may hold
 
@@ -56,11 +57,13 @@ def evaluate(
 
     Metrics are those of the system; "return", the rewards of an episode summed, per agent; and
     "loss", the mean over the steps and agents that were there.
-    Raises ValueError unless episodes and seeds are positive.
+    Raises ValueError unless episodes and seeds are positive and first_seed is below HELD_OUT.
     """
     require_count("episodes", episodes)
     require_count("seeds", seeds)
-    require_count("first_seed", first_seed, 0)
+    require_seed("first_seed", first_seed, HELD_OUT)
+    numbers = 2 + len(system.reductions)
+    require_memory(f"episodes={episodes} of seeds={seeds}", 8 * numbers * episodes * seeds)
     fused = isinstance(policy, OwnPolicy) and policy.name in system.fused
     size = system.n_agents * (observation_space(system).shape or (1,))[0]
     if fused:

@@ -16,9 +16,9 @@ import torch
 from ..agents.policy import Policy
 from ..envs.clusters import GLOBAL_MINIMA, Clusters
 from ..envs.core.rng import Rng
+from ..envs.core.seeds import HELD_OUT
 from ..envs.core.system import flatten
 from ..envs.kernels.clusters import energy_and_gradient
-from .score import HELD_OUT
 
 TOLERANCE = 1e-3  # epsilon
 _FLAT = 1e-3  # largest component of the gradient at a minimum, epsilon / sigma

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..agents.policy import Policy
 from ..envs.core.registry import spec
+from ..envs.core.seeds import HELD_OUT, require_seed
 from ..envs.core.system import System, nearest, require_choice, require_count
 from ..envs.core.vector import VectorEnv
 from .hyperparameters import ALGORITHMS
@@ -96,7 +97,11 @@ def default_steps(id: str, algo: str) -> int:
 
 
 def make_trainer(algo: str, system: System, config: Any, *, seed: int, steps: int) -> Trainer:
-    """A trainer at its first step; ValueError for a network that does not fit the system."""
+    """A trainer at its first step.
+
+    Raises ValueError for a network that does not fit the system, and for a seed of evaluation.
+    """
+    require_seed("seed", seed, HELD_OUT)
     if algo == "descent":
         return DescentTrainer(system, config, seed=seed, steps=steps)
     from . import sb3

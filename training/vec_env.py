@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 
 from ..envs.core.registry import make_system
 from ..envs.core.rng import fresh_seed
+from ..envs.core.seeds import require_seed
 from ..envs.core.system import System, observation_space, parameters, require_choice
 from ..envs.core.vector import VectorEnv
 
@@ -176,7 +177,9 @@ class SystemVecEnv(VecEnv):
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Choose the seed of the next `reset`; all slots share it (a world is seed and index)."""
-        self._next_seed = fresh_seed() if seed is None else seed
+        if seed is not None:
+            require_seed("seed", seed)
+        self._next_seed = fresh_seed() if seed is None else int(seed)
         return [self._next_seed] * self.num_envs
 
     def save(self) -> dict[str, Any]:

@@ -121,16 +121,23 @@ def film(path: str | Path, *, fps: int = FPS) -> Iterator[Callable[[np.ndarray],
     if path.suffix not in SUFFIXES:
         raise ValueError(f"film {str(path)!r} must end in {' or '.join(SUFFIXES)}")
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    if path.suffix == ".mp4":
-        writer = imageio.get_writer(part, fps=fps, quality=7, macro_block_size=_BLOCK)
-    else:
-        writer = imageio.get_writer(part, duration=1000 / fps, loop=0, subrectangles=True)
     try:
+        if path.suffix == ".mp4":
+            writer = imageio.get_writer(part, fps=fps, quality=7, macro_block_size=_BLOCK)
+        else:
+            writer = imageio.get_writer(part, duration=1000 / fps, loop=0, subrectangles=True)
         try:
             yield writer.append_data
         finally:
             writer.close()
         if part.exists():
             os.replace(part, path)
+    except OSError as error:
+        raise OSError(f"{path} could not be written: {_reason(error)}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _reason(error: OSError) -> str:
+    """Why a film failed: ffmpeg's last words, where it is ffmpeg that failed."""
+    return error.strerror or str(error).strip().splitlines()[-1]

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.vector.utils import batch_space
 
 from .registry import make_system
+from .seeds import require_seed
 from .system import System, observation_space
 from .vector import VectorEnv
 
@@ -35,9 +36,9 @@ class SystemVectorEnv(gymnasium.vector.VectorEnv):
         }
         self.single_observation_space = observation_space(system)
         self.single_action_space = system.action_space
+        self._env = VectorEnv(system, num_envs // n)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._env = VectorEnv(system, num_envs // n)
         self._picture = _Picture(system, self._env, render_mode)
 
     def reset(
@@ -110,7 +111,9 @@ class SystemEnv(gymnasium.Env[np.ndarray, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode."""
-        super().reset(seed=seed)
+        if seed is not None:
+            require_seed("seed", seed)
+        super().reset(seed=None if seed is None else int(seed))
         return self._env.reset(seed)[0, 0], {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +37,30 @@ def free_memory() -> int:
 
     limits = [psutil.virtual_memory().available, *_left_of_limits(), *_left_of_groups()]
     return max(0, min(limits))
+
+
+@contextlib.contextmanager
+def within_what_is_free() -> Iterator[None]:
+    """Let a request beyond what is free fail while the block runs: else the kernel ends a process.
+
+    What fails is a MemoryError, or torch's RuntimeError. Only Linux knows such a limit.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    import psutil
+
+    used = psutil.Process().memory_info().data
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = used + free_memory() + psutil.swap_memory().free
+    limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min([wanted, *limits]), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def readable(size: float) -> str:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gymnasium
 import pettingzoo
 
+from .validation import nearest
+
 if TYPE_CHECKING:
     from .system import System
 
@@ -147,14 +149,22 @@ def _require_system(id: str, cls: Any, parameters: dict[str, Any]) -> None:
 
 
 def _require_known(id: str, cls: type[System], names: Iterable[str]) -> None:
-    from .system import nearest
     from .system import parameters as known_parameters
 
     known = known_parameters(cls)
     for name in names:
         if name not in known:
-            hint = nearest(name, known)
+            hint = nearest_parameter(name, known)
             raise ValueError(f"unknown parameter {name!r} of {id}{hint} (has {', '.join(known)})")
+
+
+def nearest_parameter(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean …?" for a parameter; the length of an episode goes by several names."""
+    known = list(known)
+    lengths = [length for length in ("horizon", "n_sweeps") if length in known]
+    if name in ("horizon", "max_cycles", "n_sweeps") and lengths:
+        return f"; the length of an episode is set by {lengths[0]!r}"
+    return nearest(name, known)
 
 
 def _name(cls: Any) -> str:
@@ -176,8 +186,6 @@ def spec(id: str) -> Spec:
         importlib.import_module(module)
     name = name.removeprefix(f"{NAMESPACE}/")
     if name not in _SPECS:
-        from .system import nearest
-
         for refused in _REFUSED:
             if refused.id == name:
                 raise KeyError(f"{name!r} of package {refused.package}: {refused.error}")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import philox
+from .seeds import require_seed
 
 TRANSITION, INITIAL, POLICY, TEST = 0, 1, 2, 3
 _MASK = 0xFFFFFFFF
@@ -27,13 +28,14 @@ def fresh_seed() -> int:
 class Rng:
     """Draws for a batch of worlds; a call's first dimension is the world.
 
-    seed: whole number in [0, 2**64).  world, clock [worlds]: index of each world and the number of
-    steps it has made.  purpose: keeps apart the draws of the initial state, the transition and the
-    policy at the same clock.
+    seed: whole number in [0, 2**64), else ValueError.  world, clock [worlds]: index of each world
+    and the number of steps it has made.  purpose: keeps apart the draws of the initial state, the
+    transition and the policy at the same clock.
     """
 
     def __init__(self, seed: int, world: Tensor, clock: Tensor, purpose: int = TRANSITION) -> None:
-        self.seed = seed
+        require_seed("seed", seed)
+        self.seed = int(seed)
         self.world = world
         self.clock = clock
         self.draw_number = purpose << 24

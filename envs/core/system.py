@@ -11,10 +11,8 @@ code that follows this contract stands in docs/write-your-own-system.md and is a
 
 from __future__ import annotations
 
-import difflib
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -25,6 +23,11 @@ from gymnasium import spaces
 from torch import Tensor
 
 from .rng import Rng
+from .validation import nearest as nearest
+from .validation import require_choice as require_choice
+from .validation import require_count as require_count
+from .validation import require_number as require_number
+from .validation import require_range as require_range
 
 Range = float | tuple[float, float]  # a number, or (low, high) drawn once per world
 State = Any  # a NamedTuple of Tensors [worlds, ...], one type per system
@@ -236,6 +239,10 @@ class System(ABC):
         """Exact values of metrics under an exact policy, by name."""
         return {}
 
+    def world_bytes(self) -> int:
+        """What one world's state and a step of it need at least, beside what its agents see."""
+        return 8 * self.n_agents
+
     def rollout(
         self, state: State, policy: str, steps: int, rng: Rng, every: int
     ) -> tuple[State, dict[str, Tensor]]:
@@ -302,50 +309,3 @@ def is_discrete(system: System) -> bool:
 def parameters(system: type[System] | System) -> dict[str, Any]:
     """Names and defaults of a system's parameters."""
     return {field.name: field.default for field in fields(system)}  # type: ignore[arg-type]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean …?" or an empty string."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""
-
-
-def require_count(name: str, value: Any, low: int = 1) -> None:
-    """Raise ValueError unless `value` is a whole number >= low."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < low:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least {low}")
-
-
-def require_number(
-    name: str, value: Any, low: float = -math.inf, high: float = math.inf, strict: bool = False
-) -> None:
-    """Raise ValueError unless `value` is a finite number in [low, high] (above low if strict)."""
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not (
-        number and math.isfinite(value) and low <= value <= high and (value > low or not strict)
-    ):
-        above = f"above {low:g}" if strict else f"from {low:g}"
-        limits = "any number" if low == -math.inf else f"{above} to {high:g}"
-        raise ValueError(f"{name}={value!r} must be a finite number: {limits}")
-
-
-def require_range(
-    name: str, value: Any, low: float = -math.inf, high: float = math.inf, strict: bool = False
-) -> None:
-    """Raise ValueError unless `value` is a number, or (low, high) in order, within limits."""
-    ends = value if isinstance(value, tuple) else (value, value)
-    if len(ends) != 2:
-        raise ValueError(f"{name}={value!r} must be a number or (low, high)")
-    for end in ends:
-        require_number(name, end, low, high, strict)
-    if ends[0] > ends[1]:
-        raise ValueError(f"{name}={value!r} must be (low, high) with low <= high")
-
-
-def require_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
-    """Raise ValueError unless `value` is one of the names."""
-    allowed = list(allowed)
-    if value not in allowed:
-        hint = nearest(value, allowed) if isinstance(value, str) else ""
-        raise ValueError(f"{name}={value!r} must be one of {', '.join(allowed)}{hint}")

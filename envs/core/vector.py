@@ -5,6 +5,7 @@ Every other interface is a thin face of `VectorEnv`. It is the only thing here t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -12,7 +13,9 @@ import numpy as np
 import torch
 
 from ..kernels import tally
+from .memory import require_memory
 from .rng import INITIAL, Rng, fresh_seed
+from .seeds import require_seed
 from .system import (
     Buffers,
     State,
@@ -24,6 +27,7 @@ from .system import (
     require_count,
 )
 
+_WORTH_A_LOOK = 2**22  # bytes of observations above which the size of a state is looked up
 _TOLERANCE = 1e-6  # how far rounding may carry an action over the edge of its box
 
 
@@ -64,6 +68,7 @@ class VectorEnv:
     ) -> None:
         require_count("n_worlds", n_worlds)
         require_count("first_world", first_world, 0)
+        require_memory_of(system, n_worlds)
         self.system = system
         self.n_worlds = n_worlds
         self.n_agents = system.n_agents
@@ -339,8 +344,8 @@ class VectorEnv:
             )
 
     def _seed(self, seed: int) -> None:
-        require_count("seed", seed, 0)
-        self._key[0] = np.uint64(seed & 0xFFFFFFFFFFFFFFFF)
+        require_seed("seed", seed)
+        self._key[0] = np.uint64(int(seed))
         self._clock[:] = 0
 
     def rng(self, purpose: int) -> Rng:
@@ -437,6 +442,25 @@ class VectorEnv:
             f"action of {self.system.agent_name}_{agent} in world {world} is "
             f"{action[world, agent].tolist()}; actions must be finite and {allowed}"
         )
+
+
+def require_memory_of(system: System, n_worlds: int) -> None:
+    """Raise ValueError if the memory that is free does not hold `n_worlds` worlds for a step.
+
+    Counted is what surely is needed: observations before and after, actions, rewards and flags of
+    every agent, the state, and as much again to make it.
+    """
+    what = f"n_worlds={n_worlds} with {system.n_agents} agents each"
+    width = sum(bound.width for bound in system.bounds.values())
+    space = system.action_space
+    action = 8 if is_discrete(system) else 4 * math.prod(space.shape or ())
+    faces = n_worlds * system.n_agents * (2 * 4 * width + action + 8 + 4)
+    require_memory(what, faces + n_worlds * system.world_bytes())
+    if n_worlds > 1 and faces > _WORTH_A_LOOK:
+        with torch.no_grad():
+            state = system.initial(Rng.single(0, 1), 1)
+        one = sum(part.numel() * part.element_size() for part in state)
+        require_memory(what, faces + 2 * n_worlds * max(one, system.world_bytes()))
 
 
 def _as_tensors(state: State) -> State:
