@@ -365,16 +365,31 @@ def test_groups_have_metrics_of_their_own() -> None:
     assert flat(together).equal(flat(apart))
 
 
-def test_refresh_uses_the_metric_of_the_last_refresh() -> None:
-    gradients = noise(5, 12)
-    settings: dict[str, Any] = {"tau1": 0.0, "tau2": 9.0, "eps": 1e-3}
-    found = steps(gradients, metric="full", refresh=4, **settings)  # refreshed at steps 1, 5, 9
-    second = sum(torch.outer(g, g) * 0.1 * 0.9 ** (8 - i) for i, g in enumerate(gradients[:9])) / (
-        1 - 0.9**9
-    )
-    values, vectors = torch.linalg.eigh(second)
-    expected = vectors @ ((vectors.T @ gradients[-1]) / (values.sqrt() + 1e-3))
+def test_a_kept_basis_has_the_powers_of_now_along_it() -> None:
+    """Eigenvectors of the last renewal, and the average of squares along them up to this step."""
+    settings: dict[str, Any] = {"tau1": 0.0, "tau2": 99.0, "eps": 1e-3, "bias_correction": False}
+    gradients = noise(5, 43)
+    found = steps(gradients, metric="full", refresh=4, **settings)  # every 4 from step 40 on
+    weights = [0.01 * 0.99 ** (42 - i) for i in range(43)]
+    then = sum(w * torch.outer(g, g) for w, g in zip(weights[:40], gradients, strict=False))
+    now = sum(w * torch.outer(g, g) for w, g in zip(weights, gradients, strict=True))
+    assert isinstance(then, Tensor)
+    vectors = torch.linalg.eigh(then)[1]
+    power = (vectors.T @ now @ vectors).diagonal()
+    expected = vectors @ ((vectors.T @ gradients[-1]) / (power.sqrt() + 1e-3))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("centered", ["none", "mean", "residual"])
+def test_a_young_or_forgetful_basis_is_never_kept(centered: str) -> None:
+    """Before ten steps, and with a memory of ten, every refresh is 1."""
+    settings: dict[str, Any] = {"centered": centered, "eps": 1e-3}
+    for count, tau2 in ((10, 999.0), (40, 9.0)):
+        kept, fresh = (
+            steps(noise(5, count), metric="full", refresh=refresh, tau2=tau2, **settings)
+            for refresh in (100, 1)
+        )
+        torch.testing.assert_close(kept, fresh, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("metric", ["diagonal", "full", "block"])

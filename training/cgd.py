@@ -21,9 +21,14 @@ With the gradient g_t, averages over time constants tau (beta = tau / (1 + tau))
 
 Source: dq/dt = -gamma g^{mu nu} F_nu, the averages and the roles of the moments are those of
 "Covariant Gradient Descent" (Guskov and Vanchurin, arXiv 2504.05279), whose body was not available
-to us. Our choice are: the family G(C), the mixed metric, eps outside the power, both bias
+to us. Our choices are: the family G(C), the mixed metric, eps outside the power, both bias
 corrections, the two ways to centre, the pseudo-inverse (modes of C below rounding do not move), all
 approximations of the full metric (blocks, rank, refresh) and every default.
+
+Between two eigendecompositions of a dense metric its eigenvectors U stay, while the average of
+(U^T r)^2 goes on at every step: it is the diagonal of U^T C U, the newest gradient included. (An
+inverse kept whole knows nothing of that gradient: its smallest modes belong to a few early ones,
+and a force that has left their span is divided by next to nothing.)
 
 SGD, momentum, RMSprop, Adam, AdamW and AdaBelief are settings of the same class, see the
 constructors. At equal lr a full metric moves n parameters up to sqrt(n) less than a diagonal one:
@@ -32,23 +37,36 @@ tune lr for each.
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import math
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..envs.core.system import require_choice, require_count, require_number
+from ..envs.core.system import require_number
+from .optim.fitting import (
+    KERNEL_EXPONENTS,
+    WIDE,
+    blocks_of,
+    check_settings,
+    dense_shapes,
+    has_metric,
+    lowrank_layout,
+    moment_dtype,
+    moments_needed,
+    ready,
+    require_finite,
+    require_loadable,
+    require_settings,
+    restore,
+)
 
-METRICS = ("diagonal", "full", "block", "lowrank")
-BLOCKS = ("tensor", "row")
-CENTERED = ("none", "mean", "residual")
-STARTS = ("zero", "gradient")
-LARGEST_BLOCK = 2000  # parameters that share one dense metric
-_KERNEL_EXPONENTS = (0.5, 1.0)
-_WIDE = (torch.float32, torch.float64)
+RENEWED = 0.1  # share of new gradients in C at which a kept basis is renewed before `refresh`
 
 
 class CGD(Optimizer):
@@ -60,8 +78,11 @@ class CGD(Optimizer):
     metric: "diagonal", "full", "block" or "lowrank".  One group of parameters per agent makes
         "full" and "lowrank" metrics of the agents apart.
     blocks: of metric "block": "tensor", or "row" (the weights into one neuron; entries of a vector
-        are blocks of one).  refresh: steps between eigendecompositions of "full" and "block".
-    rank: gradients that "lowrank" keeps.
+        are blocks of one).
+    refresh: largest number of steps between eigendecompositions of "full" and "block". They come
+        sooner while more than a tenth of C is new (it is young, or tau2 is short), and whenever a
+        step would be longer than `longest` allows. "lowrank" decomposes at every step.
+    rank: gradients that "lowrank" keeps, for the force as for the metric.
     centered: "none", "mean" or "residual".  bias_correction: divide both moments by 1 - beta^t.
     start: moments before the first step: "zero", or "gradient", which is the first one itself.
     weight_decay: decoupled, q <- (1 - lr weight_decay) q before the step.
@@ -73,8 +94,14 @@ class CGD(Optimizer):
     but at least float32. A parameter without gradient is left alone; in "full" and "lowrank" a
     group moves as a whole, so that all or none of its parameters must have one.
 
+    lr may be a tensor of one element. Settings of a group may be changed between steps, as long as
+    the moments that were kept serve the new ones. A second moment that cannot be decomposed (a
+    gradient was not finite, or overflowed) warns, and its diagonal is the metric in its place.
+    Under `torch.compile` a step runs as it is, between the compiled parts.
+
     Raises ValueError for a bad argument, for parameters that are not real floating-point numbers,
-    and for a dense block of more than LARGEST_BLOCK parameters.
+    for a dense block of more than 2,000 parameters, and, from `step` and `load_state_dict`
+    before anything moves, for settings, moments and gradients that do not fit a parameter.
 
     >>> import torch
     >>> q = torch.nn.Parameter(torch.tensor([3.0, -1.0]))
@@ -88,7 +115,7 @@ class CGD(Optimizer):
     def __init__(
         self,
         params: Any,
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         *,
         tau1: float = 9.0,
         tau2: float = 999.0,
@@ -242,21 +269,43 @@ class CGD(Optimizer):
         """Add a group of parameters; ValueError for what it cannot optimise."""
         super().add_param_group(param_group)
         try:
-            _check(self.param_groups[-1])
+            check_settings(self.param_groups[-1])
         except ValueError:
             self.param_groups.pop()
             raise
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in SETTINGS.items():
+                group.setdefault(name, value)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from `state_dict`, with the moments in the precision that they had."""
-        super().load_state_dict(state_dict)
-        saved = (p for group in state_dict["param_groups"] for p in group["params"])
-        own = (p for group in self.param_groups for p in group["params"])
-        for number, p in zip(saved, own, strict=True):
-            for name, value in state_dict["state"].get(number, {}).items():
-                if isinstance(value, Tensor):
-                    # torch casts to the parameter's dtype, and may keep the tensor of the caller.
-                    self.state[p][name] = value.detach().clone().to(p.device)
+        """Continue from `state_dict`, with the moments in the precision that they had.
+
+        Raises ValueError that names the parameter, with nothing changed, for a state that is not
+        one of these parameters under the settings that come with it.
+        """
+        loaded: dict[str, Any] = {}
+
+        def check(optimizer: Optimizer, given: dict[str, Any]) -> None:
+            require_loadable(optimizer, given, SETTINGS)
+            loaded.update(given)
+
+        def replace(optimizer: Optimizer) -> None:
+            restore(optimizer, loaded)
+
+        # The last hook before loading sees what other hooks made of the state, the first one after
+        # it replaces what torch has cast to the precision of the parameters.
+        hooks = (
+            self.register_load_state_dict_pre_hook(check),
+            self.register_load_state_dict_post_hook(replace, prepend=True),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -265,20 +314,44 @@ class CGD(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        work = [(group, _with_gradient(group)) for group in self.param_groups]
-        for group, params in work:
-            if group["check_finite"]:
-                _require_finite(group, params)
-        for group, params in work:
-            if params:
-                _UPDATES[group["metric"]](self.state, group, params)
+        if torch.compiler.is_compiling():
+            _move_uncompiled(self)
+        else:
+            _move_all(self)
         return loss
+
+
+# Every setting of a group beside the parameters and lr, and its default.
+SETTINGS = {
+    argument.name: argument.default
+    for argument in inspect.signature(CGD.__init__).parameters.values()
+    if argument.kind is argument.KEYWORD_ONLY
+}
+
+
+def _move_all(optimizer: Optimizer) -> None:
+    """Move every parameter that has a gradient, once all that is needed for it is known to fit."""
+    work = []
+    checked = optimizer.__dict__.setdefault("_checked", {})
+    for group in optimizer.param_groups:
+        require_settings(group, SETTINGS, checked)
+        work.append((group, ready(optimizer.state, group)))
+    for group, params in work:
+        if group["check_finite"]:
+            require_finite(group, params)
+    for group, params in work:
+        if params:
+            _UPDATES[group["metric"]](optimizer.state, group, params)
+
+
+_move_uncompiled = torch.compiler.disable(_move_all)
 
 
 class Coefficients(NamedTuple):
     """Numbers of one step: weights of old and new, then q -= gain root F / G(C).
 
-    F and C are without bias correction: it is folded into gain, root, eps and zeta.
+    F and C are without bias correction: it is folded into gain, root, eps and zeta; weight1 and
+    weight2 are what F and C would be divided by.
     """
 
     keep1: float
@@ -289,28 +362,46 @@ class Coefficients(NamedTuple):
     root: float
     eps: float
     zeta: float
+    weight1: float
+    weight2: float
 
 
 def coefficients(group: dict[str, Any], step: int, *, seen: int | None = None) -> Coefficients:
-    """The numbers of step `step` = 1, 2, …; `seen`: gradients in C, if not all of them."""
+    """The numbers of step `step` = 1, 2, …; `seen`: gradients in F and C, if not all of them."""
     tau1, tau2 = group["tau1"], group["tau2"]
     first = step == 1 and group["start"] == "gradient"
     keep1, take1 = (0.0, 1.0) if first else (tau1 / (1 + tau1), 1 / (1 + tau1))
     keep2, take2 = (0.0, 1.0) if first else (tau2 / (1 + tau2), 1 / (1 + tau2))
     weight1 = weight2 = 1.0
     if group["bias_correction"]:
-        weight1, weight2 = _weight(tau1, step), _weight(tau2, step if seen is None else seen)
+        remembered = step if seen is None else seen
+        weight1, weight2 = _weight(tau1, remembered), _weight(tau2, remembered)
     root = weight2 ** group["alpha"]
     return Coefficients(
         keep1=keep1,
         take1=take1,
         keep2=keep2,
         take2=take2,
-        gain=group["lr"] / weight1,
+        gain=_rate(group) / weight1,
         root=root,
         eps=group["eps"] * root,
         zeta=group["zeta"] * root / weight2,
+        weight1=weight1,
+        weight2=weight2,
     )
+
+
+def longest(tau1: float, tau2: float, n: int) -> float:
+    """The largest |C^-1/2 F| that a kept basis of n directions may give before it is renewed.
+
+    B = (1 - b1) / sqrt((1 - b2) (1 - b1^2 / b2)) bounds it for the metric of now; along kept
+    directions only each component is bounded by B, so that 3 sqrt(n) is allowed where it is more.
+    At alpha 1/2 this is the length of a step over lr. Infinite where b1^2 is not below b2.
+    """
+    b1, b2 = tau1 / (1 + tau1), tau2 / (1 + tau2)
+    if b1 * b1 >= b2:
+        return math.inf
+    return max(3 * math.sqrt(n), (1 - b1) / math.sqrt((1 - b2) * (1 - b1 * b1 / b2)))
 
 
 def scale(values: Tensor, alpha: float, eps: float, zeta: float) -> Tensor:
@@ -325,39 +416,82 @@ def inverse_metric(second: Tensor, alpha: float, eps: float, zeta: float) -> Ten
     Eigenvalues below n times the rounding of the largest count as zero; their modes do not move.
     """
     if second.shape[-1] == 1:
-        kept = second > 0
-        return kept / scale(second.masked_fill(~kept, 1), alpha, eps, zeta)
-    values, vectors = torch.linalg.eigh(second)
-    largest = values[..., -1:].clamp(min=0)
-    kept = values > values.shape[-1] * torch.finfo(values.dtype).eps * largest
-    factor = kept / scale(values.masked_fill(~kept, 1), alpha, eps, zeta)
+        return _inverse(second, second <= 0, alpha, eps, zeta)
+    values, vectors = modes(second)
+    factor = _inverse(values, _negligible(values), alpha, eps, zeta)
     return (vectors * factor.unsqueeze(-2)) @ vectors.mT
 
 
+def modes(second: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [..., n], ascending, and eigenvectors [..., n, n] of second moments [..., n, n].
+
+    A matrix that is not finite, or whose decomposition fails, warns and gives its diagonal and the
+    axes.
+    """
+    # What is not finite in gradients, or overflows, is on the diagonal of their second moment.
+    if math.isfinite(second.diagonal(dim1=-2, dim2=-1).sum()):
+        try:
+            values, vectors = torch.linalg.eigh(second)
+            if math.isfinite(values.sum()):
+                return values, vectors
+        except torch.linalg.LinAlgError:
+            pass
+    if second.ndim > 2 and len(second) > 1:
+        each = [modes(block) for block in second]
+        return torch.stack([pair[0] for pair in each]), torch.stack([pair[1] for pair in each])
+    n = second.shape[-1]
+    warnings.warn(
+        f"a second moment of {n} parameters cannot be decomposed: a gradient was not finite or "
+        "overflowed; its diagonal is used",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    axes = torch.eye(n, dtype=second.dtype, device=second.device)
+    return second.diagonal(dim1=-2, dim2=-1).clone(), axes.expand(second.shape).clone()
+
+
+def _negligible(values: Tensor) -> Tensor:
+    """Which eigenvalues [..., n], ascending or not, are zero but for rounding."""
+    if not values.shape[-1]:
+        return values > 0
+    rounding = values.shape[-1] * torch.finfo(values.dtype).eps
+    return values <= rounding * values.amax(-1, keepdim=True).clamp_(min=0)
+
+
+def _inverse(values: Tensor, negligible: Tensor, alpha: float, eps: float, zeta: float) -> Tensor:
+    """1 / G of eigenvalues, zero where they are negligible; what is not a number stays so."""
+    return ~negligible / scale(values.masked_fill(negligible, 1), alpha, eps, zeta)
+
+
 def _diagonal(state: Any, group: dict[str, Any], params: list[Tensor]) -> None:
-    """Update tensors that all have a gradient, those of equal age together."""
-    ages: dict[int, list[Tensor]] = {}
+    """Update tensors that all have a gradient, those of equal age and moments together."""
+    alike: dict[tuple[Any, ...], tuple[list[Tensor], list[dict[str, Any]]]] = {}
     for p in params:
         moments = state[p]
         if not moments:
-            dtype = p.dtype if p.dtype in _WIDE else torch.float32
             moments["step"] = 0
-            for name in _moments_kept(group):
-                moments[name] = torch.zeros_like(p, dtype=dtype)
+            for name in moments_needed(group):
+                moments[name] = torch.zeros_like(p, dtype=moment_dtype(p.dtype))
         moments["step"] += 1
-        ages.setdefault(moments["step"], []).append(p)
-    for age, found in ages.items():
-        c = coefficients(group, age)
-        plain = found
+        tensors, states = alike.setdefault((moments["step"], *moments), ([], []))
+        tensors.append(p)
+        states.append(moments)
+    for tensors, states in alike.values():
+        c = coefficients(group, states[0]["step"])
         if _may_fuse(group):
             from .kernels import cgd as kernel
 
-            fused = [p for p in found if _is_plain(p)]
-            for p in fused:
-                kernel.update(group, c, p, state[p])
-            plain = [p for p in found if not _is_plain(p)] if len(fused) < len(found) else []
-        if plain:
-            _foreach(group, c, plain, [state[p] for p in plain])
+            plain = [_is_plain(p, moments) for p, moments in zip(tensors, states, strict=True)]
+            fused = list(itertools.compress(tensors, plain))
+            if fused:
+                kernel.update(group, c, fused, list(itertools.compress(states, plain)))
+                # Written to behind torch's back: graphs that saved these tensors must notice.
+                torch.autograd.graph.increment_version(fused)
+            others = [not one for one in plain]
+            tensors = list(itertools.compress(tensors, others))
+            states = list(itertools.compress(states, others))
+        if tensors:
+            _foreach(group, c, tensors, states)
 
 
 def _foreach(
@@ -367,16 +501,28 @@ def _foreach(
     grads = [p.grad for p in params if p.grad is not None]
     if group["maximize"]:
         grads = list(torch._foreach_neg(grads))
-    wide = [p.dtype in _WIDE for p in params]
+    wide = [p.dtype in WIDE and p.dtype is g.dtype for p, g in zip(params, grads, strict=True)]
     if not all(wide):
-        grads = [g if w else g.float() for g, w in zip(grads, wide, strict=True)]
+        grads = [g.to(moment_dtype(p.dtype)) for g, p in zip(grads, params, strict=True)]
     if group["weight_decay"]:
-        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_mul_(params, _decay(group))
     force = grads
-    if group["tau1"]:
+    if "first_moment" in states[0]:
         force = [s["first_moment"] for s in states]
         torch._foreach_lerp_(force, grads, c.take1)
-    if not _has_metric(group):
+    residual = grads
+    if group["centered"] == "residual":
+        residual = list(torch._foreach_sub(grads, force))
+    second: list[Tensor] = []
+    if "second_moment" in states[0]:
+        second = [s["second_moment"] for s in states]
+        torch._foreach_mul_(second, c.keep2)
+        torch._foreach_addcmul_(second, residual, residual, c.take2)
+    mean: list[Tensor] = []
+    if "mean" in states[0]:
+        mean = [s["mean"] for s in states]
+        torch._foreach_lerp_(mean, grads, c.take2)
+    if not has_metric(group):
         gain = c.gain / (1 + c.eps)
         if all(wide):
             torch._foreach_add_(params, force, alpha=-gain)
@@ -384,15 +530,7 @@ def _foreach(
             for p, f in zip(params, force, strict=True):
                 p.sub_(gain * f)
         return
-    residual = grads
-    if group["centered"] == "residual":
-        residual = list(torch._foreach_sub(grads, force))
-    second = [s["second_moment"] for s in states]
-    torch._foreach_mul_(second, c.keep2)
-    torch._foreach_addcmul_(second, residual, residual, c.take2)
     if group["centered"] == "mean":
-        mean = [s["mean"] for s in states]
-        torch._foreach_lerp_(mean, grads, c.take2)
         second = list(torch._foreach_addcmul(second, mean, mean, -1))
         torch._foreach_clamp_min_(second, 0)
     if group["alpha"] == 0.5:
@@ -415,7 +553,6 @@ def _foreach(
 
 def _full(state: Any, group: dict[str, Any], params: list[Tensor]) -> None:
     """Update all tensors of a group under one dense metric."""
-    _require_all(group, params)
     flat = torch.cat([p.grad.reshape(-1) for p in params])  # type: ignore[union-attr]
     step = _dense(state[params[0]], group, flat[None])[0]
     _move(group, params, step)
@@ -425,37 +562,101 @@ def _block(state: Any, group: dict[str, Any], params: list[Tensor]) -> None:
     """Update tensors under dense metrics of their own, or of their rows."""
     for p in params:
         assert p.grad is not None
-        grad = p.grad.reshape(_rows(group, p), -1)
+        grad = p.grad.reshape(blocks_of(group, p))
         _move(group, [p], _dense(state[p], group, grad).reshape(-1))
 
 
 def _dense(moments: dict[str, Any], group: dict[str, Any], grad: Tensor) -> Tensor:
     """gain G^{-1} F for gradients [blocks, n] under one dense metric per block."""
-    blocks, n = grad.shape
     if not moments:
         moments["step"] = 0
-        for name in _moments_kept(group):
-            shape = (blocks, n, n) if name == "second_moment" else (blocks, n)
-            moments[name] = grad.new_zeros(shape, dtype=torch.float64)
+        shapes = dense_shapes(*grad.shape)
+        for name in moments_needed(group):
+            moments[name] = grad.new_zeros(shapes[name], dtype=torch.float64)
     moments["step"] += 1
     c = coefficients(group, moments["step"])
     grad = -grad.double() if group["maximize"] else grad.double()
-    force = moments["first_moment"].lerp_(grad, c.take1) if group["tau1"] else grad
-    if not _has_metric(group):
-        return c.gain / (1 + c.eps) * force
+    force = moments["first_moment"].lerp_(grad, c.take1) if "first_moment" in moments else grad
     residual = grad - force if group["centered"] == "residual" else grad
-    column, row = (c.take2 * residual).unsqueeze(-1), residual.unsqueeze(-2)
-    second = moments["second_moment"].mul_(c.keep2)
-    second += column * row
-    if group["centered"] == "mean":
-        mean = moments["mean"].lerp_(grad, c.take2)
+    second = moments.get("second_moment")
+    if second is not None:
+        column, row = (c.take2 * residual).unsqueeze(-1), residual.unsqueeze(-2)
+        second.mul_(c.keep2)
+        second += column * row
+    mean = moments["mean"].lerp_(grad, c.take2) if "mean" in moments else None
+    if second is None or not has_metric(group):
+        return c.gain / (1 + c.eps) * force
+    if mean is not None and group["centered"] == "mean":
         second = second - mean.unsqueeze(-1) * mean.unsqueeze(-2)
-    inverse = moments.get("inverse_metric")
-    if inverse is None or (moments["step"] - 1) % group["refresh"] == 0:
-        inverse = c.root * inverse_metric(second, group["alpha"], c.eps, c.zeta)
-    if group["refresh"] > 1:
-        moments["inverse_metric"] = inverse
+    else:
+        mean = None
+    if group["refresh"] > 1 and grad.shape[-1] > 1:
+        return c.gain * c.root * _in_basis(moments, group, c, second, residual, force, mean)
+    _drop_basis(moments)
+    inverse = c.root * inverse_metric(second, group["alpha"], c.eps, c.zeta)
     return c.gain * (inverse @ force.unsqueeze(-1)).squeeze(-1)
+
+
+def _in_basis(
+    moments: dict[str, Any],
+    group: dict[str, Any],
+    c: Coefficients,
+    second: Tensor,
+    residual: Tensor,
+    force: Tensor,
+    mean: Tensor | None,
+) -> Tensor:
+    """G^{-1} F [blocks, n] by eigenvectors of second moments [blocks, n, n] of some steps ago.
+
+    residual, force, mean: [blocks, n]; the mean is that by which the second moment is centred.
+    State: "basis" [blocks, n, n], the eigenvectors; "power" [blocks, n], the second moment along
+    them, not centred; "renewed", the step at which they were found.
+    """
+    step, alpha = moments["step"], group["alpha"]
+    if "basis" in moments and step - moments["renewed"] < _patience(group, step):
+        aside = [residual, force] if mean is None else [residual, force, mean]
+        along, push, *middle = (torch.stack(aside, -2) @ moments["basis"]).unbind(-2)
+        power = moments["power"].mul_(c.keep2).addcmul_(along, along, value=c.take2)
+        if middle:
+            power = (power - middle[0].square()).clamp_(min=0)
+        negligible = _negligible(power)
+        moved = (push / scale(power, alpha, c.eps, c.zeta)).masked_fill_(negligible, 0)
+        if not _too_long(group, c, power, push, moved):
+            return (moments["basis"] @ moved.unsqueeze(-1)).squeeze(-1)
+    power, basis = modes(second)
+    moments.pop("inverse_metric", None)
+    moments.update(basis=basis, power=power.clamp(min=0), renewed=step)
+    push = (force.unsqueeze(-2) @ basis).squeeze(-2)
+    if mean is not None:
+        moments["power"] += (mean.unsqueeze(-2) @ basis).squeeze(-2).square()
+    moved = push * _inverse(power, _negligible(power), alpha, c.eps, c.zeta)
+    return (basis @ moved.unsqueeze(-1)).squeeze(-1)
+
+
+def _patience(group: dict[str, Any], step: int) -> float:
+    """Steps for which a basis is kept: `refresh`, less while more than a share of C is new."""
+    return min(group["refresh"], RENEWED * min(step, 1 + group["tau2"]))
+
+
+def _too_long(
+    group: dict[str, Any], c: Coefficients, power: Tensor, push: Tensor, moved: Tensor
+) -> bool:
+    """Whether the metric of now cannot give so long a step: powers, forces, steps [blocks, n]."""
+    limit = longest(group["tau1"], group["tau2"], power.shape[-1])
+    if group["centered"] != "none" or math.isinf(limit):  # there is no limit then
+        return False
+    if group["alpha"] != 0.5 or group["zeta"]:
+        moved = (push / power.sqrt()).masked_fill_(moved == 0, 0)
+        scaling = c.weight2**0.5 / c.weight1
+    else:
+        scaling = c.root / c.weight1
+    return scaling * float(torch.linalg.vector_norm(moved, dim=-1).amax()) > limit
+
+
+def _drop_basis(moments: dict[str, Any]) -> None:
+    """Forget a kept basis, and the kept inverse that states of former versions hold."""
+    for name in ("basis", "power", "renewed", "inverse_metric"):
+        moments.pop(name, None)
 
 
 def _lowrank(state: Any, group: dict[str, Any], params: list[Tensor]) -> None:
@@ -463,37 +664,45 @@ def _lowrank(state: Any, group: dict[str, Any], params: list[Tensor]) -> None:
 
     With the kept gradients as columns of R and their weights W, the second moment is R W R^T; its
     eigenvectors are U = R W^1/2 E lambda^-1/2, E and lambda those of W^1/2 R^T R W^1/2. What is
-    outside their span does not move.
+    outside their span does not move. The force is averaged over the kept gradients too, so that it
+    lies in the span (a longer memory would reach into modes that the kept ones hardly have). Only
+    a residual metric has the force of all gradients, of which it is the residual.
     """
-    _require_all(group, params)
     grad = torch.cat([p.grad.reshape(-1) for p in params])  # type: ignore[union-attr]
-    if grad.dtype not in _WIDE:
+    if grad.dtype not in WIDE:
         grad = grad.float()
     if group["maximize"]:
         grad = -grad
     moments, rank = state[params[0]], group["rank"]
     if not moments:
         moments["step"] = 0
-        moments["first_moment"] = torch.zeros_like(grad)
-        moments["gradients"] = grad.new_zeros((rank, grad.numel()))
-        moments["gram"] = grad.new_zeros((rank, rank), dtype=torch.float64)
+        for name, (shape, dtype) in lowrank_layout(group, params).items():
+            if name != "first_moment" or group["centered"] == "residual":
+                moments[name] = grad.new_zeros(shape, dtype=dtype)
     moments["step"] += 1
     step = moments["step"]
     c = coefficients(group, step, seen=min(step, rank))
-    force = moments["first_moment"].lerp_(grad, c.take1) if group["tau1"] else grad
     rows, gram = moments["gradients"], moments["gram"]
     place = (step - 1) % rank
-    rows[place] = grad - force if group["centered"] == "residual" else grad
+    force = None
+    if group["centered"] == "residual":
+        force = moments["first_moment"].lerp_(grad, c.take1)
+        c = c._replace(gain=coefficients(group, step).gain)
+    else:
+        moments.pop("first_moment", None)
+    rows[place] = grad if force is None else grad - force
     products = (rows @ rows[place]).double()
     gram[place], gram[:, place] = products, products
-    age = (place - torch.arange(rank, device=grad.device)) % rank
-    root = (c.take2 * c.keep2 ** age.double()).sqrt()
-    values, vectors = torch.linalg.eigh(root[:, None] * gram * root)
-    kept = values > rank * torch.finfo(rows.dtype).eps * values[-1].clamp(min=0)
-    safe = values.masked_fill(~kept, 1)
-    factor = kept / (safe * scale(safe, group["alpha"], c.eps, c.zeta))
-    along = vectors.T @ (root * (rows @ force).double())
-    weights = root * (vectors @ (factor * along))
+    age = ((place - torch.arange(rank, device=grad.device)) % rank).double()
+    root = (c.take2 * c.keep2**age).sqrt()
+    inner = gram @ (c.take1 * c.keep1**age) if force is None else (rows @ force).double()
+    values, vectors = modes(root[:, None] * gram * root)
+    largest = values.amax().clamp(min=0)
+    negligible = values <= rank * torch.finfo(rows.dtype).eps * largest
+    factor = _inverse(values, negligible, group["alpha"], c.eps, c.zeta)
+    along = vectors.T @ (root * inner)
+    weights = root * (vectors @ (factor / values.masked_fill(negligible, 1) * along))
+    weights.nan_to_num_(0, 0, 0)  # products that overflowed; gradients that are NaN show as such
     _move(group, params, c.gain * c.root * (weights.to(rows.dtype) @ rows))
 
 
@@ -503,47 +712,44 @@ _UPDATES = {"diagonal": _diagonal, "full": _full, "block": _block, "lowrank": _l
 def _move(group: dict[str, Any], params: list[Tensor], step: Tensor) -> None:
     """Take a flat step off tensors, after their decay."""
     if group["weight_decay"]:
-        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_mul_(params, _decay(group))
     for p, part in zip(params, step.split([p.numel() for p in params]), strict=True):
         p.sub_(part.view(p.shape))
 
 
-def _moments_kept(group: dict[str, Any]) -> list[str]:
-    """Names of the averages that a setting needs."""
-    names = ["first_moment"] if group["tau1"] else []
-    if _has_metric(group):
-        names += ["second_moment", *(["mean"] if group["centered"] == "mean" else [])]
-    return names
-
-
-def _has_metric(group: dict[str, Any]) -> bool:
-    """Whether the metric is more than a number."""
-    return bool(group["alpha"] or group["zeta"])
-
-
 def _may_fuse(group: dict[str, Any]) -> bool:
     """Whether the compiled kernel knows a setting."""
-    if group["fused"] is False or torch.compiler.is_compiling():
-        return False
-    return group["alpha"] in _KERNEL_EXPONENTS and group["centered"] != "mean"
-
-
-def _is_plain(p: Tensor) -> bool:
-    """Whether a kernel can work on the memory of a tensor and its gradient."""
-    grad = p.grad
-    assert grad is not None
     return (
-        p.is_cpu
-        and p.dtype in _WIDE
-        and grad.dtype == p.dtype
-        and p.is_contiguous()
-        and grad.is_contiguous()
+        group["fused"] is not False
+        and group["alpha"] in KERNEL_EXPONENTS
+        and group["centered"] != "mean"
     )
 
 
-def _rows(group: dict[str, Any], p: Tensor) -> int:
-    """Blocks that a tensor falls into."""
-    return p.shape[0] if group["blocks"] == "row" and p.ndim else 1
+def _is_plain(p: Tensor, moments: dict[str, Any]) -> bool:
+    """Whether a kernel can work on the memory of a tensor, its gradient and its moments."""
+    grad, dtype = p.grad, p.dtype
+    assert grad is not None
+    return (
+        p.is_cpu
+        and dtype in WIDE
+        and grad.dtype is dtype
+        and p.is_contiguous()
+        and grad.is_contiguous()
+        and moments["second_moment"].is_contiguous()
+        and ("first_moment" not in moments or moments["first_moment"].is_contiguous())
+        and "mean" not in moments
+    )
+
+
+def _rate(group: dict[str, Any]) -> float:
+    """The learning rate of a group, which may be a tensor."""
+    return float(group["lr"])
+
+
+def _decay(group: dict[str, Any]) -> float:
+    """What decoupled weight decay leaves of a parameter in a step."""
+    return 1 - _rate(group) * group["weight_decay"]
 
 
 def _weight(tau: float, step: int) -> float:
@@ -563,106 +769,3 @@ def _taus(betas: tuple[float, float]) -> tuple[float, float]:
     if len(betas) != 2:
         raise ValueError(f"betas={betas!r} must be two numbers from 0 to below 1")
     return _tau("betas[0]", betas[0]), _tau("betas[1]", betas[1])
-
-
-def _check(group: dict[str, Any]) -> None:
-    """Raise ValueError for settings and parameters that make no sense."""
-    for name in ("lr", "tau1", "tau2", "eps", "zeta", "weight_decay"):
-        require_number(name, group[name], 0)
-    require_number("alpha", group["alpha"])
-    for name, allowed in (
-        ("metric", METRICS),
-        ("blocks", BLOCKS),
-        ("centered", CENTERED),
-        ("start", STARTS),
-    ):
-        require_choice(name, group[name], allowed)
-    for name in ("refresh", "rank"):
-        require_count(name, group[name])
-    if group["centered"] == "residual" and not group["tau1"]:
-        raise ValueError("centered='residual' needs tau1 above 0: there is no residual otherwise")
-    if group["start"] == "gradient" and group["bias_correction"]:
-        raise ValueError("start='gradient' has no bias to correct: give bias_correction=False")
-    if group["metric"] == "lowrank" and group["centered"] == "mean":
-        raise ValueError("metric='lowrank' cannot be centered='mean'; it can be 'residual'")
-    if group["metric"] == "lowrank" and group["start"] == "gradient":
-        raise ValueError("metric='lowrank' needs start='zero'")
-    if group["fused"] and (
-        group["metric"] != "diagonal"
-        or group["centered"] == "mean"
-        or group["alpha"] not in _KERNEL_EXPONENTS
-    ):
-        raise ValueError("fused=True needs a diagonal metric, alpha 0.5 or 1 and no centred mean")
-    for number, p in enumerate(group["params"]):
-        if not p.is_floating_point():
-            raise ValueError(
-                f"{_name(group, number)} is {p.dtype}: only real floats can be optimised"
-            )
-    _require_fitting(group)
-
-
-def _require_fitting(group: dict[str, Any]) -> None:
-    """Raise ValueError for dense metrics that are too large."""
-    if group["metric"] == "full":
-        found = [("a group", sum(p.numel() for p in group["params"]))]
-    elif group["metric"] == "block":
-        found = [
-            (_name(group, number), p.numel() // max(_rows(group, p), 1))
-            for number, p in enumerate(group["params"])
-        ]
-    else:
-        return
-    what, n = max(found, key=lambda pair: pair[1])
-    if n > LARGEST_BLOCK:
-        gigabytes = 8 * n * n / 1e9
-        others = "blocks='row', " if group["metric"] != "full" and group["blocks"] != "row" else ""
-        others += "metric='block', " if group["metric"] == "full" else ""
-        raise ValueError(
-            f"metric={group['metric']!r} on {what} of n = {n} parameters needs {gigabytes:.2g} GB "
-            f"and n^3 operations; the limit is {LARGEST_BLOCK}: take {others}metric='lowrank' or "
-            "metric='diagonal'"
-        )
-
-
-def _with_gradient(group: dict[str, Any]) -> list[Tensor]:
-    """The parameters that have a gradient; ValueError if one is sparse."""
-    found = [p for p in group["params"] if p.grad is not None]
-    for p in found:
-        if p.grad.is_sparse:
-            number = next(i for i, one in enumerate(group["params"]) if one is p)
-            raise ValueError(f"the gradient of {_name(group, number)} is sparse; give a dense one")
-    return found
-
-
-def _require_finite(group: dict[str, Any], params: Iterable[Tensor]) -> None:
-    """Raise ValueError that names the first tensor whose gradient holds NaN or infinity."""
-    grads = [p.grad for p in params]
-    if not grads or bool(torch.stack(torch._foreach_norm(grads, 1)).isfinite().all()):  # type: ignore[arg-type]
-        return
-    for number, p in enumerate(group["params"]):
-        if p.grad is not None and not bool(p.grad.isfinite().all()):
-            bad = int((~p.grad.isfinite()).sum())
-            raise ValueError(
-                f"the gradient of {_name(group, number)} is not finite in {bad} of {p.numel()} "
-                "entries; nothing was changed"
-            )
-
-
-def _require_all(group: dict[str, Any], params: list[Tensor]) -> None:
-    """Raise ValueError if only some parameters of a group have gradients."""
-    wanted = [p for p in group["params"] if p.requires_grad]
-    if len(params) < len(wanted):
-        number = next(
-            i for i, p in enumerate(group["params"]) if p.requires_grad and p.grad is None
-        )
-        raise ValueError(
-            f"metric={group['metric']!r} moves a group as a whole, but {_name(group, number)} has "
-            "no gradient: put it into a group of its own"
-        )
-
-
-def _name(group: dict[str, Any], number: int) -> str:
-    """What a parameter is called in messages."""
-    shape = tuple(group["params"][number].shape)
-    named = group.get("param_names")
-    return f"parameter {named[number]!r} {shape}" if named else f"parameter {number} {shape}"

@@ -1,0 +1,1 @@
+"""Optimizers: covariant gradient descent and what it needs."""
