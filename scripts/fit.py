@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--forces own: a net is fitted to shared losses; leave it out")
     if args.metric != "diagonal" and args.optimizer != "cgd":
         raise ValueError(f"--metric {args.metric} needs --optimizer cgd")
-    frames = options.read_data(args, args.data)
+    frames = options.read_data(args, args.data, ("train", "val"))
     started, began = time.process_time(), time.perf_counter()
     with announced(lambda: say("compiling losses for this machine (once, about 30 CPU s) ...")):
         model, report = (_net if args.loss == "net" else _linear)(args, frames)

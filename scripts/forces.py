@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from invariantzoo.training.judge_forces import judge
 
     saved = load_model(args.model)
-    frames = options.read_data(args, args.data)
+    frames = options.read_data(args, args.data, [] if args.split is None else [args.split])
     if args.split is not None:
         frames = chosen(frames, args.split)
     found = {"model": args.model, "data": args.data, **judge(saved.model, frames)}

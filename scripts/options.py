@@ -198,11 +198,16 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_data(args: argparse.Namespace, path: str) -> Frames:
-    """Frames of a file or folder, read as `add_reading` declares; says what was read."""
-    from invariantzoo.training.frames import describe, read_frames
+def read_data(args: argparse.Namespace, path: str, splits: Iterable[str] = ()) -> Frames:
+    """Frames of a file or folder, read as `add_reading` declares; says what was read.
+
+    Raises ValueError, before it says anything, where one of the `splits` has no frame.
+    """
+    from invariantzoo.training.frames import chosen, describe, read_frames
 
     frames = read_frames(path, forces_key=args.forces_key, units=args.units)
+    for split in splits:
+        chosen(frames, split)
     messages().print(describe(frames), soft_wrap=True, highlight=False, markup=False)
     return frames
 

@@ -1036,6 +1036,7 @@ def test_what_was_read_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixtur
         (two_columns("forces", "REF_forces"), [], "--forces-key forces"),
         (WHOLE, ["--forces-key", "x"], "--forces-key x is no column"),
         (WHOLE, ["--units", "x"], "units 'x' must be auto"),
+        (ONE, ["--split", "val"], "has no frame of split 'val' (has train)"),
         (WHOLE, ["--units", "bohr-ev-parsec"], "units 'bohr-ev-parsec' must be auto"),
     ],
 )
@@ -1053,6 +1054,8 @@ def test_a_refusal_is_one_line(
         "forces": ["forces", "water-pair", str(tmp_path / "a.xyz"), "--json"],
         "fit": ["fit", str(tmp_path / "a.xyz"), "--out", str(tmp_path / "m.npz"), "--json"],
     }
+    if command == "fit" and "--split" in more:
+        more = []
     assert main([*line[command], *more]) == 2
     out, err = capsys.readouterr()
     assert out == ""
