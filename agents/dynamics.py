@@ -99,7 +99,7 @@ def advance(
     require_thermostat(name)
     kt = np.zeros(len(bodies.position)) if thermostat is None else np.asarray(thermostat.kt, float)
     bath = Thermostat(name, kt, 1.0 if thermostat is None else thermostat.tau)
-    settings = _Settings(mass, dt, steps, freedom, np.uint64(seed), units)
+    settings = _Settings(mass, dt, steps, freedom, np.uint64(seed % 2**64), units)
     if isinstance(forces, ThreadedForces):
         # Worlds do not meet: each thread makes all steps of its own.
         forces.each(lambda part, worlds: _advance(bodies, part, worlds, bath, settings))

@@ -12,12 +12,13 @@ from typing import Any
 class Interruptions:
     """Notes Ctrl-C and SIGTERM within a `with` block; a second Ctrl-C is obeyed at once.
 
-    number: of the signal that was noted, else None.  message: written to standard error then.
+    number: of the signal that was noted, else None.  message: what is said between a signal and its
+    effect, on standard error where that is no terminal; there a bar shows `notice`.
     """
 
     def __init__(self, message: str) -> None:
         self.number: int | None = None
-        self._message = f"\n{message}\n".encode()
+        self._message = message
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruptions:
@@ -34,4 +35,10 @@ class Interruptions:
         if self.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number
-        os.write(2, self._message)
+        if not os.isatty(2):
+            os.write(2, f"\n{self.notice}\n".encode())
+
+    @property
+    def notice(self) -> str:
+        """The message once a signal was noted, else nothing."""
+        return "" if self.number is None else self._message

@@ -143,7 +143,9 @@ def _simulate(args: argparse.Namespace, saved: Saved, start: Start, plan: Plan) 
     with (
         compilation_announced("simulations"),
         Interruptions("stopping at the next step ...") as interruption,
-        progress(log, args.steps, name="simulation") as show_progress,
+        progress(
+            log, args.steps, name="simulation", notice=lambda: interruption.notice
+        ) as show_progress,
     ):
 
         def report(now: Progress) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
-import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from invariantzoo import options
 from invariantzoo.progress import compilation_announced, progress, say
+from invariantzoo.signals import Interruptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +95,10 @@ def _train(args: argparse.Namespace, folder: Path, held: bool) -> int:
         say(f"{folder} cannot be locked: let no other training write to it")
     log = options.messages()
     with compilation_announced(plan.config["id"], plan.system):
-        with _Signals() as stop, runs.recording(plan.folder, since=plan.since) as recorder:
+        with (
+            Interruptions("stopping after this update ...") as stop,
+            runs.recording(plan.folder, since=plan.since) as recorder,
+        ):
             with progress(
                 log,
                 plan.total,
@@ -250,36 +250,6 @@ def _require_same(
         before = getattr(hyper if name in chosen else system, name)
         if before != value:
             raise ValueError(f"{folder} was made with {name}={before!r}, not {value!r}")
-
-
-class _Signals:
-    """Notes Ctrl-C and SIGTERM, obeyed after the update; a second Ctrl-C is obeyed at once."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.number = number
-        if not os.isatty(2):  # where the bar shows it
-            os.write(2, f"\n{self.notice}\n".encode())
-
-    @property
-    def notice(self) -> str:
-        """What is said between a signal and its effect."""
-        return "" if self.number is None else "stopping after this update ..."
 
 
 def _told(system: System) -> Callable[[Update], str]:

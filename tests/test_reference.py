@@ -175,6 +175,9 @@ def test_decks_differ_in_what_they_should() -> None:
     assert "BASIS_SET" not in xtb
     assert "REVPBE" in dft
     assert dft.startswith("&EXT_RESTART")
+    assert "SEED 1\n" in xtb
+    large = deck(ReferenceConfig("cp2k", seed=10**23), 7.8, 100)
+    assert 0 < int(large.partition("SEED")[2].split()[0]) < 2**31
     for text in (xtb, dft):
         opened = [w for w in text.split() if w.startswith("&") and not w.startswith("&END")]
         assert len(opened) == text.count("&END")

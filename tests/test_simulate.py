@@ -285,6 +285,13 @@ def test_a_run_shorter_than_the_interval_between_samples(
     assert main(["simulate", str(model), "--steps", "0", "--out", str(tmp_path / "none")]) == 2
 
 
+def test_seeds_of_any_size_are_seeds(saved: Saved, tmp_path: Path) -> None:
+    plan = PLAN._replace(thermostat="langevin")
+    for seed in (1, 2**63, 10**23):
+        go(saved, tmp_path / f"{seed}", 4, plan._replace(seed=seed))
+    assert "000001.npz/temperature" in differences(tmp_path / "1", tmp_path / f"{10**23}")
+
+
 def test_threads_change_nothing(saved: Saved, tmp_path: Path) -> None:
     go(saved, tmp_path / "one", 300)
     go(saved, tmp_path / "two", 300, threads=2)

@@ -204,7 +204,7 @@ def deck(config: ReferenceConfig, side: float, steps: int, *, restart: bool = Fa
   PROJECT {PROJECT}
   RUN_TYPE MD
   PRINT_LEVEL LOW
-  SEED {config.seed + 1}
+  SEED {config.seed % (2**31 - 2) + 1}
 &END GLOBAL
 &MOTION
   &MD
