@@ -69,7 +69,9 @@ def main() -> None:
             words = ("fit", few, "--loss", loss, "--out", f"{loss}.npz")
             timed(f"fit --loss {loss}, {FEW} frames", *words)
         timed(f"fit --loss angular, {MORE} frames", "fit", f"{MORE}.npz", "--out", "model.npz")
-        timed("fit --loss angular, all 2,726 frames", "fit", str(data), "--out", "model.npz")
+        with np.load(data, allow_pickle=False) as file:
+            frames = len(file["positions"])
+        timed(f"fit --loss angular, all {frames:,} frames", "fit", str(data), "--out", "model.npz")
         net = ("fit", few, "--loss", "net", "--out", "net.npz", "--epochs")
         start = seconds(folder, *net, "1")
         epoch = seconds(folder, *net, "2") - start
