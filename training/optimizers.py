@@ -27,7 +27,7 @@ class OptimizerConfig:
     cgd_zeta: float = 0.0  # weight of the second moment itself in the metric
     cgd_centered: str = "none"  # "none", "mean" or "residual"
     cgd_weight_decay: float = 0.0  # decoupled
-    cgd_refresh: int = 10  # steps between eigendecompositions
+    cgd_refresh: int = 10  # largest number of steps between eigendecompositions
     cgd_rank: int = 20  # gradients that "lowrank" keeps
     regimes: int = 0  # steps of the window of regime numbers in progress.csv (8 or more); 0: none
 
