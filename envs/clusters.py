@@ -33,6 +33,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from .core.rng import Rng
+from .core.scene import Chart, LegendEntry
 from .core.space import dot
 from .core.system import (
     Bound,
@@ -52,6 +53,12 @@ SCENARIOS = {
         "training": {
             "ppo": {"steps": 2_000_000, "n_steps": 20, "lr": 1e-3, "gamma": 0.97},
             "descent": {"lr": 1e-2},
+        },
+        "film": {
+            "policy": "soft",
+            "n_worlds": 2,
+            "size": 352,
+            "training": {"algo": "descent", "steps": 832_000},
         },
     },
 }
@@ -78,6 +85,7 @@ _HALF_WIDTHS = (0.50, 0.35, 0.30, 0.35, 0.50, 0.70, 1.00, 1.40)
 _GAINS = (0.40, 0.40, 0.20, 0.05, 0.05, 0.05, 0.05, 0.05)  # sigma per unit of w A
 _BROAD = ((0.90, 0.60), (1.45, 0.60), (2.20, 1.00))  # centre, half width
 _TANGENT = 0.9  # sigma
+_LEGEND = (LegendEntry("energy of an atom: -6 to 0", "scale"),)
 _BONDED = 1.35  # sigma, in the picture
 _VOLUME = 1.0901730**3 / math.sqrt(2)  # of an atom in the fcc crystal
 # The soft force is that of a Morse potential, exp(-2 rho (r - 1)) - 2 exp(-rho (r - 1)) with r in
@@ -230,14 +238,24 @@ class Clusters(System):
         own = 0.5 * pair_energy(pairs.distance[0]).sum(-1)
         energy = float(own.sum())
         best = GLOBAL_MINIMA.get(self.n_agents)
-        known = () if best is None else (f"minimum {best:.3f}",)
+        depth = 3.4 * self.n_agents if best is None else -best
+        chart = Chart(
+            low=-1.1 * depth,
+            high=0.5 * depth,
+            series={"energy": energy},
+            levels={} if best is None else {"global minimum": best},
+            length=self.horizon,
+        )
+        known = "" if best is None else f" of {best:.2f}"
         return Scene(
             view=(-side, -side, side, side),
             balls=x.numpy(),
             bonds=np.argwhere(np.triu(pairs.distance[0].numpy() < _BONDED)),
             disc_radius=np.full(self.n_agents, 0.28),
             disc_value=((own + 6) / 6).clamp(0, 1).numpy(),
-            caption=(f"energy {energy:.3f}", *known),
+            caption=(f"energy {energy:.2f}{known}",),
+            charts=(chart,),
+            legend=_LEGEND,
         )
 
 

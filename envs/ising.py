@@ -36,11 +36,13 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from .core.rng import Rng
+from .core.scene import Chart, LegendEntry
 from .core.system import (
     Bound,
     Kernel,
@@ -64,6 +66,12 @@ SCENARIOS = {
             "ppo": {"gamma": 0.0},
             "a2c": {"gamma": 0.0, "ent_coef": 2.5, "reward_scale": 1.0},
         },
+        "film": {
+            "parameters": {"lattice_size": 256, "update": "checkerboard", "temperature": 1.5},
+            "policy": "heat-bath",
+            "steps": 60,
+            "size": 256,
+        },
     },
     "ising-anneal-v0": {
         "system": "Ising",
@@ -85,6 +93,12 @@ SCENARIOS = {
                 "gamma": 0.98,
             }
         },
+        "film": {
+            "parameters": {"update": "checkerboard", "n_sweeps": 30},
+            "policy": "heat-bath",
+            "n_worlds": 4,
+            "size": 320,
+        },
     },
     "ising-transport-v0": {
         "system": "Transport",
@@ -99,12 +113,23 @@ SCENARIOS = {
                 "gae_lambda": 1.0,
             }
         },
+        "film": {
+            "parameters": {
+                "side": 8,
+                "start": (0.36, 0.2),
+                "end": (0.36, -0.2),
+                "horizon": 100,
+            },
+            "policy": "straight",
+        },
     },
 }
 
 UPDATES = ("sequential", "checkerboard", "parallel")
 BONDS = ("uniform", "random")
 GROUND_SIZE = 6  # side up to which ground states are found
+_DRAWN_BONDS = 16  # side up to which a picture shows bonds
+_LEGEND = (LegendEntry("spin up", "cell", 1.0), LegendEntry("spin down", "cell", 0.0))
 _HOTTEST = 0.01  # 1 / T
 _SAME = 1e-9  # energy per spin, below any difference between levels
 _STILL = 1e-10  # change of a law per step of power iteration at its end
@@ -310,20 +335,39 @@ class Ising(System):
             yield Symmetry("gauge", gauged)
 
     def scene(self, state: State) -> Scene:
-        """The lattice, spins up bright."""
+        """The lattice, spins up bright; of random bonds those that are not satisfied.
+
+        While it cools, also the energy per spin against that of the ground state.
+        """
         size = self.lattice_size
         temperature, field = float(state.temperature[0, 0]), float(state.field[0, 0])
-        m = float(state.spin[0].mean())
+        said = f"m {float(state.spin[0].mean()):+.3f}"
+        charts: tuple[Chart, ...] = ()
+        if self.final_temperature is not None:
+            energy, ground = float(self.energy(state)[0]), float(state.ground[0, 0])
+            said = f"{energy - ground:.3f} above ground"
+            levels = {"ground state": ground}
+            charts = (Chart(1.1 * ground, 0.0, {"energy": energy}, (), levels, self.horizon),)
+        drawn = self.bonds == "random" and size <= _DRAWN_BONDS
         return Scene(
             view=(0.0, 0.0, float(size), float(size)),
             cells=(0.5 * (1 + state.spin[0])).reshape(size, size).numpy(),
-            caption=(f"T {temperature:.3f}  h {field:+.3f}", self._said(state, m)),
+            segments=self._unsatisfied(state) if drawn else None,
+            caption=(f"T {temperature:.2f}, h {field:+.2f}", said),
+            charts=charts,
+            legend=(*_LEGEND, LegendEntry("bond not satisfied", "segment")) if drawn else _LEGEND,
         )
 
-    def _said(self, state: State, m: float) -> str:
-        if self.final_temperature is None:
-            return f"m {m:+.3f}"
-        return f"{float(self.energy(state)[0] - state.ground[0]):.3f} above ground"
+    def _unsatisfied(self, state: State) -> np.ndarray:
+        """Strokes [n, 4] across the border between two cells whose bond is not satisfied."""
+        size = self.lattice_size
+        grid = state.spin[0].view(size, size)
+        right, down = state.coupling[0].view(2, size, size)
+        row, column = (right * grid * grid.roll(-1, 1) < 0).nonzero().double().unbind(1)
+        beside = torch.stack([column + 0.7, size - row - 0.5, column + 1.3, size - row - 0.5], 1)
+        row, column = (down * grid * grid.roll(-1, 0) < 0).nonzero().double().unbind(1)
+        below = torch.stack([column + 0.5, size - row - 0.7, column + 0.5, size - row - 1.3], 1)
+        return torch.cat([beside, below]).numpy()
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
         return {
@@ -584,13 +628,21 @@ class Transport(System):
         yield Symmetry("translation", state._replace(spin=permute(state.spin)), noise=permute)
 
     def scene(self, state: Driven) -> Scene:
-        """The lattice, spins up bright."""
+        """The lattice, spins up bright; over time the point lambda, m and the work dissipated."""
         size = self.side
         x, y = state.point[0].tolist()
+        m = float(state.spin[0].mean())
+        most = 1.2 * abs(self.end[1] - self.start[1]) * size**2  # work of the change at one stroke
+        charts = (
+            Chart(-1.0, 1.0, {"h / T": y, "m": m, "1 / T": x}, length=self.horizon),
+            Chart(-0.3 * most, most, metrics=("dissipation",), length=self.horizon),
+        )
         return Scene(
             view=(0.0, 0.0, float(size), float(size)),
             cells=(0.5 * (1 + state.spin[0])).reshape(size, size).numpy(),
-            caption=(f"T {1 / x:.2f}  h {y / x:+.2f}", f"step {int(state.time[0, 0])}"),
+            caption=(f"T {1 / x:.2f}, h {y / x:+.2f}, m {m:+.2f}",),
+            charts=charts,
+            legend=_LEGEND,
         )
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from .core.invariants import galilean_pair
 from .core.rng import Rng
+from .core.scene import LegendEntry
 from .core.space import cross, dot, nearest_image, rotate_quarter, wrap
 from .core.system import (
     Bound,
@@ -64,6 +65,11 @@ SCENARIOS = {
                 "width": 24,
             },
         },
+        "film": {
+            "policy": "social-force",
+            "steps": 60,
+            "training": {"algo": "descent", "steps": 1_920_000, "n_worlds": 8},
+        },
     },
     "particles-encounter-v0": {
         "system": "Particles",
@@ -77,9 +83,19 @@ SCENARIOS = {
             "speed_weight": 0.25,
         },
         "training": {"ppo": {"steps": 2_000_000, "n_worlds": 128, "lr": 3e-3}},
+        "film": {
+            "policy": "social-force",
+            "n_worlds": 4,
+            "steps": 50,
+            "training": {"algo": "descent", "steps": 160_000, "n_worlds": 8},
+        },
     },
 }
 
+_LEGEND = (
+    LegendEntry("far from others, to within the margin of one", "scale"),
+    LegendEntry("velocity", "arrow"),
+)
 INVARIANTS = ("I1", "I2", "I3", "I4")
 _SOFTENING = 0.1  # speed below which the heading fades out
 _SPACING = 1.5  # cells of the initial placement, in diameters
@@ -361,6 +377,7 @@ class Particles(System):
             disc_radius=radius,
             disc_value=np.where(other < 0, 0.0, closeness),
             arrows=np.concatenate([x, v * 0.5], -1),
+            legend=_LEGEND,
         )
 
     def kernel(self, worlds: int) -> Kernel:

@@ -31,6 +31,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from .core.rng import Rng
+from .core.scene import Chart, LegendEntry
 from .core.system import (
     Bound,
     Range,
@@ -47,11 +48,17 @@ SCENARIOS = {
         "system": "Quadratic",
         "summary": "trainable coordinates under noise that choose the exponent of their metric",
         "training": {"ppo": {"reward_scale": 10.0}},
+        "film": {"parameters": {"start": 2.0}, "policy": "annealed", "steps": 80},
     },
 }
 
 EXPONENTS = {"equilibration": 0.0, "efficient": 0.5, "quantum": 1.0}
 _FARTHEST = 20.0
+_LISTED = 8  # exponents in a caption at most
+_LEGEND = (
+    LegendEntry("coordinate, loss 0.01 to 100", "scale"),
+    LegendEntry("band that noise fills", "segment"),
+)
 
 
 class State(NamedTuple):
@@ -183,14 +190,24 @@ class Quadratic(System):
         scale = n / 6.4
         segments[:, 1::2] *= scale
         loss = 0.5 * state.curvature[0] * state.q[0] ** 2
-        exponents = " ".join(f"{alpha:.2f}" for alpha in state.exponent[0].tolist())
+        total, mean = float(loss.sum()), float(state.exponent[0].mean())
+        chosen = f"mean exponent {mean:.2f}"
+        if n <= _LISTED:
+            listed = " ".join(f"{alpha:.1f}" for alpha in state.exponent[0].tolist())
+            chosen = f"exponents {listed}"
+        charts = (
+            Chart(-3.0, 1.0, {"log10 loss": math.log10(max(total, 1e-9))}),
+            Chart(0.0, 1.0, {"exponent": mean}),
+        )
         return Scene(
             view=(0.0, -n / 2, float(n), n / 2),
             discs=torch.stack([place, scale * height], -1).double().numpy(),
             disc_radius=torch.full((n,), 0.16, dtype=torch.float64).numpy(),
             disc_value=(0.5 + 0.25 * loss.clamp(min=1e-4).log10()).clamp(0, 1).numpy(),
             segments=segments.double().numpy(),
-            caption=(f"loss {float(loss.sum()):.3f}", f"exponents {exponents}"),
+            caption=(f"loss {total:.3f}", chosen),
+            charts=charts,
+            legend=_LEGEND,
         )
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:

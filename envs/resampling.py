@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from .core.rng import Rng
+from .core.scene import Chart, LegendEntry
 from .core.system import Bound, Scene, Symmetry, System, require_count
 
 SCENARIOS = {
@@ -36,8 +37,15 @@ SCENARIOS = {
         "system": "Resampling",
         "summary": "a population of types that copy each other, none preferred",
         "training": {"ppo": {"gamma": 0.9}},
+        "film": {
+            "parameters": {"n_agents": 49, "horizon": 80},
+            "policy": "resample",
+            "size": 240,
+        },
     },
 }
+
+_NAMED_TYPES = 8  # that a picture tells apart
 
 
 class State(NamedTuple):
@@ -132,20 +140,29 @@ class Resampling(System):
         yield Symmetry("permutation", State(state.type.gather(1, order)), order, noise=noise)
 
     def scene(self, state: State) -> Scene:
-        """Individuals in a square, coloured by type, and the shares as bars."""
+        """Individuals in a square, coloured by type, and the shares of the types over time."""
         side = int(self.n_agents**0.5 + 0.999)
         place = torch.arange(self.n_agents)
         discs = torch.stack([place % side + 0.5, side - (place // side) - 0.5], -1).double()
         p = self.shares(state)[0]
+        colour = torch.linspace(0, 1, self.n_types, dtype=torch.float64).tolist()
+        names = [f"type {k}" for k in range(self.n_types)]
+        chart = Chart(
+            low=0.0,
+            high=1.0,
+            series=dict(zip(names, p.tolist(), strict=True)),
+            length=self.horizon,
+            colours=tuple(colour),
+        )
+        shown = zip(names, colour, strict=True) if self.n_types <= _NAMED_TYPES else ()
         return Scene(
             view=(0.0, 0.0, float(side), float(side)),
             discs=discs.numpy(),
             disc_radius=torch.full((self.n_agents,), 0.42, dtype=torch.float64).numpy(),
             disc_value=(state.type[0].double() / (self.n_types - 1)).numpy(),
-            caption=(
-                f"diversity {float(1 - p.square().sum()):.3f}",
-                "shares " + " ".join(f"{share:.2f}" for share in p.tolist()),
-            ),
+            caption=(f"diversity {float(1 - p.square().sum()):.3f}",),
+            charts=(chart,) if self.n_types <= _NAMED_TYPES else (),
+            legend=tuple(LegendEntry(name, "disc", value) for name, value in shown),
         )
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:

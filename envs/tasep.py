@@ -32,6 +32,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from .core.rng import Rng
+from .core.scene import LegendEntry
 from .core.system import (
     Bound,
     Kernel,
@@ -51,11 +52,30 @@ SCENARIOS = {
         "system": "Open",
         "summary": "bonds of an open chain over which particles hop, exactly solved",
         "training": {"ppo": {"gamma": 0.0}},
+        "film": {
+            "parameters": {
+                "update": "parallel",
+                "hop_probability": 0.5,
+                "alpha": 0.25,
+                "beta": 0.25,
+            },
+            "policy": "hop",
+            "skip": 47,
+            "steps": 80,
+            "size": 240,
+        },
     },
     "tasep-ring-v0": {
         "system": "Ring",
         "summary": "particles on a ring that gain by a hop and lose by a crash",
         "training": {"ppo": {"gamma": 0.0}},
+        "film": {
+            "parameters": {"update": "parallel", "hop_probability": 0.7},
+            "policy": "hop",
+            "skip": 47,
+            "steps": 80,
+            "size": 240,
+        },
     },
     "tasep-gates-v0": {
         "system": "Gates",
@@ -63,11 +83,23 @@ SCENARIOS = {
         "training": {
             "ppo": {"gamma": 0.9, "n_steps": 32, "batch_size": 1024, "reward_scale": 10.0}
         },
+        "film": {
+            "parameters": {"sweeps": 1},
+            "policy": "optimum",
+            "skip": 47,
+            "steps": 60,
+            "size": 240,
+        },
     },
 }
 
 UPDATES = ("sequential", "parallel")
 _KEPT_ROWS = 48  # of a space-time diagram
+_LEGEND = (
+    LegendEntry("particle", "cell", 1.0),
+    LegendEntry("empty site", "cell", 0.0),
+    LegendEntry("time runs down", "none"),
+)
 
 
 class Chain(NamedTuple):
@@ -191,7 +223,7 @@ class Open(System):
 
     def scene(self, state: Chain) -> Scene:
         """The chain at its last times, the present at the bottom."""
-        said = f"alpha {float(state.alpha[0]):.2f}  beta {float(state.beta[0]):.2f}"
+        said = f"alpha {float(state.alpha[0]):.2f}, beta {float(state.beta[0]):.2f}"
         return _diagram(state.occupied, said)
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
@@ -533,7 +565,7 @@ class Gates(System):
     def scene(self, state: Guarded) -> Scene:
         """The chain after its last steps, the present at the bottom."""
         alpha, beta = state.rate[0].tolist()
-        return _diagram(state.occupied, f"alpha {alpha:.2f}  beta {beta:.2f}")
+        return _diagram(state.occupied, f"alpha {alpha:.2f}, beta {beta:.2f}")
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
         return {"optimum": self._best}
@@ -570,7 +602,7 @@ def _diagram(occupied: Tensor, said: str) -> Scene:
     n = float(occupied.shape[1])
     cells = occupied[:1].numpy()
     view = (0.0, 0.0, n, n)
-    return Scene(view=view, cells=cells, kept_rows=_KEPT_ROWS, caption=(said,))
+    return Scene(view=view, cells=cells, kept_rows=_KEPT_ROWS, caption=(said,), legend=_LEGEND)
 
 
 def _arrays(state: Any) -> Any:

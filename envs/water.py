@@ -31,7 +31,7 @@ import functools
 import math
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -43,6 +43,7 @@ from torch import Tensor
 
 from .core.cell import half_width, inverse
 from .core.rng import Rng
+from .core.scene import Chart, LegendEntry
 from .core.space import dot
 from .core.system import (
     Bound,
@@ -75,6 +76,12 @@ SCENARIOS = {
             },
             "descent": {"n_worlds": 8, "rollout": 1, "lr": 2e-2},
         },
+        "film": {
+            "parameters": {"horizon": 20},
+            "policy": "least-squares",
+            "size": 272,
+            "learning": 45,
+        },
     },
     "water-dynamics-v0": {
         "system": "Dynamics",
@@ -88,6 +95,12 @@ SCENARIOS = {
                 "log_std_init": -1.0,
             },
             "descent": {"n_worlds": 4, "rollout": 20, "lr": 5e-3},
+        },
+        "film": {
+            "parameters": {"data": "water64"},
+            "policy": "least-squares",
+            "steps": 45,
+            "size": 272,
         },
     },
 }
@@ -125,6 +138,12 @@ _BINS = round(REACH / _BIN)
 _BETWEEN = (2.0, 1.25, 1.9)  # Angstrom, from where distances are those between molecules
 _KINDS = ("O-O", "O-H", "H-H")
 _BONDED = 1.3  # Angstrom
+_ARROW = 0.9  # Angstrom, of an arrow that stands for a force of the usual size
+_LEGEND = (
+    LegendEntry("oxygen, O", "disc", 0.0, 1.0),
+    LegendEntry("hydrogen, H", "disc", 0.0, 0.57),
+    LegendEntry("loss of an atom: 0 to 0.5", "scale"),
+)
 _MASS = {True: ATOMIC_WEIGHTS[8], False: ATOMIC_WEIGHTS[1]}
 
 
@@ -268,12 +287,24 @@ class Inference(System):
         return _kernel(self, np.array([REACH, mean_square(self.data, self.split)]), ())
 
     def scene(self, state: Frame) -> Scene:
-        """Balls and bonds; colour: the loss of the last step, alarmed from 0.5 up."""
-        pairs = all_pairs(state.position[:1], state.oxygen[:1], state.cell[:1])
-        g = normalised(counts(pairs), state.oxygen[:1], state.cell[:1])[0].numpy()
-        said = f"unexplained {float(state.error[0].mean()):.3f}"
-        plot = _plot(g, self.data, self.split)
-        return _scene(state.position, state.oxygen, state.cell, 2 * state.error[0], said, plot)
+        """Balls and bonds; arrows: the force that is not explained; colour: its square, the loss.
+
+        Before the first step that is the whole force of the data.
+        """
+        scale = mean_square(self.data, self.split)
+        residual, error = state.residual[0], state.error[0]
+        if not residual.any():
+            residual, error = -state.force[0], dot(state.force[0], state.force[0]) / scale
+        mean = float(error.mean())
+        best = self._optimum().loss
+        levels = {"least of fixed weights": best}
+        return replace(
+            _scene(state.position, state.oxygen, state.cell, 2 * error),
+            ball_arrows=(-_ARROW / math.sqrt(scale) * residual).numpy(),
+            caption=(f"unexplained part of the force squared: {mean:.3f}",),
+            charts=(Chart(0.0, 1.0, {"unexplained": mean}, levels=levels),),
+            legend=(*_LEGEND, LegendEntry("force that is not explained", "arrow")),
+        )
 
 
 @dataclass(frozen=True)
@@ -421,9 +452,16 @@ class Dynamics(System):
             age, 1
         )
         off = self._off(type(state)(*(part[:1] for part in state)))[0] * min(age, 1.0)
-        plot = _plot(g, self.data, self.split)
-        said = f"{self.dt * age:.1f} fs"
-        return _scene(state.position, state.oxygen, state.cell, 2 * off, said, plot)
+        return replace(
+            _scene(state.position, state.oxygen, state.cell, 2 * off),
+            caption=(f"{self.dt * age:.1f} fs",),
+            plot=_plot(g, self.data, self.split),
+            legend=(
+                *_LEGEND,
+                LegendEntry("g(r) of this world", "fill"),
+                LegendEntry("g(r) of the data", "line"),
+            ),
+        )
 
 
 @functools.lru_cache(maxsize=16)
@@ -688,13 +726,12 @@ def _between() -> np.ndarray:
 def _plot(g: np.ndarray, name: str, split: str) -> Plot:
     r = _BIN * (np.arange(_BINS) + 0.5)
     between = _between()
-    labels = tuple(f"g {kind}" for kind in _KINDS)
-    return Plot(r, g * between, structure(name, split) * between, labels, top=3.0)
+    labels = tuple(f"g(r) {kind}" for kind in _KINDS)
+    return Plot(r, g * between, structure(name, split) * between, labels, 3.0, "r (Å)")
 
 
-def _scene(
-    position: Tensor, oxygen: Tensor, cell: Tensor, value: Tensor, said: str, plot: Plot
-) -> Scene:
+def _scene(position: Tensor, oxygen: Tensor, cell: Tensor, value: Tensor) -> Scene:
+    """Balls and bonds, coloured by `value` [agents]."""
     box, o = cell[0].numpy(), oxygen[0].numpy() == 1
     into = np.linalg.inv(box)
     x = position[0].numpy() @ into
@@ -712,8 +749,7 @@ def _scene(
         view=(-side, -side, side, side),
         balls=x,
         bonds=bonds,
-        disc_radius=np.where(o, 0.42, 0.26),
+        disc_radius=np.where(o, 0.46, 0.26),
         disc_value=value.clamp(0, 1).numpy(),
-        caption=(said,),
-        plot=plot,
+        marks=tuple(np.where(o, "O", "H").tolist()),
     )

@@ -13,7 +13,7 @@ import torch
 from ..agents.policy import Policy
 from ..envs.core.render import BACKGROUND, Painter
 from ..envs.core.rng import POLICY
-from ..envs.core.system import System
+from ..envs.core.system import Scene, System
 from ..envs.core.vector import VectorEnv
 
 SUFFIXES = (".mp4", ".gif")
@@ -21,6 +21,7 @@ FPS = 20
 MOST_WORLDS = 9  # in one film
 _BLOCK = 16  # encoders want sizes in multiples of this
 _TRAIL = 12
+_SHADE = 8  # steps of brightness in a gif
 
 
 def record_video(
@@ -30,6 +31,8 @@ def record_video(
     *,
     n_worlds: int = 1,
     n_steps: int | None = None,
+    skip: int = 0,
+    every: int = 1,
     seed: int = 0,
     deterministic: bool | None = None,
     size: int = 640,
@@ -37,6 +40,7 @@ def record_video(
 ) -> None:
     """Film `n_steps` (default: one episode) of worlds in a grid, from the start to the last state.
 
+    skip: steps that are made before the first picture.  every: steps from a picture to the next.
     deterministic: hand the policy no generator; by default unless the system is stochastic.
 
     Raises ValueError if the system has no picture or the file's name does not end in a suffix.
@@ -44,16 +48,19 @@ def record_video(
     if deterministic is None:
         deterministic = not system.stochastic
     steps = system.horizon if n_steps is None else n_steps
-    env = VectorEnv(system, n_worlds, seed=seed, autoreset=steps > system.horizon)
+    env = VectorEnv(system, n_worlds, seed=seed, autoreset=skip + steps > system.horizon)
     observation = env.reset()
-    with filming(path, env, size=size, fps=fps) as shoot:
-        shoot()
-        for _ in range(steps):
-            step = env.step(act(env, policy, observation, deterministic))
-            observation = step.observation
-            shoot()
-            if step.done.all() and not env.autoreset:
+    camera = Camera(env, size=size)
+    done = False
+    with film(path, fps=fps) as add:
+        for k in range(skip + steps + 1):
+            picture = camera.frame()  # of steps that are skipped too: it remembers earlier ones
+            if k >= skip and (k - skip) % every == 0:
+                add(picture)
+            if k == skip + steps or (done and not env.autoreset):
                 return
+            step = env.step(act(env, policy, observation, deterministic))
+            observation, done = step.observation, bool(step.done.all())
 
 
 @contextmanager
@@ -74,39 +81,69 @@ def act(env: VectorEnv, policy: Policy, observation: np.ndarray, deterministic: 
 
 
 class Camera:
-    """Pictures of the first worlds of `env`, in a grid of at most about `size` pixels a side."""
+    """Pictures of the first worlds of `env`, in a grid about `size` pixels wide.
 
-    def __init__(self, env: VectorEnv, *, size: int = 640) -> None:
+    A world's scene is as high as it is wide; captions and charts take rows of their own, and what
+    colours mean stands once, below all worlds.
+
+    time: what charts count, if it is not steps of the episode.
+    """
+
+    def __init__(self, env: VectorEnv, *, size: int = 640, time: str = "step") -> None:
         self._env = env
         count = min(env.n_worlds, MOST_WORLDS)
         self._columns = int(np.ceil(np.sqrt(count)))
         self._rows = -(-count // self._columns)
-        self._tile = max(size // self._columns // _BLOCK, 1) * _BLOCK
-        tile = (self._tile, self._tile)
-        self._painters = [Painter(size=tile, trail=_TRAIL) for _ in range(count)]
+        self._side = max(size // self._columns // _BLOCK, 1) * _BLOCK
+        side = (self._side, self._side)
+        self._painters = [Painter(size=side, trail=_TRAIL, time=time) for _ in range(count)]
+        self._key = Painter(size=(self._columns * self._side, _BLOCK), legend=True)
+        self._laid_out = False
 
-    def frame(self) -> np.ndarray:
-        """The worlds as they are now [height, width, 3] uint8, both multiples of 16."""
-        tile = self._tile
-        if len(self._painters) == 1:
-            return self._world(0)
-        image = np.empty((self._rows * tile, self._columns * tile, 3), np.uint8)
+    def frame(self, time: int | None = None) -> np.ndarray:
+        """The worlds as they are now [height, width, 3] uint8, both multiples of 16.
+
+        time: for charts, if it is not the step of the episode.
+        """
+        if not self._laid_out:
+            self._lay_out(self._scene(0))
+        wide, high = self._painters[0].size
+        image = np.empty((self._rows * high, self._columns * wide, 3), np.uint8)
         image[:] = BACKGROUND
         for i in range(len(self._painters)):
             row, column = divmod(i, self._columns)
-            place = image[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
-            place[:] = self._world(i)
-            place[0], place[:, 0] = 0, 0
-        return image
+            place = image[row * high : (row + 1) * high, column * wide : (column + 1) * wide]
+            place[:] = self._world(i, time)
+            if len(self._painters) > 1:
+                place[0], place[:, 0] = 0, 0
+        key = self._key.key(self._scene(0))
+        if key is None:
+            return image
+        below = np.empty((-len(key) % _BLOCK, len(key[0]), 3), np.uint8)
+        below[:] = BACKGROUND
+        return np.concatenate([image, key, below])
 
-    def _world(self, i: int) -> np.ndarray:
-        env, painter = self._env, self._painters[i]
-        if env.age[i] == 0:
-            painter.forget()
+    def _lay_out(self, scene: Scene) -> None:
+        """Give every world the height that its captions and charts ask for, once for the film."""
+        for painter in self._painters:
+            high = -(-painter.height_for(scene, self._side) // _BLOCK) * _BLOCK
+            painter.resize((self._side, high))
+        self._laid_out = True
+
+    def _scene(self, i: int) -> Scene:
+        env = self._env
         scene = env.system.scene(type(env.state)(*(part[i : i + 1] for part in env.tensors)))
         if scene is None:
             raise ValueError(f"{type(env.system).__name__} has no picture to film")
-        return painter.draw(scene)
+        return scene
+
+    def _world(self, i: int, time: int | None) -> np.ndarray:
+        env, painter = self._env, self._painters[i]
+        step = int(env.age[i]) if time is None else time
+        if step == 0:
+            painter.forget()
+        metrics = {name: float(value[i]) for name, value in env.episode_metrics().items()}
+        return painter.draw(self._scene(i), step=step, metrics=metrics)
 
 
 @contextmanager
@@ -121,13 +158,14 @@ def film(path: str | Path, *, fps: int = FPS) -> Iterator[Callable[[np.ndarray],
     if path.suffix not in SUFFIXES:
         raise ValueError(f"film {str(path)!r} must end in {' or '.join(SUFFIXES)}")
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    moving = path.suffix == ".mp4"
     try:
-        if path.suffix == ".mp4":
+        if moving:
             writer = imageio.get_writer(part, fps=fps, quality=7, macro_block_size=_BLOCK)
         else:
             writer = imageio.get_writer(part, duration=1000 / fps, loop=0, subrectangles=True)
         try:
-            yield writer.append_data
+            yield lambda frame: writer.append_data(frame if moving else _few_colours(frame))
         finally:
             writer.close()
         if part.exists():
@@ -141,3 +179,14 @@ def film(path: str | Path, *, fps: int = FPS) -> Iterator[Callable[[np.ndarray],
 def _reason(error: OSError) -> str:
     """Why a film failed: ffmpeg's last words, where it is ffmpeg that failed."""
     return error.strerror or str(error).strip().splitlines()[-1]
+
+
+def _few_colours(frame: np.ndarray) -> np.ndarray:
+    """A frame in at most 255 colours, none dithered, so that a gif of it stays small."""
+    from PIL import Image
+
+    ground = np.array(BACKGROUND, np.int16)
+    coarse = (frame - ground + _SHADE // 2) // _SHADE * _SHADE + ground
+    image = Image.fromarray(coarse.clip(0, 255).astype(np.uint8))
+    few = image.quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return np.asarray(few.convert("RGB"))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gymnasium
 import pettingzoo
 
+from .film import Film, film_of
 from .validation import nearest
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Spec:
 
     training: hyper-parameters by algorithm that suit this id, over the algorithm's defaults.
     package: name and version of the distribution whose entry point declares it, if one does.
+    film: what windows and films of this id open with.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Spec:
     parameters: dict[str, Any] = field(default_factory=dict)
     training: dict[str, dict[str, Any]] = field(default_factory=dict)
     package: str = ""
+    film: Film = field(default_factory=Film)
 
 
 class BrokenPlugin(NamedTuple):
@@ -68,24 +71,27 @@ def register(
     summary: str = "",
     parameters: dict[str, Any] | None = None,
     training: dict[str, dict[str, Any]] | None = None,
+    film: dict[str, Any] | None = None,
     replace: bool = False,
 ) -> None:
     """Add an id `<system>-<scenario>-v<n>` to this registry, PettingZoo's and Gymnasium's.
 
     entry_point: the system's class, or "module:Class", which is imported at its first use.
+    film: fields of `Film` by name: what windows and films of the id open with.
     replace: whether the id may stand for another class or other parameters already. The same class
     with the same parameters may be registered as often as one likes.
-    Raises ValueError for an id of another form or one that is taken, and for a class that is no
-    frozen dataclass with all that a System needs, or lacks one of `parameters`.
+    Raises ValueError for an id of another form or one that is taken, for an unknown field of the
+    film, and for a class that is no frozen dataclass with all that a System needs, or lacks one of
+    `parameters` or of those of the film.
     """
-    parameters = dict(parameters or {})
+    parameters, shown = dict(parameters or {}), film_of(film or {})
     if isinstance(entry_point, type):
-        _require_system(id, entry_point, parameters)
+        _require_system(id, entry_point, {**parameters, **shown.parameters})
         name = f"{entry_point.__module__}:{entry_point.__qualname__}"
-        _add(Spec(id, name, summary, parameters, training or {}), replace)
+        _add(Spec(id, name, summary, parameters, training or {}, film=shown), replace)
         _CLASSES[id] = entry_point
     else:
-        _add(Spec(id, entry_point, summary, parameters, training or {}), replace)
+        _add(Spec(id, entry_point, summary, parameters, training or {}, film=shown), replace)
 
 
 def _add(new: Spec, replace: bool = False) -> None:

@@ -10,82 +10,54 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 from weakref import WeakSet
 
 import numpy as np
 
 from ..kernels import balls as solid
 from ..kernels import render as kernel
-from .system import Plot, Scene
+from .rendering import legend, plots, pygame, text
+from .rendering.colours import (
+    ARROW,
+    BACKGROUND,
+    CELL_PALETTE,
+    DISC_PALETTE,
+    FAINT_TEXT,
+    PANEL,
+    SEGMENT,
+    TEXT,
+)
+from .scene import Chart, LegendEntry
+from .system import Scene
 
-os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-import pygame
-
-BACKGROUND = (14, 19, 28)
-PANEL = (20, 27, 38)
-TEXT = (222, 229, 236)
-FAINT_TEXT = (126, 140, 156)
-ARROW = (226, 236, 244, 0.75)
-SEGMENT = (150, 166, 182, 0.9)
 RING = (255, 255, 255, 1.0)
-SHADE = (*BACKGROUND, 0.7)  # behind rings
-
-# Lightness, green-red and blue-yellow of OKLab (B. Ottosson, 2020), between which colours run.
-_CALM_TO_ALARMED = (
-    (0.70, -0.085, -0.065),
-    (0.83, -0.045, 0.05),
-    (0.77, 0.06, 0.125),
-    (0.63, 0.20, 0.10),
-)
-_LOW_TO_HIGH = (
-    (0.27, -0.01, -0.055),
-    (0.48, -0.055, -0.045),
-    (0.72, -0.05, 0.03),
-    (0.92, 0.01, 0.06),
-)
+RING_ON_CELLS = (255, 40, 110, 1.0)  # unlike every colour of cells
+SHADE = (*BACKGROUND, 1.0)  # around rings
 
 _ARROW_WIDTH = (2.4, 1.0)  # pixels, as all that follow
 _SEGMENT_WIDTH = (2.0, 2.0)
-_RING_WIDTH = 1.8
+_RING_WIDTH = 2.0
+_RING_RIM = 1.6  # on both sides of a ring
 _RING_GAP = 3.0
+_LEAST_RING = 7.0  # inner radius
+_LARGE_CELL = 40.0  # inside which a ring fits
 _CLOSE = 8.0  # from its rim within which a click means a disc
 _MARGIN = 14
 _STICK = (150.0, 166.0, 182.0)  # colour of a bond
 _THIN_STICK = 0.22  # of a ball's radius
 _EYE = 3.5  # distance of the eye from the centre, in half views
 _FOG = 0.55  # at the farthest
-_STRIP = 0.26  # of the height, for plots
-_FILL = (58, 104, 128)
-_LINE = (238, 190, 110)
+_STRIP = 0.3  # of the height, for plots
+_LEAST_STRIP = 56
+_MOST_CAPTION, _MOST_LEGEND = 0.45, 0.25  # of the height: without them where they would take more
+_LARGEST_KEY = 17
+_FRAME = (16, 80)  # what a window's frame and the desktop's bar take
 _TURN = 0.01  # radians per pixel of a drag
 _TILT = (0.5, 0.35)  # turn to begin with, radians about the upright and the level axis
-_FONT_SIZE = 19
-_LINE_HEIGHT = 19
 
-
-def _oklab_to_rgb(lab: np.ndarray) -> np.ndarray:
-    """[n, 3] in [0, 255]."""
-    to_cone = [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728]]
-    to_cone += [[1, -0.0894841775, -1.2914855480]]
-    to_rgb = [[4.0767416621, -3.3077115913, 0.2309699292]]
-    to_rgb += [[-1.2684380046, 2.6097574011, -0.3413193965]]
-    to_rgb += [[-0.0041960863, -0.7034186147, 1.7076147010]]
-    linear = (lab @ np.array(to_cone).T) ** 3 @ np.array(to_rgb).T
-    linear = linear.clip(0, 1)
-    curved = 1.055 * linear ** (1 / 2.4) - 0.055
-    return 255 * np.where(linear > 0.0031308, curved, 12.92 * linear)
-
-
-def _palette(anchors: Sequence[tuple[float, float, float]]) -> np.ndarray:
-    """256 colours [256, 3] uint8 that run through the anchors at equal steps."""
-    at = np.linspace(0, len(anchors) - 1, 256)
-    lab = [np.interp(at, range(len(anchors)), part) for part in zip(*anchors, strict=True)]
-    return np.rint(_oklab_to_rgb(np.stack(lab, -1))).astype(np.uint8)
-
-
-DISC_PALETTE = _palette(_CALM_TO_ALARMED)
-CELL_PALETTE = _palette(_LOW_TO_HIGH)
 _DISC_COLOUR = np.column_stack([DISC_PALETTE, np.ones(256)])  # opaque
 _OPEN = np.zeros(2)
 
@@ -93,17 +65,20 @@ _OPEN = np.zeros(2)
 class Lens:
     """Where a scene lies on a picture of `size` (width, height): undistorted and centred.
 
-    scale: pixels per length.  clip: left, top, right, bottom of the view in whole pixels.
+    top: pixels above it.  scale: pixels per length.
+    clip: left, top, right, bottom of the view in whole pixels.
     """
 
-    def __init__(self, view: tuple[float, float, float, float], size: tuple[int, int]) -> None:
-        self.view, self.size = view, size
-        left, bottom, right, top = view
-        width, height = right - left, top - bottom
+    def __init__(
+        self, view: tuple[float, float, float, float], size: tuple[int, int], top: int = 0
+    ) -> None:
+        self.view, self.size, self.top = view, size, top
+        left, bottom, right, high = view
+        width, height = right - left, high - bottom
         self.scale = min(size[0] / width, size[1] / height)
         x = 0.5 * (size[0] - width * self.scale)
-        y = 0.5 * (size[1] - height * self.scale)
-        self._corner = np.array([left, top])
+        y = 0.5 * (size[1] - height * self.scale) + top
+        self._corner = np.array([left, high])
         self._place = np.array([x, y])
         self._flip = np.array([self.scale, -self.scale])
         self.extent = np.array([width * self.scale, height * self.scale])
@@ -118,12 +93,30 @@ class Lens:
         return (pixel - self._place) / self._flip + self._corner
 
 
+class Layout(NamedTuple):
+    """Rows of pixels at which the parts of a picture begin: captions lie above the scene.
+
+    caption, caption_size: rows of text and their size.  legend, legend_size: the same.
+    scene, strip, key, end: where the scene, plots and the legend begin, and where that ends.
+    """
+
+    caption: tuple[str, ...]
+    caption_size: int
+    legend: tuple[legend.Row, ...]
+    legend_size: int
+    scene: int
+    strip: int
+    key: int
+    end: int
+
+
 class Painter:
     """Paints scenes, one after the other.
 
     size: (width, height) of the picture in pixels.  human: also show it in a window.
     panel: width of a strip for text at its right.  trail: how many earlier places of every disc are
-    drawn as its fading trail; without one earlier rows of cells are not kept either.
+    drawn as its fading trail; without one nothing of earlier scenes is kept: no rows of cells and
+    no charts.  legend: whether a scene's legend is drawn below it.  time: what charts count.
     """
 
     def __init__(
@@ -135,35 +128,49 @@ class Painter:
         panel: int = 0,
         trail: int = 0,
         fps: int = 20,
+        legend: bool = False,
+        time: str = "step",
     ) -> None:
-        if min(size) < 1:
-            raise ValueError(f"size={size!r} must be (width, height) of at least 1 pixel")
-        self.size = size
-        self._blank = np.empty((size[1], size[0] + panel, 3), np.uint8)
-        self._blank[:, : size[0]] = BACKGROUND
-        self._blank[:, size[0] :] = PANEL
+        self._legend, self._time = legend, time
         self._past: deque[np.ndarray] = deque(maxlen=trail + 1)
         self._rows: list[np.ndarray] = []
-        self._strip = round(_STRIP * size[1])
+        self._history = plots.History()
+        self._caption_size = text.LARGEST  # of this episode: text that shrank does not grow again
         self._human, self._title, self._fps = human, title, fps
         self._yaw, self._pitch = _TILT
         self._lens = Lens((0.0, 0.0, 1.0, 1.0), size)
+        self._ball = np.zeros((0, 4))  # x, y, depth and radius in pixels of the balls drawn last
         self._window: Window | None = None
-        self._font: pygame.font.Font | None = None
+        self.resize(size, panel)
+
+    def resize(self, size: tuple[int, int], panel: int = 0) -> None:
+        """Paint pictures of another size from now on."""
+        if min(size) < 1:
+            raise ValueError(f"size={size!r} must be (width, height) of at least 1 pixel")
+        self.size, self.panel = size, panel
+        self._blank = np.empty((size[1], size[0] + panel, 3), np.uint8)
+        self._blank[:, : size[0]] = BACKGROUND
+        self._blank[:, size[0] :] = PANEL
+        self._caption_size = text.LARGEST
 
     def draw(
-        self, scene: Scene, *, follow: int | None = None, lines: Sequence[str] = ()
+        self,
+        scene: Scene,
+        *,
+        follow: int | None = None,
+        lines: Sequence[str | LegendEntry] = (),
+        step: int | None = None,
+        metrics: Mapping[str, float] = MappingProxyType({}),
     ) -> np.ndarray:
         """A fresh picture [height, width + panel, 3] uint8.
 
-        follow: the agent that gets a ring.  lines: text for the panel; what stands after a tab is
-        brighter, in a second column.
+        follow: the agent that gets a ring.  lines: for the panel: text, of which what stands after
+        a tab is brighter, in a second column, and entries of a legend.
+        step, metrics: of the episode, for charts; without a step there are none.
         """
         image = self._blank.copy()
-        room = self.size if scene.plot is None else (self.size[0], self.size[1] - self._strip)
-        if scene.view != self._lens.view or room != self._lens.size:
-            self._lens = Lens(scene.view, room)
-        lens = self._lens
+        layout = self.layout(scene, charts=step is not None)
+        lens = self._look(scene, layout)
         if scene.cells is not None:
             kernel.cells(image, self._cells(scene), CELL_PALETTE, lens.clip)
         if scene.segments is not None:
@@ -178,14 +185,103 @@ class Painter:
             start, displacement = scene.arrows[:, :2], scene.arrows[:, 2:]
             _strokes(image, lens, period, start, displacement, _ARROW_WIDTH, ARROW)
         if follow is not None:
-            _ring(image, lens, period, scene, follow)
-        if scene.plot is not None:
-            self._plot(image, scene.plot)
-        if scene.caption or lines:
-            self._write(image, scene.caption, lines)
+            self._ring(image, lens, period, scene, follow)
+        if step is not None:
+            self._remember(scene, step, metrics)
+        if scene.caption or scene.plot is not None or layout.key < layout.end or lines:
+            self._write(image, scene, layout, lines, step)
         if self._human:
             self._show(image)
         return image
+
+    def layout(self, scene: Scene, *, charts: bool = False) -> Layout:
+        """Where the parts of a picture of this scene lie."""
+        width, height = self.size
+        rows, size = self._fit_caption(scene.caption)
+        top = len(rows) * text.line_height(size) + size // 2 if rows else 0
+        if top > _MOST_CAPTION * height:
+            rows, top = (), 0
+        key_size = _key_size(width)
+        shown: list[legend.Row] = []
+        if self._legend and scene.legend:
+            shown = legend.flow(scene.legend, width - _MARGIN, key_size)
+        below = len(shown) * text.line_height(key_size) + key_size // 2 if shown else 0
+        if below > _MOST_LEGEND * height:
+            shown, below = [], 0
+        drawn = scene.plot is not None or (charts and bool(scene.charts) and self._keeps)
+        strip = round(_STRIP * height) if drawn else 0
+        strip = strip if strip >= _LEAST_STRIP else 0
+        key = height - below
+        return Layout(rows, size, tuple(shown), key_size, top, key - strip, key, height)
+
+    def key(self, scene: Scene) -> np.ndarray | None:
+        """The legend of a scene alone [height, width, 3], or None where it has none."""
+        size = _key_size(self.size[0])
+        rows = legend.flow(scene.legend, self.size[0] - _MARGIN, size)
+        if not rows:
+            return None
+        high = len(rows) * text.line_height(size) + size // 2
+        image = np.empty((high, self.size[0], 3), np.uint8)
+        image[:] = BACKGROUND
+        self._write_legend(image, tuple(rows), size, 0)
+        return image
+
+    def notice(self, said: str, picture: np.ndarray | None = None) -> np.ndarray:
+        """A picture with one text in the middle, over another one or over none."""
+        image = self._blank.copy() if picture is None else picture.copy()
+        height, width, _ = image.shape
+        size = text.largest_fit([said], width - 2 * _MARGIN)
+        rows = text.wrapped(said, width - 2 * _MARGIN, size)
+        line = text.line_height(size)
+        top = (height - len(rows) * line) // 2
+        image[max(top - line // 2, 0) : top + len(rows) * line + line // 2] = PANEL
+        surface = _surface(image)
+        for k, row in enumerate(rows):
+            place = ((width - text.width(row, size)) // 2, top + k * line)
+            text.write(surface, row, place, size, TEXT)
+        return image
+
+    def height_for(self, scene: Scene, room: int) -> int:
+        """How high a picture must be in which the scene itself takes `room` rows of pixels."""
+        width, _ = self.size
+        trial = Painter(size=(width, 4 * width), trail=1, legend=self._legend)
+        found = trial.layout(scene, charts=self._keeps)
+        other = found.scene + found.end - found.key
+        strip = _STRIP if found.strip < found.key else 0.0
+        return math.ceil((room + other) / (1 - strip))
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether anything of earlier scenes is drawn."""
+        return self._past.maxlen != 1
+
+    def _fit_caption(self, caption: Sequence[str]) -> tuple[tuple[str, ...], int]:
+        """Rows of text that fit into the width, and their size."""
+        if not caption:
+            return (), text.LARGEST
+        room = self.size[0] - _MARGIN
+        start = min(max(self.size[0] // 14, text.SMALLEST), self._caption_size)
+        size = text.largest_fit(caption, room, largest=start)
+        if self._keeps:
+            self._caption_size = size
+        rows = [row for line in caption for row in text.wrapped(line, room, size)]
+        return tuple(rows), size
+
+    def _look(self, scene: Scene, layout: Layout) -> Lens:
+        room = (self.size[0], max(layout.strip - layout.scene, 1))
+        if (scene.view, room, layout.scene) != (self._lens.view, self._lens.size, self._lens.top):
+            self._lens = Lens(scene.view, room, layout.scene)
+        return self._lens
+
+    def _remember(self, scene: Scene, step: int, metrics: Mapping[str, float]) -> None:
+        """Keep what the charts of a scene draw."""
+        if not self._keeps:
+            return
+        values: dict[str, float] = {}
+        for chart in scene.charts:
+            values |= chart.series
+            values |= {name: float(metrics.get(name, math.nan)) for name in chart.metrics}
+        self._history.add(step, values)
 
     def turn(self, yaw: float, pitch: float) -> None:
         """Turn what is drawn with depth, radians about the upright and the level axis."""
@@ -199,15 +295,33 @@ class Painter:
             self.turn(_TURN * across, _TURN * down)
 
     def forget(self) -> None:
-        """Drop the trails and earlier rows: what is drawn next is another episode."""
+        """Drop the trails, earlier rows and charts: what is drawn next is another episode."""
         self._past.clear()
         self._rows.clear()
+        self._history.forget()
+        self._caption_size = text.LARGEST
+
+    def agent_at(self, scene: Scene, pixel: tuple[int, int]) -> int | None:
+        """The agent at a pixel of the picture of this scene that was drawn last, or None."""
+        if scene.balls is not None and len(self._ball) == len(scene.balls):
+            return self._ball_at(pixel)
+        return _agent_under(scene, self._lens, pixel)
+
+    def _ball_at(self, pixel: tuple[int, int]) -> int | None:
+        """The nearest to the viewer of the balls at a pixel, else the closest within a few."""
+        gap = np.hypot(*(self._ball[:, :2] - (pixel[0] + 0.5, pixel[1] + 0.5)).T)
+        gap -= self._ball[:, 3]
+        hit = np.flatnonzero(gap <= 0)
+        if len(hit):
+            return int(hit[self._ball[hit, 2].argmax()])
+        nearest = int(gap.argmin())
+        return nearest if gap[nearest] <= _CLOSE else None
 
     def _cells(self, scene: Scene) -> np.ndarray:
         """The cells of a scene below those that it keeps of earlier ones."""
         cells = scene.cells
         assert cells is not None
-        if not scene.kept_rows or self._past.maxlen == 1:
+        if not scene.kept_rows or not self._keeps:
             return cells
         if self._rows and self._rows[-1].shape != cells[-1].shape:
             self._rows.clear()
@@ -228,12 +342,26 @@ class Painter:
         value = np.zeros(n) if scene.disc_value is None else scene.disc_value
         radius = np.full(n, 1.0) if scene.disc_radius is None else scene.disc_radius
         colour = _DISC_COLOUR.take((255 * value).astype(np.intp), 0, mode="clip")
-        if self._past.maxlen != 1:
+        if self._keeps:
             self._trails(image, lens, scene, colour, radius)
         disc = np.zeros((n, 4))
         disc[:, :2] = lens.pixels(scene.discs)
         disc[:, 2] = lens.scale * radius
         kernel.discs(image, disc, colour, lens.clip, period)
+
+    def _turned(self, lens: Lens, scene: Scene, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Places [n, 3] in space as pixels and depth [n, 3], and how much nearer they look [n]."""
+        c, s, cp, sp = (f(a) for a in (self._yaw, self._pitch) for f in (math.cos, math.sin))
+        turned = np.array([[c, 0, s], [sp * s, cp, -sp * c], [-cp * s, sp, cp * c]])
+        left, bottom, right, top = scene.view
+        half = 0.5 * (right - left)
+        place = place @ turned.T / half
+        near = _EYE / (_EYE - place[:, 2].clip(max=0.8 * _EYE))
+        seen = np.empty((len(place), 3))
+        middle = 0.5 * np.array([left + right, bottom + top])
+        seen[:, :2] = lens.pixels(middle + half * place[:, :2] * near[:, None])
+        seen[:, 2] = lens.scale * half * place[:, 2]
+        return seen, near
 
     def _solid(self, image: np.ndarray, lens: Lens, scene: Scene) -> None:
         """Balls and bonds in perspective, nearer ones in front and farther ones in fog."""
@@ -241,20 +369,14 @@ class Painter:
         n = len(scene.balls)
         value = np.zeros(n) if scene.disc_value is None else scene.disc_value
         radius = np.full(n, 1.0) if scene.disc_radius is None else scene.disc_radius
-        c, s, cp, sp = (f(a) for a in (self._yaw, self._pitch) for f in (math.cos, math.sin))
-        turned = np.array([[c, 0, s], [sp * s, cp, -sp * c], [-cp * s, sp, cp * c]])
-        left, bottom, right, top = scene.view
-        half = 0.5 * (right - left)
-        place = scene.balls @ turned.T / half
-        near = _EYE / (_EYE - place[:, 2].clip(max=0.8 * _EYE))
+        seen, near = self._turned(lens, scene, scene.balls)
         ball = np.empty((n, 4))
-        middle = 0.5 * np.array([left + right, bottom + top])
-        ball[:, :2] = lens.pixels(middle + half * place[:, :2] * near[:, None])
-        ball[:, 2] = lens.scale * half * place[:, 2]
+        ball[:, :3] = seen
         ball[:, 3] = np.maximum(lens.scale * radius * near, 1.0)
         fog = np.empty((n, 4))
         fog[:, :3] = BACKGROUND
-        fog[:, 3] = _FOG * (0.5 - 0.5 * place[:, 2]).clip(0, 1)
+        half = 0.5 * (scene.view[2] - scene.view[0])
+        fog[:, 3] = _FOG * (0.5 - 0.5 * seen[:, 2] / (lens.scale * half)).clip(0, 1)
         depth = np.full(image.shape[:2], -np.inf)
         colour = DISC_PALETTE[(255 * value).astype(np.intp).clip(0, 255)].astype(float)
         if scene.bonds is not None and len(scene.bonds):
@@ -264,33 +386,67 @@ class Painter:
             ends = ball[a, :3], ball[b, :3]
             solid.sticks(image, depth, *ends, thick, np.array(_STICK), haze, lens.clip)
         solid.balls(image, depth, ball, colour, fog, lens.clip)
+        if scene.ball_arrows is not None:
+            tip = self._turned(lens, scene, scene.balls + scene.ball_arrows)[0]
+            line = np.column_stack([ball[:, :2], tip[:, :2] - ball[:, :2]])
+            wide, shade = np.full((n, 2), _ARROW_WIDTH), np.full((n, 4), ARROW)
+            kernel.lines(image, line, wide, shade, lens.clip, _OPEN, BACKGROUND, False)
+        if scene.marks:
+            self._marks(image, lens, scene.marks, ball, depth)
+        self._ball = ball
 
-    def _plot(self, image: np.ndarray, plot: Plot) -> None:
-        """Fields side by side below the scene: filled functions, and lines over them."""
-        fields = len(plot.y)
-        gap = _MARGIN // 2
-        width = (self.size[0] - gap) // fields - gap
-        bottom = self.size[1] - gap
-        height = self._strip - 2 * gap
-        if width < 2 or height < 2:
+    def _marks(
+        self,
+        image: np.ndarray,
+        lens: Lens,
+        marks: Sequence[str],
+        ball: np.ndarray,
+        depth: np.ndarray,
+    ) -> None:
+        """Letters on the balls that are large enough and whose middle nothing hides."""
+        surface = _surface(image)
+        left, top, right, bottom = lens.clip
+        for mark, (x, y, z, radius) in zip(marks, ball, strict=True):
+            size = min(int(1.5 * radius), 2 * text.LARGEST)
+            wide, high = text.font(size).size(mark) if size >= text.SMALLEST else (0, 0)
+            inside = left <= x - radius and x + radius < right
+            inside = inside and top <= y - radius and y + radius < bottom
+            if not wide or not inside or depth[int(y), int(x)] > z + radius + 1:
+                continue
+            place = round(x - 0.5 * wide), round(y - 0.5 * high)
+            text.write(surface, mark, place, size, BACKGROUND)
+
+    def _ring(
+        self, image: np.ndarray, lens: Lens, period: np.ndarray, scene: Scene, agent: int
+    ) -> None:
+        """Mark an agent's disc or ball, or its cell where a lattice is all there is."""
+        colour = RING
+        if scene.discs is not None:
+            index = np.arange(len(scene.discs)) if scene.agents is None else scene.agents
+            own = np.flatnonzero(index == agent)
+            place = lens.pixels(scene.discs[own])
+            radius = np.ones(len(index)) if scene.disc_radius is None else scene.disc_radius
+            size = lens.scale * radius[own]
+        elif scene.balls is not None:
+            own = np.flatnonzero(np.arange(len(scene.balls)) == agent)
+            place, size = self._ball[own, :2], self._ball[own, 3]
+        elif scene.cells is not None and not scene.kept_rows and agent < scene.cells.size:
+            rows, columns = scene.cells.shape
+            row, column = divmod(agent, columns)
+            left, top, right, bottom = lens.clip
+            width, height = (right - left) / columns, (bottom - top) / rows
+            place = np.array([[left + (column + 0.5) * width, top + (row + 0.5) * height]])
+            if min(width, height) > _LARGE_CELL:  # inside a cell that has room for it
+                size = np.array([0.36 * min(width, height) - _RING_GAP])
+            else:
+                size = np.array([0.5 * math.hypot(width, height)])
+            colour = RING_ON_CELLS
+        else:
             return
-        at = np.linspace(plot.x[0], plot.x[-1], width)
-        level = np.arange(height, 0, -1)[:, None] - 0.5  # of rows, from the top
-        scale = height / plot.top
-        for k, (y, usual) in enumerate(zip(plot.y, plot.usual, strict=True)):
-            left = gap + k * (width + gap)
-            part = image[bottom - height : bottom, left : left + width]
-            part[:] = PANEL
-            part[level < scale * np.interp(at, plot.x, y)] = _FILL
-            line = scale * np.interp(at, plot.x, usual)
-            low, high = np.minimum(line, np.roll(line, 1)), np.maximum(line, np.roll(line, 1))
-            low[0] = high[0] = line[0]
-            part[(level > low - 1) & (level < high + 1) & (high > 0.5)] = _LINE
-        if height > 3 * _LINE_HEIGHT:
-            surface = pygame.image.frombuffer(image.data, image.shape[1::-1], "RGB")
-            for k, label in enumerate(plot.labels):
-                place = (gap + k * (width + gap) + 6, bottom - height + 4)
-                _text(surface, self._ready_font(), label, place, FAINT_TEXT)
+        inner = np.maximum(size + _RING_GAP, _LEAST_RING)
+        for wider, shade in ((_RING_RIM, SHADE), (0.0, colour)):
+            ring = np.column_stack([place, inner + _RING_WIDTH + wider, inner - wider])
+            kernel.discs(image, ring, np.full((len(ring), 4), shade), lens.clip, period)
 
     def _trails(
         self,
@@ -325,35 +481,84 @@ class Painter:
         line, width, shade = (part.reshape(-1, part.shape[-1]) for part in (line, width, shade))
         kernel.lines(image, line, width, shade, lens.clip, period, BACKGROUND, True)
 
-    def _write(self, image: np.ndarray, caption: Sequence[str], lines: Sequence[str]) -> None:
-        font = self._ready_font()
-        height, width, _ = image.shape
-        surface = pygame.image.frombuffer(image.data, (width, height), "RGB")
-        for row, text in enumerate(caption):
-            x, y = _MARGIN, _MARGIN + row * _LINE_HEIGHT
-            wide = font.size(text)[0]
-            behind = image[y - 4 : y + _LINE_HEIGHT - 4, x - 6 : x + wide + 6]
-            behind[:] = behind // 4 + np.array(BACKGROUND, np.uint8) * 3 // 4
-            _text(surface, font, text, (x, y), TEXT)
-        left = self.size[0] + _MARGIN
-        labels = [font.size(line.partition("\t")[0])[0] for line in lines if "\t" in line]
-        second = left + max(labels, default=0) + _MARGIN
-        for row, line in enumerate(lines):
-            label, _, value = line.partition("\t")
-            y = _MARGIN + row * _LINE_HEIGHT
-            _text(surface, font, label, (left, y), FAINT_TEXT)
-            _text(surface, font, value, (second, y), TEXT)
+    def _write(
+        self,
+        image: np.ndarray,
+        scene: Scene,
+        layout: Layout,
+        lines: Sequence[str | LegendEntry],
+        step: int | None,
+    ) -> None:
+        """Everything with text: the caption above, plots and the legend below, the panel."""
+        surface = _surface(image)
+        line = text.line_height(layout.caption_size)
+        for k, said in enumerate(layout.caption):
+            place = (_MARGIN // 2, layout.caption_size // 4 + k * line)
+            text.write(surface, said, place, layout.caption_size, TEXT)
+        if layout.strip < layout.key:
+            self._plots(image, surface, scene, layout, step)
+        self._write_legend(image, layout.legend, layout.legend_size, layout.key)
+        if lines and self.panel:
+            self._write_panel(image, surface, lines)
 
-    def _ready_font(self) -> pygame.font.Font:
-        """pygame's own font, anew if somebody has shut pygame down since."""
-        try:
-            if self._font is not None and self._font.get_height():
-                return self._font
-        except pygame.error:
-            pass
-        pygame.font.init()
-        self._font = pygame.font.Font(None, _FONT_SIZE)
-        return self._font
+    def _write_legend(
+        self, image: np.ndarray, rows: Sequence[legend.Row], size: int, top: int
+    ) -> None:
+        surface = _surface(image)
+        for k, row in enumerate(rows):
+            down = top + size // 4 + k * text.line_height(size)
+            for entry, left in zip(row.entries, row.left, strict=True):
+                place = (_MARGIN // 2 + left, down)
+                legend.draw_entry(image, surface, entry, place, size, self.size[0] - place[0])
+
+    def _plots(
+        self,
+        image: np.ndarray,
+        surface: pygame.Surface,
+        scene: Scene,
+        layout: Layout,
+        step: int | None,
+    ) -> None:
+        """The plot and the charts of a scene, side by side."""
+        charts = scene.charts if step is not None and self._keeps else ()
+        parts = ([] if scene.plot is None else [scene.plot]) + list(charts)
+        wide = (self.size[0] - 2) // len(parts)
+        top, bottom = layout.strip + 4, layout.key - 2
+        for k, part in enumerate(parts):
+            box = (2 + k * wide, top, (k + 1) * wide, bottom)
+            if isinstance(part, Chart):
+                plots.draw_chart(image, surface, box, part, self._history, self._time)
+            else:
+                plots.draw_plot(image, surface, box, part)
+
+    def _write_panel(
+        self, image: np.ndarray, surface: pygame.Surface, lines: Sequence[str | LegendEntry]
+    ) -> None:
+        """Lines at the right: smaller where there are many, the last left out if there are more."""
+        width, height = self.size
+        margin = min(_MARGIN, self.panel // 12)
+        left, room = width + margin, self.panel - 2 * margin
+        tall = height - margin
+        size = text.LARGEST
+        while size > text.SMALLEST and len(lines) * text.line_height(size) > tall:
+            size -= 1
+        if len(lines) * text.line_height(size) > tall:
+            lines = [line for line in lines if line != ""]
+        most = max(tall // text.line_height(size), 1)
+        if len(lines) > most:
+            lines = [*lines[: most - 1], "…"]
+        texts = [line.partition("\t") for line in lines if isinstance(line, str)]
+        labels = [text.width(label, size) for label, tab, _ in texts if tab]
+        second = min(max(labels, default=0), room // 2) + margin
+        for k, line in enumerate(lines):
+            top = margin + k * text.line_height(size)
+            if isinstance(line, LegendEntry):
+                legend.draw_entry(image, surface, line, (left, top), size, room)
+                continue
+            label, tab, value = line.partition("\t")
+            first = second - margin // 2 if tab else room
+            _fit(surface, label, (left, top), size, first, FAINT_TEXT)
+            _fit(surface, value, (left + second, top), size, room - second, TEXT)
 
     def _show(self, image: np.ndarray) -> None:
         if self._window is None:
@@ -367,6 +572,9 @@ class Painter:
             self.drag(event)
             if event.type == pygame.QUIT:
                 self.close()
+                return
+        if self._window.size != self.size:
+            self.resize(self._window.size)
 
 
 _OPEN_WINDOWS: WeakSet[Window] = WeakSet()
@@ -375,7 +583,7 @@ _quit_display = pygame.display.quit
 
 
 class Window:
-    """A window that shows pictures of one size. Raises OSError if there is no display.
+    """A window that shows pictures; the user may change its size. OSError if there is no display.
 
     Any number of them, of any sizes, stay open side by side, and beside the one window of
     `pygame.display`. If somebody shuts pygame or its display down, `show` opens it anew.
@@ -394,13 +602,20 @@ class Window:
         self._forget_if_freed()
         return self._window is not None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, as the user has made them."""
+        self._forget_if_freed()
+        if self._window is not None:
+            self._size = self._window.size
+        return self._size
+
     def show(self, image: np.ndarray) -> float:
         """Show a picture [height, width, 3] and wait for its turn; the seconds that took."""
         self._forget_if_freed()
         if self._window is None:
             self._window = self._opened()
-        picture = pygame.image.frombuffer(image.data, self._size, "RGB")
-        self._window.get_surface().blit(picture, (0, 0))
+        self._window.get_surface().blit(_surface(image), (0, 0))
         self._window.flip()
         return self._clock.tick(self._fps) / 1000
 
@@ -440,7 +655,8 @@ class Window:
         started = pygame.display.get_init()
         try:
             pygame.display.init()
-            window = pygame.Window(self._title, self._size)
+            size = _within_desktop(self._size)
+            window = pygame.Window(self._title, size, resizable=True)
         except pygame.error as error:
             raise OSError(f"no window can be opened: {error}") from None
         if pygame.display.get_driver() == "offscreen" and "SDL_VIDEODRIVER" not in os.environ:
@@ -477,9 +693,18 @@ def _deal_out_events() -> None:
         pygame.event.post(event)
 
 
+def _within_desktop(size: tuple[int, int]) -> tuple[int, int]:
+    """A size that leaves room on the screen for a window's frame and a bar."""
+    wide, high = pygame.display.get_desktop_sizes()[0]
+    return max(min(size[0], wide - _FRAME[0]), 1), max(min(size[1], high - _FRAME[1]), 1)
+
+
 def agent_at(scene: Scene, size: tuple[int, int], pixel: tuple[int, int]) -> int | None:
     """The agent drawn at a pixel of a picture of `size`: the nearest disc, or the cell; or None."""
-    lens = Lens(scene.view, size)
+    return _agent_under(scene, Lens(scene.view, size), pixel)
+
+
+def _agent_under(scene: Scene, lens: Lens, pixel: tuple[int, int]) -> int | None:
     left, top, right, bottom = lens.clip
     x, y = pixel
     if not (left <= x < right and top <= y < bottom):
@@ -490,10 +715,10 @@ def agent_at(scene: Scene, size: tuple[int, int], pixel: tuple[int, int]) -> int
             away -= lens.extent * np.round(away / lens.extent)
         radius = 1.0 if scene.disc_radius is None else scene.disc_radius
         gap = np.hypot(*away.T) - lens.scale * radius
-        found = int(gap.argmin())
-        if gap[found] > _CLOSE:
+        nearest = int(gap.argmin())
+        if gap[nearest] > _CLOSE:
             return None
-        return found if scene.agents is None else int(scene.agents[found])
+        return nearest if scene.agents is None else int(scene.agents[nearest])
     if scene.cells is not None:
         rows, columns = scene.cells.shape
         row, column = (y - top) * rows // (bottom - top), (x - left) * columns // (right - left)
@@ -518,35 +743,24 @@ def _strokes(
     kernel.lines(image, line, widths, colours, lens.clip, period, BACKGROUND, False)
 
 
-def _ring(image: np.ndarray, lens: Lens, period: np.ndarray, scene: Scene, agent: int) -> None:
-    """Mark an agent's disc, or its cell where a lattice is all there is."""
-    if scene.discs is not None:
-        index = np.arange(len(scene.discs)) if scene.agents is None else scene.agents
-        own = np.flatnonzero(index == agent)
-        place = lens.pixels(scene.discs[own])
-        radius = np.ones(len(index)) if scene.disc_radius is None else scene.disc_radius
-        size = lens.scale * radius[own]
-    elif scene.cells is not None:
-        rows, columns = scene.cells.shape
-        row, column = divmod(agent, columns)
-        left, top, right, bottom = lens.clip
-        width, height = (right - left) / columns, (bottom - top) / rows
-        place = np.array([[left + (column + 0.5) * width, top + (row + 0.5) * height]])
-        size = np.array([0.5 * math.hypot(width, height)])
-    else:
-        return
-    inner = size + _RING_GAP
-    for wider, colour in ((1.0, SHADE), (0.0, RING)):
-        ring = np.column_stack([place, inner + _RING_WIDTH + wider, inner - wider])
-        kernel.discs(image, ring, np.full((len(ring), 4), colour), lens.clip, period)
+def _key_size(wide: int) -> int:
+    """Size of a legend's text in a picture so wide."""
+    return min(max(wide // 20, text.SMALLEST), _LARGEST_KEY)
 
 
-def _text(
+def _surface(image: np.ndarray) -> pygame.Surface:
+    """A surface that writes into an image [height, width, 3]."""
+    return pygame.image.frombuffer(image.data, image.shape[1::-1], "RGB")
+
+
+def _fit(
     surface: pygame.Surface,
-    font: pygame.font.Font,
-    text: str,
+    said: str,
     place: tuple[int, int],
+    size: int,
+    room: int,
     colour: tuple[int, int, int],
 ) -> None:
-    if text:
-        surface.blit(font.render(text, True, colour), place)
+    """Write a text in at most `room` pixels: smaller, and shortened where that is not enough."""
+    size = text.largest_fit([said], room, largest=size)
+    text.write(surface, text.shortened(said, room, size), place, size, colour)

@@ -23,6 +23,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from .rng import Rng
+from .scene import Chart, LegendEntry
 from .validation import nearest as nearest
 from .validation import require_choice as require_choice
 from .validation import require_count as require_count
@@ -67,6 +68,7 @@ class Plot(NamedTuple):
 
     x [n].  y [fields, n]: drawn filled.  usual [fields, n]: drawn as a line over it.
     labels: one per field.  top: the largest value that is shown; the least is 0.
+    axis: what x is, with its unit.
     """
 
     x: np.ndarray
@@ -74,6 +76,7 @@ class Plot(NamedTuple):
     usual: np.ndarray
     labels: tuple[str, ...]
     top: float
+    axis: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,10 @@ class Scene:
     agents: index of the agent behind each disc, or None if disc i is agent i.
     balls: [n, 3] around the centre of `view`, the third axis towards the viewer; radius and colour
         are those of the discs.  bonds: [m, 2] indices of balls that are joined.
-    caption: lines of text.  plot: drawn in a strip below.
+    marks: a letter for each ball, where it is large enough.  ball_arrows: [n, 3] displacements.
+    caption: lines of text above.  plot: drawn in a strip below.
+    charts: drawn in that strip where earlier scenes are remembered.
+    legend: what colours and shapes mean.
     """
 
     view: tuple[float, float, float, float]
@@ -105,8 +111,12 @@ class Scene:
     agents: np.ndarray | None = None
     balls: np.ndarray | None = None
     bonds: np.ndarray | None = None
+    marks: tuple[str, ...] = ()
+    ball_arrows: np.ndarray | None = None
     caption: tuple[str, ...] = ()
     plot: Plot | None = None
+    charts: tuple[Chart, ...] = ()
+    legend: tuple[LegendEntry, ...] = ()
 
 
 class Buffers(NamedTuple):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from .render import Painter, Window, agent_at, pygame
+from .render import Painter, Window, pygame
+from .scene import LegendEntry
 from .system import Scene, by_name
 from .vector import Step, VectorEnv
 
@@ -18,15 +20,19 @@ KEYS = (
     ("+  -", "faster, slower"),
     ("r", "new episode"),
     ("click, tab", "follow an agent"),
-    ("drag", "turn, if it has depth"),
     ("q, esc", "quit"),
 )
+QUIT_KEYS = (pygame.K_q, pygame.K_ESCAPE)
+DRAG = ("drag", "turn")  # what has depth
+COMPILING = "compiling the step, once: the next start is quick"
 KNOB_KEYS = (  # less, more: of the first knob, of the second
     ("[  ]", pygame.K_LEFTBRACKET, pygame.K_RIGHTBRACKET),
     (";  '", pygame.K_SEMICOLON, pygame.K_QUOTE),
 )
 SLOWEST, FASTEST = 0.25, 1024.0  # steps per second
 _SIZE, _PANEL, _TRAIL, _FPS = 720, 330, 16, 60
+_PANEL_SHARE, _LEAST_PANEL = 0.31, 220  # of the width of a window; what is narrower has no panel
+_PATIENCE = 0.3  # seconds after which a window says what it waits for
 _BUSY = 0.1  # seconds of steps between two pictures at most
 _SHOWN = 4  # entries of an invariant
 
@@ -35,6 +41,7 @@ class Viewer:
     """Shows the first world of `env`, which `step` and `reset` move on.
 
     step: makes one step of all worlds, or returns None when there are no more.
+    begin: makes `env` ready to be shown, once the window is open.
     rate: steps per second to begin with.
     """
 
@@ -46,8 +53,9 @@ class Viewer:
         *,
         title: str,
         rate: float = 20.0,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
-        self.env, self._step, self._reset = env, step, reset
+        self.env, self._step, self._reset, self._begin = env, step, reset, begin
         self.title = title
         self.paused = False
         self.done = False
@@ -55,8 +63,7 @@ class Viewer:
         self.follow: int | None = None
         self.last: Step | None = None
         self._due = 0.0
-        self._size = (_SIZE, _SIZE)
-        self._painter = Painter(size=self._size, panel=_PANEL, trail=_TRAIL)
+        self._painter = Painter(size=(_SIZE, _SIZE), panel=_PANEL, trail=_TRAIL)
 
     def run(self) -> None:
         """Show the window until the user quits or there are no more steps.
@@ -65,7 +72,10 @@ class Viewer:
         """
         window = Window((_SIZE + _PANEL, _SIZE), title=self.title, fps=_FPS)
         try:
+            self._start(window)
             while not self.done:
+                if window.size != self.window_size:
+                    self.resize(window.size)
                 seconds = window.show(self.frame())
                 for event in window.events():
                     self.handle(event)
@@ -73,12 +83,69 @@ class Viewer:
         finally:
             window.close()
 
+    def _start(self, window: Window) -> None:
+        """The first picture and the first step, which are compiled while the window answers."""
+        self.resize(window.size)
+        self._wait(window, self._begin, self._notice(None))
+        if self.done:
+            return
+        self._wait(window, self.frame, self._notice(None))
+        if self.done:
+            return
+        first = self.frame()
+        window.show(first)
+        self._wait(window, self.step, self._notice(first))
+
+    def _wait(self, window: Window, work: Callable[[], object], notice: np.ndarray) -> None:
+        """Do some work in a thread of its own; meanwhile the window can be closed.
+
+        The work is ended before this returns, as half of it would leave the worlds broken.
+        """
+        failed: list[BaseException] = []
+
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:  # raised again below, where somebody hears it
+                failed.append(error)
+
+        thread = threading.Thread(target=guarded, daemon=True)
+        thread.start()
+        thread.join(_PATIENCE)
+        while thread.is_alive() and not self.done:
+            window.show(notice)
+            for event in window.events():
+                pressed = event.key if event.type == pygame.KEYDOWN else None
+                if event.type == pygame.QUIT or pressed in QUIT_KEYS:
+                    self.done = True
+        if self.done:
+            window.close()
+        thread.join()
+        if failed:
+            raise failed[0]
+
+    def _notice(self, picture: np.ndarray | None) -> np.ndarray:
+        """What is shown while the step is compiled: over a picture, or over none."""
+        return self._painter.notice(COMPILING, picture)
+
+    @property
+    def window_size(self) -> tuple[int, int]:
+        """Width and height of the picture with its panel."""
+        wide, high = self._painter.size
+        return wide + self._painter.panel, high
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Fill a window of that size: a panel at the right where there is room for it."""
+        panel = min(_PANEL, round(_PANEL_SHARE * size[0]))
+        panel = panel if panel >= min(_LEAST_PANEL, size[1]) else 0
+        self._painter.resize((max(size[0] - panel, 1), max(size[1], 1)), panel)
+
     def handle(self, event: pygame.event.Event) -> None:
         """Do what a key, a click or the window's closing asks for."""
         if event.type == pygame.QUIT:
             self.done = True
         elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
-            self.follow = agent_at(self.scene(), self._size, event.pos)
+            self.follow = self._painter.agent_at(self.scene(), event.pos)
         elif event.type == pygame.MOUSEMOTION:
             self._painter.drag(event)
         elif event.type == pygame.KEYDOWN:
@@ -111,22 +178,34 @@ class Viewer:
 
     def frame(self) -> np.ndarray:
         """The picture with its panel [height, width, 3] uint8."""
-        if self.env.age[0] == 0:
-            self._painter.forget()
-        return self._painter.draw(self.scene(), follow=self.follow, lines=self.panel())
-
-    def panel(self) -> list[str]:
-        """Lines of text: the episode, the agent that is followed, the keys; tabs make columns."""
         env = self.env
+        if env.age[0] == 0:
+            self._painter.forget()
+        metrics = {name: float(value[0]) for name, value in env.episode_metrics().items()}
+        return self._painter.draw(
+            self.scene(),
+            follow=self.follow,
+            lines=self.panel() if self._painter.panel else (),
+            step=int(env.age[0]),
+            metrics=metrics,
+        )
+
+    def panel(self) -> list[str | LegendEntry]:
+        """Lines: the episode, the agent that is followed, colours and keys; tabs make columns."""
+        env, scene = self.env, self.scene()
         rate = "paused" if self.paused else f"{self.rate:g} steps/s"
-        lines = [self.title, ""]
-        lines += [f"step\t{env.age[0]} of {env.system.horizon}", f"speed\t{rate}"]
+        lines: list[str | LegendEntry] = [self.title, ""]
+        lines += [f"step\t{env.age[0]:,} of {env.system.horizon:,}", f"speed\t{rate}"]
         if env.age[0] > 0:
-            metrics = env.episode_metrics().items()
-            lines += [f"{name}\t{_number(float(value[0]))}" for name, value in metrics]
+            for name, value in env.episode_metrics().items():
+                waits = env.age[0] <= env.system.warm_up
+                later = f"from step {env.system.warm_up + 1:,} on"
+                lines.append(f"{name}\t{later if waits else _number(float(value[0]))}")
         lines.append("")
         lines += self._followed() if self.follow is not None else ["nobody is followed"]
-        lines += ["", *(f"{key}\t{meaning}" for key, meaning in KEYS)]
+        lines += ["", *scene.legend] if scene.legend else []
+        keys = [*KEYS[:-1], *([DRAG] if scene.balls is not None else []), KEYS[-1]]
+        lines += ["", *(f"{key}\t{meaning}" for key, meaning in keys)]
         knobs = zip(KNOB_KEYS, env.system.knobs, strict=False)
         lines += [f"{keys}\t{name}" for (keys, _, _), name in knobs]
         return lines
@@ -146,7 +225,7 @@ class Viewer:
         return lines
 
     def _key(self, key: int, shift: bool) -> None:
-        if key in (pygame.K_q, pygame.K_ESCAPE):
+        if key in QUIT_KEYS:
             self.done = True
         elif key == pygame.K_SPACE:
             self.paused = not self.paused

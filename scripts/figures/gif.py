@@ -1,16 +1,20 @@
 """Small moving pictures: one per id, and the README's.
 
-    python -m invariantzoo.figures.gif [--out docs/images] [--only ID] [--policy NAME_OR_RUN]
+    python -m invariantzoo.figures.gif [--out docs/images] [--runs runs/films] [--only ID]
+        [--policy NAME_OR_RUN]
 
-Systems that can be differentiated are driven by a policy trained here by descent, about two minutes
-each; others by their own exact policy, or else at random. --policy, with --only, takes another.
-Writes <id>.gif for every id of the package and readme.gif.
+Every id is filmed as its system's file says in "film": with those parameters, by that policy, or by
+one that is trained first with the command that is printed (two minutes at most; a run that is there
+already is used). --policy, with --only, takes another. Writes <id>.gif for every id of the package
+and readme.gif.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,39 +24,10 @@ from invariantzoo.figures.pages import own_ids
 
 if TYPE_CHECKING:
     from invariantzoo.agents.policy import Policy
+    from invariantzoo.envs.core.film import Film
     from invariantzoo.envs.core.system import System
 
-README, UPDATES, LARGEST = "particles-crowd-v0", 250, 600_000
-
-
-@dataclass(frozen=True)
-class Shot:
-    """How an id is filmed: what the system is given, how many worlds, frames and pixels."""
-
-    parameters: dict[str, Any] = field(default_factory=dict)
-    n_worlds: int = 1
-    n_steps: int = 60
-    size: int = 288
-
-
-SHOTS = {
-    "particles-encounter-v0": Shot(n_worlds=4, n_steps=50),
-    "ising-equilibrium-v0": Shot(
-        {"lattice_size": 48, "update": "checkerboard", "temperature": 2.0}, n_steps=50, size=240
-    ),
-    "ising-anneal-v0": Shot({"update": "checkerboard", "n_sweeps": 30}, n_steps=60, size=240),
-    "ising-transport-v0": Shot(n_steps=40, size=240),
-    "tasep-open-v0": Shot(
-        {"update": "parallel", "hop_probability": 0.5, "alpha": 0.25, "beta": 0.25}, 1, 90, 240
-    ),
-    "tasep-ring-v0": Shot({"update": "parallel", "hop_probability": 0.7}, 1, 90, 240),
-    "tasep-gates-v0": Shot({"sweeps": 1}, 1, 60, 240),
-    "quadratic-regimes-v0": Shot(n_steps=60, size=240),
-    "cluster-relaxation-v0": Shot(n_worlds=4, n_steps=40, size=240),
-    "water-inference-v0": Shot({"horizon": 8}, 1, 40, 320),
-    "water-dynamics-v0": Shot({"data": "water64"}, 1, 40, 304),
-    "resampling-neutral-v0": Shot({"n_agents": 100}, n_steps=60, size=192),
-}
+README, LARGEST = "particles-crowd-v0", 600_000
 
 
 def main() -> None:
@@ -61,6 +36,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/films"))
     parser.add_argument("--only", metavar="ID", help="film this id alone")
     parser.add_argument("--policy", metavar="NAME_OR_RUN", help="who acts; with --only")
     args = parser.parse_args()
@@ -69,42 +45,75 @@ def main() -> None:
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     for id in [args.only] if args.only else own_ids():
-        shot = SHOTS.get(id, Shot())
-        system = invariantzoo.make_system(id, **shot.parameters)
-        policy = options.load_policy(args.policy, system) if args.policy else best(system)
-        _film(args.out / f"{id}.gif", system, policy, shot)
-        if id == README:
-            _film(args.out / "readme.gif", system, policy, Shot(n_steps=70, size=304))
+        film = invariantzoo.spec(id).film
+        system = invariantzoo.make_system(id, **film.parameters)
+        path = args.out / f"{id}.gif"
+        if film.learning and not args.policy:
+            film_learning(path, id, system, film)
+        else:
+            policy = options.load_policy(args.policy or acting(id, film, args.runs), system)
+            film_policy(path, system, policy, film)
+            if id == README:
+                longer = replace(film, steps=70, size=304)
+                film_policy(args.out / "readme.gif", system, policy, longer)
 
 
-def best(system: System) -> Policy:
-    """A policy trained by descent, the system's own exact one, or the random one."""
-    from invariantzoo.agents.policy import make_policy
-    from invariantzoo.envs.core.system import is_discrete
-
-    own = next(iter(system.policies()), "random")
-    if own == "random" and not is_discrete(system):
-        return trained(system)
-    return make_policy(own, system)
-
-
-def trained(system: System) -> Policy:
-    """A policy after UPDATES updates of descent, from seed 0."""
-    from rich.progress import track
-
-    from invariantzoo.agents.policy import network_policy
-    from invariantzoo.training.descent import DescentConfig, Trainer
-
-    trainer = Trainer(system, DescentConfig(n_worlds=8), 0, UPDATES)
-    for _ in track(trainer, "training", total=UPDATES, console=options.messages()):
-        pass
-    return network_policy(trainer.network)
+def acting(id: str, film: Film, runs: Path) -> str:
+    """The name of who acts in the film of an id, or the folder of the run that it asks for."""
+    if not film.training:
+        return film.policy or "random"
+    folder = runs / id
+    if not (folder / "scores.json").exists():
+        command = ["train", id, "--out", str(folder)]
+        for name, value in film.training.items():
+            command += [f"--{name}", str(value)] if name in ("algo", "steps") else []
+            command += [] if name in ("algo", "steps") else ["--set", f"{name}={value!r}"]
+        command += ["--resume"] if folder.exists() else []
+        print(" ".join(["invariantzoo", *command]), flush=True)
+        subprocess.run([sys.executable, "-m", "invariantzoo", *command], check=True)
+    return str(folder)
 
 
-def _film(path: Path, system: System, policy: Policy, shot: Shot) -> None:
+def film_policy(path: Path, system: System, policy: Policy, film: Film) -> None:
+    """Film a policy at work."""
     from invariantzoo.training.video import record_video
 
-    record_video(system, policy, path, n_worlds=shot.n_worlds, n_steps=shot.n_steps, size=shot.size)
+    record_video(
+        system,
+        policy,
+        path,
+        n_worlds=film.n_worlds,
+        n_steps=film.steps or None,
+        skip=film.skip,
+        every=film.every,
+        size=film.size,
+    )
+    _check(path)
+
+
+def film_learning(path: Path, id: str, system: System, film: Film) -> None:
+    """Film updates of descent with the id's settings, by what each policy does on one world."""
+    from invariantzoo.agents.policy import network_policy
+    from invariantzoo.envs.core.vector import VectorEnv
+    from invariantzoo.training import video
+    from invariantzoo.training.descent import DescentConfig, Trainer
+
+    settings: dict[str, Any] = invariantzoo.spec(id).training.get("descent", {})
+    trainer = Trainer(system, DescentConfig(**settings), 0, film.learning)
+    env = VectorEnv(system, 1, seed=0)
+    observation = env.reset()
+    camera = video.Camera(env, size=film.size, time="update")
+    begun = env.save()
+    with video.film(path) as add:
+        add(camera.frame())
+        for update in trainer:
+            env.restore(begun)
+            env.step(video.act(env, network_policy(trainer.network), observation, True))
+            add(camera.frame(update.update))
+    _check(path)
+
+
+def _check(path: Path) -> None:
     size = path.stat().st_size
     print(f"{path}: {size / 1000:.0f} kB")
     if size > LARGEST:
