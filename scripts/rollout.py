@@ -2,6 +2,9 @@
 
 Prints means over the episodes that ended, or over the running ones if none has.
 
+A window or a film opens with the parameters and the policy that the id's file declares for films,
+unless --set, --policy or the like say otherwise; that is said on standard error.
+
 A trajectory is an .npz file without pickles. It holds "state.NAME" [steps + 1, worlds, ...] for
 every part of the state, "observation" [steps + 1, worlds, agents, size], "action" [steps, worlds,
 agents, ...], "reward" [steps, worlds, agents], "episode" [steps + 1, worlds], which counts a
@@ -12,6 +15,7 @@ a JSON text. Of at most one episode all states are kept, and nothing begins anew
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -28,16 +32,23 @@ from invariantzoo.progress import compilation_announced, progress
 
 if TYPE_CHECKING:
     from invariantzoo.agents.policy import Policy
+    from invariantzoo.envs.core.film import Film
     from invariantzoo.envs.core.system import System
     from invariantzoo.envs.core.vector import Step, VectorEnv
 
 
 class Play(NamedTuple):
-    """What is played: a policy on a system, with actions that are drawn or the most likely."""
+    """What is played: a policy on a system, with actions that are drawn or the most likely.
+
+    name: of the policy.  film: how it is shown.  borrowed: what was taken from that film.
+    """
 
     system: System
     policy: Policy
     deterministic: bool
+    name: str
+    film: Film
+    borrowed: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,20 +56,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", help="see `list`")
     parser.add_argument(
         "--policy",
-        default="random",
         metavar="NAME_OR_RUN",
         help="a policy by name (see `list --json`), or a run folder, whose parameters then hold "
-        "where --set says nothing (default: random)",
+        "where --set says nothing (default: random; in a window or film the one that shows best "
+        "what the id is about)",
     )
     options.add_settings(parser)
     parser.add_argument(
-        "--n-worlds", type=options.count, default=1, metavar="W", help="worlds at once (default: 1)"
+        "--n-worlds", type=options.count, metavar="W", help="worlds at once (default: 1)"
     )
     parser.add_argument(
         "--n-steps",
         type=options.count,
         metavar="T",
-        help="how many (default: one episode; with --human until you quit)",
+        help="how many (default: one episode, or what a film of the id has; with --human until "
+        "you quit)",
     )
     parser.add_argument("--human", action="store_true", help="watch the first world in a window")
     parser.add_argument(
@@ -86,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
     """Check everything, then play; Ctrl-C keeps what there is so far and returns 130."""
     import torch
 
+    from invariantzoo.envs.core.system import System
     from invariantzoo.envs.core.vector import VectorEnv
     from invariantzoo.training.video import SUFFIXES
 
@@ -93,18 +106,27 @@ def run(args: argparse.Namespace) -> int:
     play = _play(args)
     options.require_output_file("--video", args.video, SUFFIXES)
     options.require_output_file("--npz", args.npz, (".npz",))
-    again = args.human or (args.n_steps or 0) > play.system.horizon
-    env = VectorEnv(play.system, args.n_worlds, seed=args.seed, autoreset=again)
+    filmed = args.video is not None
+    worlds = args.n_worlds or (play.film.n_worlds if filmed else 1)
+    skip = play.film.skip if filmed and args.n_steps is None and not args.human else 0
+    steps = args.n_steps
+    if steps is None and not args.human:
+        steps = skip + ((play.film.steps if filmed else 0) or play.system.horizon)
+    again = args.human or (steps or 0) > play.system.horizon
+    env = VectorEnv(play.system, worlds, seed=args.seed, autoreset=again)
+    session = Session(env, play.policy, play.deterministic, keep=args.npz is not None)
+    if (args.human or filmed) and type(play.system).scene is System.scene:
+        raise ValueError(f"{args.id} has no picture: leave out --human and --video")
     interrupted = False
     with compilation_announced(args.id, play.system):
-        session = Session(env, play.policy, play.deterministic, keep=args.npz is not None)
         if args.npz is not None and not args.human:
-            session.require_memory(args.n_steps or play.system.horizon)
-        if (args.human or args.video) and play.system.scene(env.tensors) is None:
-            raise ValueError(f"{args.id} has no picture: leave out --human and --video")
-        with _film(args.video, env) as shoot:
+            session.require_memory(steps or play.system.horizon)
+        with _film(args.video, env, skip) as shoot:
             try:
-                _run(args, session, shoot)
+                if args.human:
+                    _watch(args.id, play, session, shoot, steps)
+                else:
+                    _run(args.id, play, session, shoot, steps or play.system.horizon)
             except KeyboardInterrupt:
                 interrupted = True
     report = {**_config(args, play, session), "interrupted": interrupted, **_outcome(session)}
@@ -134,16 +156,23 @@ class Session:
     rows: list[dict[str, np.ndarray]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._observation = self.env.reset()
+        self._begun = False
         self._episode = np.zeros(self.env.n_worlds, np.int64)
         self._total = np.zeros(self.env.n_worlds)
         self.going = np.ones(self.env.n_worlds, bool)
-        self._keep({})
+
+    def begin(self) -> None:
+        """Start the first episodes, once; the first step does it too."""
+        if not self._begun:
+            self._observation = self.env.reset()
+            self._begun = True
+            self._keep({})
 
     def step(self) -> Step:
         """Make one step of all worlds."""
         from invariantzoo.training.video import act
 
+        self.begin()
         action = act(self.env, self.policy, self._observation, self.deterministic)
         step = self.env.step(action)
         self.n_steps += 1
@@ -171,12 +200,14 @@ class Session:
 
     def require_memory(self, n_steps: int) -> None:
         """Raise ValueError if the trajectory of so many steps cannot be kept, and copied once."""
+        self.begin()
         row = sum(array.nbytes for array in self.rows[0].values()) + 8 * self.env.alive.size
         require_memory(f"--npz of {n_steps} steps", 2 * n_steps * row)
 
     def results(self) -> dict[str, float]:
         """The return per agent and the metrics: means over episodes."""
         values: dict[str, Any] = self.scores
+        self.begin()
         if not values:
             values = self._running(self.env.episode_metrics() if self.env.age.any() else {})
         return {name: float(np.mean(value)) for name, value in values.items()}
@@ -200,37 +231,66 @@ class Session:
 def _play(args: argparse.Namespace) -> Play:
     """Everything that can be wrong with the id, the policy and the settings is found here."""
     import invariantzoo
+    from invariantzoo.envs.core.film import Film
 
-    id, settings = invariantzoo.spec(args.id).id, options.parse_settings(args.set)
-    trained = options.is_run(args.policy)
-    found = options.read_run(args.policy, trust=args.trust) if trained else None
-    if found is not None and found.id == id:
-        system = found.system_with(settings)
+    spec, settings = invariantzoo.spec(args.id), options.parse_settings(args.set)
+    film = spec.film if args.human or args.video is not None else Film()
+    trained = args.policy is not None and options.is_run(args.policy)
+    run = options.read_run(args.policy, trust=args.trust) if trained else None
+    borrowed: dict[str, Any] = {}
+    if run is not None and run.id == spec.id:
+        system = run.system_with(settings)
     else:
-        system = invariantzoo.make_system(args.id, **settings)
-    policy = options.load_policy(args.policy, system, trust=args.trust)
+        system, borrowed = _shown(args.id, film.parameters, settings)
+    name = args.policy or film.policy or "random"
+    policy = options.load_policy(name, system, trust=args.trust)
     likely = not system.stochastic if args.deterministic is None else args.deterministic
-    return Play(system, policy, trained and likely)
+    said = [f"{key}={value!r}" for key, value in borrowed.items()]
+    said += [] if args.policy or name == "random" else [f"policy {name}"]
+    return Play(system, policy, trained and likely, name, film, ", ".join(said))
 
 
-def _film(path: Path | None, env: VectorEnv) -> AbstractContextManager[Callable[[], None]]:
+def _shown(
+    id: str, film: dict[str, Any], settings: dict[str, Any]
+) -> tuple[System, dict[str, Any]]:
+    """A system with those of a film's parameters that `settings` leave open, and which they are.
+
+    Without any of the film's if they do not go with the settings.
+    """
+    import invariantzoo
+
+    borrowed = {name: value for name, value in film.items() if name not in settings}
+    try:
+        return invariantzoo.make_system(id, **{**borrowed, **settings}), borrowed
+    except ValueError:
+        return invariantzoo.make_system(id, **settings), {}
+
+
+def _film(
+    path: Path | None, env: VectorEnv, skip: int
+) -> AbstractContextManager[Callable[[], None]]:
     """A function that films the worlds as they are."""
     if path is None:
         return nullcontext(lambda: None)
     from invariantzoo.training.video import filming
 
-    return filming(path, env)
+    return filming(path, env, skip=skip)
 
 
-def _run(args: argparse.Namespace, session: Session, shoot: Callable[[], None]) -> None:
-    """All the steps, in the window or without one."""
+def _begin(id: str, play: Play, session: Session, shoot: Callable[[], None]) -> None:
+    """Start the episodes and take the first picture; say what a film's settings are."""
+    if play.borrowed:
+        said = f"{id} is shown with {play.borrowed}; --set and --policy change that"
+        options.messages().print(said, highlight=False, markup=False, soft_wrap=True)
+    session.begin()
     shoot()
-    if args.human:
-        _watch(args, session, shoot)
-        return
-    steps = args.n_steps or session.env.system.horizon
-    with progress(options.messages(), steps, name=args.id) as show:
-        for step in range(1, steps + 1):
+
+
+def _run(id: str, play: Play, session: Session, shoot: Callable[[], None], n_steps: int) -> None:
+    """So many steps, or fewer if all worlds end for good."""
+    _begin(id, play, session, shoot)
+    with progress(options.messages(), n_steps, name=id) as show:
+        for step in range(1, n_steps + 1):
             session.step()
             shoot()
             show(step)
@@ -238,26 +298,30 @@ def _run(args: argparse.Namespace, session: Session, shoot: Callable[[], None]) 
                 return
 
 
-def _watch(args: argparse.Namespace, session: Session, shoot: Callable[[], None]) -> None:
+def _watch(
+    id: str, play: Play, session: Session, shoot: Callable[[], None], n_steps: int | None
+) -> None:
+    """Steps in a window, until the user quits or so many are made."""
     from invariantzoo.envs.core.viewer import Viewer
 
     def step() -> Step | None:
-        if session.n_steps == args.n_steps:
+        if session.n_steps == n_steps:
             return None
         made = session.step()
         shoot()
         return made
 
-    Viewer(session.env, step, session.reset, title=f"{args.id}, {args.policy}").run()
+    begin = functools.partial(_begin, id, play, session, shoot)
+    Viewer(session.env, step, session.reset, title=f"{id}, {play.name}", begin=begin).run()
 
 
 def _config(args: argparse.Namespace, play: Play, session: Session) -> dict[str, Any]:
     return {
         "id": args.id,
-        "policy": args.policy,
+        "policy": play.name,
         "parameters": asdict(play.system),  # type: ignore[call-overload]
         "seed": args.seed,
-        "n_worlds": args.n_worlds,
+        "n_worlds": session.env.n_worlds,
         "n_steps": session.n_steps,
         "deterministic": play.deterministic,
     }

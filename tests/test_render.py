@@ -26,6 +26,7 @@ from invariantzoo.envs.core.render import (
     Window,
     agent_at,
 )
+from invariantzoo.envs.core.rendering.colours import FILL, LINE
 from invariantzoo.envs.core.system import Plot, Scene, by_name
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.core.viewer import FASTEST, SLOWEST, Viewer
@@ -392,17 +393,28 @@ def test_a_drag_turns_balls_in_the_viewer_and_in_a_window(window: None) -> None:
 def test_a_plot_fills_the_strip_below_and_the_scene_keeps_above() -> None:
     x = np.linspace(0.0, 1.0, 20)
     y = np.stack([np.full(20, 0.5), np.zeros(20)])
-    discs = np.array([[0.5, 0.5]])
-    plot = Plot(x, y, np.ones((2, 20)), ("a", "b"), top=2.0)
-    image = Painter(size=(100, 100)).draw(Scene(UNIT, discs, np.array([0.4]), plot=plot))
-    blue = (image == np.array([58, 104, 128])).all(-1)
-    assert blue[:, :50].sum() == pytest.approx(43 * 12 * 0.25 * 0.5 * 4, rel=0.7)
-    assert not blue[:, 50:].any()
-    assert not blue[:74].any()
-    line = (image == np.array([238, 190, 110])).all(-1)
-    assert line[:, :50].any()
-    assert line[:, 50:].any()
-    assert (image[:74] != np.array(BACKGROUND)).any()
+    scene = Scene(
+        UNIT,
+        np.array([[0.5, 0.5]]),
+        np.array([0.4]),
+        plot=Plot(x, y, np.ones((2, 20)), ("a", "b"), top=2.0, axis="r (Å)"),
+    )
+    painter = Painter(size=(300, 300))
+    image, strip = painter.draw(scene), painter.layout(scene).strip
+    blue, line, ground = ((image == np.array(colour)).all(-1) for colour in (FILL, LINE, PANEL))
+    rows, columns = np.nonzero(blue)
+    assert columns.max() < 150, "the second function is 0"
+    high = np.ptp(np.nonzero((blue | line | ground).any(1))[0]) + 1
+    assert np.ptp(rows) + 1 == pytest.approx(0.25 * high, abs=1.5), "a quarter of the top"
+    assert np.ptp(columns) + 1 == pytest.approx(130, abs=15)
+    assert line[:, :150].any()
+    assert line[:, 150:].any()
+    assert not (blue | line)[:strip].any()
+    faint = (image[strip:].astype(int) - BACKGROUND).sum(-1) > 60
+    assert faint[:, :12].any(), "numbers stand at the left"
+    disc = (image[:strip] == DISC_PALETTE[0]).all(-1)
+    assert disc.any()
+    assert not (image[strip:] == DISC_PALETTE[0]).all(-1).any()
 
 
 @pytest.mark.parametrize("driver", ["nonesuch", None])
@@ -423,7 +435,13 @@ def make_viewer(
     system = invariantzoo.make_system(id, **parameters)
     env = VectorEnv(system, 1, seed=3)
     session = Session(env, make_policy(policy, system), deterministic=False)
+    session.begin()
     return Viewer(env, session.step, session.reset, title="here")
+
+
+def texts(viewer: Viewer) -> list[str]:
+    """The panel without its legend."""
+    return [line for line in viewer.panel() if isinstance(line, str)]
 
 
 def press(viewer: Viewer, *keys: int, mod: int = 0) -> None:
@@ -473,14 +491,14 @@ def test_reset_starts_a_new_episode() -> None:
 
 def test_knobs_are_turned_while_it_runs() -> None:
     viewer = make_viewer("ising-equilibrium-v0", "heat-bath", lattice_size=6)
-    assert any("temperature" in line for line in viewer.panel())
+    assert any("temperature" in line for line in texts(viewer))
     press(viewer, *[pygame.K_RIGHTBRACKET] * 3, pygame.K_QUOTE, pygame.K_n)
     assert viewer.env.state.temperature[0, 0] == pytest.approx(2.65)
     assert viewer.env.state.field[0, 0] == pytest.approx(0.05)
     assert viewer.env.observe()[0, 0, 2] == pytest.approx(1 / 2.65)
     press(viewer, *[pygame.K_LEFTBRACKET] * 99)
     assert viewer.env.state.temperature[0, 0] == pytest.approx(0.05)
-    assert not any("temperature" in line for line in make_viewer().panel())
+    assert not any("temperature" in line for line in texts(make_viewer()))
 
 
 @pytest.mark.parametrize("key", [pygame.K_q, pygame.K_ESCAPE])
@@ -517,7 +535,7 @@ def test_those_who_left_are_passed_over() -> None:
         viewer.step()
     present = np.flatnonzero(viewer.env.alive[0])
     viewer.follow = int(np.flatnonzero(~viewer.env.alive[0])[0])
-    assert "has left" in viewer.panel()
+    assert "has left" in texts(viewer)
     seen = set()
     for _ in range(4):
         press(viewer, pygame.K_TAB)
@@ -529,15 +547,16 @@ def test_the_panel_shows_invariants_by_name_and_the_loss() -> None:
     viewer = make_viewer("ising-equilibrium-v0", "heat-bath")
     viewer.follow = 5
     viewer.step()
-    shown = dict(line.split("\t") for line in viewer.panel() if "\t" in line)
+    shown = dict(line.split("\t") for line in texts(viewer) if "\t" in line)
     env = viewer.env
     own = by_name(env.system, torch.from_numpy(env.observe()[0, 5]))
     for name, value in own.items():
         assert float(shown[name]) == pytest.approx(float(value), abs=0.005)
     assert viewer.last is not None
     assert float(shown["loss"]) == pytest.approx(-viewer.last.reward[0, 5], abs=0.005)
-    assert shown["step"] == f"1 of {env.system.horizon}"
-    assert set(env.system.reductions) <= set(shown)
+    assert shown["step"] == f"1 of {env.system.horizon:,}"
+    later = f"from step {env.system.warm_up + 1:,} on"
+    assert {shown[name] for name in env.system.reductions} == {later}
 
 
 @pytest.mark.parametrize("id", invariantzoo.ids())
@@ -580,13 +599,13 @@ def test_the_window_closes_when_the_steps_are_over() -> None:
     system = invariantzoo.make_system("particles-encounter-v0")
     env = VectorEnv(system, 1, seed=3)
     session = Session(env, make_policy("brake", system), deterministic=False)
-
     viewer = Viewer(
         env,
         lambda: session.step() if session.n_steps < 5 else None,
         session.reset,
         title="here",
         rate=1000,
+        begin=session.begin,
     )
     viewer.run()
     assert session.n_steps == 5

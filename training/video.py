@@ -32,7 +32,6 @@ def record_video(
     n_worlds: int = 1,
     n_steps: int | None = None,
     skip: int = 0,
-    every: int = 1,
     seed: int = 0,
     deterministic: bool | None = None,
     size: int = 640,
@@ -40,37 +39,47 @@ def record_video(
 ) -> None:
     """Film `n_steps` (default: one episode) of worlds in a grid, from the start to the last state.
 
-    skip: steps that are made before the first picture.  every: steps from a picture to the next.
+    skip: steps that are made before the first picture.
     deterministic: hand the policy no generator; by default unless the system is stochastic.
 
     Raises ValueError if the system has no picture or the file's name does not end in a suffix.
     """
     if deterministic is None:
         deterministic = not system.stochastic
-    steps = system.horizon if n_steps is None else n_steps
-    env = VectorEnv(system, n_worlds, seed=seed, autoreset=skip + steps > system.horizon)
+    steps = skip + (system.horizon if n_steps is None else n_steps)
+    env = VectorEnv(system, n_worlds, seed=seed, autoreset=steps > system.horizon)
     observation = env.reset()
-    camera = Camera(env, size=size)
-    done = False
-    with film(path, fps=fps) as add:
-        for k in range(skip + steps + 1):
-            picture = camera.frame()  # of steps that are skipped too: it remembers earlier ones
-            if k >= skip and (k - skip) % every == 0:
-                add(picture)
-            if k == skip + steps or (done and not env.autoreset):
-                return
+    with filming(path, env, size=size, fps=fps, skip=skip) as shoot:
+        shoot()
+        for _ in range(steps):
             step = env.step(act(env, policy, observation, deterministic))
-            observation, done = step.observation, bool(step.done.all())
+            observation = step.observation
+            shoot()
+            if step.done.all() and not env.autoreset:
+                return
 
 
 @contextmanager
 def filming(
-    path: str | Path, env: VectorEnv, *, size: int = 640, fps: int = FPS
+    path: str | Path, env: VectorEnv, *, size: int = 640, fps: int = FPS, skip: int = 0
 ) -> Iterator[Callable[[], None]]:
-    """A function that adds a picture of `env`; the film appears when the block ends well."""
+    """A function that adds a picture of `env`; the film appears when the block ends well.
+
+    skip: pictures at first that are left out; charts and earlier rows begin with them all the same.
+    """
     camera = Camera(env, size=size)
+    left_out = 0
     with film(path, fps=fps) as add:
-        yield lambda: add(camera.frame())
+
+        def shoot() -> None:
+            nonlocal left_out
+            picture = camera.frame()
+            if left_out < skip:
+                left_out += 1
+            else:
+                add(picture)
+
+        yield shoot
 
 
 def act(env: VectorEnv, policy: Policy, observation: np.ndarray, deterministic: bool) -> np.ndarray:

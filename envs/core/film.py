@@ -13,7 +13,6 @@ class Film:
     parameters: over the id's own.  policy: who acts, by name; empty: whoever acts without it.
     n_worlds: worlds side by side.  steps: how many are filmed; 0: one episode.
     skip: steps that are made before the first picture.  size: width of the pictures in pixels.
-    every: steps from one picture of a film to the next.
     training: the film that ships shows a policy that `train` made with these settings ("algo",
         "steps" and hyper-parameters by name); empty: it shows `policy`.
     learning: that film shows so many updates of descent on one world instead, a picture each.
@@ -25,7 +24,6 @@ class Film:
     steps: int = 0
     skip: int = 0
     size: int = 288
-    every: int = 1
     training: dict[str, Any] = field(default_factory=dict)
     learning: int = 0
 

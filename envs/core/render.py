@@ -131,7 +131,7 @@ class Painter:
         legend: bool = False,
         time: str = "step",
     ) -> None:
-        self._legend, self._time = legend, time
+        self.legend, self._time = legend, time
         self._past: deque[np.ndarray] = deque(maxlen=trail + 1)
         self._rows: list[np.ndarray] = []
         self._history = plots.History()
@@ -188,7 +188,7 @@ class Painter:
             self._ring(image, lens, period, scene, follow)
         if step is not None:
             self._remember(scene, step, metrics)
-        if scene.caption or scene.plot is not None or layout.key < layout.end or lines:
+        if layout.caption or layout.strip < layout.end or lines:
             self._write(image, scene, layout, lines, step)
         if self._human:
             self._show(image)
@@ -203,7 +203,7 @@ class Painter:
             rows, top = (), 0
         key_size = _key_size(width)
         shown: list[legend.Row] = []
-        if self._legend and scene.legend:
+        if self.legend and scene.legend:
             shown = legend.flow(scene.legend, width - _MARGIN, key_size)
         below = len(shown) * text.line_height(key_size) + key_size // 2 if shown else 0
         if below > _MOST_LEGEND * height:
@@ -244,7 +244,7 @@ class Painter:
     def height_for(self, scene: Scene, room: int) -> int:
         """How high a picture must be in which the scene itself takes `room` rows of pixels."""
         width, _ = self.size
-        trial = Painter(size=(width, 4 * width), trail=1, legend=self._legend)
+        trial = Painter(size=(width, 4 * width), trail=1, legend=self.legend)
         found = trial.layout(scene, charts=self._keeps)
         other = found.scene + found.end - found.key
         strip = _STRIP if found.strip < found.key else 0.0
@@ -302,10 +302,10 @@ class Painter:
         self._caption_size = text.LARGEST
 
     def agent_at(self, scene: Scene, pixel: tuple[int, int]) -> int | None:
-        """The agent at a pixel of the picture of this scene that was drawn last, or None."""
-        if scene.balls is not None and len(self._ball) == len(scene.balls):
-            return self._ball_at(pixel)
-        return _agent_under(scene, self._lens, pixel)
+        """The agent at a pixel of a picture of this scene, drawn with charts, or None."""
+        if scene.balls is not None:
+            return self._ball_at(pixel) if len(self._ball) == len(scene.balls) else None
+        return _agent_under(scene, self._look(scene, self.layout(scene, charts=True)), pixel)
 
     def _ball_at(self, pixel: tuple[int, int]) -> int | None:
         """The nearest to the viewer of the balls at a pixel, else the closest within a few."""

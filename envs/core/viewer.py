@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,10 +32,13 @@ KNOB_KEYS = (  # less, more: of the first knob, of the second
 )
 SLOWEST, FASTEST = 0.25, 1024.0  # steps per second
 _SIZE, _PANEL, _TRAIL, _FPS = 720, 330, 16, 60
-_PANEL_SHARE, _LEAST_PANEL = 0.31, 220  # of the width of a window; what is narrower has no panel
+_PANEL_SHARE, _LEAST_PANEL = 0.31, 170  # of the width of a window; what is narrower has no panel
 _PATIENCE = 0.3  # seconds after which a window says what it waits for
 _BUSY = 0.1  # seconds of steps between two pictures at most
 _SHOWN = 4  # entries of an invariant
+
+
+T = TypeVar("T")
 
 
 class Viewer:
@@ -86,28 +90,29 @@ class Viewer:
     def _start(self, window: Window) -> None:
         """The first picture and the first step, which are compiled while the window answers."""
         self.resize(window.size)
-        self._wait(window, self._begin, self._notice(None))
-        if self.done:
-            return
-        self._wait(window, self.frame, self._notice(None))
-        if self.done:
-            return
-        first = self.frame()
-        window.show(first)
-        self._wait(window, self.step, self._notice(first))
+        first = self._wait(window, self._first_frame, self._notice(None))
+        if first is not None:
+            window.show(first)
+            self._wait(window, self.step, self._notice(first))
 
-    def _wait(self, window: Window, work: Callable[[], object], notice: np.ndarray) -> None:
-        """Do some work in a thread of its own; meanwhile the window can be closed.
+    def _first_frame(self) -> np.ndarray:
+        self._begin()
+        return self.frame()
 
-        The work is ended before this returns, as half of it would leave the worlds broken.
+    def _wait(self, window: Window, work: Callable[[], T], notice: np.ndarray) -> T | None:
+        """Do some work in a thread of its own, and meanwhile show a notice and hear the user.
+
+        None if the user quits. The window is closed at once then, but the work is ended before this
+        returns, as half of it would leave the worlds broken.
         """
-        failed: list[BaseException] = []
+        results: list[T] = []
+        errors: list[BaseException] = []
 
         def guarded() -> None:
             try:
-                work()
+                results.append(work())
             except BaseException as error:  # raised again below, where somebody hears it
-                failed.append(error)
+                errors.append(error)
 
         thread = threading.Thread(target=guarded, daemon=True)
         thread.start()
@@ -116,13 +121,13 @@ class Viewer:
             window.show(notice)
             for event in window.events():
                 pressed = event.key if event.type == pygame.KEYDOWN else None
-                if event.type == pygame.QUIT or pressed in QUIT_KEYS:
-                    self.done = True
+                self.done = self.done or event.type == pygame.QUIT or pressed in QUIT_KEYS
         if self.done:
             window.close()
         thread.join()
-        if failed:
-            raise failed[0]
+        if errors:
+            raise errors[0]
+        return None if self.done else results[0]
 
     def _notice(self, picture: np.ndarray | None) -> np.ndarray:
         """What is shown while the step is compiled: over a picture, or over none."""
@@ -135,9 +140,10 @@ class Viewer:
         return wide + self._painter.panel, high
 
     def resize(self, size: tuple[int, int]) -> None:
-        """Fill a window of that size: a panel at the right where there is room for it."""
+        """Fill a window of that size: a panel at the right, or a legend below if that is narrow."""
         panel = min(_PANEL, round(_PANEL_SHARE * size[0]))
-        panel = panel if panel >= min(_LEAST_PANEL, size[1]) else 0
+        panel = panel if panel >= _LEAST_PANEL else 0
+        self._painter.legend = panel == 0
         self._painter.resize((max(size[0] - panel, 1), max(size[1], 1)), panel)
 
     def handle(self, event: pygame.event.Event) -> None:
@@ -207,7 +213,7 @@ class Viewer:
         keys = [*KEYS[:-1], *([DRAG] if scene.balls is not None else []), KEYS[-1]]
         lines += ["", *(f"{key}\t{meaning}" for key, meaning in keys)]
         knobs = zip(KNOB_KEYS, env.system.knobs, strict=False)
-        lines += [f"{keys}\t{name}" for (keys, _, _), name in knobs]
+        lines += [f"{keys}\tless, more {name}" for (keys, _, _), name in knobs]
         return lines
 
     def _followed(self) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from invariantzoo.figures.records import recorded, save_figure, table, write_text
+from invariantzoo.figures.records import page_figure, recorded, save_figure, table, write_text
 
 ID = "particles-crowd-v0"
 VIEWS: dict[str, dict[str, Any]] = {
@@ -173,14 +173,14 @@ To reproduce: `python -m invariantzoo.figures.brute_force`.
 
 
 def _figure(straight: float, runs: dict[str, list[dict[str, Any]]]) -> Any:
-    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
-    figure = Figure(figsize=(10, 3.6))
-    left, right = figure.subplots(1, 2)
+    figure, panels = page_figure(1, 2, 3.9)
+    left, right = panels[0]
     for number, (name, found) in enumerate(runs.items()):
         for one in found:
             steps, losses = zip(*one["curve"], strict=True)
-            left.plot(steps, losses, c=f"C{number}", lw=1, alpha=0.7)
+            left.plot(np.array(steps) / 1e6, losses, c=f"C{number}", lw=1, alpha=0.7)
         left.plot([], [], c=f"C{number}", label=name)
         for place, test_name in enumerate(TESTS):
             values = [one["tests"][test_name] for one in found]
@@ -189,9 +189,12 @@ def _figure(straight: float, runs: dict[str, list[dict[str, Any]]]) -> Any:
     for axes in (left, right):
         axes.axhline(straight, c="grey", ls=":", lw=1)
         axes.set(ylabel="loss per agent and step", yscale="log")
-    left.set_xlabel("agent-steps")
-    left.legend(frameon=False, fontsize=7)
+        axes.set_yticks([0.3, 0.5, 1.0, 2.0], ["0.3", "0.5", "1", "2"])
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    left.plot([], [], c="grey", ls=":", lw=1, label="straight ahead")
+    left.set_xlabel("million agent-steps")
     right.set_xticks(range(len(TESTS)), TESTS)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invariantzoo.figures.records import recorded, save_figure, table, write_text
+from invariantzoo.figures.records import page_figure, recorded, save_figure, table, write_text
 
 ID = "particles-crowd-v0"
 UPDATES = 600
@@ -150,14 +150,19 @@ def _fewer(value: float, straight: float) -> str:
 
 
 def _figure(plain: dict[str, dict[str, float]], runs: dict[str, list[dict[str, Any]]]) -> Any:
-    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
-    figure = Figure(figsize=(9, 3.4))
-    left, right = figure.subplots(1, 2)
+    figure, axes = page_figure(1, 2, 3.4)
+    left, right = axes[0]
     for name, one in plain.items():
         if name != "random":
-            left.plot(one["progress"], one["collisions"], "s", c="grey")
-            left.annotate(name, (one["progress"], one["collisions"]), fontsize=8)
+            place = (one["progress"], one["collisions"])
+            left.plot(*place, "s", c="grey")
+            inside = "right" if one["progress"] > 0.5 else "left"
+            shift = (-7, 0) if inside == "right" else (7, 0)
+            left.annotate(
+                name, place, shift, textcoords="offset points", ha=inside, va="center", fontsize=9
+            )
     for colour, (name, found) in zip(
         ("tab:green", "tab:orange", "tab:blue", "tab:red"), runs.items(), strict=True
     ):
@@ -167,8 +172,10 @@ def _figure(plain: dict[str, dict[str, float]], runs: dict[str, list[dict[str, A
             updates, losses = zip(*curve, strict=True)
             right.plot(updates, losses, c=colour, lw=0.8, alpha=0.7)
     left.set(xlabel="progress", ylabel="collisions / particle / time", yscale="log")
-    left.legend(frameon=False)
+    left.legend(frameon=False, fontsize=9, loc="lower left")
     right.set(xlabel="update of descent", ylabel="training loss", yscale="log")
+    right.set_yticks([0.05, 0.1, 0.2, 0.5, 1.0], ["0.05", "0.1", "0.2", "0.5", "1"])
+    right.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 

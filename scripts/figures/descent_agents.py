@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invariantzoo.figures.records import recorded, save_figure, table, write_text
+from invariantzoo.figures.records import page_figure, recorded, save_figure, table, write_text
 
 FACTORS = (0.3, 1.0, 3.0, 10.0, 30.0)
 TUNING_SEEDS, SEEDS = (100, 101), (0, 1, 2, 3, 4)
@@ -226,7 +226,9 @@ low-rank one is better than Adam on spins and gates, where it wants thirty times
 and at that rate it breaks or stays behind on particles and clusters. Single runs of Adam break too
 (descent on clusters).
 
-![loss against agent-steps and against CPU seconds](images/descent-agents.png)
+![loss against agent-steps](images/descent-agents.png)
+
+Lines are medians over the seeds; the bands, from the best to the worst, may leave a panel.
 
 CPU seconds are those of whole training on a busy machine. "Same CPU time" takes every run as far as
 the quickest optimizer of its task and seed had come. Reprint with
@@ -273,26 +275,29 @@ def _verdict(gains: dict[str, np.ndarray]) -> str:
 
 
 def _figure(runs: Any) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2.6 * len(REPORTED), 5.4))
-    panels = figure.subplots(2, len(REPORTED))
-    for column, task in enumerate(REPORTED):
-        for row, axis in enumerate(("steps", "seconds")):
-            axes = panels[row, column]
-            for i, name in enumerate(OPTIMIZERS):
-                found = runs[name][name_of(task)]
-                x = np.mean([one[axis] for one in found], 0)
-                losses = np.array([one["loss"] for one in found])
-                axes.plot(x, np.median(losses, 0), c=f"C{i}", lw=1.2, label=name)
-                axes.fill_between(x, losses.min(0), losses.max(0), color=f"C{i}", alpha=0.12, lw=0)
-            axes.set_xlabel("agent-steps" if axis == "steps" else "CPU seconds", fontsize=8)
-            axes.tick_params(labelsize=7)
-        panels[0, column].set_title(name_of(task), fontsize=8)
-    panels[0, 0].set_ylabel("loss")
-    panels[1, 0].set_ylabel("loss")
-    panels[0, 0].legend(frameon=False, fontsize=7)
-    figure.tight_layout()
+    columns = 3
+    figure, grid = page_figure(-(-len(REPORTED) // columns), columns, 7.2)
+    for axes, task in zip(grid.ravel(), REPORTED, strict=False):
+        medians = []
+        for i, name in enumerate(OPTIMIZERS):
+            found = runs[name][name_of(task)]
+            x = np.mean([one["steps"] for one in found], 0) / 1000
+            losses = np.array([one["loss"] for one in found])
+            medians.append(np.median(losses, 0))
+            axes.plot(x, medians[-1], c=f"C{i}", lw=1.1, label=name)
+            axes.fill_between(x, losses.min(0), losses.max(0), color=f"C{i}", alpha=0.12, lw=0)
+        low, high = np.quantile(medians, (0.0, 0.985))  # bands may leave the panel
+        axes.set_ylim(low - 0.08 * (high - low), high + 0.12 * (high - low))
+        axes.set_title(name_of(task).replace("-v0", ""), fontsize=9)
+        axes.tick_params(labelsize=8)
+    for axes in grid[-1]:
+        axes.set_xlabel("thousand agent-steps")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("loss")
+    for axes in grid.ravel()[len(REPORTED) :]:
+        axes.set_axis_off()
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 

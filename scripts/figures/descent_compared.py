@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from invariantzoo.figures.descent_tasks import TASKS
-from invariantzoo.figures.records import recorded, save_figure, table, write_text
+from invariantzoo.figures.records import page_figure, recorded, save_figure, table, write_text
 from invariantzoo.training.cgd import CGD
 
 GRID = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
@@ -234,21 +234,21 @@ def _verdict(found: dict[str, dict[str, Any]]) -> str:
 
 
 def _figure(found: dict[str, dict[str, Any]]) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 5.2))
+    figure, panels = page_figure(1, len(found), 5.2)
     colours = {name: f"C{i % 10}" for i, name in enumerate(OPTIMIZERS)}
     drawn: dict[str, Any] = {}
-    for axes, (task, optimizers) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
+    for axes, (task, optimizers) in zip(panels[0], found.items(), strict=True):
         for name, one in optimizers.items():
             curve = np.mean([np.log10(run["curve"]) for run in one["runs"]], 0)
             line = "-" if name.startswith("CGD") else "--"
             place = np.linspace(0, 1, CURVE)
             drawn[name] = axes.plot(place, curve, line, lw=1.2, c=colours[name])[0]
-        axes.set(title=task, xlabel="fraction of the steps", ylabel="log10 test error")
+        axes.set(title=task, xlabel="fraction of the steps")
         axes.set_ylim(top=min(axes.get_ylim()[1], 1.0))
-    figure.tight_layout(rect=(0, 0.2, 1, 1))
-    figure.legend(drawn.values(), drawn, loc="lower center", ncol=5, frameon=False, fontsize=8)
+    panels[0, 0].set_ylabel("log10 test error")
+    figure.legend(
+        drawn.values(), drawn, loc="outside lower center", ncols=4, frameon=False, fontsize=8
+    )
     return figure
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from invariantzoo.figures.descent_compared import OPTIMIZERS
 from invariantzoo.figures.descent_tasks import TASKS
-from invariantzoo.figures.records import recorded, save_figure, table, write_text
+from invariantzoo.figures.records import page_figure, recorded, save_figure, table, write_text
 from invariantzoo.training.regimes import effective_rank
 
 WINDOW = 300
@@ -159,10 +159,8 @@ Reprint with `python -m invariantzoo.figures.descent_subspace`.
 
 
 def _figure(found: dict[str, Any]) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3))
-    for axes, (measure, said) in zip(figure.subplots(1, 4), MEASURES.items(), strict=True):
+    figure, panels = page_figure(2, 2, 5.6)
+    for axes, (measure, said) in zip(panels.ravel(), MEASURES.items(), strict=True):
         for i, (name, runs) in enumerate(found.items()):
             values = _values(runs, measure)
             x = WINDOW * (np.arange(values.shape[1]) + 0.5)
@@ -170,12 +168,12 @@ def _figure(found: dict[str, Any]) -> Any:
                 x, values.mean(0), 1.96 * values.std(0, ddof=1) / len(values) ** 0.5,
                 c=f"C{i}", marker="o", ms=3, lw=1, capsize=2, label=name,
             )  # fmt: skip
-        axes.set_title(said, fontsize=8)
-        axes.set_xlabel("step", fontsize=8)
-        axes.tick_params(labelsize=7)
+        axes.set_title(said, fontsize=9)
         axes.set_ylim(0)
-    figure.axes[0].legend(frameon=False, fontsize=7)
-    figure.tight_layout()
+    for axes in panels[1]:
+        axes.set_xlabel("step")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invariantzoo.figures.records import recorded, save_figure, table, write_text
+from invariantzoo.figures.records import page_figure, recorded, save_figure, table, write_text
 
 SETS = {"I1": ("I1",), "I1..I3": ("I1", "I2", "I3"), "I1..I4": ("I1", "I2", "I3", "I4")}
 HEAD_ON = {"impact": 0.0, "angle": 0.0}
@@ -95,10 +95,8 @@ rate 0.01 falling as a cosine, seeds 0 to {len(results["I1"]) - 1}; tests: 500 r
 
 
 def _figure(results: dict[str, list[dict[str, float]]]) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 3))
-    for axes, metric in zip(figure.subplots(1, 2), ("contact", "progress"), strict=True):
+    figure, panels = page_figure(1, 2, 3.2)
+    for axes, metric in zip(panels[0], ("contact", "progress"), strict=True):
         for place, runs in enumerate(results.values()):
             for offset, test in ((-0.12, "random"), (0.12, "head-on")):
                 values = [one[f"{test} {metric}"] for one in runs]
@@ -107,9 +105,9 @@ def _figure(results: dict[str, list[dict[str, float]]]) -> Any:
         axes.set_xticks(range(len(results)), list(results))
         axes.set_ylabel(metric)
         axes.set_ylim(-0.05, 1.1)
-    axes.plot([], [], "o", c="tab:blue", label="random")
-    axes.plot([], [], "o", c="tab:red", label="head-on")
-    axes.legend(frameon=False)
+    axes.plot([], [], "o", c="tab:blue", label="random meetings")
+    axes.plot([], [], "o", c="tab:red", label="exactly head-on")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
 
 

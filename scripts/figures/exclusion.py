@@ -17,7 +17,7 @@ import numpy as np
 import invariantzoo
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.exact import tasep as exact
-from invariantzoo.figures.records import recorded, save_figure, table, write_text
+from invariantzoo.figures.records import PAGE_WIDTH, recorded, save_figure, table, write_text
 
 SITES, SWEEPS, BURN_IN, GRID = 100, 4000, 2000, 15
 GATES, STEPS, SEEDS, HELD_OUT = "tasep-gates-v0", 120_000, 5, 2**40
@@ -25,12 +25,12 @@ TEXT = """# Hopping particles agree with exact results; learned gates reach 98 %
 
 ![Space-time diagram, currents and profiles](images/exclusion.png)
 
-Left: an open chain of {sites} sites on the line where low and high density coexist, time downwards,
-a row per sweep. Middle: current of {points} worlds with gates of their own (dots) over the exact
-current of {sites} sites, and the limits of the phases of the infinite chain (dashed); over all
-worlds the current is off by {off:.1e} (root mean square), {z:.2f} of the standard errors that 20
-blocks give. Right: profiles of 4,000 chains of 40 sites, one snapshot each, over the
-matrix product.
+Above left: an open chain of {sites} sites on the line where low and high density coexist, time
+downwards, a row per sweep. Above right: current of {points} worlds with gates of their own (dots)
+over the exact current of {sites} sites, and the limits of the phases of the infinite chain
+(dashed); over all worlds the current is off by {off:.1e} (root mean square), {z:.2f} of the
+standard errors that 20 blocks give. Below: profiles of 4,000 chains of 40 sites, one snapshot each
+(dots), over the matrix product.
 
 ## Gates that learn
 
@@ -113,19 +113,24 @@ def trained(seed: int) -> list[float]:
 
 def draw(path: Path, diagram: dict[str, list[float]]) -> None:
     """The three panels."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.6))
+    figure = Figure(figsize=(PAGE_WIDTH, 6.2), layout="constrained")
+    named = figure.subplot_mosaic([["diagram", "current"], ["density", "density"]])
+    axes = [named[name] for name in ("diagram", "current", "density")]
     axes[0].imshow(space_time(), cmap="bone_r", aspect="auto", interpolation="nearest")
     axes[0].set(title="alpha = beta = 0.25", xlabel="site", ylabel="sweep")
     alpha, beta = np.array(diagram["alpha"]), np.array(diagram["beta"])
     line = np.linspace(0.01, 1, 100)
     values = exact.current(SITES, line[None], line[:, None])
     shown = axes[1].contourf(line, line, values, 12, cmap="viridis", vmin=0, vmax=0.26)
-    dots = {"vmin": 0, "vmax": 0.26, "cmap": "viridis", "edgecolors": "white", "linewidths": 0.6}
+    dots: dict[str, Any] = {
+        "vmin": 0,
+        "vmax": 0.26,
+        "cmap": "viridis",
+        "edgecolors": "white",
+        "linewidths": 0.6,
+    }
     axes[1].scatter(alpha, beta, c=diagram["current"], s=26, **dots)
     axes[1].plot([0, 0.5, 0.5], [0, 0.5, 1], "w--", lw=1)
     axes[1].plot([0.5, 1], [0.5, 0.5], "w--", lw=1)
@@ -135,8 +140,16 @@ def draw(path: Path, diagram: dict[str, list[float]]) -> None:
         site = np.arange(1, 41)
         (curve,) = axes[2].plot(site, exact.profile(40, *gates), lw=1, label=f"{gates}")
         axes[2].plot(site, snapshot(*gates), ".", color=curve.get_color())
-    axes[2].set(title="density, 40 sites", xlabel="site", ylim=(0, 1))
-    axes[2].legend(title="alpha, beta", fontsize=8)
+    axes[2].set(title="density, 40 sites: exact (lines) and counted (dots)", xlabel="site")
+    axes[2].set(ylim=(0, 1), ylabel="density")
+    figure.legend(
+        *axes[2].get_legend_handles_labels(),
+        loc="outside lower center",
+        title="alpha, beta",
+        ncols=4,
+        frameon=False,
+        fontsize=9,
+    )
     save_figure(figure, path)
 
 

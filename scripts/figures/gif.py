@@ -85,7 +85,6 @@ def film_policy(path: Path, system: System, policy: Policy, film: Film) -> None:
         n_worlds=film.n_worlds,
         n_steps=film.steps or None,
         skip=film.skip,
-        every=film.every,
         size=film.size,
     )
     _check(path)

@@ -10,6 +10,9 @@ from typing import Any
 
 _LINE = 10_000  # letters of JSON that may stand on one line
 
+PAGE_WIDTH = 8.0  # inches of a figure
+TEXT_SIZE = 9  # points
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
@@ -58,6 +61,23 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A Markdown table; numbers are shown with four significant digits."""
     lines = [list(headers), ["---"] * len(headers), *[[_cell(v) for v in row] for row in rows]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def page_figure(rows: int, columns: int, height: float) -> tuple[Any, Any]:
+    """A matplotlib figure as wide as a page (900 pixels) and so many inches high, and its axes.
+
+    Text is set so that it can be read at that width.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(PAGE_WIDTH, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for one in axes.ravel():
+        one.tick_params(labelsize=TEXT_SIZE)
+        one.title.set_size(TEXT_SIZE + 1)
+        one.xaxis.label.set_size(TEXT_SIZE)
+        one.yaxis.label.set_size(TEXT_SIZE)
+    return figure, axes
 
 
 def save_figure(figure: Any, path: Path) -> None:

@@ -216,30 +216,35 @@ def _rank(runs: list[dict[str, Any]], part: str) -> float:
 
 
 def _draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    from invariantzoo.figures.records import save_figure
+    from invariantzoo.figures.records import page_figure, save_figure
 
     parts = _parts(found)
-    figure = Figure(figsize=(11, 6.4), layout="constrained")
-    grid = figure.subplots(2, 3)
+    figure, grid = page_figure(3, 2, 10.4)
     bands = (
         ("equilibration", 0.0, "tab:blue"),
         ("efficient", 0.5, "tab:green"),
         ("quantum", 1.0, "tab:red"),
     )
-    for axes, (name, runs) in zip(grid.ravel(), found.items(), strict=True):
+    estimates = {name: [_alpha(runs, part)[:2] for part in parts] for name, runs in found.items()}
+    ends = [
+        alpha + side * 2 * error
+        for of in estimates.values()
+        for alpha, error in of
+        for side in (-1, 1)
+        if np.isfinite(alpha + error)
+    ]
+    for axes, (name, of) in zip(grid.ravel(), estimates.items(), strict=True):
         for label, middle, colour in bands:
             axes.axvspan(middle - 0.25, middle + 0.25, color=colour, alpha=0.12, lw=0)
-            axes.text(middle, -0.8, label, ha="center", fontsize=7)
-        for i, part in enumerate(parts):
-            alpha, error, _ = _alpha(runs, part)
+            axes.text(middle, -1.1, label, ha="center", va="center", fontsize=7)
+        for i, (alpha, error) in enumerate(of):
             axes.errorbar(alpha, i, xerr=2 * error, fmt="o", ms=4, c="k", capsize=2, lw=1)
-        axes.set(xlim=(-0.6, 1.6), ylim=(len(parts) - 0.4, -1.2))
-        axes.set_yticks(range(len(parts)), parts, fontsize=6)
-        axes.set_title(name, fontsize=9)
-        axes.tick_params(labelsize=7)
-        axes.set_xlabel("alpha, two standard errors", fontsize=7)
+        axes.set(xlim=(min(ends) - 0.1, max(*ends, 1.3) + 0.1), ylim=(len(parts) - 0.4, -1.9))
+        axes.set_yticks(range(len(parts)), parts, fontsize=8)
+        axes.set_title(name)
+        axes.set_xlabel("alpha, two standard errors")
+    for axes in grid[:, 1]:
+        axes.set_yticklabels([])
     save_figure(figure, path)
 
 

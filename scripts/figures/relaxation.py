@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invariantzoo.figures.records import recorded, save_figure, table, write_text
+from invariantzoo.figures.records import page_figure, recorded, save_figure, table, write_text
 
 ID = "cluster-relaxation-v0"
 SIZES = (6, 7, 13, 19, 38)
@@ -169,6 +169,8 @@ hit.
 {text}
 ![calls per hit against the number of atoms](images/relaxation.png)
 
+A search that hit nothing has no dot; a bar to the upper edge has no upper end.
+
 PPO: `invariantzoo train {ID}` with the settings of the id, 13 atoms. Descent: the mean loss of 16
 worlds is lowered through 40 steps of the dynamics, Adam, learning rate 0.01 falling as a cosine,
 {UPDATES[13]} updates with 13 atoms and {UPDATES[19]} with 19. A policy that was trained at one size
@@ -197,17 +199,23 @@ def _cost(value: float) -> str:
 
 
 def _figure(rows: dict[str, dict[int, list[dict[str, Any]]]], runs: dict[str, Any]) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.4))
-    left, right = figure.subplots(1, 2)
-    for label, found in rows.items():
+    figure, panels = page_figure(1, 2, 4.2)
+    left, right = panels[0]
+    for k, (label, found) in enumerate(rows.items()):
         every = {size: pooled(found[size]) for size in SIZES}
-        hit = [size for size in SIZES if every[size].hit.any()]
-        cost = [every[size].calls_per_hit for size in hit]
-        left.plot(hit, cost, "o-", label=label.replace("`", ""), ms=4, lw=1)
-    left.set(xlabel="atoms", ylabel="calls per hit", yscale="log")
-    left.legend(frameon=False, fontsize=7)
+        hit = [i for i, size in enumerate(SIZES) if every[size].hit.any()]
+        place = [i + 0.11 * (k - 0.5 * (len(rows) - 1)) for i in hit]
+        cost = [every[SIZES[i]].calls_per_hit for i in hit]
+        ends = [every[SIZES[i]].interval() for i in hit]
+        low, high = zip(*ends, strict=True)
+        for x, y, bottom, top in zip(place, cost, low, high, strict=True):
+            left.plot([x, x], [bottom, min(top, 1e6)], c=f"C{k}", lw=1)
+            left.plot(x, y, "o", c=f"C{k}", ms=4)
+        left.plot([], [], "o", c=f"C{k}", ms=4, label=label.replace("`", ""))
+    for i in range(len(SIZES) - 1):
+        left.axvline(i + 0.5, c="0.85", lw=0.8)
+    left.set_xticks(range(len(SIZES)), SIZES)
+    left.set(xlabel="atoms", ylabel="calls per hit", yscale="log", xlim=(-0.5, len(SIZES) - 0.5))
     for colour, (label, group) in zip(("", "tab:green", "tab:red"), runs.items(), strict=True):
         for k, one in enumerate(group):
             if "curve" in one:
@@ -215,7 +223,9 @@ def _figure(rows: dict[str, dict[int, list[dict[str, Any]]]], runs: dict[str, An
                 said = {"label": label} if k == 0 else {}
                 right.plot(updates, losses, c=colour, lw=0.8, alpha=0.7, **said)
     right.set(xlabel="update of descent", ylabel="mean loss per atom", ylim=(-3.5, 2))
-    right.legend(frameon=False, fontsize=7)
+    right.legend(frameon=False, fontsize=9)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 

@@ -18,6 +18,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels
 _GAP = 6  # pixels, as all that follow
 _LINE_WIDTH = 1.8
 _DASH = 5
+_LEAST_TITLE = 11
 _MOST = 4096  # values of a series that are kept
 _SHORTEST = 20  # steps that an axis spans at least
 _OPEN = np.zeros(2)
@@ -56,7 +57,7 @@ def ticks(low: float, high: float, most: int) -> list[float]:
     if not high > low or most < 1:
         return []
     step = 10.0 ** math.floor(math.log10(high - low) - 1)
-    for factor in (1, 2, 5, 10, 20, 50, 100, 200, 500):
+    for factor in (1, 2, 2.5, 5, 10, 20, 25, 50, 100, 200, 250, 500):
         width = factor * step
         first, last = math.ceil(low / width - 1e-9), math.floor(high / width + 1e-9)
         if last - first + 1 <= most:
@@ -140,14 +141,16 @@ def _axes(
     """
     left, top, right, bottom = around
     line = text.font(size).get_linesize()
-    rows = _title_rows(title, right - left, size)
+    words = [word for said, _ in title for word in said.split()]
+    small = text.largest_fit(words, right - left, largest=size, smallest=_LEAST_TITLE)
+    rows = _title_rows(title, right - left, small)
     area = (left, top + line * len(rows) + 2, right, bottom - line - 2)
     if area[2] - area[0] < 8 or area[3] - area[1] < 8:
         return None
     for k, row in enumerate(rows):
         at = left
         for said, colour in row:
-            at += text.write(surface, said, (at, top + k * line), size, colour) + size // 2
+            at += text.write(surface, said, (at, top + k * line), small, colour) + small // 2
     image[area[1] : area[3], area[0] : area[2]] = PANEL
     below = area[3] + 2
     end = right - text.width(axis, size)
