@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import importlib.metadata
 import re
@@ -198,6 +199,7 @@ def test_registering_twice_is_silent() -> None:
                 summary=spec.summary,
                 parameters=spec.parameters,
                 training=spec.training,
+                film=dataclasses.asdict(spec.film),
             )
     assert before == {id: invariantzoo.spec(id) for id in invariantzoo.ids()}
     for id in before:
