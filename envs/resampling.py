@@ -38,7 +38,7 @@ SCENARIOS = {
         "summary": "a population of types that copy each other, none preferred",
         "training": {"ppo": {"gamma": 0.9}},
         "film": {
-            "parameters": {"n_agents": 49, "horizon": 80},
+            "parameters": {"n_agents": 49, "horizon": 60},
             "policy": "resample",
             "size": 240,
         },

@@ -84,7 +84,7 @@ SCENARIOS = {
             "ppo": {"gamma": 0.9, "n_steps": 32, "batch_size": 1024, "reward_scale": 10.0}
         },
         "film": {
-            "parameters": {"sweeps": 1},
+            "parameters": {"sweeps": 1, "horizon": 120},
             "policy": "optimum",
             "skip": 47,
             "steps": 60,
