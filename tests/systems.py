@@ -64,6 +64,71 @@ class Hold(System):
         return Scene(view=(-2.0, -2.0, 2.0, 2.0), discs=place, disc_radius=place[:, 1] + 0.1)
 
 
+class Stations(NamedTuple):
+    x: Tensor  # [worlds, agents]
+    turn: Tensor  # [worlds, 1] int64: who may move
+
+
+@dataclass(frozen=True)
+class Relay(System):
+    """Agents on a line that steer one at a time, in random turns, and leave where it ends.
+
+    With `turns` False all steer at once.
+    """
+
+    n_agents: int = 4
+    horizon: int = 40
+    reach: float = 2.0
+    turns: bool = True
+
+    agent_name: ClassVar[str] = "runner"
+    reductions: ClassVar[dict[str, str]] = {"reached": "last"}
+
+    @property
+    def one_at_a_time(self) -> bool:  # type: ignore[override]
+        return self.turns
+
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        return {"x": Bound(-self.reach - 1, self.reach + 1)}
+
+    @property
+    def action_space(self) -> spaces.Box:
+        return spaces.Box(-1, 1, (2,))
+
+    def initial(self, rng: Rng, worlds: int) -> Stations:
+        x = 2 * rng.uniform(worlds, self.n_agents) - 1
+        return Stations(x, self._turn(x, rng))
+
+    def transition(self, state: Stations, action: Tensor, rng: Rng) -> Stations:
+        x = state.x + 0.6 * action.mean(-1) * self._moves(state) * ~self.gone(state)
+        return Stations(x, self._turn(x, rng))
+
+    def invariants(self, state: Stations) -> dict[str, Tensor]:
+        return {"x": state.x}
+
+    def loss(self, state: Stations, action: Tensor, next_state: Stations) -> Tensor:
+        return (self.reach - next_state.x).clamp(min=0)
+
+    def metrics(self, state: Stations, action: Tensor, after: Stations) -> dict[str, Tensor]:
+        return {"reached": self.gone(after).double().mean(-1)}
+
+    def active(self, state: Stations) -> Tensor:
+        return self._moves(state) & ~self.gone(state)
+
+    def gone(self, state: Stations) -> Tensor:
+        return state.x.abs() >= self.reach
+
+    def _moves(self, state: Stations) -> Tensor:
+        number = torch.arange(self.n_agents, device=state.turn.device)
+        return (number == state.turn) | (not self.turns)
+
+    def _turn(self, x: Tensor, rng: Rng) -> Tensor:
+        """One of those who are still there [worlds, 1]."""
+        present = x.abs() < self.reach
+        return rng.uniform(*x.shape).where(present, -1.0).argmax(-1, keepdim=True)
+
+
 class Corridor(NamedTuple):
     cell: Tensor  # [worlds, agents] cells to the door; 0 has left
     turn: Tensor  # [worlds, 1] int64: who may step

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import A2C, PPO, SAC
+from gymnasium.spaces import Box
+from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import (
+    VecCheckNan,
+    VecEnv,
+    VecEnvWrapper,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+)
+from systems import Leave, Relay
 from torch import Tensor
 
 import invariantzoo
@@ -22,7 +38,7 @@ from invariantzoo.training import sb3
 from invariantzoo.training.buffers import MaskedReplayBuffer, MaskedRolloutBuffer
 from invariantzoo.training.hyperparameters import ALGORITHMS, hyperparameters
 from invariantzoo.training.trainer import config_class, make_config, make_trainer
-from invariantzoo.training.vec_env import SystemVecEnv
+from invariantzoo.training.vec_env import Dones, SystemVecEnv
 
 TINY = {
     "ppo": {"n_worlds": 3, "n_steps": 6, "batch_size": 16, "n_epochs": 2},
@@ -97,8 +113,6 @@ def fill(buffer: RolloutBuffer, seed: int) -> tuple[Tensor, np.ndarray]:
 
 
 def rollout_buffer(kind: type[RolloutBuffer], size: int = 7, n: int = 5) -> Any:
-    from gymnasium.spaces import Box
-
     return kind(size, Box(-9, 9, (3,)), Box(-1, 1, (2,)), "cpu", 0.9, 0.95, n)
 
 
@@ -276,6 +290,7 @@ def test_replay_buffer_where_all_act_is_the_original() -> None:
     assert (sample.dones == 0).all()  # only time limits here
 
 
+@pytest.mark.filterwarnings("ignore:The environment is already wrapped with a `Monitor`")
 def test_watch_wants_our_vec_env() -> None:
     from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
@@ -286,6 +301,188 @@ def test_watch_wants_our_vec_env() -> None:
 
     with pytest.raises(ValueError, match="DummyVecEnv"):
         buffer.watch(DummyVecEnv([lambda: gymnasium.make("CartPole-v1")]))
+
+
+class Recorded(SystemVecEnv):
+    """Keeps who acted and who had left at every step, asked of the worlds themselves."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rows: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def step_wait(self) -> Any:
+        step = super().step_wait()
+        self.rows.append((self.worlds.acted.reshape(-1).copy(), self.terminated.copy()))
+        return step
+
+
+def recorded(algorithm: type[BaseAlgorithm], seed: int = 0) -> Recorded:
+    """Agents that act in turns and leave, with the actions that an algorithm can give."""
+    system = Leave(horizon=30) if algorithm is DQN else Relay()
+    return Recorded(system, 3, seed=seed)
+
+
+def bare(env: VecEnv) -> VecEnv:
+    return env
+
+
+def wrapped(env: VecEnv) -> VecEnv:
+    return VecNormalize(VecFrameStack(VecMonitor(VecCheckNan(env)), 3))
+
+
+def masked_model(algorithm: type[BaseAlgorithm], env: VecEnv) -> Any:
+    brief: dict[str, Any] = {"seed": 0, "device": "cpu", "policy_kwargs": {"net_arch": [4]}}
+    if issubclass(algorithm, OffPolicyAlgorithm):
+        brief |= {"replay_buffer_class": MaskedReplayBuffer, "buffer_size": 12 * 25}
+        brief |= {"learning_starts": 24, "batch_size": 8, "train_freq": 3}
+    else:
+        brief |= {"rollout_buffer_class": MaskedRolloutBuffer, "n_steps": 7}
+    if algorithm is PPO:
+        brief |= {"batch_size": 12}
+    return algorithm("MlpPolicy", env, **brief)  # type: ignore[call-arg]
+
+
+def require_truth(model: Any, rows: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """The buffer of `model` knows who acted in the last steps, which were `rows`."""
+    acted = np.array([row[0] for row in rows])
+    assert 0.05 < acted.mean() < 0.6
+    if isinstance(model, OffPolicyAlgorithm):
+        buffer: Any = model.replay_buffer
+        at = np.arange(buffer.pos - len(rows), buffer.pos) % buffer.buffer_size
+        assert np.array_equal(buffer.acted[at], acted)
+        left = np.array([row[1] for row in rows])
+        assert buffer.dones[at][left].all()
+        return
+    buffer = model.rollout_buffer  # type: ignore[attr-defined]
+    size = buffer.buffer_size
+    assert np.array_equal(buffer.acted, acted[-size:])
+    assert np.array_equal(buffer.terminated, np.array([row[1] for row in rows[-size:]]))
+
+
+def learn(model: Any, env: Recorded, wrap: Callable[[VecEnv], VecEnv]) -> None:
+    """Learn a while, with another environment stepped in between, and look at the buffer."""
+    env.rows.clear()
+    other = wrap(recorded(type(model), 9))
+    callback = EvalCallback(other, n_eval_episodes=1, eval_freq=9, verbose=0, warn=False)
+    model.learn(12 * 14, reset_num_timesteps=False, callback=callback)
+    rows = env.rows[-12:] if isinstance(model, OffPolicyAlgorithm) else env.rows
+    require_truth(model, rows)
+
+
+def save_and_load(model: Any, env: VecEnv, folder: Path) -> Any:
+    model.save(folder / "model")
+    if not isinstance(model, OffPolicyAlgorithm):
+        return type(model).load(folder / "model", env=env, device="cpu")
+    model.save_replay_buffer(folder / "buffer.pkl")
+    loaded = type(model).load(folder / "model", env=env, device="cpu")
+    loaded.load_replay_buffer(folder / "buffer.pkl")
+    assert np.array_equal(loaded.replay_buffer.acted, model.replay_buffer.acted)  # type: ignore[attr-defined]
+    return loaded
+
+
+def set_env(model: Any, env: VecEnv, folder: Path) -> Any:
+    model.set_env(env)
+    return model
+
+
+def copy_buffer(model: Any, env: VecEnv, folder: Path) -> Any:
+    name = "replay_buffer" if isinstance(model, OffPolicyAlgorithm) else "rollout_buffer"
+    copied = copy.deepcopy(getattr(model, name))
+    setattr(model, name, pickle.loads(pickle.dumps(copied)))
+    model.set_env(env)
+    return model
+
+
+def watch(model: Any, env: VecEnv, folder: Path) -> Any:
+    buffer = getattr(model, "replay_buffer", None) or model.rollout_buffer
+    buffer.watch(env)
+    model.set_env(env)
+    return model
+
+
+CHANGES = {"load": save_and_load, "set_env": set_env, "copy": copy_buffer, "watch": watch}
+
+
+@pytest.mark.filterwarnings("ignore:The environment is already wrapped with a `Monitor`")
+@pytest.mark.filterwarnings("ignore:Training and eval env are not of the same type")
+@pytest.mark.parametrize(
+    ("wrap", "changes"),
+    [(bare, ["load", "set_env", "load"]), (wrapped, ["watch", "set_env", "copy", "load"])],
+)
+@pytest.mark.parametrize("algorithm", [PPO, A2C, DQN, SAC, TD3])
+def test_buffers_know_who_acted_whatever_is_loaded_or_set(
+    algorithm: type[BaseAlgorithm], wrap: Any, changes: list[str], tmp_path: Path
+) -> None:
+    env = recorded(algorithm)
+    model = masked_model(algorithm, wrap(env))
+    learn(model, env, wrap)
+    for seed, change in enumerate(changes, 1):
+        env = recorded(algorithm, seed)
+        model = CHANGES[change](model, wrap(env), tmp_path)
+        learn(model, env, wrap)
+
+
+@pytest.mark.parametrize("algorithm", [DQN, SAC])
+def test_a_saved_replay_buffer_holds_no_environment(
+    algorithm: type[BaseAlgorithm], tmp_path: Path
+) -> None:
+    model = masked_model(algorithm, recorded(algorithm))
+    model.replay_buffer.watch(model.env)
+    model.learn(12 * 10)
+    model.save_replay_buffer(tmp_path / "buffer.pkl")
+    assert b"vec_env" not in (tmp_path / "buffer.pkl").read_bytes()
+    model.save(tmp_path / "model.zip")
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        assert b"vec_env" not in archive.read("data")
+
+
+def test_a_replay_buffer_saved_with_its_environment_can_be_loaded() -> None:
+    buffer, _ = replay_of_leaving(MaskedReplayBuffer)
+    state = {**buffer.__dict__, "_watched": leaving()}
+    old = MaskedReplayBuffer.__new__(MaskedReplayBuffer)
+    old.__setstate__(state)
+    assert old._watched is True
+    assert np.array_equal(old.acted, buffer.acted)
+
+
+def test_rows_are_counted_again_when_places_are_used_again() -> None:
+    """A place of a row that did not act is one of a row that did, when the buffer is full."""
+    buffer = MaskedReplayBuffer(8, Box(-9, 9, (1,)), Box(-1, 1, (1,)), n_envs=4)
+    zeros = np.zeros((4, 1), np.float32)
+    for acted in (np.array([True, False, False, False]), None, None):
+        done = np.zeros(4, bool).view(Dones)
+        done.acted = acted
+        buffer.add(zeros, zeros, zeros, zeros[:, 0], done, [{}] * 4)
+    assert buffer.acted.all()
+
+
+@pytest.mark.parametrize("algorithm", [PPO, DQN])
+def test_a_watched_buffer_refuses_flags_that_say_nothing(algorithm: type[BaseAlgorithm]) -> None:
+    class Mute(VecEnvWrapper):
+        def reset(self) -> Any:
+            return self.venv.reset()
+
+        def step_wait(self) -> Any:
+            observation, reward, done, infos = self.venv.step_wait()
+            return observation, reward, np.array(done.tolist()), infos
+
+    model = masked_model(algorithm, Mute(recorded(algorithm)))
+    buffer = getattr(model, "replay_buffer", None) or model.rollout_buffer
+    buffer.watch(model.env)
+    with pytest.raises(ValueError, match="do not say who acted"):
+        model.learn(12 * 10)
+
+
+@pytest.mark.parametrize("algorithm", [DQN, SAC])
+def test_saving_memory_is_refused(algorithm: type[BaseAlgorithm]) -> None:
+    with pytest.raises(ValueError, match=r"^optimize_memory_usage=True must be False"):
+        algorithm(  # type: ignore[call-arg]
+            "MlpPolicy",
+            recorded(algorithm),
+            replay_buffer_class=MaskedReplayBuffer,
+            replay_buffer_kwargs={"handle_timeout_termination": False},
+            optimize_memory_usage=True,
+        )
 
 
 # Policies and training

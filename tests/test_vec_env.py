@@ -6,12 +6,16 @@ import pickle
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
     VecCheckNan,
     VecEnv,
@@ -22,8 +26,10 @@ from stable_baselines3.common.vec_env import (
 import invariantzoo
 from invariantzoo.envs.core.system import parameters
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.training.vec_env import SystemVecEnv
+from invariantzoo.training.vec_env import Dones, SystemVecEnv
 
+# VecMonitor says so of our `episode`, which it overwrites.
+MONITORED = pytest.mark.filterwarnings("ignore:The environment is already wrapped with a `Monitor`")
 BRIEF = {"horizon": 7, "n_sweeps": 2, "burn_in": 0, "lattice_size": 3}
 SPECIAL: dict[str, dict[str, Any]] = {
     "particles-crowd-v0": {"n_agents": 5},
@@ -360,6 +366,7 @@ def test_pictures(id: str) -> None:
     pictured.close()
 
 
+@MONITORED
 @pytest.mark.parametrize("id", ["particles-crowd-v0", "test-leave-v0"])
 def test_wrappers(id: str) -> None:
     bare = small(id)
@@ -381,6 +388,7 @@ def test_wrappers(id: str) -> None:
     assert env.get_attr("n_agents", 0) == [bare.system.n_agents]
 
 
+@MONITORED
 def test_monitor_agrees_with_the_infos() -> None:
     plain, watched = small("particles-crowd-v0"), VecMonitor(small("particles-crowd-v0"))
     for mine, theirs in zip(play(plain, 7)[-1][3], play(watched, 7)[-1][3], strict=True):
@@ -418,9 +426,88 @@ def test_video_recorder(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_evaluate_policy(id: str) -> None:
+    """Without a word about a missing Monitor, and with the episodes that a VecMonitor sees."""
     from stable_baselines3 import PPO
 
-    env = VecMonitor(small(id))
+    env = small(id)
     model = PPO("MlpPolicy", env, n_steps=4, batch_size=env.num_envs * 2, device="cpu")
     returns, lengths = evaluate_policy(model, env, 5, return_episode_rewards=True)
     assert len(returns) == len(lengths) >= 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        monitored = VecMonitor(small(id))
+    theirs = evaluate_policy(model, monitored, 5, return_episode_rewards=True)
+    assert returns == pytest.approx(theirs[0], rel=1e-4, abs=1e-5)
+    if not env.worlds.may_leave:
+        assert lengths == theirs[1]
+
+
+def test_says_that_infos_hold_episodes_and_nothing_else() -> None:
+    env = small("particles-crowd-v0")
+    assert env.env_is_wrapped(Monitor) == [True] * 15
+    assert env.env_is_wrapped(Monitor, [3, 4]) == [True, True]
+    assert env.env_is_wrapped(gymnasium.wrappers.TimeLimit, [0]) == [False]
+
+
+@pytest.mark.parametrize("id", ["particles-crowd-v0", "test-leave-v0", "ising-equilibrium-v0"])
+def test_flags_of_ends_say_who_acted(id: str) -> None:
+    env = small(id)
+    rows = play(env, 2 * horizon(env) + 1)[1:]
+    told = 0
+    for _, _, done, _ in rows:
+        assert isinstance(done, Dones)
+        told += done.acted is not None
+    last = rows[-1][2]
+    for copied in (last, last.copy(), last | last, deepcopy(last)):
+        acted = np.ones(env.num_envs, bool) if copied.acted is None else copied.acted
+        left = np.zeros(env.num_envs, bool) if copied.terminated is None else copied.terminated
+        assert np.array_equal(acted, env.acted)
+        assert np.array_equal(left, env.terminated)
+    assert last[:2].acted is None  # no longer one flag per slot
+    assert told == (0 if id == "particles-crowd-v0" else len(rows))
+    loaded = pickle.loads(pickle.dumps(last))
+    assert type(loaded) is np.ndarray  # so that a saved model needs nothing of ours
+    assert np.array_equal(loaded, last)
+
+
+@pytest.mark.parametrize("call", ["render", "get_images", "save", "action_masks", "step", "masks"])
+def test_calls_before_reset(call: str) -> None:
+    env = invariantzoo.vec_env("test-leave-v0", n_worlds=2, render_mode="rgb_array")
+    calls: dict[str, Any] = {
+        "step": lambda: env.step(np.zeros(8, int)),
+        "masks": lambda: env.env_method("action_masks"),
+    }
+    with pytest.raises(RuntimeError, match=r"^reset\(\) must be called before "):
+        calls.get(call, getattr(env, call, None))()
+
+
+def test_masks_where_nothing_is_masked() -> None:
+    env = small("ising-equilibrium-v0")
+    env.reset()
+    assert np.stack(env.env_method("action_masks")).all()
+    assert np.stack(env.env_method("action_masks", indices=[0, 5])).shape == (2, 2)
+    with pytest.raises(ValueError, match="continuous actions"):
+        small("particles-crowd-v0").action_masks()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [np.transpose, np.ravel, lambda a: a[None], lambda a: a[:, :1], lambda a: a[1:]],
+    ids=["transposed", "flat", "one more axis", "one number each", "one row less"],
+)
+def test_actions_of_another_shape_are_refused(other: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Also where they hold as many numbers, which would go to other agents."""
+    env = small("particles-crowd-v0")
+    env.reset()
+    before = env.save()
+    with pytest.raises(ValueError, match="they must be"):
+        env.step(other(np.zeros((15, *env.action_space.shape), np.float32)))
+    assert all(np.array_equal(value, env.save()[name]) for name, value in before.items())
+
+
+def test_words_are_no_actions() -> None:
+    env = small("test-leave-v0")
+    env.reset()
+    for wrong in (np.full(12, "1"), np.array([None] * 12), np.full(12, 1j)):
+        with pytest.raises(ValueError, match="they must be numbers"):
+            env.step(wrong)

@@ -2,7 +2,9 @@
 
 A slot of `SystemVecEnv` whose agent is gone, or not active in a system that updates one at a time,
 still gives a row at every step; a learner that used it would count the entropy of actions that
-nobody took. Call `watch(vec_env)` once; without it, or where everybody acts, all rows count.
+nobody took. Every step of a `SystemVecEnv` says who acted, in the flags that SB3 hands to buffers
+(`Dones` in vec_env.py): buffers hold no environment, so that loading, saving and `set_env` are as
+with any buffer. Where the flags say nothing, as those of other environments, all rows count.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples, RolloutBu
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
-from .vec_env import SystemVecEnv
+from .vec_env import Dones, SystemVecEnv
 
 
 class MaskedRolloutBuffer(RolloutBuffer):
@@ -30,27 +32,49 @@ class MaskedRolloutBuffer(RolloutBuffer):
 
     def __init__(self, *args: Any, seed: int = 0, **kwargs: Any) -> None:
         self.rng = np.random.default_rng(seed)
-        self._watched: SystemVecEnv | None = None
+        self._watched = False
         super().__init__(*args, **kwargs)
 
     def watch(self, env: VecEnv) -> None:
-        """Ask `env`, a SystemVecEnv or a wrapper of one, who acted."""
-        self._watched = _system_vec_env(env)
+        """Insist from now on that every step says who acted, as those of `env` do.
+
+        Raises ValueError unless `env` is a SystemVecEnv or a wrapper of one.
+        """
+        _require_system_vec_env(env)
+        self._watched = True
 
     def reset(self) -> None:
         super().reset()
         self.acted = np.ones((self.buffer_size, self.n_envs), bool)
         self.terminated = np.zeros((self.buffer_size, self.n_envs), bool)
 
-    def add(self, *args: Any, **kwargs: Any) -> None:
-        """Store a row per slot; to be called after the environment's step, as SB3 does."""
-        if self._watched is not None:
-            self.acted[self.pos] = self._watched.acted
-            self.terminated[self.pos] = self._watched.terminated
-        super().add(*args, **kwargs)
+    def add(
+        self,
+        obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        episode_start: np.ndarray,
+        value: Tensor,
+        log_prob: Tensor,
+    ) -> None:
+        """Store a row per slot; `episode_start` are the flags that the step before ended with."""
+        if self.pos > 0:
+            if self._watched:
+                _require_told(episode_start)
+            self._hear(self.pos - 1, episode_start)
+        super().add(obs, action, reward, episode_start, value, log_prob)
+
+    def _hear(self, row: int, dones: np.ndarray) -> None:
+        """Note who acted in a row from the flags that its step ended with."""
+        acted, terminated = getattr(dones, "acted", None), getattr(dones, "terminated", None)
+        if acted is not None:
+            self.acted[row] = acted
+        if terminated is not None:
+            self.terminated[row] = terminated
 
     def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
         """Generalized advantage estimation (Schulman et al. 2016) from action to action."""
+        self._hear(self.pos - 1, dones)
         following = last_values.detach().cpu().numpy().reshape(-1)  # value of what follows
         gain = np.zeros_like(following)  # advantage of what follows
         over = dones
@@ -89,18 +113,30 @@ class MaskedReplayBuffer(ReplayBuffer):
     """Transitions [buffer_size, n_envs]; samples are of those whose agent acted.
 
     The transition in which an agent leaves for good counts as its last one.
+    Raises ValueError for `optimize_memory_usage=True`.
     """
 
-    def __init__(self, *args: Any, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, seed: int = 0, optimize_memory_usage: bool = False, **kwargs: Any
+    ) -> None:
+        if optimize_memory_usage:
+            raise ValueError(
+                "optimize_memory_usage=True must be False: the next observation of a row is kept "
+                "beside it"
+            )
         super().__init__(*args, **kwargs)
         self.rng = np.random.default_rng(seed)
         self.acted = np.ones((self.buffer_size, self.n_envs), bool)
-        self._watched: SystemVecEnv | None = None
+        self._watched = False
         self._kept: np.ndarray | None = None
 
     def watch(self, env: VecEnv) -> None:
-        """Ask `env`, a SystemVecEnv or a wrapper of one, who acted."""
-        self._watched = _system_vec_env(env)
+        """Insist from now on that every step says who acted, as those of `env` do.
+
+        Raises ValueError unless `env` is a SystemVecEnv or a wrapper of one.
+        """
+        _require_system_vec_env(env)
+        self._watched = True
 
     def add(
         self,
@@ -111,10 +147,13 @@ class MaskedReplayBuffer(ReplayBuffer):
         done: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        """Store a transition per slot; to be called after the environment's step, as SB3 does."""
-        if self._watched is not None:
-            self.acted[self.pos] = self._watched.acted
-            done = done | self._watched.terminated
+        """Store a transition per slot; `done` are the flags that the step ended with."""
+        if self._watched:
+            _require_told(done)
+        acted, terminated = getattr(done, "acted", None), getattr(done, "terminated", None)
+        self.acted[self.pos] = True if acted is None else acted
+        if terminated is not None:
+            done = done | terminated
         self._kept = None
         super().add(obs, next_obs, action, reward, done, infos)
 
@@ -133,6 +172,10 @@ class MaskedReplayBuffer(ReplayBuffer):
             self._normalize_reward(self.rewards[at].reshape(-1, 1), env),
         )
         return ReplayBufferSamples(*(self.to_torch(part) for part in parts))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        watched = state.get("_watched") not in (None, False)  # once it was an environment
+        self.__dict__.update({**state, "_watched": watched})
 
     def save(self) -> dict[str, Any]:
         """Everything that `restore` needs: whole numbers and arrays of the rows in use."""
@@ -157,8 +200,15 @@ _TRANSITION = (
 )
 
 
-def _system_vec_env(env: VecEnv) -> SystemVecEnv:
+def _require_system_vec_env(env: VecEnv) -> None:
     bare = env.unwrapped
     if not isinstance(bare, SystemVecEnv):
         raise ValueError(f"{type(bare).__name__} does not say who acted; use a SystemVecEnv")
-    return bare
+
+
+def _require_told(dones: np.ndarray) -> None:
+    if not isinstance(dones, Dones):
+        raise ValueError(
+            "the flags of ended episodes do not say who acted; a wrapper must hand on those of the "
+            "SystemVecEnv, or a copy of them"
+        )

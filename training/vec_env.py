@@ -1,7 +1,7 @@
 """Many worlds as a Stable-Baselines3 VecEnv: one slot per agent, world * n_agents + agent.
 
 An agent that left keeps its slot until its world ends: constant observation, reward 0, not done.
-`acted` and `terminated` tell learners which slots to leave out (see `buffers.py`).
+The flags of ended episodes also say which slots learners should leave out: see `Dones`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
@@ -20,13 +21,35 @@ from ..envs.core.registry import make_system
 from ..envs.core.rng import fresh_seed
 from ..envs.core.seeds import require_seed
 from ..envs.core.system import System, observation_space, parameters, require_choice
-from ..envs.core.vector import VectorEnv
+from ..envs.core.vector import VectorEnv, require_shape
 
 if TYPE_CHECKING:
     from ..envs.core.render import Painter
 
 _FPS = 30
 _WIDEST = 1280  # pixels of the picture of several worlds
+
+
+class Dones(np.ndarray):
+    """Flags [num_envs] of ended episodes that also say who acted in the same step.
+
+    Learners and wrappers pass them on to the buffers (`buffers.py`), which so need not know the
+    environment. Copies say it too; saved ones are plain flags.
+
+    acted: whose action counted [num_envs]; None: everybody's.
+    terminated: who had left for good, before a world started anew [num_envs]; None: nobody.
+    """
+
+    acted: np.ndarray | None
+    terminated: np.ndarray | None
+
+    def __array_finalize__(self, source: Any) -> None:
+        same = source is not None and source.shape == self.shape
+        self.acted = getattr(source, "acted", None) if same else None
+        self.terminated = getattr(source, "terminated", None) if same else None
+
+    def __reduce__(self) -> Any:
+        return self.view(np.ndarray).__reduce__()
 
 
 class Slot:
@@ -101,6 +124,7 @@ class SystemVecEnv(VecEnv):
         self._painter: Painter | None = None
         num_envs = n_worlds * system.n_agents
         space = system.action_space
+        self._shape = (num_envs, *(space.shape or ()))
         self._action_shape = (n_worlds, system.n_agents, *(space.shape or ()))
         self._next_seed: int | None = None
         self._start = time.time()
@@ -132,12 +156,16 @@ class SystemVecEnv(VecEnv):
         return observation.reshape(self.num_envs, -1)
 
     def step_async(self, actions: np.ndarray) -> None:
-        self._actions = actions
+        """Take the actions [num_envs, ...] of the next step; ValueError for another shape."""
+        actions = np.asarray(actions)
+        if actions.shape != self._shape:
+            require_shape(actions, self._shape)
+        self._actions = actions.reshape(self._action_shape)
 
     def step_wait(self) -> VecEnvStepReturn:
         worlds, n = self.worlds, self.num_envs
-        alive = worlds.alive.reshape(-1).copy()
-        step = worlds.step(np.reshape(self._actions, self._action_shape))
+        alive = worlds.alive.reshape(n).copy() if worlds.may_leave else 1
+        step = worlds.step(self._actions)
         reward = step.reward.reshape(n)
         self._returns += reward
         self._lengths += alive
@@ -146,7 +174,9 @@ class SystemVecEnv(VecEnv):
         if step.final_observation is not None:
             final = step.final_observation.reshape(n, -1)
             self._finish(infos, step.done, final, step.truncated.reshape(n), step.metrics)
-        done = np.repeat(step.done, self.system.n_agents)
+        done = step.done.repeat(self.system.n_agents).view(Dones)
+        if not worlds.all_act:
+            done.acted, done.terminated = self.acted, self._terminated
         return step.observation.reshape(n, -1), reward.astype(np.float32), done, infos
 
     def _finish(
@@ -194,14 +224,17 @@ class SystemVecEnv(VecEnv):
         return self.worlds.restore(saved).reshape(self.num_envs, -1)
 
     def action_masks(self) -> np.ndarray:
-        """Flags [num_envs, n] of the legal discrete actions."""
+        """Flags [num_envs, n] of the legal discrete actions; ValueError for continuous ones."""
+        if not isinstance(self.action_space, spaces.Discrete):
+            raise ValueError(f"{type(self.system).__name__} has continuous actions, without masks")
         mask = self.worlds.action_mask()
         if mask is None:
-            mask = np.ones((self.num_envs, int(getattr(self.action_space, "n", 0))), bool)
+            mask = np.ones((self.num_envs, int(self.action_space.n)), bool)
         return mask.reshape(self.num_envs, -1)
 
     def picture(self, world: int) -> np.ndarray | None:
         """What world `world` looks like, [height, width, 3] uint8."""
+        self.worlds.require_reset("render()")
         state = self.worlds.tensors
         scene = self.system.scene(type(state)(*(part[world : world + 1] for part in state)))
         if scene is None:
@@ -252,7 +285,8 @@ class SystemVecEnv(VecEnv):
         return [getattr(slot, method_name)(*method_args, **method_kwargs) for slot in slots]
 
     def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
-        return [False for _ in self._get_indices(indices)]
+        """Whether infos hold what a wrapper adds: `episode` as a Monitor does, else no."""
+        return [wrapper_class is Monitor for _ in self._get_indices(indices)]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_painter": None, "_slots": {}}

@@ -28,7 +28,7 @@ from .system import (
 )
 
 _WORTH_A_LOOK = 2**22  # bytes of observations above which the size of a state is looked up
-_TOLERANCE = 1e-6  # how far rounding may carry an action over the edge of its box
+ACTION_LIMIT = 1 + 1e-6  # of a component: rounding may carry it over the edge of its box
 
 
 class Step(NamedTuple):
@@ -106,14 +106,21 @@ class VectorEnv:
 
     @property
     def tensors(self) -> State:
-        """The same as torch tensors that share its memory."""
+        """The same as torch tensors that share its memory; RuntimeError before the first reset."""
+        self.require_reset("its state can be read")
         return _as_tensors(self._state)
+
+    def require_reset(self, what: str) -> None:
+        """Raise RuntimeError before the first reset; `what` is what was asked for."""
+        if self._state is None:
+            raise RuntimeError(f"reset() must be called before {what}")
 
     def turn(self, name: str, clicks: int) -> None:
         """Change one of the system's knobs in all worlds, by so many of its steps.
 
         Observations follow from the next step on. Raises KeyError for an unknown knob.
         """
+        self.require_reset("turn()")
         knob = self.system.knobs[name]
         value = getattr(self._state, name)
         np.clip(value + clicks * knob.step, knob.low, knob.high, out=value)
@@ -133,13 +140,25 @@ class VectorEnv:
         """Whose action counted in the last step [worlds, agents]."""
         return ~self._none_gone if self._acted is None else self._acted
 
+    @property
+    def may_leave(self) -> bool:
+        """Whether agents of this system can leave for good; known after the first reset."""
+        return self._leaves
+
+    @property
+    def all_act(self) -> bool:
+        """Whether everybody's action counted in the last step because it always does."""
+        return self._acted is None
+
     def active(self) -> np.ndarray:
         """Who acts in the next step [worlds, agents]."""
+        self.require_reset("active()")
         flags = self.system.active(self.tensors) if self.system.one_at_a_time else None
         return self._alive if flags is None else self._alive & flags.numpy()
 
     def action_mask(self) -> np.ndarray | None:
         """Legal discrete actions [worlds, agents, n], or None if all are."""
+        self.require_reset("action_mask()")
         mask = self.system.action_mask(self.tensors)
         return None if mask is None else mask.numpy()
 
@@ -159,22 +178,40 @@ class VectorEnv:
         self._start(chosen)
         return self.observe()
 
+    def become(self, world: int, seed: int | None = None) -> None:
+        """Be the world of another index, of a batch of one, with another seed if one is given.
+
+        It begins with the next reset.
+        """
+        if self.n_worlds != 1:
+            raise ValueError(f"n_worlds={self.n_worlds}: only a world alone can become another")
+        require_count("world", world, 0)
+        self._world[:] = world
+        self._seed(fresh_seed() if seed is None else seed)
+
     def observe(self) -> np.ndarray:
         """Observations of all worlds [worlds, agents, size], freshly made."""
+        self.require_reset("observe()")
         observation = np.empty(self._shape, np.float32)
         self._observe(np.arange(self.n_worlds), observation)
         return observation
 
-    def step(self, action: np.ndarray) -> Step:
+    def step(self, action: np.ndarray, *, restart: np.ndarray | None = None) -> Step:
         """Advance all worlds by one step.
 
         action: [worlds, agents, size] in [-1, 1], or [worlds, agents] whole numbers. Rows of agents
         that are gone or not active are ignored.
-        Raises ValueError for a wrong shape, NaN, or an action outside its space.
+        restart: flags [worlds]; these start a new episode instead. Their actions are ignored, their
+        rewards are 0 and nothing ends there; only without automatic reset.
+        Raises ValueError for a wrong shape, NaN, or an action outside its space; then nothing has
+        moved.
         """
         if self._state is None:
-            raise RuntimeError("reset() must be called before step()")
-        observation, reward = self.advance(action)
+            self.require_reset("step()")
+        if restart is not None and restart.any():
+            observation, reward = self._advance_others(action, np.flatnonzero(restart))
+        else:
+            observation, reward = self.advance(action)
         truncated_worlds = self._age >= self.system.horizon
         if self._leaves:
             terminated = ~self._alive
@@ -215,6 +252,39 @@ class VectorEnv:
             self._alive &= ~self._gone()
         return observation, reward
 
+    def _advance_others(
+        self, action: np.ndarray, chosen: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `advance`, but the worlds `chosen` (indices) start a new episode instead of moving.
+
+        All worlds move together, so these move too, after their start, and are put back there.
+        """
+        require_shape(action, self._action_shape)
+        action = self._plain(action).copy()
+        action[chosen] = 0
+        first = np.empty(self._shape, np.float32)
+        rows = self._rows(chosen)
+        self._start(chosen)
+        self._observe(chosen, first)
+        try:
+            start = self._rows(chosen)
+            observation, reward = self.advance(action)
+            rows = start
+        finally:
+            for array, values in zip(self._arrays(), rows, strict=True):
+                array[chosen] = values
+            self._observe(chosen, first)  # kernels remember neighbours
+        observation[chosen] = first[chosen]
+        reward[chosen] = 0
+        return observation, reward
+
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        """All that changes from step to step, each [worlds, ...]."""
+        return (*self._state, self._clock, self._age, self._totals, self._alive)
+
+    def _rows(self, chosen: np.ndarray) -> list[np.ndarray]:
+        return [array[chosen] for array in self._arrays()]
+
     def rollout(self, policy: str, steps: int, *, every: int) -> dict[str, np.ndarray]:
         """Make `steps` steps under a policy of `system.fused` without Python between them.
 
@@ -223,8 +293,7 @@ class VectorEnv:
         Raises ValueError for another policy, or unless `every` divides `steps`.
         """
         system = self.system
-        if self._state is None:
-            raise RuntimeError("reset() must be called before rollout()")
+        self.require_reset("rollout()")
         require_choice("policy", policy, system.fused)
         require_count("steps", steps)
         require_count("every", every)
@@ -258,6 +327,8 @@ class VectorEnv:
         action = np.asarray(action)
         if action.flags.carray and action.dtype in self._action_types:
             return action
+        if action.dtype.kind not in "biuf":
+            raise ValueError(f"actions are {action.dtype.name}; they must be numbers")
         whole = self._discrete and action.dtype.kind in "biu"
         usual = action.dtype if action.dtype in self._action_types else np.float64
         return np.array(action, np.int64 if whole else usual, order="C")
@@ -265,8 +336,7 @@ class VectorEnv:
     def run(self, action: np.ndarray, observation: np.ndarray) -> np.ndarray:
         """The innermost step: fills `observation`, returns the rewards in a buffer of its own."""
         if action.shape != self._action_shape:
-            shape = self._action_shape
-            raise ValueError(f"actions have shape {action.shape}; they must be {shape}")
+            require_shape(action, self._action_shape)
         if self._run is not None:
             bad = self._run(action, observation)
             if bad >= 0:
@@ -280,6 +350,7 @@ class VectorEnv:
 
         NaN in a world that is still warming up.
         """
+        self.require_reset("metrics")
         steps = self._age - self.system.warm_up
         found = {}
         for m, (name, how) in enumerate(self.system.reductions.items()):
@@ -290,6 +361,7 @@ class VectorEnv:
 
     def save(self) -> dict[str, Any]:
         """Everything that `restore` needs: a dictionary of whole numbers and fresh arrays."""
+        self.require_reset("save()")
         state = {f"state.{name}": array.copy() for name, array in self._state._asdict().items()}
         return {
             **state,
@@ -430,7 +502,7 @@ class VectorEnv:
         if self._discrete:
             allowed = (action >= 0) & (action < self._n_actions) & (action == np.floor(action))
         else:
-            allowed = (np.abs(action) <= 1 + _TOLERANCE).all(-1)
+            allowed = (np.abs(action) <= ACTION_LIMIT).all(-1)
         if not allowed.all():
             self._refuse(action, int(np.flatnonzero(~allowed.ravel())[0]))
         return action
@@ -461,6 +533,12 @@ def require_memory_of(system: System, n_worlds: int) -> None:
             state = system.initial(Rng.single(0, 1), 1)
         one = sum(part.numel() * part.element_size() for part in state)
         require_memory(what, faces + 2 * n_worlds * max(one, system.world_bytes()))
+
+
+def require_shape(actions: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless `actions` has that shape."""
+    if np.shape(actions) != shape:
+        raise ValueError(f"actions have shape {np.shape(actions)}; they must be {shape}")
 
 
 def _as_tensors(state: State) -> State:
