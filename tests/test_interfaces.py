@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import math
 import types
 import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pettingzoo
 import pytest
+from pettingzoo.utils import aec_to_parallel
 
 import invariantzoo
+from invariantzoo.envs.core import registry
+from invariantzoo.envs.core.gym import SystemVectorEnv
 from invariantzoo.envs.core.rng import Rng
+from invariantzoo.envs.core.system import parameters
+from invariantzoo.envs.core.vector import VectorEnv
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -108,6 +115,331 @@ class TestPettingZoo:
                 aec.step(None)
 
 
+def short(id: str) -> dict[str, Any]:
+    """Parameters of episodes that end soon."""
+    known = parameters(invariantzoo.make_system(id))
+    brief = {"horizon": 6, "n_sweeps": 2, "burn_in": 0, "lattice_size": 2, "sweeps": 3}
+    brief |= {"n_sites": 5, "n_particles": 2}
+    return {name: value for name, value in brief.items() if name in known}
+
+
+def draw(space: Any, rng: np.random.Generator) -> Any:
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return int(rng.integers(space.n))
+    return rng.uniform(-1, 1, space.shape).astype(np.float32)
+
+
+def play(env: Any, rng: np.random.Generator) -> list[tuple]:
+    """What the steps of an episode give, after the reset."""
+    space = env.action_space(env.possible_agents[0])
+    steps = []
+    while env.agents:
+        steps.append(env.step({agent: draw(space, rng) for agent in env.agents}))
+    return steps
+
+
+VARIANTS = [
+    *((id, {}) for id in IDS),
+    *(("ising-equilibrium-v0", {"update": update}) for update in ("checkerboard", "parallel")),
+    ("tasep-open-v0", {"update": "parallel"}),
+    ("tasep-ring-v0", {"update": "parallel"}),
+    ("test-relay-v0", {}),
+    ("test-relay-v0", {"turns": False}),
+]
+
+
+@pytest.fixture
+def _relay() -> Iterator[None]:
+    before = dict(registry._SPECS)
+    invariantzoo.register("test-relay-v0", "systems:Relay")
+    yield
+    registry._SPECS.clear()
+    registry._SPECS.update(before)
+
+
+@pytest.mark.usefixtures("_relay")
+@pytest.mark.parametrize(("id", "more"), VARIANTS)
+def test_parallelizable_is_what_pettingzoo_can_make_parallel(id: str, more: Any) -> None:
+    """Where it says so, PettingZoo's wrapper gives the episode of our own parallel face."""
+    settings = {**short(id), **more}
+    aec = invariantzoo.env(id, **settings)
+    parallel = invariantzoo.parallel_env(id, **settings)
+    assert parallel.metadata["is_parallelizable"] is True
+    if not aec.metadata["is_parallelizable"]:
+        assert parallel.system.one_at_a_time
+        aec.metadata["is_parallelizable"] = True
+        theirs = aec_to_parallel(aec)
+        theirs.reset(seed=0)
+        with pytest.raises((AssertionError, KeyError)):
+            play(theirs, np.random.default_rng(0))
+        return
+    theirs = aec_to_parallel(aec)
+    for seed in range(3):
+        expected, _ = parallel.reset(seed=seed)
+        seen, _ = theirs.reset(seed=seed)
+        assert all(np.array_equal(seen[agent], expected[agent]) for agent in parallel.agents)
+        ours, other = (play(env, np.random.default_rng(seed)) for env in (parallel, theirs))
+        assert len(ours) == len(other) > 1
+        for mine, step in zip(ours, other, strict=True):
+            for agent, observation in mine[0].items():
+                assert np.array_equal(step[0][agent], observation)
+            assert mine[1] == {agent: step[1][agent] for agent in mine[1]}
+            assert mine[2:4] == step[2:4]
+
+
+@pytest.mark.usefixtures("_relay")
+@pytest.mark.parametrize("id", [*IDS, "test-relay-v0"])
+def test_the_last_infos_hold_the_metrics(id: str) -> None:
+    """Of all agents that are there to the end, in both faces of PettingZoo and nowhere before."""
+    parallel, aec = (
+        make(id, **short(id)) for make in (invariantzoo.parallel_env, invariantzoo.env)
+    )
+    _, first = parallel.reset(seed=4)
+    names = {name for info in first.values() for name in info}
+    steps = play(parallel, np.random.default_rng(0))
+    metrics = parallel.metrics()
+    assert {*metrics} == {*parallel.system.reductions}
+    assert not any("metrics" in info for step in steps[:-1] for info in step[4].values())
+    last = [*steps[-1][4].values()]
+    assert last
+    for info in last:
+        assert info["metrics"] == metrics
+        assert not names or {*info} <= names  # no key that is new, where there are some
+    last[0]["metrics"].clear()
+    assert all(info["metrics"] == metrics for info in last[1:])
+
+    aec.reset(seed=4)
+    rng = np.random.default_rng(0)
+    for agent in aec.agent_iter():
+        *_, terminated, truncated, info = aec.last()
+        over = terminated or truncated
+        aec.step(None if over else draw(aec.action_space(agent), rng))
+    assert info["metrics"] == aec.metrics()
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_batches_give_the_metrics_of_single_worlds(id: str) -> None:
+    """At the end of an episode, through Gymnasium and Stable-Baselines3."""
+    system = invariantzoo.make_system(id, **short(id))
+    n, space, rng = system.n_agents, system.action_space, np.random.default_rng(0)
+    worlds = [VectorEnv(system, 1, seed=4, first_world=world, autoreset=False) for world in (0, 1)]
+    envs = SystemVectorEnv(system, 2 * n, autoreset_mode="next_step")
+    vec_env = invariantzoo.vec_env(id, n_worlds=2, seed=4, **short(id))
+    for env in (*worlds, vec_env):
+        env.reset()
+    envs.reset(seed=4)
+    done = np.zeros(2 * n, bool)
+    while not done.any():
+        action = np.array([draw(space, rng) for _ in range(2 * n)])
+        rows = action.reshape(2, 1, n, *action.shape[1:])
+        singly = [env.step(row) for env, row in zip(worlds, rows, strict=True)]
+        _, _, done, infos = vec_env.step(action)
+        of_gymnasium = envs.step(action)[4].get("metrics", {})
+    for world, step in enumerate(singly):
+        expected = {name: float(value[0]) for name, value in step.metrics.items()}
+        for slot in range(world * n, (world + 1) * n if done[world * n] else 0):
+            assert infos[slot]["metrics"] == expected
+            assert {name: of_gymnasium[name][slot] for name in expected} == expected
+
+
+@pytest.mark.parametrize("id", SINGLE)
+def test_a_single_controllers_last_info_holds_the_metrics(id: str) -> None:
+    env: Any = gymnasium.make(f"invariantzoo/{id}", max_episode_steps=None, **short(id))
+    env.reset(seed=0)
+    over = False
+    while not over:
+        *_, terminated, truncated, info = env.step(env.action_space.sample())
+        over = terminated or truncated
+        assert ("metrics" in info) == over
+    assert {*info["metrics"]} == {*env.unwrapped._env.system.reductions}
+
+
+def wrong_actions(space: Any) -> list[Any]:
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return [0.7, "1", math.nan, -1, int(space.n), [0], np.array([1]), 10**30, 1j, {}]
+    good = np.zeros(space.shape, np.float32)
+    outside, unknown, endless = good.copy(), good.copy(), good.copy()
+    outside[-1], unknown[-1], endless[0] = 1.1, math.nan, -math.inf
+    shapes = [good[:1], np.append(good, good), good[None], good[:, None], good[0], good[:0]]
+    if len(good) == 1:
+        shapes = shapes[1:]
+    return [outside, unknown, endless, *shapes, 0.5, "1", good.astype(str), good + 1j, {}, 10**30]
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_wrong_actions_are_refused_by_name_and_nothing_moves(id: str) -> None:
+    """Through both faces of PettingZoo, whichever agent's turn it is."""
+    settings = short(id)
+    parallel, aec = invariantzoo.parallel_env(id, **settings), invariantzoo.env(id, **settings)
+    _, infos = parallel.reset(seed=1)
+    aec.reset(seed=1)
+    space = parallel.action_space(parallel.possible_agents[0])
+    good = 0 if isinstance(space, gymnasium.spaces.Discrete) else np.zeros(space.shape, np.float32)
+    turns = [agent for agent in parallel.agents if infos[agent].get("active", True)]
+    before = parallel.state()
+    for wrong in wrong_actions(space):
+        agent = turns[-1]
+        with pytest.raises(ValueError, match=f"^action of {agent} "):
+            parallel.step({**dict.fromkeys(parallel.agents, good), agent: wrong})
+        assert np.array_equal(parallel.state(), before)
+        with pytest.raises(
+            ValueError, match=f"^action of {turns[0]} is |^action of {turns[0]} has"
+        ):
+            aec.step(wrong)
+        assert aec.agent_selection == turns[0]
+        assert np.array_equal(aec.state(), before)
+    for _ in turns[:-1]:
+        aec.step(good)
+    for wrong in wrong_actions(space):
+        with pytest.raises(ValueError, match=f"^action of {turns[-1]} "):
+            aec.step(wrong)
+        assert np.array_equal(aec.state(), before)
+    aec.step(good)
+    assert parallel.step(dict.fromkeys(parallel.agents, good))[1] == aec.rewards
+    assert np.array_equal(parallel.state(), aec.state())
+
+
+@pytest.mark.parametrize("id", ["particles-crowd-v0", "ising-equilibrium-v0", "test-leave-v0"])
+def test_usual_forms_of_actions_are_taken(id: str) -> None:
+    """Whole numbers of any type, lists, float64, and torch's tensors."""
+    import torch
+
+    space = invariantzoo.make_system(id).action_space
+    forms: list[Any]
+    if isinstance(space, gymnasium.spaces.Discrete):
+        forms = [1, np.int64(1), np.int32(1), np.array(1), 1.0, True, torch.tensor(1)]
+    else:
+        row = np.full(space.shape, 0.25)
+        forms = [row, row.astype(np.float32), row.tolist(), torch.tensor(row), row.astype("f2")]
+    results = set()
+    for form in forms:
+        parallel, aec = invariantzoo.parallel_env(id), invariantzoo.env(id)
+        parallel.reset(seed=0)
+        aec.reset(seed=0)
+        rewards = parallel.step(dict.fromkeys(parallel.agents, form))[1]
+        for _ in range(len(aec._queue)):
+            aec.step(form)
+        assert aec.rewards == rewards
+        results.add(tuple(rewards.values()))
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("id", ["particles-crowd-v0", "ising-equilibrium-v0", "test-leave-v0"])
+def test_actions_must_be_those_of_the_agents(id: str) -> None:
+    env = invariantzoo.parallel_env(id)
+    env.reset(seed=0)
+    before = env.state()
+    good = {agent: env.action_space(agent).sample() for agent in env.agents}
+    first, second = env.agents[:2]
+    missing = {agent: action for agent, action in good.items() if agent != second}
+    for wrong, error, message in [
+        (missing, KeyError, f"no action for agent '{second}'"),
+        ({**good, "agent_0": good[first]}, KeyError, "unknown agent 'agent_0'"),
+        ({**missing, f"{second}x": good[first]}, KeyError, f"did you mean '{second}'"),
+        ({**good, 0: good[first]}, KeyError, "unknown agent 0"),
+        ({}, KeyError, f"no action for agent '{first}'"),
+        ([*good.values()], ValueError, "actions are a list; they must be a dictionary"),
+        (np.zeros(3), ValueError, "actions are a ndarray"),
+        (None, ValueError, "actions are a NoneType"),
+    ]:
+        with pytest.raises(error, match=message):
+            env.step(wrong)
+        assert np.array_equal(env.state(), before)
+    for call in (env.action_space, env.observation_space, invariantzoo.env(id).action_space):
+        with pytest.raises(KeyError, match="unknown agent 'nobody'; agents are"):
+            call("nobody")
+
+
+def test_actions_of_agents_that_have_left_are_not_looked_at() -> None:
+    env = invariantzoo.parallel_env("test-leave-v0")
+    env.reset(seed=0)
+    while len(env.agents) == 4:
+        env.step(dict.fromkeys(env.possible_agents, 1))
+    left = next(agent for agent in env.possible_agents if agent not in env.agents)
+    env.step({**dict.fromkeys(env.agents, 1), left: None})
+    with pytest.raises(ValueError, match=f"^action of {env.agents[-1]} "):
+        env.step({**dict.fromkeys(env.agents, 1), env.agents[-1]: [1, 1]})
+
+
+def test_an_illegal_action_does_nothing_through_every_door() -> None:
+    """A masked action is that of standing still: the same worlds, rewards and metrics follow."""
+    n = 4
+    for seed in range(6):
+        worlds = [VectorEnv(invariantzoo.make_system("test-leave-v0"), 2, seed=seed) for _ in "ab"]
+        for env in worlds:
+            env.reset()
+        mask = worlds[0].action_mask()
+        assert mask is not None
+        given = [np.ones((2, n), np.int64), mask[..., 1].astype(np.int64)]  # with and without
+        steps = [env.step(action) for env, action in zip(worlds, given, strict=True)]
+        assert (given[0] != given[1]).any()
+        assert np.array_equal(steps[0].observation, steps[1].observation)
+        assert np.array_equal(steps[0].reward, steps[1].reward)
+        envs = gymnasium.make_vec("invariantzoo/test-leave-v0", num_envs=2 * n)
+        vec_env = invariantzoo.vec_env("test-leave-v0", n_worlds=2, seed=seed)
+        parallel, aec = (
+            invariantzoo.parallel_env("test-leave-v0"),
+            invariantzoo.env("test-leave-v0"),
+        )
+        for env in (envs, parallel, aec):
+            env.reset(seed=seed)
+        vec_env.reset()
+        flat = steps[1].observation.reshape(2 * n, -1)
+        assert np.array_equal(envs.step(given[0].ravel())[0], flat)
+        assert np.array_equal(vec_env.step(given[0].ravel())[0], flat)
+        seen = parallel.step(dict.fromkeys(parallel.agents, 1))[0]
+        aec.step(1)
+        for i, agent in enumerate(parallel.possible_agents):
+            assert np.array_equal(seen[agent], flat[i])
+            assert np.array_equal(aec.observe(agent), flat[i])
+
+
+@pytest.mark.parametrize("id", ["particles-crowd-v0", "ising-equilibrium-v0", "test-hold-v0"])
+def test_calls_before_reset(id: str) -> None:
+    parallel = invariantzoo.parallel_env(id, render_mode="rgb_array")
+    aec = invariantzoo.env(id, render_mode="rgb_array")
+    worlds = VectorEnv(invariantzoo.make_system(id), 2)
+    agent = parallel.possible_agents[0]
+    space = parallel.action_space(agent)
+    action = np.zeros((2, len(parallel.possible_agents), *(space.shape or ())), space.dtype)
+    calls: list[Callable[[], Any]] = [
+        *(env.render for env in (parallel, aec)),
+        *(env.state for env in (parallel, aec)),
+        *(env.metrics for env in (parallel, aec)),
+        lambda: parallel.step({agent: space.sample()}),
+        lambda: aec.step(space.sample()),
+        aec.last,
+        lambda: aec.last(observe=False),
+        aec.agent_iter,
+        lambda: aec.observe(agent),
+        lambda: worlds.step(action),
+        worlds.observe,
+        worlds.active,
+        worlds.action_mask,
+        worlds.episode_metrics,
+        worlds.save,
+        lambda: worlds.tensors,
+        lambda: worlds.turn("temperature", 1),
+        lambda: worlds.rollout("random", 1, every=1),
+    ]
+    if id == "test-hold-v0":
+        env = gymnasium.make(f"invariantzoo/{id}", render_mode="rgb_array")
+        calls += [env.render, lambda: env.step(env.action_space.sample())]
+    for call in calls:
+        with pytest.raises(RuntimeError, match=r"^reset\(\) must be called before "):
+            call()
+
+
+def test_a_step_after_the_end() -> None:
+    aec = invariantzoo.env("test-hold-v0", max_cycles=1)
+    aec.reset(seed=0)
+    aec.step(aec.action_space("controller_0").sample())
+    aec.step(None)
+    assert not aec.agents
+    with pytest.raises(RuntimeError, match="the episode is over: reset"):
+        aec.step(None)
+
+
 @pytest.mark.parametrize("id", IDS)
 class TestGymnasium:
     def test_make_vec(self, id: str) -> None:
@@ -157,15 +489,25 @@ def test_stable_baselines_accepts_single_controllers(id: str) -> None:
 
 @pytest.mark.parametrize("id", IDS)
 def test_torchrl_accepts(id: str) -> None:
+    """Also the end of an episode, at which infos hold more than in the step before."""
     pytest.importorskip("torchrl", reason="TorchRL is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wrappers = importlib.import_module("torchrl.envs.libs.pettingzoo")
         checks = importlib.import_module("torchrl.envs.utils")
-        system = invariantzoo.make_system(id)
+        system = invariantzoo.make_system(id, **short(id))
         leaves = system.gone(system.initial(Rng.single(0, 1), 1)) is not None
-        env = wrappers.PettingZooWrapper(invariantzoo.parallel_env(id), use_mask=leaves)
+        ours = invariantzoo.parallel_env(id, **short(id))
+        env = wrappers.PettingZooWrapper(ours, use_mask=leaves)
         checks.check_env_specs(env)
+        env.set_seed(0)
+        steps = env.rollout(1000)
+    assert len(steps) == system.horizon or leaves
+    info = steps["next"].get((system.agent_name, "info"), None)
+    if info is not None:  # where infos have keys at the start, metrics are one
+        rows = info["metrics"][-1]
+        expected = [*ours.metrics().values()]
+        assert any(np.allclose(row, expected, equal_nan=True) for row in rows.numpy())
 
 
 @pytest.mark.parametrize("id", IDS)

@@ -6,78 +6,120 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from .registry import make_system
 from .seeds import require_seed
-from .system import System, observation_space
-from .vector import VectorEnv
+from .system import System, nearest, observation_space, require_count
+from .vector import Step, VectorEnv, require_shape
+
+AUTORESET_MODES = {
+    "same_step": AutoresetMode.SAME_STEP,
+    "next_step": AutoresetMode.NEXT_STEP,
+    "disabled": AutoresetMode.DISABLED,
+}
 
 
 class SystemVectorEnv(gymnasium.vector.VectorEnv):
-    """Agent slots as sub-environments: slot = world * n_agents + agent. SAME_STEP autoreset.
+    """Agent slots as sub-environments: slot = world * n_agents + agent.
 
-    An agent that has left shows a constant observation and reward 0 until its world ends; it is
-    `terminated` in the step in which it leaves and again, with its world, at the end.
+    All slots of a world end together: `terminated` where the agent had left, else `truncated`. An
+    agent that has left earlier shows a constant observation and reward 0 until then.
+    autoreset_mode: what follows an end, as Gymnasium means it. "same_step": the observation is the
+    next episode's, and infos hold `final_obs` and `final_info`; "next_step": the next step starts
+    the next episode, whatever the action, with reward 0; "disabled": worlds that have ended wait
+    for `reset(options={"reset_mask": flags})`. Infos hold the episode's metrics by name where it
+    ended: `infos["metrics"]`, in "same_step" `infos["final_info"]["metrics"]`.
     """
 
-    def __init__(self, system: System, num_envs: int, render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        system: System,
+        num_envs: int,
+        render_mode: str | None = None,
+        autoreset_mode: str | AutoresetMode = "same_step",
+    ) -> None:
         n = system.n_agents
-        if num_envs < 1 or num_envs % n:
+        require_count("num_envs", num_envs)
+        if num_envs % n:
             raise ValueError(
                 f"num_envs={num_envs!r} must be a multiple of the {n} agents of a world"
             )
+        self._mode = _autoreset_mode(autoreset_mode)
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.metadata = {
-            "autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP,
+            "autoreset_mode": self._mode,
             "render_modes": ["rgb_array"],
             "render_fps": 20,
         }
         self.single_observation_space = observation_space(system)
         self.single_action_space = system.action_space
-        self._env = VectorEnv(system, num_envs // n)
+        self._same_step = self._mode is AutoresetMode.SAME_STEP
+        self._env = VectorEnv(system, num_envs // n, autoreset=self._same_step)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self._ended = np.zeros(num_envs // n, bool)
         self._picture = _Picture(system, self._env, render_mode)
+        of_agent = self.single_action_space.shape or ()
+        self._shape = (num_envs, *of_agent)
+        self._world_shape = (num_envs // n, n, *of_agent)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start all worlds anew; `options={"reset_mask": flags}` only some."""
-        if isinstance(seed, list):
-            raise ValueError("seed must be one whole number: worlds draw their own streams from it")
+        """Start all worlds anew; `options={"reset_mask": flags}`, [num_envs] bool, only some.
+
+        Raises ValueError for a mask of another form, or one that takes a part of a world.
+        """
         worlds = None
         if options and options.get("reset_mask") is not None:
-            flags = np.asarray(options["reset_mask"]).reshape(self._env.n_worlds, -1)
-            worlds = np.asarray(flags.any(1))
+            if seed is not None:
+                raise ValueError(f"seed={seed!r} resets all worlds: leave out reset_mask")
+            self._env.require_reset("reset() with a reset_mask")
+            worlds = self._masked_worlds(options["reset_mask"])
+        if seed is not None:
+            if not isinstance(seed, int | np.integer):
+                raise ValueError(
+                    f"seed={seed!r} must be one whole number: worlds draw their own streams from it"
+                )
+            require_seed("seed", seed)
+            super().reset(seed=int(seed))
         observation = self._env.reset(seed, worlds=worlds)
+        self._ended[slice(None) if worlds is None else worlds] = False
         return observation.reshape(self.num_envs, -1), {}
 
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Advance all worlds; at an episode's end infos hold `final_obs` and `final_info`."""
-        shape = (self._env.n_worlds, self._env.n_agents, *(self.single_action_space.shape or ()))
-        out = self._env.step(np.asarray(actions).reshape(shape))
+        """Advance all worlds.
+
+        Raises ValueError for actions of another shape or outside their space, and RuntimeError if
+        "disabled" worlds that have ended were not reset.
+        """
+        actions = np.asarray(actions)
+        if actions.shape != self._shape:
+            require_shape(actions, self._shape)
+        actions = actions.reshape(self._world_shape)
+        if self._same_step:
+            out = self._env.step(actions)
+        else:
+            if self._mode is AutoresetMode.DISABLED and self._ended.any():
+                slots = np.flatnonzero(self._slots(self._ended)).tolist()
+                raise RuntimeError(
+                    f"episodes of slots {slots} have ended: call reset(options={{'reset_mask': "
+                    "flags}) first"
+                )
+            out = self._env.step(actions, restart=self._ended)
+            self._ended = out.done
         infos: dict[str, Any] = {}
         terminated, truncated = out.terminated, out.truncated
         if out.final_observation is not None:
-            slots = np.repeat(out.done, self._env.n_agents)
-            final = np.empty(self.num_envs, object)
-            rows = out.final_observation.reshape(self.num_envs, -1)
-            for slot in np.flatnonzero(slots):
-                final[slot] = rows[slot].copy()
-            metrics: dict[str, Any] = {}
-            for name, value in out.metrics.items():
-                metrics[name] = np.repeat(value, self._env.n_agents)
-                metrics[f"_{name}"] = slots
-            infos = {
-                "final_obs": final,
-                "_final_obs": slots,
-                "final_info": metrics,
-                "_final_info": slots.copy(),
-            }
+            terminated = terminated & out.done[:, None]
+            infos = self._last_infos(out, out.final_observation)
+        elif self._env.may_leave:
+            terminated = np.zeros_like(terminated)
         return (
             out.observation.reshape(self.num_envs, -1),
             out.reward.reshape(-1),
@@ -87,13 +129,55 @@ class SystemVectorEnv(gymnasium.vector.VectorEnv):
         )
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """A frame of the first world."""
-        frame = self._picture.frame()
-        return None if frame is None else (frame,)
+        """A frame [height, width, 3] uint8 for every slot; those of a world share it."""
+        if self.render_mode is None:
+            return None
+        frames = self._picture.frames()
+        return tuple(frame for frame in frames for _ in range(self._env.n_agents))
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the picture."""
         self._picture.close()
+
+    def _last_infos(self, out: Step, final: np.ndarray) -> dict[str, Any]:
+        """Infos of a step in which worlds ended, as Gymnasium lays them out."""
+        ended = self._slots(out.done)
+        metrics: dict[str, Any] = {}
+        for name, value in out.metrics.items():
+            metrics[name] = np.where(ended, self._slots(value), 0.0)
+            metrics[f"_{name}"] = ended.copy()
+        infos: dict[str, Any] = {"metrics": metrics, "_metrics": ended.copy()}
+        if not self._same_step:
+            return infos
+        final_obs = np.empty(self.num_envs, object)
+        rows = final.reshape(self.num_envs, -1)
+        for slot in np.flatnonzero(ended):
+            final_obs[slot] = rows[slot].copy()
+        return {
+            "final_obs": final_obs,
+            "_final_obs": ended.copy(),
+            "final_info": {**metrics, **infos},
+            "_final_info": ended,
+        }
+
+    def _slots(self, by_world: np.ndarray) -> np.ndarray:
+        """What is known of each world, for each of its slots."""
+        return by_world.repeat(self._env.n_agents)
+
+    def _masked_worlds(self, mask: Any) -> np.ndarray:
+        if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != (self.num_envs,):
+            kind = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask)
+            raise ValueError(f"reset_mask is {kind}; it must be an array of {self.num_envs} bools")
+        if not mask.any():
+            raise ValueError("reset_mask is False everywhere; one world at least must be reset")
+        n = self._env.n_agents
+        taken = mask.reshape(-1, n).sum(1)
+        for world in np.flatnonzero((taken > 0) & (taken < n)).tolist():
+            raise ValueError(
+                f"reset_mask takes a part of slots {world * n} to {world * n + n - 1}, which are "
+                "one world; reset all of them or none"
+            )
+        return np.asarray(taken == n)
 
 
 class SystemEnv(gymnasium.Env[np.ndarray, Any]):
@@ -110,15 +194,20 @@ class SystemEnv(gymnasium.Env[np.ndarray, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode."""
+        """Start an episode; `options={"world": i}` runs world i of a batch with the same seed."""
         if seed is not None:
             require_seed("seed", seed)
         super().reset(seed=None if seed is None else int(seed))
+        if options and "world" in options:
+            self._env.become(options["world"], seed)
+            seed = None
         return self._env.reset(seed)[0, 0], {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Advance by one step."""
-        out = self._env.step(np.asarray(action)[None, None])
+        """Advance by one step; the last infos of an episode hold its `metrics`."""
+        action = np.asarray(action)
+        require_shape(action, self.action_space.shape or ())
+        out = self._env.step(action[None, None])
         info: dict[str, Any] = {}
         if out.done[0]:
             info["metrics"] = {name: float(value[0]) for name, value in out.metrics.items()}
@@ -132,7 +221,7 @@ class SystemEnv(gymnasium.Env[np.ndarray, Any]):
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """A frame [height, width, 3] uint8."""
-        return self._picture.frame()
+        return None if self.render_mode is None else self._picture.frames()[0]
 
     def close(self) -> None:
         """Close the picture."""
@@ -140,35 +229,50 @@ class SystemEnv(gymnasium.Env[np.ndarray, Any]):
 
 
 class _Picture:
-    """Frames of the first world of an environment."""
+    """Frames of the worlds of an environment."""
 
     def __init__(self, system: System, env: VectorEnv, render_mode: str | None) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode={render_mode!r} must be None or 'rgb_array'")
-        self._system, self._env, self._render_mode = system, env, render_mode
+        self._system, self._env = system, env
         self._painter: Any = None
 
-    def frame(self) -> np.ndarray | None:
-        if self._render_mode is None:
-            return None
+    def frames(self) -> list[np.ndarray]:
+        """One of every world, each [height, width, 3] uint8."""
+        self._env.require_reset("render()")
         if self._painter is None:
             from .render import Painter
 
             self._painter = Painter()
-        scene = self._system.scene(self._env.tensors)
-        return None if scene is None else self._painter.draw(scene)
+        state = self._env.tensors
+        frames = []
+        for world in range(self._env.n_worlds):
+            part = type(state)(*(array[world : world + 1] for array in state))
+            scene = self._system.scene(part)
+            if scene is None:
+                raise ValueError(f"{type(self._system).__name__} has no picture")
+            frames.append(self._painter.draw(scene))
+        return frames
 
     def close(self) -> None:
         if self._painter is not None:
             self._painter.close()
             self._painter = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_painter": None}
+
 
 def make_vector(
-    num_envs: int, system_id: str, render_mode: str | None = None, **parameters: Any
+    num_envs: int,
+    system_id: str,
+    render_mode: str | None = None,
+    autoreset_mode: str | AutoresetMode = "same_step",
+    **parameters: Any,
 ) -> SystemVectorEnv:
     """Gymnasium's vector environment of an id."""
-    return SystemVectorEnv(make_system(system_id, **parameters), num_envs, render_mode)
+    system = make_system(system_id, **parameters)
+    return SystemVectorEnv(system, num_envs, render_mode, autoreset_mode)
 
 
 def make_single(system_id: str, render_mode: str | None = None, **parameters: Any) -> SystemEnv:
@@ -177,6 +281,19 @@ def make_single(system_id: str, render_mode: str | None = None, **parameters: An
     if system.n_agents != 1:
         raise ValueError(
             f"{system_id} has {system.n_agents} agents; use gymnasium.make_vec or "
-            "invariantzoo.parallel_env"
+            "invariantzoo.parallel_env (make_vec without vectorization_mode: 'sync' and 'async' "
+            "are for environments of one agent)"
         )
     return SystemEnv(system, render_mode)
+
+
+def _autoreset_mode(given: str | AutoresetMode) -> AutoresetMode:
+    """A mode from itself, its name here or its value in Gymnasium."""
+    if isinstance(given, AutoresetMode):
+        return given
+    for name, mode in AUTORESET_MODES.items():
+        if given in (name, mode.name, mode.value):
+            return mode
+    hint = nearest(given, AUTORESET_MODES) if isinstance(given, str) else ""
+    allowed = ", ".join(AUTORESET_MODES)
+    raise ValueError(f"autoreset_mode={given!r} must be one of {allowed}{hint}")

@@ -8,7 +8,11 @@ obey the same law whatever the system's update order.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pettingzoo
@@ -16,14 +20,15 @@ from gymnasium import spaces
 
 from .registry import make_system
 from .rng import Rng
-from .system import System, is_discrete, observation_space, require_count
-from .vector import VectorEnv
+from .system import System, is_discrete, nearest, observation_space, require_count
+from .vector import ACTION_LIMIT, VectorEnv
 
 if TYPE_CHECKING:
     from .render import Painter
 
 _FAR = 1e12  # no number of a state is larger; checkers dislike infinite boxes
 _ROLES = ["human", "rgb_array"]
+_WHOLE = (int, np.integer)
 
 
 def make_parallel(
@@ -42,6 +47,24 @@ def make_aec(
     return AecEnv(system, name=id, render_mode=render_mode, max_cycles=max_cycles)
 
 
+class Metrics(dict[str, float]):
+    """Metrics of an episode by name; array libraries read them as one row, NaN where unknown.
+
+    So TorchRL, which makes a tensor of everything in infos, can take them.
+    """
+
+    def __init__(self, names: Iterable[str], values: Mapping[str, float]) -> None:
+        super().__init__(values)
+        self._names = tuple(names)
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        row = [self.get(name, math.nan) for name in self._names]
+        return np.array(row, np.float64).__dlpack__(**kwargs)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # the CPU
+
+
 class _World:
     """What both faces share: one world, its agents' names, spaces, infos and picture."""
 
@@ -55,12 +78,7 @@ class _World:
         self.system = system
         self._horizon = system.horizon if max_cycles is None else max_cycles
         self.render_mode = render_mode
-        self.metadata = {
-            "name": name,
-            "render_modes": _ROLES,
-            "render_fps": 20,
-            "is_parallelizable": True,
-        }
+        self.metadata = {"name": name, "render_modes": _ROLES, "render_fps": 20}
         self.possible_agents = [f"{system.agent_name}_{i}" for i in range(system.n_agents)]
         self.agents: list[str] = []
         self._number = {agent: i for i, agent in enumerate(self.possible_agents)}
@@ -71,6 +89,9 @@ class _World:
         self._state_size = sum(part[0].numel() for part in probe)
         legal = system.action_mask(probe)
         self._plain = system.gone(probe) is None and legal is None and not system.one_at_a_time
+        self._discrete = is_discrete(system)
+        self._action_shape = system.action_space.shape or ()
+        self._n_actions = int(getattr(system.action_space, "n", 0))
 
     def observation_space(self, agent: str) -> spaces.Box:
         """The box of an agent's flat observation (the same object at every call)."""
@@ -126,9 +147,7 @@ class _World:
 
     def _begin(self, seed: int | None, options: dict[str, Any] | None) -> np.ndarray:
         if options and "world" in options:
-            self._env = VectorEnv(
-                self.system, 1, seed=seed, first_world=options["world"], autoreset=False
-            )
+            self._env.become(options["world"], seed)
             seed = None
         observation = self._env.reset(seed)[0]
         gone = ~self._env.alive[0]
@@ -136,30 +155,84 @@ class _World:
         return observation
 
     def _require_reset(self, what: str) -> None:
-        if self._env.state is None:
-            raise RuntimeError(f"reset() must be called before {what}")
+        self._env.require_reset(what)
 
-    def _infos(self) -> dict[str, dict[str, Any]]:
-        """Legal actions and whose turn it is, where a system has such a thing.
+    def _infos(self, last: bool = False) -> dict[str, dict[str, Any]]:
+        """Legal actions and whose turn it is, where a system has such a thing; metrics at the end.
 
-        There the keys are the same at every step, since TorchRL demands it; elsewhere the last
-        infos of an episode hold its metrics.
+        last: whether the episode ends here.
         """
         infos: dict[str, dict[str, Any]] = {agent: {} for agent in self.agents}
-        if self._plain:
-            return infos
+        if not self._plain:
+            self._tell_turns(infos)
+        if last:
+            self._tell_metrics(infos, self.metrics())
+        return infos
+
+    def _first_infos(self) -> dict[str, dict[str, Any]]:
+        """As `_infos`, with all keys that infos can have: TorchRL knows no others later.
+
+        Where they would be empty they stay so: then TorchRL reads none at all.
+        """
+        infos = self._infos()
+        if not self._plain:
+            self._tell_metrics(infos, {})
+        return infos
+
+    def _tell_metrics(self, infos: dict[str, dict[str, Any]], metrics: dict[str, float]) -> None:
+        for info in infos.values():
+            info["metrics"] = Metrics(self.system.reductions, metrics)
+
+    def _tell_turns(self, infos: dict[str, dict[str, Any]]) -> None:
         mask = self._env.action_mask()
         if mask is not None:
-            for agent in self.agents:
-                infos[agent]["action_mask"] = mask[0, self._number[agent]].astype(np.int8)
+            for agent, info in infos.items():
+                info["action_mask"] = mask[0, self._number[agent]].astype(np.int8)
         if self.system.one_at_a_time:
             active = self._env.active()[0].tolist()
-            for agent in self.agents:
-                infos[agent]["active"] = active[self._number[agent]]
-        return infos
+            for agent, info in infos.items():
+                info["active"] = active[self._number[agent]]
+
+    def _takes(self, action: Any) -> bool:
+        """A quick look at an action of the usual type: whether it is in the space."""
+        if self._discrete:
+            return isinstance(action, _WHOLE) and bool(0 <= action < self._n_actions)
+        return (
+            isinstance(action, np.ndarray)
+            and action.dtype.kind == "f"
+            and action.shape == self._action_shape
+            and all(map(ACTION_LIMIT.__ge__, map(abs, action.tolist())))
+        )
+
+    def _refused(self, agent: str, action: Any, *, values: bool = True) -> str | None:
+        """Why an action is not in an agent's space, or None if it is; without `values` its form."""
+        shape = self._action_shape
+        try:
+            value = np.asarray(action)
+        except (ValueError, TypeError, RuntimeError):
+            value = np.asarray(None)
+        if value.dtype.kind not in "biuf":
+            found = repr(action)
+        elif value.shape != shape:
+            found = f"{value.tolist()}, of shape {value.shape}"
+        elif not values or self._allowed(value):
+            return None
+        else:
+            found = str(value.tolist())
+        if self._discrete:
+            wanted = f"a whole number from 0 to {self._n_actions - 1}"
+        else:
+            wanted = f"finite numbers in [-1, 1] of shape {shape}"
+        return f"action of {agent} is {found}; it must be {wanted}"
+
+    def _allowed(self, value: np.ndarray) -> bool:
+        if self._discrete:
+            return bool(value == np.floor(value) and 0 <= value < self._n_actions)
+        return bool(np.abs(value).max() <= ACTION_LIMIT)
 
     def metrics(self) -> dict[str, float]:
         """Metrics of the episode so far, or of the one that has just ended, by name."""
+        self._require_reset("metrics()")
         return {name: float(value[0]) for name, value in self._env.episode_metrics().items()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -178,8 +251,12 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
         max_cycles: int | None = None,
     ) -> None:
         super().__init__(system, name, render_mode, max_cycles)
+        self.metadata["is_parallelizable"] = True
         self._shape = (1, system.n_agents, *(system.action_space.shape or ()))
-        self._discrete = is_discrete(system)
+        self._size = math.prod(self._action_shape)
+        # All agents' actions at once, which takes half the time of one by one.
+        agents = self.possible_agents
+        self._pick = itemgetter(*agents) if len(agents) > 1 else partial(_only, agents[0])
         self._action = np.zeros(self._shape, np.float32)
         self._flat = self._action.reshape(-1)
         self._age = 0
@@ -192,7 +269,7 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
         observation = self._begin(seed, options)
         self._age = 0
         seen = {agent: observation[self._number[agent]] for agent in self.agents}
-        return seen, self._infos()
+        return seen, self._first_infos()
 
     def step(
         self, actions: dict[str, Any]
@@ -205,7 +282,8 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
     ]:
         """Advance by one step; an agent that is gone needs no action.
 
-        Raises KeyError for a missing action and ValueError for one outside its space.
+        Raises KeyError for a missing action or an unknown agent, ValueError for an action outside
+        its space; then nothing has moved.
         """
         agents = self.agents
         if not agents:
@@ -232,9 +310,7 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
         self._age += 1
         if self._age < self._horizon:
             return seen, rewards, terminated, terminated.copy(), infos
-        metrics = self.metrics()
-        for agent in agents:
-            infos[agent]["metrics"] = dict(metrics)
+        self._tell_metrics(infos, self.metrics())
         self.agents = []
         return seen, rewards, terminated, dict.fromkeys(agents, True), infos
 
@@ -245,42 +321,81 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
         terminated = {agent: gone[i] for agent, i in rows.items()}
         seen = {agent: observation[0, i] for agent, i in rows.items()}
         rewards = {agent: values[i] for agent, i in rows.items()}
-        infos = self._infos()
         self._age += 1
         over = self._age >= self._horizon
+        infos = self._infos(last=over or all(terminated.values()))
         truncated = {agent: over and not left for agent, left in terminated.items()}
         self.agents = [] if over else [agent for agent in agents if not terminated[agent]]
         return seen, rewards, terminated, truncated, infos
 
     def _gather(self, actions: dict[str, Any]) -> np.ndarray:
         """Actions of all agents [1, agents, size]; zeros for those who have left."""
+        agents = self.agents
         try:
-            given = [actions[agent] for agent in self.agents]
-        except KeyError as missing:
-            raise KeyError(f"no action for agent {missing}; all live agents must act") from None
-        if self._discrete:
-            rows = np.array(given).reshape(-1)
-        elif len(given) == self._shape[1]:
-            try:
+            if len(agents) == len(self._number):
+                given = self._pick(actions)
+            else:
+                given = [actions[agent] for agent in agents]
+            if len(actions) != len(given):
+                self._require_agents(actions)
+        except (KeyError, TypeError, IndexError):
+            self._refuse_names(actions)
+        try:
+            if self._discrete:
+                rows = np.array(given)
+                if rows.ndim != 1 or rows.dtype.kind not in "biuf":
+                    raise ValueError
+            elif max(map(len, given)) > self._size:  # the others could make up for it
+                raise ValueError
+            elif len(given) == len(self._number):
                 np.concatenate(given, out=self._flat)
-            except (ValueError, TypeError):
-                shapes = sorted({np.shape(value) for value in given})
-                expected = self._shape[2:]
-                raise ValueError(f"actions have shapes {shapes}; all must be {expected}") from None
-            return self._action
-        else:
-            rows = np.concatenate(given)
-        if len(given) == self._shape[1]:
+                return self._action
+            else:
+                rows = np.concatenate(given, dtype=np.float32)
+        except (ValueError, TypeError):
+            self._refuse_forms(given)
+        if len(given) == len(self._number):
             return rows.reshape(self._shape)
         action = np.zeros(self._shape, rows.dtype)
-        action[0, [self._number[agent] for agent in self.agents]] = rows.reshape(
-            len(given), *self._shape[2:]
-        )
+        try:
+            rows = rows.reshape(len(given), *self._action_shape)
+        except ValueError:
+            self._refuse_forms(given)
+        action[0, [self._number[agent] for agent in agents]] = rows
         return action
+
+    def _require_agents(self, actions: dict[str, Any]) -> None:
+        for agent in actions:
+            if agent not in self._number:
+                raise KeyError(agent)
+
+    def _refuse_names(self, actions: Any) -> NoReturn:
+        """Raise what is wrong with the keys of `actions`."""
+        if not isinstance(actions, Mapping):
+            kind = type(actions).__name__
+            raise ValueError(f"actions are a {kind}; they must be a dictionary: agent -> action")
+        for agent in actions:
+            if agent not in self._number:
+                hint = nearest(str(agent), self.possible_agents)
+                raise KeyError(f"unknown agent {agent!r}{hint} (agents are {self._range()})")
+        missing = next(agent for agent in self.agents if agent not in actions)
+        raise KeyError(f"no action for agent {missing!r}; all live agents must act")
+
+    def _refuse_forms(self, given: Sequence[Any]) -> NoReturn:
+        """Raise what is wrong with the first action that has no right shape and type."""
+        for agent, action in zip(self.agents, given, strict=True):
+            reason = self._refused(agent, action, values=False)
+            if reason is not None:
+                raise ValueError(reason)
+        raise ValueError(f"actions have types that do not fit together: {given}")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._flat = self._action.reshape(-1)
+
+
+def _only(agent: str, actions: dict[str, Any]) -> tuple[Any]:
+    return (actions[agent],)
 
 
 class AecEnv(_World, pettingzoo.AECEnv):
@@ -296,6 +411,8 @@ class AecEnv(_World, pettingzoo.AECEnv):
     ) -> None:
         pettingzoo.AECEnv.__init__(self)
         _World.__init__(self, system, name, render_mode, max_cycles)
+        # Elsewhere agents act in an order that PettingZoo's `aec_to_parallel` cannot follow.
+        self.metadata["is_parallelizable"] = not system.one_at_a_time
         self.agent_selection: str = ""
         self.rewards: dict[str, float] = {}
         self.terminations: dict[str, bool] = {}
@@ -310,21 +427,46 @@ class AecEnv(_World, pettingzoo.AECEnv):
         self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)
         self.terminations = dict.fromkeys(self.agents, False)
         self.truncations = dict.fromkeys(self.agents, False)
-        self.infos = self._infos()
+        self.infos = self._first_infos()
         self._turn()
+
+    def last(
+        self, observe: bool = True
+    ) -> tuple[np.ndarray | None, float, bool, bool, dict[str, Any]]:
+        """Observation, reward, termination, truncation and info of the selected agent."""
+        self._require_reset("last()")
+        return super().last(observe)
+
+    def agent_iter(self, max_iter: int = 2**63) -> Iterator[str]:
+        """The agents as they are selected, until all have left."""
+        self._require_reset("agent_iter()")
+        return super().agent_iter(max_iter)
 
     def observe(self, agent: str) -> np.ndarray:
         """The last observation of an agent, freshly copied."""
+        self._require_reset("observe()")
+        if agent not in self._number:
+            raise KeyError(f"unknown agent {agent!r}; agents are {self._range()}")
         return self._observation[self._number[agent]].copy()
 
     def step(self, action: Any) -> None:
-        """Take the selected agent's action; the world moves when all active agents have acted."""
+        """Take the selected agent's action; the world moves when all active agents have acted.
+
+        Raises ValueError for an action outside the agent's space; then nothing has moved.
+        """
+        if not self.agents:
+            self._require_reset("step()")
+            raise RuntimeError("the episode is over: reset() must be called before step()")
         agent = self.agent_selection
         if self._left(agent):
             self._was_dead_step(action)
             return
         if action is None:
             raise ValueError(f"action of {agent} is None; only agents that have left may pass None")
+        if not self._takes(action):
+            reason = self._refused(agent, action)
+            if reason is not None:
+                raise ValueError(reason)
         self._action[0, self._number[agent]] = action
         if len(self._queue) > 1:
             self._cumulative_rewards[agent] = 0.0
@@ -342,10 +484,7 @@ class AecEnv(_World, pettingzoo.AECEnv):
             self.terminations[name] = not bool(self._env.alive[0, i])
             self.truncations[name] = over and not self.terminations[name]
         self._accumulate_rewards()
-        self.infos = self._infos()
-        if over and self._plain:
-            for name in self.agents:
-                self.infos[name]["metrics"] = self.metrics()
+        self.infos = self._infos(last=over or all(self.terminations.values()))
         if self.render_mode == "human":
             self.render()
         self._turn()
