@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     streams.take_every_letter()
     try:
         code = _dispatch(words)
-        sys.stdout.flush()
+        streams.flush()
         _say_what_is_not_kept()
         return code
     except SystemExit as done:  # --help
@@ -64,9 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and streams.reader_left():
             return 141
-        text = streams.complaint() or _in_words(error)
+        text = _in_words(error)
         if text is None or sys.flags.dev_mode:
             raise
+        with contextlib.suppress(OSError):
+            streams.flush()
         print(f"invariantzoo: error: {' '.join(text.split())}", file=sys.stderr)
         return 2
 
@@ -135,8 +137,9 @@ def _in_words(error: Exception) -> str | None:
     """
     if isinstance(error, KeyError) and error.args:
         return str(error.args[0])
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        name = "input or output" if error.filename is None else os.fsdecode(error.filename)
+        return f"{name}: {error.strerror}"
     if isinstance(error, ValueError | KeyError | OSError | ModuleNotFoundError):
         return str(error)
     if isinstance(error, OverflowError):

@@ -65,12 +65,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score every target and print the summaries."""
+    options.require_runs(*args.target, args.policy)
     import torch
 
-    from invariantzoo.training.score import evaluate, over_runs, summarise
+    from invariantzoo.training.score import (
+        evaluate,
+        over_runs,
+        require_memory_of_scores,
+        summarise,
+    )
 
     torch.set_num_threads(1)
     entries = [_entry(target, args) for target in args.target]
+    for entry in entries:
+        require_memory_of_scores(entry.system, episodes=args.episodes, seeds=args.seeds)
     log, found = options.messages(), []
     for entry in entries:
         steps = f"{entry.system.horizon:,} steps"

@@ -227,6 +227,18 @@ def is_run(name: str) -> bool:
     return not known and (os.sep in name or Path(name).is_dir())
 
 
+def require_runs(*names: str | None) -> None:
+    """Raise FileNotFoundError or ValueError for a run folder whose config.json cannot be read.
+
+    To be called before anything heavy is imported.
+    """
+    from invariantzoo.training.runs.folder import read_config
+
+    for name in names:
+        if name is not None and is_run(name):
+            read_config(Path(name))
+
+
 class Trained(NamedTuple):
     """A run that was read."""
 
@@ -242,9 +254,6 @@ class Trained(NamedTuple):
 
 def read_run(folder: str, *, trust: bool = False) -> Trained:
     """A run folder; FileNotFoundError or ValueError for what is not a run of this version."""
-    from invariantzoo.training.runs.folder import read_config
-
-    read_config(Path(folder))  # says what is wrong before anything heavy is imported
     from invariantzoo.training.run import load_run
 
     run = load_run(folder, trust=trust)

@@ -96,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, then play; Ctrl-C keeps what there is so far and returns 130."""
+    options.require_runs(args.policy)
     import torch
 
     from invariantzoo.envs.core.system import System

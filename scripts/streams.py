@@ -28,14 +28,15 @@ def reader_left() -> bool:
     return left
 
 
-def complaint() -> str:
-    """What is wrong with standard output, which is then closed; empty if nothing is."""
+def flush() -> None:
+    """Write what standard output still holds; OSError, in words, if it cannot be written."""
     try:
         sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except OSError as error:
         _close_standard_output()
-        return f"standard output could not be written: {error.strerror}"
-    return ""
+        raise OSError(f"standard output could not be written: {error.strerror}") from error
 
 
 def _close_standard_output() -> None:

@@ -39,6 +39,12 @@ class Summary(TypedDict):
     per_seed: list[float]
 
 
+def require_memory_of_scores(system: System, *, episodes: int, seeds: int) -> None:
+    """Raise ValueError if the scores of so many episodes cannot be held."""
+    numbers = 2 + len(system.reductions)
+    require_memory(f"episodes={episodes} of seeds={seeds}", 8 * numbers * episodes * seeds)
+
+
 def evaluate(
     system: System,
     policy: Policy,
@@ -62,8 +68,7 @@ def evaluate(
     require_count("episodes", episodes)
     require_count("seeds", seeds)
     require_seed("first_seed", first_seed, HELD_OUT)
-    numbers = 2 + len(system.reductions)
-    require_memory(f"episodes={episodes} of seeds={seeds}", 8 * numbers * episodes * seeds)
+    require_memory_of_scores(system, episodes=episodes, seeds=seeds)
     fused = isinstance(policy, OwnPolicy) and policy.name in system.fused
     size = system.n_agents * (observation_space(system).shape or (1,))[0]
     if fused:

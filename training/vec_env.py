@@ -17,6 +17,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
+from ..envs.core.memory import require_memory
 from ..envs.core.registry import make_system
 from ..envs.core.rng import fresh_seed
 from ..envs.core.seeds import require_seed
@@ -119,6 +120,9 @@ class SystemVecEnv(VecEnv):
             require_choice("render_mode", render_mode, ("human", "rgb_array"))
         self.system = system
         self.worlds = VectorEnv(system, n_worlds, seed=seed)
+        # A dictionary of every slot, of the reset and of a step.
+        slots = n_worlds * system.n_agents
+        require_memory(f"n_worlds={n_worlds} with {system.n_agents} agents each", 2 * 72 * slots)
         self.render_mode = render_mode
         self._slots: dict[int, Slot] = {}
         self._painter: Painter | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 
 from ..agents.policy import Policy
+from ..envs.core.files import write_atomically
 from ..envs.core.render import BACKGROUND, Painter
 from ..envs.core.rng import POLICY
 from ..envs.core.system import Scene, System
@@ -166,28 +169,33 @@ def film(path: str | Path, *, fps: int = FPS) -> Iterator[Callable[[np.ndarray],
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ValueError(f"film {str(path)!r} must end in {' or '.join(SUFFIXES)}")
+    if path.suffix == ".gif":  # in memory: imageio tries again, noisily, to end a file that failed
+        buffer = io.BytesIO()
+        options = {"duration": 1000 / fps, "loop": 0, "subrectangles": True}
+        with imageio.get_writer(buffer, format="GIF", mode="I", **options) as writer:
+            yield lambda frame: writer.append_data(_few_colours(frame))
+        if buffer.getbuffer().nbytes:
+            write_atomically(path, lambda part: part.write_bytes(buffer.getbuffer()))
+        return
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    moving = path.suffix == ".mp4"
     try:
-        if moving:
-            writer = imageio.get_writer(part, fps=fps, quality=7, macro_block_size=_BLOCK)
-        else:
-            writer = imageio.get_writer(part, duration=1000 / fps, loop=0, subrectangles=True)
+        writer = imageio.get_writer(part, fps=fps, quality=7, macro_block_size=_BLOCK)
+
+        def add(frame: np.ndarray) -> None:
+            try:
+                writer.append_data(frame)
+            except OSError as error:  # ffmpeg has ended
+                raise OSError(f"{path} could not be written: {_last_line(error)}") from error
+
         try:
-            yield lambda frame: writer.append_data(frame if moving else _few_colours(frame))
+            yield add
         finally:
             writer.close()
         if part.exists():
+            _require_whole(part, path)
             os.replace(part, path)
-    except OSError as error:
-        raise OSError(f"{path} could not be written: {_reason(error)}") from error
     finally:
         part.unlink(missing_ok=True)
-
-
-def _reason(error: OSError) -> str:
-    """Why a film failed: ffmpeg's last words, where it is ffmpeg that failed."""
-    return error.strerror or str(error).strip().splitlines()[-1]
 
 
 def _few_colours(frame: np.ndarray) -> np.ndarray:
@@ -199,3 +207,28 @@ def _few_colours(frame: np.ndarray) -> np.ndarray:
     image = Image.fromarray(coarse.clip(0, 255).astype(np.uint8))
     few = image.quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     return np.asarray(few.convert("RGB"))
+
+
+def _last_line(error: OSError) -> str:
+    """The reason; where ffmpeg gives it, its last words."""
+    return error.strerror or (str(error).strip().splitlines() or ["ffmpeg failed"])[-1]
+
+
+def _require_whole(part: Path, path: Path) -> None:
+    """Raise OSError unless an .mp4 file is a chain of boxes to its end, with an index ("moov").
+
+    imageio does not say how ffmpeg ended; on a full disk it leaves a file without an index.
+    """
+    size, place, names = part.stat().st_size, 0, []
+    with part.open("rb") as file:
+        while place + 8 <= size:
+            file.seek(place)
+            length, name = struct.unpack(">I4s", file.read(8))
+            if length == 1:  # a length of 64 bits follows
+                length = int.from_bytes(file.read(8))
+            if length < 8:
+                break
+            names.append(name)
+            place += length
+    if place != size or b"moov" not in names:
+        raise OSError(f"{path} could not be written: ffmpeg could not end it; is the disk full?")

@@ -30,8 +30,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(part)
         os.replace(part, path)
-    except OSError as error:
-        raise OSError(f"{path} could not be written: {error.strerror or error}") from error
+    except (OSError, RuntimeError) as error:
+        # Where a write fails, torch ends its archive all the same and fails again in its own words.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(f"{path} could not be written: {cause.strerror or cause}") from error
     finally:
         with contextlib.suppress(OSError):  # a file system that lost its right to be written
             part.unlink(missing_ok=True)

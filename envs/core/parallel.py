@@ -18,6 +18,7 @@ import numpy as np
 import pettingzoo
 from gymnasium import spaces
 
+from .memory import require_memory
 from .registry import make_system
 from .rng import Rng
 from .system import System, is_discrete, nearest, observation_space, require_count
@@ -79,11 +80,13 @@ class _World:
         self._horizon = system.horizon if max_cycles is None else max_cycles
         self.render_mode = render_mode
         self.metadata = {"name": name, "render_modes": _ROLES, "render_fps": 20}
+        # Names, and where each stands: Python objects, which are larger than what they name.
+        require_memory(f"n_agents={system.n_agents}", 150 * system.n_agents)
+        self._env = VectorEnv(system, 1, autoreset=False)
         self.possible_agents = [f"{system.agent_name}_{i}" for i in range(system.n_agents)]
         self.agents: list[str] = []
         self._number = {agent: i for i, agent in enumerate(self.possible_agents)}
         self._spaces: dict[str, tuple[spaces.Box, spaces.Space]] = {}
-        self._env = VectorEnv(system, 1, autoreset=False)
         self._painter: Painter | None = None
         probe = system.initial(Rng.single(0, 1), 1)
         self._state_size = sum(part[0].numel() for part in probe)

@@ -1,0 +1,344 @@
+"""The command line on a machine that lacks something, and given what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import invariantzoo
+from invariantzoo.__main__ import main
+from invariantzoo.envs.core.files import claim
+from invariantzoo.envs.core.seeds import HELD_OUT
+
+CROWD = "particles-crowd-v0"
+ENCOUNTER = "particles-encounter-v0"
+HUGE = "99999999999999999999999"
+TRAIN = ["--steps", "8", "--set", "n_worlds=2", "--set", "n_steps=2", "--set", "batch_size=4"]
+
+
+def shell(
+    *words: str,
+    cwd: Path | None = None,
+    before: Callable[[], object] | None = None,
+    **environment: str,
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "invariantzoo", *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        preexec_fn=before,
+        env={**os.environ, **environment},
+        timeout=300,
+    )
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line with which a command refuses."""
+    capsys.readouterr()
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("invariantzoo: error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.fixture(autouse=True)
+def guarded() -> Iterator[None]:
+    """A request that should have been refused fails, and does not fill the machine."""
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (8 * 2**30, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_DATA, limits)
+
+
+# Encodings
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "ascii"},
+    ],
+)
+def test_tables_in_ascii(environment: dict[str, str]) -> None:
+    done = shell(
+        "evaluate",
+        CROWD,
+        "--policy",
+        "straight",
+        "--episodes",
+        "1",
+        "--seeds",
+        "1",
+        "--set",
+        "n_agents=3",
+        "--set",
+        "n_neighbours=2",
+        "--set",
+        "horizon=3",
+        "--set",
+        "density=0.1",
+        **environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert "progress" in done.stdout
+
+
+def test_letters_that_an_encoding_lacks_are_spelt_out() -> None:
+    code = (
+        "from invariantzoo.streams import take_every_letter as take; take()\n"
+        "print('± Å cm⁻¹ 10⁻³ Å²/ps – … \\udcff ü')"
+    )
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "+- A cm^-1 10^-3 A^2/ps - ... ? ?\n"
+
+
+# Full disk: a limit on the size of files is a disk that any user can fill
+
+
+def limited(size: int) -> Callable[[], object]:
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_a_full_disk_stops_training_in_one_line_and_it_can_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    line = ["train", ENCOUNTER, "--out", str(folder), *TRAIN]
+    done = shell(*line, before=limited(3000))
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert last.startswith("invariantzoo: error: ")
+    assert "could not be written: File too large" in last
+    assert done.stdout == ""
+    assert not (folder / "checkpoint.pt").exists()
+    assert not list(folder.glob(".*"))
+    again = shell("train", ENCOUNTER, "--out", str(folder), "--resume", "--json")
+    assert again.returncode == 0, again.stderr
+    assert "no checkpoint yet" in again.stderr
+    json.loads(again.stdout, parse_constant=pytest.fail)
+    kept = (folder / "checkpoint.pt").read_bytes()
+    line = ["train", ENCOUNTER, "--out", str(folder), "--resume", "--steps", "64"]
+    full = shell(*line, before=limited(3000))
+    assert full.returncode == 2
+    assert "could not be written: File too large" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert (folder / "checkpoint.pt").read_bytes() == kept
+    assert not list(folder.glob(".*"))
+    assert shell(*line).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.npz"])
+def test_a_full_disk_stops_a_rollout_in_one_line(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    option = "--npz" if name.endswith("npz") else "--video"
+    done = shell("rollout", CROWD, option, str(path), "--n-steps", "20", before=limited(1500))
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("invariantzoo: error: ") == 1
+    assert f"{path} could not be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_standard_output(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "invariantzoo", "list"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("invariantzoo: error: ")
+    assert done.stderr.endswith("No space left on device\n")
+    assert done.stderr.count("\n") == 1
+
+
+# Two trainings
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert main(["train", ENCOUNTER, "--out", str(folder), *TRAIN]) == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from invariantzoo.envs.core.files import claim\n"
+        "with claim(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        for more in ([], ["--resume"]):
+            said = refused(capsys, "train", ENCOUNTER, "--out", str(folder), *more)
+            assert f"in use by process {other.pid}" in said
+        words = ["evaluate", str(folder), "--episodes", "1", "--seeds", "1"]
+        assert main(words) == 0
+        other.communicate(b"")
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    with claim(folder):
+        pass
+
+
+def test_what_is_known_at_once_is_refused_before_heavy_imports(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    code = (
+        "import sys; from invariantzoo.__main__ import main; main(sys.argv[1:])\n"
+        "print(*{'torch', 'numba', 'stable_baselines3'} & set(sys.modules))"
+    )
+    for words in (
+        ["train", CROWD, "--out", str(tmp_path)],
+        ["train", CROWD, "--out", str(tmp_path), "--resume"],
+        ["train", "particles-crwd-v0"],
+        ["train", CROWD, "--algo", "dqn"],
+        ["trian", CROWD],
+        ["evaluate", str(tmp_path)],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+        )
+        assert done.stderr.startswith("invariantzoo: error: "), words
+        assert done.stdout == "\n", words
+
+
+# Seeds and memory
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", CROWD],
+        ["evaluate", CROWD, "--policy", "straight"],
+        ["rollout", CROWD],
+        ["regimes", "run"],
+        ["reference", "--engine", "tblite", "--out", "x"],
+        ["simulate", "water-pair", "--steps", "1", "--out", "x"],
+        ["check", CROWD],
+        ["list"],
+    ],
+)
+def test_seeds_have_one_range(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (HUGE, str(HELD_OUT), "-1", "1.5"):
+        said = refused(capsys, *words, "--seed", seed)
+        assert "--seed" in said
+        assert "whole number" in said
+    assert f"from 0 to {HELD_OUT - 1}" in refused(capsys, *words, "--seed", HUGE)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.5, True, "1"])
+def test_seeds_from_python(seed: Any) -> None:
+    for make in (invariantzoo.parallel_env, invariantzoo.env):
+        with pytest.raises(ValueError, match=r"^seed="):
+            make(ENCOUNTER).reset(seed=seed)
+    with pytest.raises(ValueError, match=r"^seed="):
+        invariantzoo.vec_env(ENCOUNTER, seed=seed)
+    with pytest.raises(ValueError, match=r"^seed="):
+        invariantzoo.vec_env(ENCOUNTER).seed(seed)
+
+
+def test_the_largest_seed_and_numpy_seeds_are_taken() -> None:
+    one, _ = invariantzoo.parallel_env(CROWD).reset(seed=2**64 - 1)
+    other, _ = invariantzoo.parallel_env(CROWD).reset(seed=np.uint64(2**64 - 1))
+    zero, _ = invariantzoo.parallel_env(CROWD).reset(seed=0)
+    assert all((one[agent] == other[agent]).all() for agent in one)
+    assert not all((one[agent] == zero[agent]).all() for agent in one)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", CROWD, "--set", "n_agents=10000000000"],
+        ["train", CROWD, "--set", "n_worlds=1000000000"],
+        ["train", CROWD, "--set", "n_steps=1000000000000"],
+        ["train", CROWD, "--algo", "sac", "--set", "buffer_size=1000000000000"],
+        ["train", CROWD, "--algo", "descent", "--set", "rollout=1000000000000"],
+        ["train", "ising-equilibrium-v0", "--set", "lattice_size=1000000"],
+        ["rollout", ENCOUNTER, "--policy", "brake", "--n-worlds", "100000000000", "--n-steps", "1"],
+        ["rollout", CROWD, "--n-steps", "1000000000000", "--npz", "a.npz"],
+        ["evaluate", CROWD, "--policy", "brake", "--episodes", "1000000000", "--seeds", "1000000"],
+        ["rollout", "tasep-gates-v0", "--set", "n_sites=1000000000000"],
+        ["rollout", "resampling-neutral-v0", "--set", "n_types=1000000000000"],
+    ],
+)
+def test_memory_that_cannot_be_met(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "needs at least" in refused(capsys, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_that_cannot_be_met_from_python() -> None:
+    import gymnasium
+
+    for make in (
+        lambda: invariantzoo.vec_env(ENCOUNTER, n_worlds=10**10),
+        lambda: invariantzoo.parallel_env(CROWD, n_agents=10**10),
+        lambda: gymnasium.make_vec(f"invariantzoo/{ENCOUNTER}", num_envs=10**11),
+    ):
+        with pytest.raises(ValueError, match=r"needs at least .* of memory"):
+            make()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 7 TiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        OverflowError("Python int too large"),
+    ],
+)
+def test_memory_that_is_missed_later_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(args: Any) -> int:
+        raise error
+
+    monkeypatch.setattr("invariantzoo.list.run", fail)
+    refused(capsys, "list")
+
+
+def test_faults_of_the_program_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(args: Any) -> int:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("invariantzoo.list.run", fail)
+    with pytest.raises(RuntimeError, match="a fault"):
+        main(["list"])
+
+
+# Choices
+
+
+def test_choices_and_lengths_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "run")]
+    said = refused(capsys, "train", CROWD, "--set", "optimizer=sgd", *out)
+    assert "must be one of adam, cgd" in said
+    assert "did you mean 'pair'" in refused(capsys, "train", CROWD, "--set", "network=PAIR", *out)
+    said = refused(capsys, "train", "tasep-ring-v0", "--set", "horizon=50", *out)
+    assert "set by 'n_sweeps'" in said
+    assert "n_sites, n_particles, hop_probability" in said
+    assert "set by 'horizon'" in refused(capsys, "rollout", CROWD, "--set", "max_cycles=5")
+    assert list(tmp_path.iterdir()) == []
