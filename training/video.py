@@ -172,8 +172,11 @@ def film(path: str | Path, *, fps: int = FPS) -> Iterator[Callable[[np.ndarray],
     if path.suffix == ".gif":  # in memory: imageio tries again, noisily, to end a file that failed
         buffer = io.BytesIO()
         options = {"duration": 1000 / fps, "loop": 0, "subrectangles": True}
-        with imageio.get_writer(buffer, format="GIF", mode="I", **options) as writer:
-            yield lambda frame: writer.append_data(_few_colours(frame))
+        pictures = imageio.get_writer(buffer, format="GIF", mode="I", **options)
+        try:
+            yield lambda frame: pictures.append_data(_few_colours(frame))
+        finally:
+            pictures.close()
         if buffer.getbuffer().nbytes:
             write_atomically(path, lambda part: part.write_bytes(buffer.getbuffer()))
         return
