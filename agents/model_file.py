@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..envs.core.files import load_arrays
+from ..envs.core.files import load_arrays, write_atomically
 from ..envs.core.system import nearest
 from ..envs.core.units import SYMBOLS
 from .losses import LossModel, Radial, Walls
@@ -84,9 +83,7 @@ def save_model(
     savez: Any = np.savez_compressed
     savez(buffer, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(buffer.getvalue())
-    os.replace(part, path)
+    write_atomically(path, lambda part: part.write_bytes(buffer.getvalue()))
 
 
 def load_model(name: str | Path) -> Saved:

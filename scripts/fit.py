@@ -64,8 +64,6 @@ def run(args: argparse.Namespace) -> int:
     from invariantzoo.training.frames import chosen
     from invariantzoo.training.judge_forces import judge
 
-    if args.out.suffix != ".npz":
-        raise ValueError(f"--out {args.out} must end in .npz")
     for name in ("pair_cutoff", "cutoff", "lr", "ridge"):
         value = getattr(args, name)
         if value is not None and not 0 < value < np.inf:
@@ -75,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--forces own: a net is fitted to shared losses; leave it out")
     if args.metric != "diagonal" and args.optimizer != "cgd":
         raise ValueError(f"--metric {args.metric} needs --optimizer cgd")
+    options.require_output_file("--out", args.out, (".npz",))
+    options.require_output_file("--picture", args.picture)
     frames = options.read_data(args, args.data, ("train", "val"))
     started, began = time.process_time(), time.perf_counter()
     with announced(lambda: say("compiling losses for this machine (once, about 30 CPU s) ...")):

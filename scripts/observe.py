@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     if args.drop is not None and not args.drop >= 0:
         raise ValueError(f"--drop {args.drop:g} must be at least 0")
     require_viscosity(args)
+    if args.run.is_dir():
+        options.require_output_folder("RUN", args.run)
     reference = None if args.data is None else _structure_of_data(args)
     found = observe(args.run, drop=args.drop, reference=reference, viscosity=args.viscosity)
     show(args, found, args.run)

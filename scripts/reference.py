@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         warm_up=args.warm_up,
         seed=args.seed,
     )
+    options.require_output_folder("--out", args.out)
     log = options.messages()
     path = make_reference(
         config, args.out, args.steps, lambda text: log.print(text, highlight=False, soft_wrap=True)

@@ -98,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
     for name in _LIMITS:
         _require_positive(name, getattr(args, name))
+    options.require_output_folder("--out", args.out)
     saved = load_model(args.model)
     start = _start(args, saved)
     _require_time_step(args.dt, start.sample)

@@ -66,13 +66,14 @@ def run(args: argparse.Namespace) -> int:
     from invariantzoo.envs.core.files import claim
     from invariantzoo.envs.core.validation import require_choice
     from invariantzoo.training.hyperparameters import ALGORITHMS
-    from invariantzoo.training.runs.folder import read_config, refuse_occupied
+    from invariantzoo.training.runs.folder import read_config, read_progress, refuse_occupied
 
     folder = args.out or Path("runs") / invariantzoo.spec(args.id).id
     if args.algo is not None:
         require_choice("--algo", args.algo, ALGORITHMS)
     if args.resume:
         read_config(folder)
+        read_progress(folder)
     elif not folder.is_dir():
         refuse_occupied(folder)
     options.require_output_folder("--out", folder)

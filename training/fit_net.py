@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..agents.message_net import Graph, MessageNet, blocks, join
-from ..envs.core.files import write_atomically
+from ..envs.core.files import save_tensors
 from .fit import torch_threads
 from .frames import Frames, chosen
 from .optimizers import OptimizerConfig, choose
@@ -149,7 +148,7 @@ def fit_net(
                 if checkpoint is not None:
                     state = {"net": net.state_dict(), "optimizer": descent.state_dict()}
                     state |= {"settings": settings, "course": vars(course)}
-                    write_atomically(checkpoint, partial(torch.save, state))
+                    save_tensors(checkpoint, state)
         except KeyboardInterrupt:
             if not course.step:
                 raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..envs.core.system import require_choice, require_count, require_number
+from ..envs.core.validation import shown
 
 OPTIMIZERS = ("", "adam", "cgd")
 METRICS = ("diagonal", "full", "block", "row", "lowrank")
@@ -32,6 +33,11 @@ class OptimizerConfig:
     regimes: int = 0  # steps of the window of regime numbers in progress.csv (8 or more); 0: none
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # those of every algorithm, too
+            value = getattr(self, field.name)
+            for kind, said in ((bool, "True or False"), (str, "a text")):
+                if isinstance(field.default, kind) and not isinstance(value, kind):
+                    raise ValueError(f"{field.name}={shown(value)} must be {said}")
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
         require_choice("metric", self.metric, METRICS)
         require_choice("cgd_centered", self.cgd_centered, ("none", "mean", "residual"))

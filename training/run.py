@@ -17,7 +17,7 @@ import torch
 
 from ..agents.networks import network_names
 from ..agents.policy import Policy
-from ..envs.core.files import write_atomically
+from ..envs.core.files import save_tensors, write_atomically
 from ..envs.core.registry import make_system
 from ..envs.core.system import System, parameters
 from . import optimizers
@@ -205,8 +205,7 @@ class Recorder:
     def save(self, trainer: Trainer) -> None:
         """Write progress.csv, checkpoint.pt and policy.zip."""
         write_progress(self.folder, self.rows)
-        state = trainer.state_dict()
-        write_atomically(self.folder / CHECKPOINT, lambda path: _save_tensors(state, path))
+        save_tensors(self.folder / CHECKPOINT, trainer.state_dict())
         write_atomically(self.folder / POLICY, trainer.save_policy)
 
     def close(self) -> None:
@@ -245,12 +244,6 @@ def train(
             return False
     recorder.save(trainer)
     return True
-
-
-def _save_tensors(state: dict[str, Any], path: Path) -> None:
-    """Through a file of Python's: where torch opens one a full disk is no OSError."""
-    with path.open("wb") as file:
-        torch.save(state, file)
 
 
 def _tuples(value: Any) -> Any:

@@ -235,6 +235,10 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
         model = self.model
+        for name in ("steps", "updates"):
+            require_count(name, state[name], 0)
+        if not isinstance(state["env"], dict):
+            raise ValueError(f"env is a {type(state['env']).__name__}, not the arrays of worlds")
         model.policy.load_state_dict(state["policy"])
         for name, optimizer in _optimizers(model).items():
             optimizer.load_state_dict(state["optimizers"][name])
@@ -249,10 +253,15 @@ class Trainer:
             self._episodes.start_within(self.env.worlds.age)
         for name, generator in self._generators().items():
             generator.set_state(state["generators"][name])
-        for name, value in state["numpy_generators"].items():
-            self._numpy_generators()[name].bit_generator.state = value
+        for name, numpy_generator in self._numpy_generators().items():
+            numpy_generator.bit_generator.state = state["numpy_generators"][name]
         if "last" in state:
             last = _arrays(state["last"])
+            slots = self.env.num_envs
+            if last["observation"].shape != (slots, *(self.env.observation_space.shape or ())):
+                raise ValueError(f"observations have shape {last['observation'].shape}")
+            if last["starts"].shape != (slots,):
+                raise ValueError(f"starts have shape {last['starts'].shape}, not ({slots},)")
             model._last_obs, model._last_episode_starts = last["observation"], last["starts"]
         if isinstance(model, SAC):
             assert isinstance(model.replay_buffer, MaskedReplayBuffer)

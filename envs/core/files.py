@@ -8,6 +8,7 @@ import socket
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(OSError):  # a file system that lost its right to be written
             part.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, state: Any) -> None:
+    """Write what `torch.load` reads, as `write_atomically` does.
+
+    Through a file of Python's: where torch opens the file a full disk is no OSError.
+    """
+    import torch
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:
+            torch.save(state, file)
+
+    write_atomically(path, write)
 
 
 @contextlib.contextmanager

@@ -380,12 +380,16 @@ class VectorEnv:
         if self._state is None:
             self.reset()
         names = self._state._fields
-        for array, name in zip(self._state, names, strict=True):
-            array[:] = saved[f"state.{name}"]
-        self._key[0] = np.uint64(saved["seed"])
-        self._world[:], self._clock[:] = saved["world"], saved["clock"]
-        self._age[:], self._totals[:] = saved["age"], saved["totals"]
-        self._alive[:] = saved["alive"]
+        mine = {f"state.{name}": array for name, array in zip(names, self._state, strict=True)}
+        mine |= {"world": self._world, "clock": self._clock, "age": self._age}
+        mine |= {"totals": self._totals, "alive": self._alive}
+        for name, array in mine.items():  # all are looked at before one is changed
+            if np.shape(saved[name]) != array.shape:
+                raise ValueError(f"{name} has shape {np.shape(saved[name])}, not {array.shape}")
+        require_seed("seed", saved["seed"])
+        self._key[0] = np.uint64(int(saved["seed"]))
+        for name, array in mine.items():
+            array[:] = saved[name]
         return self.observe()
 
     def __getstate__(self) -> dict[str, Any]:

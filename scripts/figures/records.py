@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from invariantzoo.envs.core.files import write_atomically
 
 _LINE = 10_000  # letters of JSON that may stand on one line
 
@@ -17,9 +18,7 @@ TEXT_SIZE = 9  # points
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def recorded(path: Path, key: str, compute: Callable[[], Any]) -> Any:
@@ -83,9 +82,8 @@ def page_figure(rows: int, columns: int, height: float) -> tuple[Any, Any]:
 def save_figure(figure: Any, path: Path) -> None:
     """Save a matplotlib figure whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name("part-" + path.name)
-    figure.savefig(part, dpi=110, bbox_inches="tight", metadata={"Software": None})
-    os.replace(part, path)
+    looks: dict[str, Any] = {"dpi": 110, "bbox_inches": "tight", "metadata": {"Software": None}}
+    write_atomically(path, lambda part: figure.savefig(part, **looks))
 
 
 def _cell(value: Any) -> str:
