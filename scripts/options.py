@@ -127,22 +127,23 @@ def require_output_file(option: str, path: Path | None, suffixes: tuple[str, ...
         raise ValueError(f"{option} {str(path)!r} is a folder, not a file")
     if not path.parent.is_dir():
         raise ValueError(f"{option} {str(path)!r}: there is no folder {str(path.parent)!r}")
-    _require_writable(option, path, path.parent)
+    _require_writable(f"{option} {str(path)!r} could not be written", path.parent)
 
 
 def require_output_folder(option: str, path: Path) -> None:
     """Raise ValueError unless `path` is a folder that can be written, or can be made as one."""
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not there.is_dir():
-        raise ValueError(f"{option} {str(path)!r}: {str(there)!r} is a file, not a folder")
-    _require_writable(option, path, there)
+        raise ValueError(f"{option} {path} could not be made: {str(there)!r} is a file")
+    verb = "written" if path.exists() else "made"
+    _require_writable(f"{option} {path} could not be {verb}", there)
 
 
-def _require_writable(option: str, path: Path, folder: Path) -> None:
+def _require_writable(complaint: str, folder: Path) -> None:
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise ValueError(f"{option} {str(path)!r} cannot be written: {error.strerror}") from None
+        raise ValueError(f"{complaint}: {error.strerror}") from None
 
 
 def print_json(args: argparse.Namespace, value: Any) -> None:
