@@ -242,3 +242,15 @@ print(pygame.display.get_driver())
         command, env=environ, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )
     assert found.stdout.split()[-1:] == ["x11"], found.stderr[-2000:]
+
+
+def test_a_clock_that_starts_anew_is_not_waited_for() -> None:
+    """SDL counts from zero after it was shut down, however long the process has run."""
+    while pygame.time.get_ticks() < 1500:
+        pygame.time.wait(50)
+    window = Window((64, 48), title="", fps=100)
+    image = np.zeros((48, 64, 3), np.uint8)
+    window.show(image)
+    quit_all_and_start_again()
+    assert window.show(image) < 1.0
+    window.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -591,8 +592,8 @@ class Window:
 
     def __init__(self, size: tuple[int, int], *, title: str, fps: int) -> None:
         self._size, self._title = size, title
-        self._clock = pygame.time.Clock()
-        self._fps = fps
+        self._frame = 1 / fps
+        self._shown = time.perf_counter()
         self._events: list[pygame.event.Event] = []
         self._window: pygame.Window | None = self._opened()
 
@@ -617,7 +618,11 @@ class Window:
             self._window = self._opened()
         self._window.get_surface().blit(_surface(image), (0, 0))
         self._window.flip()
-        return self._clock.tick(self._fps) / 1000
+        # Not by pygame's clock: it starts anew with SDL, and would then wait as long as it had run.
+        before = self._shown
+        time.sleep(max(before + self._frame - time.perf_counter(), 0))
+        self._shown = time.perf_counter()
+        return self._shown - before
 
     def events(self) -> list[pygame.event.Event]:
         """What the user has done in this window since the last call; QUIT closes it."""
