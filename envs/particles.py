@@ -381,9 +381,9 @@ class Particles(System):
         )
 
     def kernel(self, worlds: int) -> Kernel:
-        from .kernels.particles import ParticlesKernel
+        from .kernels.particles import make_kernel
 
-        return ParticlesKernel(self, worlds)
+        return make_kernel(self, worlds)
 
     def acceleration(self, state: State, action: Tensor) -> Tensor:
         """The covariant acceleration [worlds, agents, 2] that an action stands for, limited."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..kernels import tally
+from .kernel import Episode, Kernel
 from .memory import require_memory
 from .rng import INITIAL, Rng, fresh_seed
 from .seeds import require_seed
@@ -403,7 +404,21 @@ class VectorEnv:
             self.observe()
 
     def _bind(self) -> None:
-        if self._kernel is not None:
+        if isinstance(self._kernel, Kernel):
+            warm_up = np.array([self.system.warm_up])
+            episode = Episode(
+                self._key,
+                self._world,
+                self._clock,
+                self._age,
+                self._reward,
+                self._metric,
+                self._totals,
+                self._how,
+                warm_up,
+            )
+            self._run = self._kernel.bind(self._state, episode)
+        elif self._kernel is not None:
             self._run = self._kernel.bind(
                 Buffers(
                     self._state,
@@ -463,7 +478,9 @@ class VectorEnv:
         return gone.numpy()
 
     def _observe(self, chosen: np.ndarray, observation: np.ndarray) -> None:
-        if self._kernel is not None:
+        if isinstance(self._kernel, Kernel):
+            self._kernel.observe(chosen, observation)
+        elif self._kernel is not None:
             self._kernel.observe(self._state, chosen, observation)
         else:
             part = type(self._state)(*(torch.from_numpy(a[chosen]) for a in self._state))

@@ -8,88 +8,112 @@ replaces the row, and the work is linear in the number of discs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from ..core.kernel import Episode, Kernel, parameter_record
+from ..core.kernels.binding import arrays_at
 from ..core.kernels.compiling import compiled
 from .philox import uniform_pair
-from .tally import tally
+from .tally import accumulate_metrics, bad_action
 
 if TYPE_CHECKING:
     from ..core.rng import Rng
-    from ..core.system import Buffers
-    from ..particles import Particles, State
+    from ..particles import Particles
 
 FEW = 5  # discs up to which keeping a sorted list is the fastest
 GRID_FROM = 128  # discs; below, all pairs are faster
 _PAIR, _HEADING, _LAB = 0, 1, 2
 _BLOCK = 512  # discs of the worlds that make a step together, so that they stay in the cache
 _SOFTENING2 = 0.01
-_TOLERANCE = 1.0 + 1e-6
 # Fused multiply-adds round once, in the same way in every batch.
 _compile = compiled(error_model="numpy", fastmath={"contract"})
-_inline = njit(inline="always", error_model="numpy")
+_inline = _compile
 
 
-class ParticlesKernel:
-    """The kernel of one batch: parameters and scratch as arrays. See `Kernel` in core/system.py."""
+class Discs(NamedTuple):
+    """The state, in the order of its fields."""
 
-    def __init__(self, system: Particles, worlds: int) -> None:
-        actions = ("pair", "heading", "lab").index(system.actions)
-        flags = [name in system.seen for name in ("I1", "I2", "I3", "I4")]
-        raw = system.view == "raw"
-        self._code = np.array([actions, raw, system.k, *flags, system.sees_motion], np.int64)
-        bounds = system.bounds
-        far = bounds["own"].high if raw else 0.0
-        self._real = np.array(
-            [
-                system.dt,
-                system.cutoff,
-                system.gain if actions == _PAIR else system.max_acceleration,
-                system.max_acceleration,
-                system.margin,
-                system.collision_weight,
-                system.speed_weight,
-                system.effort_weight,
-                system.speed_limit,
-                far,
-                system.relaxation / system.gain,
-            ]
-        )
-        self._index = np.full((worlds, system.n_agents, system.k), -1, np.int32)
-        self.initial: Callable[[Rng], tuple[np.ndarray, ...]] | None = (
-            partial(_crowd, system) if system.layout == "crowd" else None
-        )
-        n = system.n_agents
-        self._scratch = np.empty((5, n))
-        self._moved = np.empty((4, max(_BLOCK // n, 1), n))
+    position: Any
+    velocity: Any
+    desired: Any
+    radius: Any
+    box: Any
 
-    def observe(self, state: State, worlds: np.ndarray, observation: np.ndarray) -> None:
-        kept = (self._index, self._code, self._real, self._scratch, self._moved)
-        observe(*state, worlds, *kept, observation)  # type: ignore[call-arg]
 
-    def bind(self, buffers: Buffers) -> Callable[[np.ndarray, np.ndarray], int]:
-        compiled: Callable[..., int] = step
-        return partial(
-            compiled,
-            *buffers.state,
-            self._index,
-            self._code,
-            self._real,
-            self._scratch,
-            self._moved,
-            buffers.reward,
-            buffers.metric,
-            buffers.totals,
-            buffers.how,
-            buffers.warm_up,
-            buffers.clock,
-            buffers.age,
-        )
+class Scratch(NamedTuple):
+    """Memory of one batch."""
+
+    neighbour: Any  # [worlds, agents, k] the nearest discs, -1 for who is absent
+    rows: Any  # [5, agents] what a selection works on
+    before: Any  # [2, block, agents] places before the step
+    acceleration: Any  # [2, block, agents]
+
+
+PARAMETERS = np.dtype(
+    [
+        ("actions", np.int64),
+        ("raw", np.bool_),
+        ("sees_i1", np.bool_),
+        ("sees_i2", np.bool_),
+        ("sees_i3", np.bool_),
+        ("sees_i4", np.bool_),
+        ("sees_motion", np.bool_),
+        ("dt", float),
+        ("cutoff", float),
+        ("gain", float),
+        ("max_acceleration", float),
+        ("relaxation", float),
+        ("margin", float),
+        ("collision_weight", float),
+        ("speed_weight", float),
+        ("effort_weight", float),
+        ("speed_limit", float),
+        ("farthest", float),
+    ]
+)
+
+
+def make_kernel(system: Particles, worlds: int) -> Kernel:
+    """The kernel of `worlds` worlds."""
+    n = system.n_agents
+    pair = system.actions == "pair"
+    raw = system.view == "raw"
+    block = max(_BLOCK // n, 1)
+    return Kernel(
+        step,
+        observe,
+        parameter_record(
+            PARAMETERS,
+            actions=("pair", "heading", "lab").index(system.actions),
+            raw=raw,
+            sees_i1="I1" in system.seen,
+            sees_i2="I2" in system.seen,
+            sees_i3="I3" in system.seen,
+            sees_i4="I4" in system.seen,
+            sees_motion=system.sees_motion,
+            dt=system.dt,
+            cutoff=system.cutoff,
+            gain=system.gain if pair else system.max_acceleration,
+            max_acceleration=system.max_acceleration,
+            relaxation=system.relaxation / system.gain,
+            margin=system.margin,
+            collision_weight=system.collision_weight,
+            speed_weight=system.speed_weight,
+            effort_weight=system.effort_weight,
+            speed_limit=system.speed_limit,
+            farthest=system.bounds["own"].high if raw else 0.0,
+        ),
+        Scratch(
+            np.full((worlds, n, system.k), -1, np.int32),
+            np.empty((5, n)),
+            np.empty((2, block, n)),
+            np.empty((2, block, n)),
+        ),
+        partial(_crowd, system) if system.layout == "crowd" else None,
+    )
 
 
 def _crowd(system: Particles, rng: Rng) -> tuple[np.ndarray, ...]:
@@ -327,28 +351,13 @@ def _heading(px: float, py: float, hx: float, hy: float, weight: float) -> Any:
 
 @_compile
 def _look(
-    position: Any,
-    velocity: Any,
-    desired: Any,
-    radius: Any,
-    box: Any,
-    index: Any,
-    code: Any,
-    real: Any,
-    kept: Any,
-    loss: Any,
-    metric: Any,
-    out: Any,
-    start: int,
-    stop: int,
-    scored: bool,
+    discs: Any, scratch: Any, episode: Any, p: Any, out: Any, start: int, stop: int, scored: int
 ) -> None:
-    """Observations from neighbour lists; if `scored`, losses and metrics too."""
-    actions, raw, k = code[0], code[1], code[2]
-    sees_1, sees_2, sees_3, sees_4, moves = code[3], code[4], code[5], code[6], code[7]
-    dt, cutoff, margin, most, far = real[0], real[1], real[4], real[8], real[9]
-    weight, speed_weight, effort_weight = real[5], real[6], real[7]
-    n = position.shape[1]
+    """Observations from neighbour lists; losses and metrics too of worlds below `scored`."""
+    position, velocity, desired, radius, box = discs
+    index, before, acceleration = scratch.neighbour, scratch.before, scratch.acceleration
+    cutoff, most, far = p.cutoff, p.speed_limit, p.farthest
+    n, k = position.shape[1], index.shape[2]
     c2, cu, uu = cutoff * cutoff, cutoff * most, most * most
     for w in range(start, stop):
         side = box[w, 0]
@@ -363,13 +372,13 @@ def _look(
             px, py = gx - vx, gy - vy
             size = radius[w, i]
             ex, ey, at = 0.0, 0.0, 1
-            if raw:
+            if p.raw:
                 out[w, i, 0], out[w, i, 1] = _clip(x, -far, far), _clip(y, -far, far)
                 out[w, i, 2], out[w, i, 3] = _clip(vx, -far, far), _clip(vy, -far, far)
                 out[w, i, 4], out[w, i, 5] = _clip(gx, -far, far), _clip(gy, -far, far)
             else:
                 out[w, i, 0] = _clip(px * px + py * py, 0.0, uu)
-            if actions == _HEADING and not raw:
+            if p.actions == _HEADING and not p.raw:
                 hx, hy, total = 0.0, 0.0, 0.0
                 for m in range(k):
                     j = index[w, i, m]
@@ -396,16 +405,16 @@ def _look(
                     ux, uy = velocity[w, j, 0] - vx, velocity[w, j, 1] - vy
                     i1 = rx * rx + ry * ry
                     contact = size + radius[w, j]
-                    reach = margin * contact
-                    if scored and i1 < reach * reach:
+                    reach = p.margin * contact
+                    if w < scored and i1 < reach * reach:
                         overlap = reach - math.sqrt(i1)
                         penalty += overlap * overlap
                         if i1 < contact * contact:
                             touching = 1.0
-                            ox = _image(kept[0, c, j] - kept[0, c, i], side, inverse)
-                            oy = _image(kept[1, c, j] - kept[1, c, i], side, inverse)
+                            ox = _image(before[0, c, j] - before[0, c, i], side, inverse)
+                            oy = _image(before[1, c, j] - before[1, c, i], side, inverse)
                             new += ox * ox + oy * oy >= contact * contact
-                if raw:
+                if p.raw:
                     to = 6 + 4 * m
                     out[w, i, to] = _clip(position[w, j, 0], -far, far) if j >= 0 else 0.0
                     out[w, i, to + 1] = _clip(position[w, j, 1], -far, far) if j >= 0 else 0.0
@@ -413,89 +422,67 @@ def _look(
                     out[w, i, to + 3] = _clip(velocity[w, j, 1], -far, far) if j >= 0 else 0.0
                     continue
                 to = at + m
-                if sees_1:
+                if p.sees_i1:
                     out[w, i, to] = _clip(i1, 0.0, c2)
                     to += k
-                if sees_2:
+                if p.sees_i2:
                     out[w, i, to] = _clip(rx * ux + ry * uy, -cu, cu)
                     to += k
-                if sees_3:
+                if p.sees_i3:
                     out[w, i, to] = _clip(ux * ux + uy * uy, 0.0, uu)
                     to += k
-                if sees_4:
+                if p.sees_i4:
                     out[w, i, to] = _clip(rx * uy - ry * ux, -cu, cu)
                     to += k
-                if actions == _HEADING:
+                if p.actions == _HEADING:
                     out[w, i, to] = _clip(rx * ex + ry * ey, -cutoff, cutoff)
                     out[w, i, to + k] = _clip(ex * ry - ey * rx, -cutoff, cutoff)
-                    if moves:
+                    if p.sees_motion:
                         out[w, i, to + 2 * k] = _clip(ux * ex + uy * ey, -most, most)
                         out[w, i, to + 3 * k] = _clip(ex * uy - ey * ux, -most, most)
-            if scored:
-                effort = kept[2, c, i] * kept[2, c, i] + kept[3, c, i] * kept[3, c, i]
-                loss[w, i] = (
-                    weight * penalty + speed_weight * (px * px + py * py) + effort_weight * effort
+            if w < scored:
+                ax, ay = acceleration[0, c, i], acceleration[1, c, i]
+                effort = ax * ax + ay * ay
+                episode.reward[w, i] = (
+                    p.collision_weight * penalty
+                    + p.speed_weight * (px * px + py * py)
+                    + p.effort_weight * effort
                 )
                 progress += (vx * gx + vy * gy) / (gx * gx + gy * gy)
-        if scored:
-            metric[w, 0] = new / (2.0 * n * dt)
-            metric[w, 1] = progress / n
-            metric[w, 2] = touching
+        if w < scored:
+            episode.metric[w, 0] = new / (2.0 * n * p.dt)
+            episode.metric[w, 1] = progress / n
+            episode.metric[w, 2] = touching
 
 
 @_compile
-def observe(
-    position: Any,
-    velocity: Any,
-    desired: Any,
-    radius: Any,
-    box: Any,
-    worlds: Any,
-    index: Any,
-    code: Any,
-    real: Any,
-    scratch: Any,
-    kept: Any,
-    out: Any,
-) -> None:
+def observe(arrays: Any, parameters: Any, worlds: Any, out: Any) -> None:
     """Neighbours and observations of the worlds whose indices are given."""
+    discs, scratch = arrays_at(arrays[0].state, Discs), arrays_at(arrays[0].scratch, Scratch)
+    episode, p = arrays_at(arrays[0].episode, Episode), parameters[0]
     for w in worlds:
-        _find(position, box, real[1], scratch, index, w, w + 1)
-        _look(
-            position, velocity, desired, radius, box, index, code, real,
-            kept, scratch, scratch, out, w, w + 1, False,
-        )  # fmt: skip
+        _find(discs.position, discs.box, p.cutoff, scratch.rows, scratch.neighbour, w, w + 1)
+        _look(discs, scratch, episode, p, out, w, w + 1, w)
 
 
 @_compile
-def _move(
-    position: Any,
-    velocity: Any,
-    desired: Any,
-    box: Any,
-    index: Any,
-    action: Any,
-    code: Any,
-    real: Any,
-    kept: Any,
-    start: int,
-    stop: int,
-) -> None:
-    """Accelerate and move; keeps old places and accelerations in `kept` [4, worlds, agents]."""
-    actions, k, moves, turns = code[0], code[2], code[7], code[6]
-    dt, gain, limit2, relaxation = real[0], real[2], real[3] * real[3], real[10]
-    n, last = position.shape[1], action.shape[2] - 1
+def _move(discs: Any, scratch: Any, p: Any, action: Any, start: int, stop: int) -> None:
+    """Accelerate and move; old places and accelerations go to the scratch."""
+    position, velocity, desired, _, box = discs
+    index, before, acceleration = scratch.neighbour, scratch.before, scratch.acceleration
+    dt, limit2 = p.dt, p.max_acceleration * p.max_acceleration
+    n, k, last = position.shape[1], index.shape[2], action.shape[2] - 1
     for w in range(start, stop):
         side = box[w, 0]
         c = w - start
         inverse = 1.0 / side if side > 0.0 else 0.0
-        per_cut2 = 1.0 / _cutoff(real[1], side) ** 2
+        per_cut2 = 1.0 / _cutoff(p.cutoff, side) ** 2
         for i in range(n):
             x, y = position[w, i, 0], position[w, i, 1]
             vx, vy = velocity[w, i, 0], velocity[w, i, 1]
             px, py = desired[w, i, 0] - vx, desired[w, i, 1] - vy
             ax, ay = 0.0, 0.0
-            if actions == _LAB:
+            if p.actions == _LAB:
                 ax, ay = 1.0 * action[w, i, 0], 1.0 * action[w, i, 1]
             else:
                 total = 0.0
@@ -508,92 +495,65 @@ def _move(
                     ux, uy = velocity[w, j, 0] - vx, velocity[w, j, 1] - vy
                     window = 1.0 - (rx * rx + ry * ry) * per_cut2
                     window *= window
-                    if actions == _HEADING:
+                    if p.actions == _HEADING:
                         total += window
                         ax += window * ux
                         ay += window * uy
                         continue
                     to, along, across = m, window * action[w, i, m], 0.0
                     cx, cy = along * rx, along * ry
-                    if moves:
+                    if p.sees_motion:
                         to += k
                         along = window * action[w, i, to]
                         cx += along * ux
                         cy += along * uy
-                    if turns:
+                    if p.sees_i4:
                         to += k
                         across = window * action[w, i, to]
                         cx -= across * ry
                         cy += across * rx
-                        if moves:
+                        if p.sees_motion:
                             to += k
                             across = window * action[w, i, to]
                             cx -= across * uy
                             cy += across * ux
                     ax += cx
                     ay += cy
-                if actions == _HEADING:
+                if p.actions == _HEADING:
                     ex, ey = _heading(px, py, ax, ay, total)
                     forward, left = 1.0 * action[w, i, 0], 1.0 * action[w, i, 1]
                     ax, ay = forward * ex - left * ey, forward * ey + left * ex
                 else:
-                    ease = relaxation * action[w, i, last]
+                    ease = p.relaxation * action[w, i, last]
                     ax += ease * px
                     ay += ease * py
-            ax *= gain
-            ay *= gain
+            ax *= p.gain
+            ay *= p.gain
             shrink = math.sqrt(limit2 / max(ax * ax + ay * ay, limit2))
-            kept[2, c, i] = shrink * ax
-            kept[3, c, i] = shrink * ay
+            acceleration[0, c, i] = shrink * ax
+            acceleration[1, c, i] = shrink * ay
         for i in range(n):
             for axis in range(2):
                 place = position[w, i, axis]
-                kept[axis, c, i] = place
-                velocity[w, i, axis] += dt * kept[2 + axis, c, i]
+                before[axis, c, i] = place
+                velocity[w, i, axis] += dt * acceleration[axis, c, i]
                 moved = place + dt * velocity[w, i, axis]
                 position[w, i, axis] = moved - side * np.floor(moved * inverse)
 
 
 @_compile
-def step(
-    position: Any,
-    velocity: Any,
-    desired: Any,
-    radius: Any,
-    box: Any,
-    index: Any,
-    code: Any,
-    real: Any,
-    scratch: Any,
-    kept: Any,
-    loss: Any,
-    metric: Any,
-    totals: Any,
-    how: Any,
-    warm_up: int,
-    clock: Any,
-    age: Any,
-    action: Any,
-    observation: Any,
-) -> int:
+def step(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
     """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
-    worlds, size = action.shape[0], action.shape[2]
-    flat = action.reshape(-1)
-    good = True
-    for m in range(len(flat)):
-        good &= abs(flat[m]) <= _TOLERANCE  # false for NaN
-    if not good:
-        for m in range(len(flat)):
-            if not abs(flat[m]) <= _TOLERANCE:
-                return m // size
-    block = kept.shape[1]
+    bad = bad_action(action)
+    if bad >= 0:
+        return bad
+    discs, scratch = arrays_at(arrays[0].state, Discs), arrays_at(arrays[0].scratch, Scratch)
+    episode, p = arrays_at(arrays[0].episode, Episode), parameters[0]
+    worlds, block = action.shape[0], scratch.before.shape[1]
     for start in range(0, worlds, block):
         stop = min(start + block, worlds)
-        _move(position, velocity, desired, box, index, action, code, real, kept, start, stop)
-        _find(position, box, real[1], scratch, index, start, stop)
-        _look(
-            position, velocity, desired, radius, box, index, code, real,
-            kept, loss, metric, observation, start, stop, True,
-        )  # fmt: skip
-    tally(loss, metric, totals, how, warm_up, clock, age)
+        _move(discs, scratch, p, action, start, stop)
+        _find(discs.position, discs.box, p.cutoff, scratch.rows, scratch.neighbour, start, stop)
+        _look(discs, scratch, episode, p, observation, start, stop, stop)
+    accumulate_metrics(episode)
     return -1

@@ -38,6 +38,20 @@ def tally(
 
 
 @compiled()
+def accumulate_metrics(episode: Any) -> None:
+    """The same of an `Episode`'s arrays."""
+    tally(
+        episode.reward,
+        episode.metric,
+        episode.totals,
+        episode.reduction,
+        episode.warm_up[0],
+        episode.clock,
+        episode.age,
+    )
+
+
+@compiled()
 def start_totals(totals: Any, how: Any, worlds: Any) -> None:
     """Empty the running metrics of the worlds whose indices are given."""
     for w in worlds:

@@ -1,1 +1,1 @@
-"""What all compiled functions share."""
+"""What all compiled functions share: named arrays, reductions, random numbers, their cache."""
