@@ -223,12 +223,16 @@ class Clusters(System):
         return {"soft": soft}
 
     def kernel(self, worlds: int) -> Kernel:
-        from .kernels.clusters import ClustersKernel
+        from .core.kernel import parameter_record
+        from .kernels.clusters import PARAMETERS, Tables, make_kernel
 
         channels = np.array([_CENTRES, _HALF_WIDTHS, _GAINS])
         limits = np.stack(observation_limits(self)).astype(float)
-        real = np.array([self.horizon, self.max_move, _TANGENT])
-        return ClustersKernel(self.n_agents, channels, np.array(_BROAD).T, limits, real)
+        tables = Tables(channels, np.array(_BROAD).T.copy(), limits)
+        parameters = parameter_record(
+            PARAMETERS, horizon=self.horizon, max_move=self.max_move, tangent=_TANGENT
+        )
+        return make_kernel(self.n_agents, tables, parameters)
 
     def scene(self, state: State) -> Scene:
         """The cluster with bonds between neighbours; colour: energy, from -6 up."""

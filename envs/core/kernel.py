@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
@@ -29,8 +29,8 @@ class Episode(NamedTuple):
     warm_up: np.ndarray  # [1] steps that the metrics leave out
 
 
-class NoScratch(NamedTuple):
-    """Of a kernel that needs no memory of its own."""
+class Empty(NamedTuple):
+    """A group without arrays."""
 
 
 @final
@@ -44,23 +44,29 @@ class Kernel:
     look: compiled (arrays, parameters, worlds, observation): writes the observations of the worlds
         whose indices are given.
     parameters: a structured array [1]; compiled code reads them by name.
-    scratch: a NamedTuple of arrays that belong to this kernel.
+    tables: a NamedTuple of arrays that no step changes.
+    scratch: a NamedTuple of arrays that hold nothing from one step to the next, unless the kernel's
+        own module says so.
     initial: one of `System.initial`, from a generator to the state's fields as numpy arrays, or
         None.
 
-    `arrays` is the `address_record` of the groups `state`, `scratch` and `episode`.
+    `arrays` is the `address_record` of the groups `state`, `tables`, `scratch` and `episode`.
     """
 
     step: Callable[..., int]
     look: Callable[..., None]
     parameters: np.ndarray
-    scratch: Any
+    _: KW_ONLY
+    tables: Any = Empty()  # noqa: RUF009 -- a NamedTuple cannot change
+    scratch: Any = Empty()  # noqa: RUF009
     initial: Callable[[Rng], tuple[np.ndarray, ...]] | None = None
 
     def bind(self, state: Any, episode: Episode) -> Callable[[np.ndarray, np.ndarray], int]:
         """`step` as a function of (action, observation) on a batch that keeps its memory."""
         self._held = state, episode  # the record does not keep them alive
-        self._arrays = address_record(state=state, scratch=self.scratch, episode=episode)
+        self._arrays = address_record(
+            state=state, tables=self.tables, scratch=self.scratch, episode=episode
+        )
         return partial(self.step, self._arrays, self.parameters)
 
     def observe(self, worlds: np.ndarray, observation: np.ndarray) -> None:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..core.kernel import Episode, Kernel
+from ..core.kernels.binding import arrays_at
 from ..core.kernels.compiling import compiled
-from .tally import bad_action, tally
-
-if TYPE_CHECKING:
-    from ..clusters import State
-    from ..core.rng import Rng
-    from ..core.system import Buffers
+from .tally import accumulate_metrics, bad_action
 
 _compile = compiled(error_model="numpy", fastmath={"contract"})
 _LEAST = 1e-4  # squared distance below which atoms count as this far apart
@@ -44,46 +39,45 @@ def energy_and_gradient(position, gradient):  # type: ignore[no-untyped-def]
     return energy
 
 
-class ClustersKernel:
-    """Kernel of one batch: constants and scratch as arrays. See `Kernel` in core/system.py.
+class Atoms(NamedTuple):
+    """The state, in the order of its fields."""
 
-    channels [3, channels]: centre, half width and gain.  broad [2, 3]: centre and half width.
-    limits [2, size]: of the observations.  real: horizon, longest move, where the tangent begins.
-    """
+    position: Any
+    move: Any
+    age: Any
 
-    initial: Callable[[Rng], tuple[np.ndarray, ...]] | None = None
 
-    def __init__(
-        self,
-        agents: int,
-        channels: np.ndarray,
-        broad: np.ndarray,
-        limits: np.ndarray,
-        real: np.ndarray,
-    ) -> None:
-        self._shared = channels, broad, limits, real
-        radial = np.empty((agents, channels.shape[1]))
-        first, second = np.empty((agents, 3, 3)), np.empty((agents, 3, 6))
-        self._scratch = radial, first, second, np.empty((agents, 3)), np.empty(agents)
+class Tables(NamedTuple):
+    """Numbers that define the observation."""
 
-    def observe(self, state: State, worlds: np.ndarray, observation: np.ndarray) -> None:
-        observe(*state, worlds, *self._shared, *self._scratch, observation)
+    channels: np.ndarray  # [3, channels] centre, half width and gain
+    broad: np.ndarray  # [2, 3] centre and half width
+    limits: np.ndarray  # [2, size] of the observations
 
-    def bind(self, buffers: Buffers) -> Callable[[np.ndarray, np.ndarray], int]:
-        compiled: Callable[..., int] = step
-        return partial(
-            compiled,
-            *buffers.state,
-            *self._shared,
-            *self._scratch,
-            buffers.reward,
-            buffers.metric,
-            buffers.totals,
-            buffers.how,
-            buffers.warm_up,
-            buffers.clock,
-            buffers.age,
-        )
+
+class Scratch(NamedTuple):
+    """Memory for one world."""
+
+    radial: np.ndarray  # [agents, channels]
+    first: np.ndarray  # [agents, 3, 3]
+    second: np.ndarray  # [agents, 3, 6]
+    towards: np.ndarray  # [agents, 3]
+    energy: np.ndarray  # [agents]
+
+
+PARAMETERS = np.dtype([("horizon", float), ("max_move", float), ("tangent", float)])
+
+
+def make_kernel(n_agents: int, tables: Tables, parameters: np.ndarray) -> Kernel:
+    """The kernel for worlds of `n_agents` atoms."""
+    scratch = Scratch(
+        np.empty((n_agents, tables.channels.shape[1])),
+        np.empty((n_agents, 3, 3)),
+        np.empty((n_agents, 3, 6)),
+        np.empty((n_agents, 3)),
+        np.empty(n_agents),
+    )
+    return Kernel(step, observe, parameters, tables=tables, scratch=scratch)
 
 
 @_compile
@@ -113,11 +107,10 @@ def _pull(x: Any, channels: Any, weight: Any, towards: Any) -> None:
 
 
 @_compile
-def _look(
-    x: Any, channels: Any, broad: Any, tangent: float, radial: Any, first: Any, second: Any,
-    own: Any,
-) -> None:  # fmt: skip
+def _look(x: Any, tables: Any, tangent: float, scratch: Any) -> None:
     """Radial sums, vectors and tensors of the broad channels, and energies of all atoms."""
+    channels, broad, own = tables.channels, tables.broad, scratch.energy
+    radial, first, second = scratch.radial, scratch.first, scratch.second
     radial[:] = 0.0
     first[:] = 0.0
     second[:] = 0.0
@@ -159,10 +152,9 @@ def _clip(value: float, limits: Any, at: int) -> float:
 
 
 @_compile
-def _write(
-    move: Any, age: float, limits: Any, real: Any, radial: Any, first: Any, second: Any, out: Any
-) -> None:
+def _write(move: Any, age: float, horizon: float, limits: Any, scratch: Any, out: Any) -> None:
     """Observations [n, size]."""
+    radial, first, second = scratch.radial, scratch.first, scratch.second
     many, wide = radial.shape[1], first.shape[1]
     products = wide * (wide + 1) // 2
     for i in range(len(move)):
@@ -191,58 +183,53 @@ def _write(
                 climb += first[i, a, m] * move[i, m]
             out[i, at + 1 + a] = _clip(climb, limits, at + 1 + a)
         at += 1 + wide
-        out[i, at] = _clip(1 - age / real[0], limits, at)
+        out[i, at] = _clip(1 - age / horizon, limits, at)
 
 
 @_compile
-def observe(
-    position: Any, move: Any, made: Any, worlds: Any,
-    channels: Any, broad: Any, limits: Any, real: Any,
-    radial: Any, first: Any, second: Any, towards: Any, own: Any, out: Any,
-) -> None:  # fmt: skip
+def observe(arrays: Any, parameters: Any, worlds: Any, out: Any) -> None:
     """Observations of the worlds whose indices are given."""
+    atoms, tables = arrays_at(arrays[0].state, Atoms), arrays_at(arrays[0].tables, Tables)
+    scratch, p = arrays_at(arrays[0].scratch, Scratch), parameters[0]
     for w in worlds:
-        _look(position[w], channels, broad, real[2], radial, first, second, own)
-        _write(move[w], made[w, 0], limits, real, radial, first, second, out[w])
+        _look(atoms.position[w], tables, p.tangent, scratch)
+        _write(atoms.move[w], atoms.age[w, 0], p.horizon, tables.limits, scratch, out[w])
 
 
 @_compile
-def step(
-    position: Any, move: Any, made: Any,
-    channels: Any, broad: Any, limits: Any, real: Any,
-    radial: Any, first: Any, second: Any, towards: Any, own: Any,
-    loss: Any, metric: Any, totals: Any, how: Any, warm_up: int, clock: Any, age: Any,
-    action: Any, observation: Any,
-) -> int:  # fmt: skip
+def step(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
     """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
     bad = bad_action(action)
     if bad >= 0:
         return bad
-    n = position.shape[1]
-    for w in range(len(position)):
-        x, last = position[w], move[w]
-        _pull(x, channels, action[w], towards)
+    atoms, tables = arrays_at(arrays[0].state, Atoms), arrays_at(arrays[0].tables, Tables)
+    scratch, p = arrays_at(arrays[0].scratch, Scratch), parameters[0]
+    episode = arrays_at(arrays[0].episode, Episode)
+    towards, n, inertia = scratch.towards, action.shape[1], tables.channels.shape[1]
+    for w in range(len(action)):
+        x, last = atoms.position[w], atoms.move[w]
+        _pull(x, tables.channels, action[w], towards)
         middle = np.zeros(3)
         for i in range(n):
             length = 0.0
             for m in range(3):
-                last[i, m] = towards[i, m] + action[w, i, channels.shape[1]] * last[i, m]
+                last[i, m] = towards[i, m] + action[w, i, inertia] * last[i, m]
                 length += last[i, m] * last[i, m]
-            shorter = min(real[1] / math.sqrt(max(length, 1e-24)), 1.0)
+            shorter = min(p.max_move / math.sqrt(max(length, 1e-24)), 1.0)
             for m in range(3):
                 last[i, m] *= shorter
                 x[i, m] += last[i, m]
                 middle[m] += x[i, m] / n
-        made[w, 0] += 1
-        _look(x, channels, broad, real[2], radial, first, second, own)
+        atoms.age[w, 0] += 1
+        _look(x, tables, p.tangent, scratch)
         energy, spread = 0.0, 0.0
         for i in range(n):
-            loss[w, i] = own[i]
-            energy += own[i]
+            episode.reward[w, i] = scratch.energy[i]
+            energy += scratch.energy[i]
             for m in range(3):
                 spread += (x[i, m] - middle[m]) ** 2
-        metric[w, 0] = energy
-        metric[w, 1] = math.sqrt(spread / n)
-        _write(last, made[w, 0], limits, real, radial, first, second, observation[w])
-    tally(loss, metric, totals, how, warm_up, clock, age)
+        episode.metric[w, 0] = energy
+        episode.metric[w, 1] = math.sqrt(spread / n)
+        _write(last, atoms.age[w, 0], p.horizon, tables.limits, scratch, observation[w])
+    accumulate_metrics(episode)
     return -1

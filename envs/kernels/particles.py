@@ -106,13 +106,13 @@ def make_kernel(system: Particles, worlds: int) -> Kernel:
             speed_limit=system.speed_limit,
             farthest=system.bounds["own"].high if raw else 0.0,
         ),
-        Scratch(
+        scratch=Scratch(
             np.full((worlds, n, system.k), -1, np.int32),
             np.empty((5, n)),
             np.empty((2, block, n)),
             np.empty((2, block, n)),
         ),
-        partial(_crowd, system) if system.layout == "crowd" else None,
+        initial=partial(_crowd, system) if system.layout == "crowd" else None,
     )
 
 
