@@ -284,7 +284,12 @@ class Inference(System):
         return optimum(self.data, self.split)
 
     def kernel(self, worlds: int) -> Kernel:
-        return _kernel(self, np.array([REACH, mean_square(self.data, self.split)]), ())
+        from .core.kernel import parameter_record
+        from .kernels.water import FRAME_PARAMETERS, Shapes, frame_kernel
+
+        square = mean_square(self.data, self.split)
+        parameters = parameter_record(FRAME_PARAMETERS, reach=REACH, mean_square=square)
+        return frame_kernel(self.n_agents, Shapes(*_shapes(self)), parameters)
 
     def scene(self, state: Frame) -> Scene:
         """Balls and bonds; arrows: the force that is not explained; colour: its square, the loss.
@@ -439,11 +444,29 @@ class Dynamics(System):
         }
 
     def kernel(self, worlds: int) -> Kernel:
-        masses = _MASS[True], _MASS[False]
-        numbers = (KINETIC, ACCELERATION, _PUSH, _MEMORY, _BIN, _BONDED)
-        usual = neighbourhood(self.data, self.split)
-        tables = usual, structure(self.data, self.split), _between()
-        return _kernel(self, np.array([REACH, self.dt, *masses, *numbers]), tables)
+        from .core.kernel import parameter_record
+        from .kernels.water import MOTION_PARAMETERS, MotionTables, motion_kernel
+
+        tables = MotionTables(
+            *_shapes(self),
+            np.ascontiguousarray(neighbourhood(self.data, self.split)),
+            np.ascontiguousarray(structure(self.data, self.split)),
+            np.ascontiguousarray(_between()),
+        )
+        parameters = parameter_record(
+            MOTION_PARAMETERS,
+            reach=REACH,
+            dt=self.dt,
+            oxygen_mass=_MASS[True],
+            hydrogen_mass=_MASS[False],
+            kinetic=KINETIC,
+            acceleration=ACCELERATION,
+            push=_PUSH,
+            memory=_MEMORY,
+            bin_width=_BIN,
+            bonded=_BONDED,
+        )
+        return motion_kernel(self.n_agents, tables, parameters)
 
     def scene(self, state: Motion) -> Scene:
         """Balls and bonds; colour: the loss, alarmed from 0.5 up; g(r) since the start."""
@@ -641,12 +664,10 @@ def by_species(weights: np.ndarray, seen: dict[str, Tensor], rng: Rng) -> Tensor
     return second + own * (first - second)
 
 
-def _kernel(system: System, real: np.ndarray, tables: tuple[np.ndarray, ...]) -> Kernel:
-    from .kernels.water import WaterKernel
-
+def _shapes(system: System) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Radial functions, broad ones, and limits of the observations, for a kernel."""
     limits = np.stack(observation_limits(system)).astype(float)
-    moving = isinstance(system, Dynamics)
-    return WaterKernel(moving, system.n_agents, _RADIAL, np.array(_BROAD), limits, real, tables)
+    return np.ascontiguousarray(_RADIAL), np.array(_BROAD), limits
 
 
 def _bounds(n: int) -> dict[str, Bound]:

@@ -3,88 +3,112 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..core.kernel import Episode, Kernel
+from ..core.kernels.binding import arrays_at
 from ..core.kernels.compiling import compiled
 from .neighbours import image
-from .tally import bad_action, tally
-
-if TYPE_CHECKING:
-    from ..core.rng import Rng
-    from ..core.system import Buffers, State
+from .tally import accumulate_metrics, bad_action
 
 _compile = compiled(error_model="numpy", fastmath={"contract"})
 
 
-class WaterKernel:
-    """Kernel of one batch: constants and scratch as arrays. See `Kernel` in core/system.py.
+class FrameArrays(NamedTuple):
+    """A frame of the data, in the order of its state's fields."""
 
-    shapes [3, functions by kind, 3]: centre, half width and gain of the radial functions.
-    broad [2, 2]: centre and half width of what is seen of angles.
-    limits [2, size]: of the observations.  real: reach and the system's numbers.
-    tables: further arrays that `move` takes, in its order.
-    """
+    position: Any
+    force: Any
+    oxygen: Any
+    cell: Any
+    error: Any
+    residual: Any
 
-    initial: Callable[[Rng], tuple[np.ndarray, ...]] | None = None
 
-    def __init__(
-        self,
-        moving: bool,
-        agents: int,
-        shapes: np.ndarray,
-        broad: np.ndarray,
-        limits: np.ndarray,
-        real: np.ndarray,
-        tables: tuple[np.ndarray, ...],
-    ) -> None:
-        self._step = step_motion if moving else step_frame
-        self._moving = moving
-        self._shared = shapes, broad, limits, real
-        self._tables = tables
-        self._first = np.empty((agents, 4, 3))
-        self._second = np.empty((agents, 4, 6))
-        self._radial = np.empty((agents, 2 * shapes.shape[2]))
-        self._force = np.empty((agents, 3))
+class MotionArrays(NamedTuple):
+    """A liquid in motion, in the order of its state's fields."""
 
-    def observe(self, state: State, worlds: np.ndarray, observation: np.ndarray) -> None:
-        scratch = self._radial, self._first, self._second
-        still = np.zeros((0, 0, 0)), np.zeros((0, 0))
-        velocity, kt = (state.velocity, state.kt) if self._moving else still
-        observe(
-            state.position,
-            state.oxygen,
-            state.cell,
-            velocity,
-            kt,
-            worlds,
-            *self._shared,
-            *scratch,
-            observation,
-        )
+    position: Any
+    velocity: Any
+    oxygen: Any
+    cell: Any
+    mean: Any
+    histogram: Any
+    kt: Any
+    age: Any
 
-    def bind(self, buffers: Buffers) -> Callable[[np.ndarray, np.ndarray], int]:
-        compiled: Callable[..., int] = self._step
-        return partial(
-            compiled,
-            *buffers.state,
-            *self._shared,
-            *self._tables,
-            self._force,
-            self._radial,
-            self._first,
-            self._second,
-            buffers.reward,
-            buffers.metric,
-            buffers.totals,
-            buffers.how,
-            buffers.warm_up,
-            buffers.clock,
-            buffers.age,
-        )
+
+class Shapes(NamedTuple):
+    """What both systems know of radial functions."""
+
+    radial: np.ndarray  # [3, kinds of pairs, functions] centre, half width and gain
+    broad: np.ndarray  # [2, 2] centre and half width of what is seen of angles
+    limits: np.ndarray  # [2, size] of the observations
+
+
+class MotionTables(NamedTuple):
+    """The same, and what a liquid in motion is compared with."""
+
+    radial: np.ndarray
+    broad: np.ndarray
+    limits: np.ndarray
+    usual: np.ndarray  # [2, functions] mean neighbourhood of oxygen and hydrogen in the data
+    structure: np.ndarray  # [3, bins] g(r) of the data
+    between: np.ndarray  # [3, bins] flags of distances between molecules
+
+
+class Scratch(NamedTuple):
+    """Memory for one world."""
+
+    force: np.ndarray  # [agents, 3]
+    radial: np.ndarray  # [agents, 2 functions]
+    first: np.ndarray  # [agents, 4, 3]
+    second: np.ndarray  # [agents, 4, 6]
+    bond: np.ndarray  # [agents] distance from every hydrogen to its nearest oxygen
+    no_count: np.ndarray  # [0, 0]
+
+
+FRAME_PARAMETERS = np.dtype([("reach", float), ("mean_square", float)])
+MOTION_PARAMETERS = np.dtype(
+    [
+        ("reach", float),
+        ("dt", float),
+        ("oxygen_mass", float),
+        ("hydrogen_mass", float),
+        ("kinetic", float),  # energy of a unit mass and speed
+        ("acceleration", float),  # of a unit mass and force
+        ("push", float),
+        ("memory", float),  # steps
+        ("bin_width", float),
+        ("bonded", float),  # longest bond
+    ]
+)
+
+
+def make_scratch(n_agents: int, n_functions: int) -> Scratch:
+    """Memory for worlds of `n_agents` atoms."""
+    return Scratch(
+        np.empty((n_agents, 3)),
+        np.empty((n_agents, 2 * n_functions)),
+        np.empty((n_agents, 4, 3)),
+        np.empty((n_agents, 4, 6)),
+        np.empty(n_agents),
+        np.zeros((0, 0)),
+    )
+
+
+def frame_kernel(n_agents: int, tables: Shapes, parameters: np.ndarray) -> Kernel:
+    """The kernel of frames whose forces are inferred."""
+    scratch = make_scratch(n_agents, tables.radial.shape[2])
+    return Kernel(step_frame, observe_frame, parameters, tables=tables, scratch=scratch)
+
+
+def motion_kernel(n_agents: int, tables: MotionTables, parameters: np.ndarray) -> Kernel:
+    """The kernel of a liquid in motion."""
+    scratch = make_scratch(n_agents, tables.radial.shape[2])
+    return Kernel(step_motion, observe_motion, parameters, tables=tables, scratch=scratch)
 
 
 @_compile
@@ -139,14 +163,14 @@ def _pull(x: Any, oxygen: Any, h: Any, shapes: Any, reach: float, weight: Any, f
 
 @_compile
 def _look(
-    x: Any, oxygen: Any, h: Any, shapes: Any, broad: Any, reach: float,
-    radial: Any, first: Any, second: Any, count: Any, bond: Any, width: float,
-) -> float:  # fmt: skip
+    x: Any, oxygen: Any, h: Any, tables: Any, reach: float, scratch: Any, count: Any, width: float
+) -> float:
     """Radial sums, broad vectors and tensors of all atoms; the volume of the cell.
 
     count [3, bins], or [0, 0] for none: ordered pairs are added by kind and distance.
-    bond [n]: distance from every hydrogen to its nearest oxygen.
     """
+    shapes, broad, bond = tables.radial, tables.broad, scratch.bond
+    radial, first, second = scratch.radial, scratch.first, scratch.second
     n, many = x.shape[0], shapes.shape[2]
     inv = np.empty((3, 3))
     volume = _inverted(h, inv)
@@ -203,8 +227,9 @@ def _clip(value: float, limits: Any, at: int) -> float:
 
 
 @_compile
-def _write(oxygen: Any, limits: Any, radial: Any, first: Any, second: Any, out: Any) -> None:
+def _write(oxygen: Any, limits: Any, scratch: Any, out: Any) -> None:
     """Observations [n, size] that do not ask for velocities."""
+    radial, first, second = scratch.radial, scratch.first, scratch.second
     many = radial.shape[1]
     for i in range(len(oxygen)):
         out[i, 0] = oxygen[i]
@@ -245,67 +270,52 @@ def _write_motion(
 
 
 @_compile
-def _masses(oxygen: Any, real: Any) -> Any:
-    return real[3] + (real[2] - real[3]) * oxygen
+def _masses(oxygen: Any, p: Any) -> Any:
+    return p.hydrogen_mass + (p.oxygen_mass - p.hydrogen_mass) * oxygen
 
 
 @_compile
-def observe(
-    position: Any, oxygen: Any, cell: Any, velocity: Any, kt: Any, worlds: Any,
-    shapes: Any, broad: Any, limits: Any, real: Any,
-    radial: Any, first: Any, second: Any, out: Any,
-) -> None:  # fmt: skip
+def observe_frame(arrays: Any, parameters: Any, worlds: Any, out: Any) -> None:
     """Observations of the worlds whose indices are given."""
-    none, bond = np.zeros((0, 0)), np.empty(position.shape[1])
-    for row in range(len(worlds)):
-        w = worlds[row]
-        _look(
-            position[w], oxygen[w], cell[w], shapes, broad, real[0],
-            radial, first, second, none, bond, 1.0,
-        )  # fmt: skip
-        _write(oxygen[w], limits, radial, first, second, out[w])
-        if len(velocity):
-            mass = _masses(oxygen[w], real)
-            _write_motion(velocity[w], kt[w, 0], mass, real[4], limits, first, out[w])
+    state, tables = arrays_at(arrays[0].state, FrameArrays), arrays_at(arrays[0].tables, Shapes)
+    scratch, p = arrays_at(arrays[0].scratch, Scratch), parameters[0]
+    for w in worlds:
+        x, oxygen, cell = state.position[w], state.oxygen[w], state.cell[w]
+        _look(x, oxygen, cell, tables, p.reach, scratch, scratch.no_count, 1.0)
+        _write(oxygen, tables.limits, scratch, out[w])
 
 
 @_compile
-def step_frame(
-    position: Any, force: Any, oxygen: Any, cell: Any, error: Any, residual: Any,
-    shapes: Any, broad: Any, limits: Any, real: Any,
-    found: Any, radial: Any, first: Any, second: Any,
-    loss: Any, metric: Any, totals: Any, how: Any, warm_up: int, clock: Any, age: Any,
-    action: Any, observation: Any,
-) -> int:  # fmt: skip
-    """One step of inference in all worlds, in place. real: reach, mean square of the forces."""
+def step_frame(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
+    """One step of inference in all worlds; -1, or the flat index of an agent with a bad action."""
     bad = bad_action(action)
     if bad >= 0:
         return bad
-    n = position.shape[1]
-    none, bond = np.zeros((0, 0)), np.empty(n)
-    for w in range(len(position)):
-        _pull(position[w], oxygen[w], cell[w], shapes, real[0], action[w], found)
+    state, tables = arrays_at(arrays[0].state, FrameArrays), arrays_at(arrays[0].tables, Shapes)
+    scratch, p = arrays_at(arrays[0].scratch, Scratch), parameters[0]
+    episode = arrays_at(arrays[0].episode, Episode)
+    n, force = action.shape[1], scratch.force
+    for w in range(len(action)):
+        x, oxygen, cell = state.position[w], state.oxygen[w], state.cell[w]
+        _pull(x, oxygen, cell, tables.radial, p.reach, action[w], force)
         sums, net, count = np.zeros(2), np.zeros(3), 0.0
         for i in range(n):
             off = 0.0
             for m in range(3):
-                residual[w, i, m] = found[i, m] - force[w, i, m]
-                off += residual[w, i, m] * residual[w, i, m]
-                net[m] += found[i, m]
-            error[w, i] = off / real[1]
-            loss[w, i] = error[w, i]
-            sums[int(1 - oxygen[w, i])] += error[w, i]
-            count += oxygen[w, i]
-        metric[w, 0] = (sums[0] + sums[1]) / n
-        metric[w, 1] = sums[0] / count
-        metric[w, 2] = sums[1] / (n - count)
-        metric[w, 3] = math.sqrt(net[0] ** 2 + net[1] ** 2 + net[2] ** 2) / n
-        _look(
-            position[w], oxygen[w], cell[w], shapes, broad, real[0],
-            radial, first, second, none, bond, 1.0,
-        )  # fmt: skip
-        _write(oxygen[w], limits, radial, first, second, observation[w])
-    tally(loss, metric, totals, how, warm_up, clock, age)
+                state.residual[w, i, m] = force[i, m] - state.force[w, i, m]
+                off += state.residual[w, i, m] * state.residual[w, i, m]
+                net[m] += force[i, m]
+            state.error[w, i] = off / p.mean_square
+            episode.reward[w, i] = state.error[w, i]
+            sums[int(1 - oxygen[i])] += state.error[w, i]
+            count += oxygen[i]
+        episode.metric[w, 0] = (sums[0] + sums[1]) / n
+        episode.metric[w, 1] = sums[0] / count
+        episode.metric[w, 2] = sums[1] / (n - count)
+        episode.metric[w, 3] = math.sqrt(net[0] ** 2 + net[1] ** 2 + net[2] ** 2) / n
+        _look(x, oxygen, cell, tables, p.reach, scratch, scratch.no_count, 1.0)
+        _write(oxygen, tables.limits, scratch, observation[w])
+    accumulate_metrics(episode)
     return -1
 
 
@@ -330,68 +340,70 @@ def _thermal(velocity: Any, mass: Any, kinetic: float, kt: float) -> None:
 
 
 @_compile
-def step_motion(
-    position: Any, velocity: Any, oxygen: Any, cell: Any, mean: Any, histogram: Any, kt: Any,
-    made: Any,
-    shapes: Any, broad: Any, limits: Any, real: Any,
-    usual: Any, structure: Any, between: Any,
-    found: Any, radial: Any, first: Any, second: Any,
-    loss: Any, metric: Any, totals: Any, how: Any, warm_up: int, clock: Any, age: Any,
-    action: Any, observation: Any,
-) -> int:  # fmt: skip
-    """One step of dynamics in all worlds, in place.
+def observe_motion(arrays: Any, parameters: Any, worlds: Any, out: Any) -> None:
+    """Observations of the worlds whose indices are given."""
+    state = arrays_at(arrays[0].state, MotionArrays)
+    tables = arrays_at(arrays[0].tables, MotionTables)
+    scratch, p = arrays_at(arrays[0].scratch, Scratch), parameters[0]
+    for w in worlds:
+        x, oxygen, cell = state.position[w], state.oxygen[w], state.cell[w]
+        _look(x, oxygen, cell, tables, p.reach, scratch, scratch.no_count, 1.0)
+        _write(oxygen, tables.limits, scratch, out[w])
+        mass, v, kt = _masses(oxygen, p), state.velocity[w], state.kt[w, 0]
+        _write_motion(v, kt, mass, p.kinetic, tables.limits, scratch.first, out[w])
 
-    real: reach, time step, masses of oxygen and hydrogen, kinetic energy of a unit mass and speed,
-    acceleration of a unit force, push, memory in steps, width of a bin, longest bond.
-    usual [2, functions], structure [3, bins] of the data, between [3, bins] flags.
-    """
+
+@_compile
+def step_motion(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
+    """One step of dynamics in all worlds; -1, or the flat index of an agent with a bad action."""
     bad = bad_action(action)
     if bad >= 0:
         return bad
-    n, bins = position.shape[1], histogram.shape[2]
-    bond = np.empty(n)
-    dt, push = real[1], real[6]
-    for w in range(len(position)):
-        x, v = position[w], velocity[w]
-        mass = _masses(oxygen[w], real)
-        _pull(x, oxygen[w], cell[w], shapes, real[0], action[w], found)
+    state = arrays_at(arrays[0].state, MotionArrays)
+    tables = arrays_at(arrays[0].tables, MotionTables)
+    scratch, p = arrays_at(arrays[0].scratch, Scratch), parameters[0]
+    episode = arrays_at(arrays[0].episode, Episode)
+    n, bins = action.shape[1], state.histogram.shape[2]
+    force, radial, last = scratch.force, scratch.radial, action.shape[2] - 1
+    for w in range(len(action)):
+        x, v, oxygen, cell = state.position[w], state.velocity[w], state.oxygen[w], state.cell[w]
+        mass, kt = _masses(oxygen, p), state.kt[w, 0]
+        _pull(x, oxygen, cell, tables.radial, p.reach, action[w], force)
         for i in range(n):
-            along = push * action[w, i, action.shape[2] - 1]
+            along = p.push * action[w, i, last]
             for m in range(3):
-                v[i, m] += dt * (real[5] * found[i, m] / mass[i] + along * v[i, m])
-        _thermal(v, mass, real[4], kt[w, 0])
+                v[i, m] += p.dt * (p.acceleration * force[i, m] / mass[i] + along * v[i, m])
+        _thermal(v, mass, p.kinetic, kt)
         for i in range(n):
             for m in range(3):
-                x[i, m] += dt * v[i, m]
-        made[w, 0] += 1
-        volume = _look(
-            x, oxygen[w], cell[w], shapes, broad, real[0],
-            radial, first, second, histogram[w], bond, real[8],
-        )  # fmt: skip
-        keep = min(made[w, 0], real[7])
+                x[i, m] += p.dt * v[i, m]
+        state.age[w, 0] += 1
+        age, count = state.age[w, 0], state.histogram[w]
+        volume = _look(x, oxygen, cell, tables, p.reach, scratch, count, p.bin_width)
+        steps = min(age, p.memory)
         o, broken = 0.0, 0.0
         for i in range(n):
-            own = usual[int(1 - oxygen[w, i])]
+            usual = tables.usual[int(1 - oxygen[i])]
             off, size = 0.0, 0.0
             for k in range(radial.shape[1]):
-                mean[w, i, k] += (radial[i, k] - mean[w, i, k]) / keep
-                off += (mean[w, i, k] - own[k]) ** 2
-                size += own[k] ** 2
-            loss[w, i] = off / size
-            o += oxygen[w, i]
-            broken += (1 - oxygen[w, i]) * (bond[i] > real[9])
+                state.mean[w, i, k] += (radial[i, k] - state.mean[w, i, k]) / steps
+                off += (state.mean[w, i, k] - usual[k]) ** 2
+                size += usual[k] ** 2
+            episode.reward[w, i] = off / size
+            o += oxygen[i]
+            broken += (1 - oxygen[i]) * (scratch.bond[i] > p.bonded)
         pairs = (o * (o - 1), 2 * o * (n - o), (n - o) * (n - o - 1))
         off, size = 0.0, 0.0
         for kind in range(3):
             for at in range(bins):
-                low, high = real[8] * at, real[8] * (at + 1)
+                low, high = p.bin_width * at, p.bin_width * (at + 1)
                 shell = 4 / 3 * math.pi * (high**3 - low**3)
-                g = histogram[w, kind, at] * (volume / pairs[kind]) / shell / made[w, 0]
-                off += abs(g - structure[kind, at]) * between[kind, at]
-                size += between[kind, at]
-        metric[w, 0] = off / size
-        metric[w, 1] = broken / (n - o)
-        _write(oxygen[w], limits, radial, first, second, observation[w])
-        _write_motion(v, kt[w, 0], mass, real[4], limits, first, observation[w])
-    tally(loss, metric, totals, how, warm_up, clock, age)
+                g = count[kind, at] * (volume / pairs[kind]) / shell / age
+                off += abs(g - tables.structure[kind, at]) * tables.between[kind, at]
+                size += tables.between[kind, at]
+        episode.metric[w, 0] = off / size
+        episode.metric[w, 1] = broken / (n - o)
+        _write(oxygen, tables.limits, scratch, observation[w])
+        _write_motion(v, kt, mass, p.kinetic, tables.limits, scratch.first, observation[w])
+    accumulate_metrics(episode)
     return -1
