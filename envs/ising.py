@@ -448,9 +448,21 @@ class Ising(System):
         return after, found
 
     def kernel(self, worlds: int) -> Kernel:
-        from .kernels.ising import IsingKernel
+        from .core.kernel import parameter_record
+        from .kernels.ising import PARAMETERS, UPDATES, make_kernel
 
-        return IsingKernel(self)
+        bounds = self.bounds
+        parameters = parameter_record(
+            PARAMETERS,
+            update=UPDATES.index(self.update),
+            lattice_size=self.lattice_size,
+            solves="solved" in self.reductions,
+            most_aligned=bounds["alignment"].high,
+            most_field=bounds["field_alignment"].high,
+            coldest=bounds["inverse_temperature"].high,
+            cooling=self.cooling,
+        )
+        return make_kernel(self.n_agents, parameters)
 
     def log_weight(self, state: State) -> Tensor:
         """Logarithm [worlds] of the unnormalised stationary law of heat-bath agents."""

@@ -15,20 +15,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
+from ..core.kernel import Episode, Kernel
+from ..core.kernels.binding import arrays_at
 from ..core.kernels.compiling import compiled
 from .philox import MASK, uniform_pair
 from .stream import advance, below, fill, mixed, seed_of, threshold
-from .tally import tally
+from .tally import accumulate_metrics
 
 if TYPE_CHECKING:
-    from ..core.rng import Rng
-    from ..core.system import Buffers
     from ..ising import Ising, State
 
 SEQUENTIAL, CHECKERBOARD, PARALLEL = 0, 1, 2
@@ -45,46 +44,39 @@ _U8, _U32, _U64, _F64 = np.uint8, np.uint32, np.uint64, np.float64
 _ALL, _NONE, _ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), np.uint64(1)
 
 
-class IsingKernel:
-    """The kernel of one batch. See `Kernel` in core/system.py."""
+class Spins(NamedTuple):
+    """The state, in the order of its fields."""
 
-    initial: Callable[[Rng], tuple[np.ndarray, ...]] | None = None
+    spin: Any
+    temperature: Any
+    field: Any
+    coupling: Any
+    turn: Any
+    ground: Any
 
-    def __init__(self, system: Ising) -> None:
-        bounds = system.bounds
-        self._code = np.array([UPDATES.index(system.update), system.lattice_size], np.int64)
-        self._real = np.array(
-            [
-                bounds["alignment"].high,
-                bounds["field_alignment"].high,
-                bounds["inverse_temperature"].high,
-                system.cooling,
-            ]
-        )
-        self._local = np.empty(system.n_agents)
 
-    def observe(self, state: State, worlds: np.ndarray, observation: np.ndarray) -> None:
-        compiled: Callable[..., None] = observe
-        compiled(*state[:4], worlds, self._code, self._real, self._local, observation)
+class Scratch(NamedTuple):
+    """Memory for one world."""
 
-    def bind(self, buffers: Buffers) -> Callable[[np.ndarray, np.ndarray], int]:
-        compiled: Callable[..., int] = step
-        return partial(
-            compiled,
-            *buffers.state,
-            self._code,
-            self._real,
-            self._local,
-            buffers.seed,
-            buffers.world,
-            buffers.reward,
-            buffers.metric,
-            buffers.totals,
-            buffers.how,
-            buffers.warm_up,
-            buffers.clock,
-            buffers.age,
-        )
+    local: np.ndarray  # [agents] force of the neighbours
+
+
+PARAMETERS = np.dtype(
+    [
+        ("update", np.int64),
+        ("lattice_size", np.int64),
+        ("solves", np.bool_),  # whether it is judged by the ground state
+        ("most_aligned", float),  # limits of the observation
+        ("most_field", float),
+        ("coldest", float),
+        ("cooling", float),  # factor of the temperature per step
+    ]
+)
+
+
+def make_kernel(n_agents: int, parameters: np.ndarray) -> Kernel:
+    """The kernel for worlds of `n_agents` spins."""
+    return Kernel(step, observe, parameters, scratch=Scratch(np.empty(n_agents)))
 
 
 # One step of given actions
@@ -124,74 +116,48 @@ def _clip(value: float, limit: float) -> float:
 
 @_compile
 def _write(
-    spin: Any, temperature: float, field: float, local: Any, real: Any, observation: Any
+    spin: Any, temperature: float, field: float, local: Any, p: Any, observation: Any
 ) -> None:
     """Observations of one world whose forces are known."""
-    cold = min(1.0 / temperature, real[2])
+    cold = min(1.0 / temperature, p.coldest)
     for i in range(len(spin)):
-        observation[i, 0] = _clip(spin[i] * local[i], real[0])
-        observation[i, 1] = _clip(spin[i] * field, real[1])
+        observation[i, 0] = _clip(spin[i] * local[i], p.most_aligned)
+        observation[i, 1] = _clip(spin[i] * field, p.most_field)
         observation[i, 2] = cold
 
 
 @_compile
-def observe(
-    spin: Any,
-    temperature: Any,
-    field: Any,
-    coupling: Any,
-    worlds: Any,
-    code: Any,
-    real: Any,
-    local: Any,
-    observation: Any,
-) -> None:
+def observe(arrays: Any, parameters: Any, worlds: Any, observation: Any) -> None:
     """Observations of the worlds whose indices are given."""
+    state, scratch = arrays_at(arrays[0].state, Spins), arrays_at(arrays[0].scratch, Scratch)
+    p, local = parameters[0], scratch.local
     for w in worlds:
-        _forces(spin[w], coupling[w], code[1], local)
-        _write(spin[w], temperature[w, 0], field[w, 0], local, real, observation[w])
+        s, heat, h = state.spin[w], state.temperature[w, 0], state.field[w, 0]
+        _forces(s, state.coupling[w], p.lattice_size, local)
+        _write(s, heat, h, local, p, observation[w])
 
 
 @_compile
-def step(
-    spin: Any,
-    temperature: Any,
-    field: Any,
-    coupling: Any,
-    turn: Any,
-    ground: Any,
-    code: Any,
-    real: Any,
-    local: Any,
-    seed: Any,
-    world: Any,
-    loss: Any,
-    metric: Any,
-    totals: Any,
-    how: Any,
-    warm_up: int,
-    clock: Any,
-    age: Any,
-    action: Any,
-    observation: Any,
-) -> int:
+def step(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
     """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
     worlds, n = action.shape
     flat = action.reshape(-1)
     for m in range(len(flat)):
         if not (flat[m] == 0 or flat[m] == 1):
             return m
-    update, size = code[0], code[1]
+    state, scratch = arrays_at(arrays[0].state, Spins), arrays_at(arrays[0].scratch, Scratch)
+    episode, p = arrays_at(arrays[0].episode, Episode), parameters[0]
+    size, local, turn, metric = p.lattice_size, scratch.local, state.turn, episode.metric
     for w in range(worlds):
-        s, h = spin[w], field[w, 0]
-        _forces(s, coupling[w], size, local)
+        s, h = state.spin[w], state.field[w, 0]
+        _forces(s, state.coupling[w], size, local)
         acts = turn[w, 0]
-        if update == SEQUENTIAL:
+        if p.update == SEQUENTIAL:
             if action[w, acts] == 1:
                 s[acts] = -s[acts]
-            first, _ = uniform_pair(seed[0], world[w], clock[w], 0, 0)
+            first, _ = uniform_pair(episode.seed[0], episode.world[w], episode.clock[w], 0, 0)
             turn[w, 0] = np.int64(n * first)
-        elif update == PARALLEL:
+        elif p.update == PARALLEL:
             for i in range(n):
                 s[i] *= 1.0 - 2.0 * action[w, i]
         else:
@@ -200,10 +166,10 @@ def step(
                     s[i] *= 1.0 - 2.0 * action[w, i]
             turn[w, 0] = 1 - acts
         for i in range(n):
-            loss[w, i] = -s[i] * (local[i] + h)
-        temperature[w, 0] *= real[3]
-        _forces(s, coupling[w], size, local)
-        _write(s, temperature[w, 0], h, local, real, observation[w])
+            episode.reward[w, i] = -s[i] * (local[i] + h)
+        state.temperature[w, 0] *= p.cooling
+        _forces(s, state.coupling[w], size, local)
+        _write(s, state.temperature[w, 0], h, local, p, observation[w])
         energy, up = 0.0, 0.0
         for i in range(n):
             energy -= s[i] * (0.5 * local[i] + h)
@@ -211,11 +177,11 @@ def step(
         metric[w, 0] = energy / n
         metric[w, 1] = up / n
         metric[w, 2] = abs(up / n)
-        if len(how) > 3:
-            excess = energy / n - ground[w, 0]
+        if p.solves:
+            excess = energy / n - state.ground[w, 0]
             metric[w, 3] = excess
             metric[w, 4] = 1.0 if excess < 1e-9 else 0.0
-    tally(loss, metric, totals, how, warm_up, clock, age)
+    accumulate_metrics(episode)
     return -1
 
 
