@@ -256,9 +256,16 @@ class Open(System):
         return after, _records(rows, self.sweep / self.n_agents)
 
     def kernel(self, worlds: int) -> Kernel:
-        from .kernels.tasep import OpenKernel
+        from .core.kernel import Kernel, parameter_record
+        from .kernels import tasep
 
-        return OpenKernel(self)
+        parameters = parameter_record(
+            tasep.OPEN_PARAMETERS,
+            parallel=self.update == "parallel",
+            hop_probability=self.hop_probability,
+            sweep=self.sweep,
+        )
+        return Kernel(tasep.step_open, tasep.see_open, parameters)
 
     def _hops(self, state: Chain, action: Tensor) -> Tensor:
         """1.0 for every bond over which a particle hops [worlds, agents]."""
@@ -436,9 +443,19 @@ class Ring(System):
         return after, {"current": scale * hops, "crashes": scale * crashes, "loss": loss}
 
     def kernel(self, worlds: int) -> Kernel:
-        from .kernels.tasep import RingKernel
+        from .core.kernel import Kernel, parameter_record
+        from .kernels import tasep
 
-        return RingKernel(self)
+        parameters = parameter_record(
+            tasep.RING_PARAMETERS,
+            parallel=self.update == "parallel",
+            n_sites=self.n_sites,
+            sight=self.sight,
+            hop_probability=self.hop_probability,
+            crash_cost=self.crash_cost,
+            per_site=self.sweep / self.n_sites,
+        )
+        return Kernel(tasep.step_ring, tasep.see_ring, parameters)
 
     def gaps(self, state: Traffic) -> Tensor:
         """Empty sites ahead of every particle [worlds, agents] int64."""
@@ -571,9 +588,13 @@ class Gates(System):
         return {"optimum": self._best}
 
     def kernel(self, worlds: int) -> Kernel:
-        from .kernels.tasep import GatesKernel
+        from .core.kernel import Kernel, parameter_record
+        from .kernels import tasep
 
-        return GatesKernel(self)
+        parameters = parameter_record(
+            tasep.GATES_PARAMETERS, sweeps=self.sweeps, depth=self.depth, cost=self.cost
+        )
+        return Kernel(tasep.step_gates, tasep.see_gates, parameters)
 
     def _best(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
         from .exact.tasep import best_gates

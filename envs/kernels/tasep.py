@@ -17,20 +17,19 @@ the variance of a mean over worlds is then that of independent worlds within a f
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..core.kernel import Episode
+from ..core.kernels.binding import arrays_at
 from ..core.kernels.compiling import compiled
 from .philox import MASK, uniform_pair
 from .stream import TWO32, advance, below, mixed, seed_of, threshold
-from .tally import tally
+from .tally import accumulate_metrics, bad_action
 
 if TYPE_CHECKING:
-    from ..core.rng import Rng
-    from ..core.system import Buffers
-    from ..tasep import Chain, Gates, Open, Ring, Traffic
+    from ..tasep import Chain, Open, Ring, Traffic
 
 _compile = compiled(error_model="numpy")
 _U8, _U32, _U64 = np.uint8, np.uint32, np.uint64
@@ -38,38 +37,6 @@ _ONE = np.uint64(1)
 WORD = 32  # worlds to a word
 TURNS = 32
 LONG = 64
-
-
-class _Kernel:
-    """What the three kernels share. See `Kernel` in core/system.py."""
-
-    initial: Callable[[Rng], tuple[np.ndarray, ...]] | None = None
-    _observe: Any
-    _step: Any
-
-    def __init__(self, code: list[int], real: list[float]) -> None:
-        self._code = np.array(code, np.int64)
-        self._real = np.array(real)
-
-    def observe(self, state: Any, worlds: np.ndarray, observation: np.ndarray) -> None:
-        type(self)._observe(*state, worlds, self._code, self._real, observation)
-
-    def bind(self, buffers: Buffers) -> Callable[[np.ndarray, np.ndarray], int]:
-        return partial(
-            type(self)._step,
-            *buffers.state,
-            self._code,
-            self._real,
-            buffers.seed,
-            buffers.world,
-            buffers.reward,
-            buffers.metric,
-            buffers.totals,
-            buffers.how,
-            buffers.warm_up,
-            buffers.clock,
-            buffers.age,
-        )
 
 
 # Open chain
@@ -84,16 +51,32 @@ def _see_bond(taken: Any, bond: int, rate: float, row: Any) -> None:
     row[2] = min(rate, 1.0)
 
 
+class OpenArrays(NamedTuple):
+    """The state of open chains, in the order of its fields."""
+
+    occupied: Any
+    alpha: Any
+    beta: Any
+    turn: Any
+
+
+OPEN_PARAMETERS = np.dtype([("parallel", np.bool_), ("hop_probability", float), ("sweep", float)])
+
+
 @_compile
-def see_open(
-    occupied: Any, alpha: Any, beta: Any, turn: Any, worlds: Any, code: Any, real: Any, seen: Any
-) -> None:
+def _see_bonds(taken: Any, alpha: float, beta: float, p: Any, rows: Any) -> None:
+    n = len(taken)
+    for bond in range(n + 1):
+        rate = alpha if bond == 0 else (beta if bond == n else p.hop_probability)
+        _see_bond(taken, bond, rate, rows[bond])
+
+
+@_compile
+def see_open(arrays: Any, parameters: Any, worlds: Any, seen: Any) -> None:
     """Observations of the worlds whose indices are given."""
+    state, p = arrays_at(arrays[0].state, OpenArrays), parameters[0]
     for w in worlds:
-        n = occupied.shape[1]
-        for bond in range(n + 1):
-            rate = alpha[w, 0] if bond == 0 else (beta[w, 0] if bond == n else real[0])
-            _see_bond(occupied[w], bond, rate, seen[w, bond])
+        _see_bonds(state.occupied[w], state.alpha[w, 0], state.beta[w, 0], p, seen[w])
 
 
 @_compile
@@ -107,66 +90,37 @@ def _bad_choice(action: Any) -> int:
 
 
 @_compile
-def step_open(
-    occupied: Any,
-    alpha: Any,
-    beta: Any,
-    turn: Any,
-    code: Any,
-    real: Any,
-    seed: Any,
-    world: Any,
-    loss: Any,
-    metric: Any,
-    totals: Any,
-    how: Any,
-    warm_up: int,
-    clock: Any,
-    age: Any,
-    action: Any,
-    observation: Any,
-) -> int:
+def step_open(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
     """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
     bad = _bad_choice(action)
     if bad >= 0:
         return bad
-    worlds, n = occupied.shape
+    state, p = arrays_at(arrays[0].state, OpenArrays), parameters[0]
+    episode, turn = arrays_at(arrays[0].episode, Episode), state.turn
+    worlds, n = state.occupied.shape
     for w in range(worlds):
-        taken, hops = occupied[w], 0.0
+        taken, hops = state.occupied[w], 0.0
         ahead = 1.0  # what lay behind the bond before the step
         for bond in range(n + 1):
             behind = ahead
             ahead = taken[bond] if bond < n else 0.0
-            acts = code[0] == 1 or bond == turn[w, 0]
+            acts = p.parallel or bond == turn[w, 0]
             hop = behind * (1.0 - ahead) if acts and action[w, bond] == 1 else 0.0
-            loss[w, bond] = -hop
+            episode.reward[w, bond] = -hop
             hops += hop
             if hop > 0.0:
                 if bond > 0:
                     taken[bond - 1] = 0.0
                 if bond < n:
                     taken[bond] = 1.0
-        if code[0] == 0:
-            first, _ = uniform_pair(seed[0], world[w], clock[w], 0, 0)
+        if not p.parallel:
+            first, _ = uniform_pair(episode.seed[0], episode.world[w], episode.clock[w], 0, 0)
             turn[w, 0] = np.int64((n + 1) * first)
-        metric[w, 0] = hops * real[1] / (n + 1)
-        metric[w, 1] = taken.sum() / n
-        for bond in range(n + 1):
-            rate = alpha[w, 0] if bond == 0 else (beta[w, 0] if bond == n else real[0])
-            _see_bond(taken, bond, rate, observation[w, bond])
-    tally(loss, metric, totals, how, warm_up, clock, age)
+        episode.metric[w, 0] = hops * p.sweep / (n + 1)
+        episode.metric[w, 1] = taken.sum() / n
+        _see_bonds(taken, state.alpha[w, 0], state.beta[w, 0], p, observation[w])
+    accumulate_metrics(episode)
     return -1
-
-
-class OpenKernel(_Kernel):
-    """The kernel of one batch of open chains."""
-
-    _observe = see_open
-    _step = step_open
-
-    def __init__(self, system: Open) -> None:
-        parallel = system.update == "parallel"
-        super().__init__([int(parallel)], [system.hop_probability, float(system.sweep)])
 
 
 @_compile
@@ -466,77 +420,71 @@ def _gap(x: Any, i: int, sites: int) -> int:
     return found if found >= 0 else found + sites
 
 
+class RingArrays(NamedTuple):
+    """The state of rings, in the order of its fields."""
+
+    position: Any
+    turn: Any
+
+
+RING_PARAMETERS = np.dtype(
+    [
+        ("parallel", np.bool_),
+        ("n_sites", np.int64),
+        ("sight", np.int64),
+        ("hop_probability", float),
+        ("crash_cost", float),
+        ("per_site", float),  # from a count per step to one per site and sweep
+    ]
+)
+
+
 @_compile
-def _see_particles(x: Any, code: Any, real: Any, rows: Any) -> None:
+def _see_particles(x: Any, p: Any, rows: Any) -> None:
     for i in range(len(x)):
-        rows[i, 0] = min(_gap(x, i, code[1]), code[2])
-        rows[i, 1] = len(x) / code[1]
-        rows[i, 2] = real[0]
+        rows[i, 0] = min(_gap(x, i, p.n_sites), p.sight)
+        rows[i, 1] = len(x) / p.n_sites
+        rows[i, 2] = p.hop_probability
 
 
 @_compile
-def see_ring(position: Any, turn: Any, worlds: Any, code: Any, real: Any, seen: Any) -> None:
+def see_ring(arrays: Any, parameters: Any, worlds: Any, seen: Any) -> None:
     """Observations of the worlds whose indices are given."""
+    state = arrays_at(arrays[0].state, RingArrays)
     for w in worlds:
-        _see_particles(position[w], code, real, seen[w])
+        _see_particles(state.position[w], parameters[0], seen[w])
 
 
 @_compile
-def step_ring(
-    position: Any,
-    turn: Any,
-    code: Any,
-    real: Any,
-    seed: Any,
-    world: Any,
-    loss: Any,
-    metric: Any,
-    totals: Any,
-    how: Any,
-    warm_up: int,
-    clock: Any,
-    age: Any,
-    action: Any,
-    observation: Any,
-) -> int:
+def step_ring(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
     """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
     bad = _bad_choice(action)
     if bad >= 0:
         return bad
-    worlds, n = position.shape
-    sites = code[1]
+    state, p = arrays_at(arrays[0].state, RingArrays), parameters[0]
+    episode, turn = arrays_at(arrays[0].episode, Episode), state.turn
+    loss, sites = episode.reward, p.n_sites
+    worlds, n = state.position.shape
     for w in range(worlds):
-        x, hops, crashes = position[w], 0.0, 0.0
+        x, hops, crashes = state.position[w], 0.0, 0.0
         for i in range(n):  # losses first: they count what is free before the step
             loss[w, i] = 0.0
-            if action[w, i] == 1 and (code[0] == 1 or i == turn[w, 0]):
+            if action[w, i] == 1 and (p.parallel or i == turn[w, 0]):
                 free = _gap(x, i, sites) > 0
-                loss[w, i] = -1.0 if free else real[1]
+                loss[w, i] = -1.0 if free else p.crash_cost
                 hops += free
                 crashes += not free
         for i in range(n):
             if loss[w, i] < 0.0:
                 x[i] = x[i] + 1 if x[i] + 1 < sites else 0
-        if code[0] == 0:
-            first, _ = uniform_pair(seed[0], world[w], clock[w], 0, 0)
+        if not p.parallel:
+            first, _ = uniform_pair(episode.seed[0], episode.world[w], episode.clock[w], 0, 0)
             turn[w, 0] = np.int64(n * first)
-        metric[w, 0] = real[2] * hops
-        metric[w, 1] = real[2] * crashes
-        _see_particles(x, code, real, observation[w])
-    tally(loss, metric, totals, how, warm_up, clock, age)
+        episode.metric[w, 0] = p.per_site * hops
+        episode.metric[w, 1] = p.per_site * crashes
+        _see_particles(x, p, observation[w])
+    accumulate_metrics(episode)
     return -1
-
-
-class RingKernel(_Kernel):
-    """The kernel of one batch of rings."""
-
-    _observe = see_ring
-    _step = step_ring
-
-    def __init__(self, system: Ring) -> None:
-        code = [int(system.update == "parallel"), system.n_sites, system.sight]
-        scale = system.sweep / system.n_sites
-        super().__init__(code, [system.hop_probability, system.crash_cost, scale])
 
 
 @_compile
@@ -611,74 +559,61 @@ def _see_gates(taken: Any, rate: Any, depth: int, rows: Any) -> None:
     rows[0, 2], rows[1, 2] = rate[0], rate[1]
 
 
+class GatesArrays(NamedTuple):
+    """The state of chains between two gates, in the order of its fields."""
+
+    occupied: Any
+    hops: Any
+    rate: Any
+
+
+GATES_PARAMETERS = np.dtype([("sweeps", np.int64), ("depth", np.int64), ("cost", float)])
+
+
 @_compile
-def see_gates(
-    occupied: Any, hops: Any, rate: Any, worlds: Any, code: Any, real: Any, seen: Any
-) -> None:
+def see_gates(arrays: Any, parameters: Any, worlds: Any, seen: Any) -> None:
     """Observations of the worlds whose indices are given."""
+    state = arrays_at(arrays[0].state, GatesArrays)
     for w in worlds:
-        _see_gates(occupied[w], rate[w], code[1], seen[w])
+        _see_gates(state.occupied[w], state.rate[w], parameters[0].depth, seen[w])
 
 
 @_compile
-def step_gates(
-    occupied: Any,
-    hops: Any,
-    rate: Any,
-    code: Any,
-    real: Any,
-    seed: Any,
-    world: Any,
-    loss: Any,
-    metric: Any,
-    totals: Any,
-    how: Any,
-    warm_up: int,
-    clock: Any,
-    age: Any,
-    action: Any,
-    observation: Any,
-) -> int:
+def step_gates(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
     """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
-    worlds, n = occupied.shape
+    bad = bad_action(action)
+    if bad >= 0:
+        return bad
+    state, p = arrays_at(arrays[0].state, GatesArrays), parameters[0]
+    episode, rate = arrays_at(arrays[0].episode, Episode), state.rate
+    worlds, n = state.occupied.shape
+    tries = p.sweeps * (n + 1)
     for w in range(worlds):
-        for i in range(2):
-            if not abs(action[w, i, 0]) <= 1.0 + 1e-6:
-                return 2 * w + i
-    tries = code[0] * (n + 1)
-    for w in range(worlds):
-        taken, moved = occupied[w], 0
+        taken, moved = state.occupied[w], 0
         for i in range(2):
             rate[w, i] = 0.5 * (min(max(np.float64(action[w, i, 0]), -1.0), 1.0) + 1.0)
         for block in range((tries + 1) // 2):
-            one, two = uniform_pair(seed[0], world[w], clock[w], 0, block)
+            first, second = uniform_pair(
+                episode.seed[0], episode.world[w], episode.clock[w], 0, block
+            )
             for k in range(2 if 2 * block + 1 < tries else 1):
-                place = (n + 1) * (one if k == 0 else two)
-                bond = np.int64(place)
+                drawn = (n + 1) * (first if k == 0 else second)
+                bond = np.int64(drawn)
                 limit = rate[w, 0] if bond == 0 else (rate[w, 1] if bond == n else 1.0)
                 full = bond == 0 or taken[bond - 1] > 0.0
                 empty = bond == n or taken[bond] == 0.0
-                if full and empty and place - bond < limit:
+                if full and empty and drawn - bond < limit:
                     if bond > 0:
                         taken[bond - 1] = 0.0
                     if bond < n:
                         taken[bond] = 1.0
                     moved += 1
-        hops[w, 0] = moved / tries
-        shared = real[0] * (rate[w, 0] + rate[w, 1]) - hops[w, 0]
-        loss[w, 0], loss[w, 1] = shared, shared
-        metric[w, 0], metric[w, 1] = hops[w, 0], taken.sum() / n
-        metric[w, 2], metric[w, 3] = rate[w, 0], rate[w, 1]
-        _see_gates(taken, rate[w], code[1], observation[w])
-    tally(loss, metric, totals, how, warm_up, clock, age)
+        hops = moved / tries
+        state.hops[w, 0] = hops
+        shared = p.cost * (rate[w, 0] + rate[w, 1]) - hops
+        episode.reward[w, 0], episode.reward[w, 1] = shared, shared
+        episode.metric[w, 0], episode.metric[w, 1] = hops, taken.sum() / n
+        episode.metric[w, 2], episode.metric[w, 3] = rate[w, 0], rate[w, 1]
+        _see_gates(taken, rate[w], p.depth, observation[w])
+    accumulate_metrics(episode)
     return -1
-
-
-class GatesKernel(_Kernel):
-    """The kernel of one batch of chains between two gates."""
-
-    _observe = see_gates
-    _step = step_gates
-
-    def __init__(self, system: Gates) -> None:
-        super().__init__([system.sweeps, system.depth], [system.cost])
