@@ -32,12 +32,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from .core.kernel import Kernel, parameter_record
 from .core.rng import Rng
 from .core.scene import Chart, LegendEntry
 from .core.space import dot
 from .core.system import (
     Bound,
-    Kernel,
     Scene,
     Symmetry,
     System,
@@ -223,7 +223,6 @@ class Clusters(System):
         return {"soft": soft}
 
     def kernel(self, worlds: int) -> Kernel:
-        from .core.kernel import parameter_record
         from .kernels.clusters import PARAMETERS, Tables, make_kernel
 
         channels = np.array([_CENTRES, _HALF_WIDTHS, _GAINS])

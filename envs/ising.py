@@ -41,11 +41,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from .core.kernel import Kernel, parameter_record
 from .core.rng import Rng
 from .core.scene import Chart, LegendEntry
 from .core.system import (
     Bound,
-    Kernel,
     Knob,
     Range,
     Scene,
@@ -448,7 +448,6 @@ class Ising(System):
         return after, found
 
     def kernel(self, worlds: int) -> Kernel:
-        from .core.kernel import parameter_record
         from .kernels.ising import PARAMETERS, UPDATES, make_kernel
 
         bounds = self.bounds

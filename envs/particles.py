@@ -34,12 +34,12 @@ from gymnasium import spaces
 from torch import Tensor
 
 from .core.invariants import galilean_pair
+from .core.kernel import Kernel
 from .core.rng import Rng
 from .core.scene import LegendEntry
 from .core.space import cross, dot, nearest_image, rotate_quarter, wrap
 from .core.system import (
     Bound,
-    Kernel,
     Range,
     Scene,
     Symmetry,

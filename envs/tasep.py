@@ -31,11 +31,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from .core.kernel import Kernel, parameter_record
 from .core.rng import Rng
 from .core.scene import LegendEntry
 from .core.system import (
     Bound,
-    Kernel,
     Knob,
     Range,
     Scene,
@@ -256,7 +256,6 @@ class Open(System):
         return after, _records(rows, self.sweep / self.n_agents)
 
     def kernel(self, worlds: int) -> Kernel:
-        from .core.kernel import Kernel, parameter_record
         from .kernels import tasep
 
         parameters = parameter_record(
@@ -443,7 +442,6 @@ class Ring(System):
         return after, {"current": scale * hops, "crashes": scale * crashes, "loss": loss}
 
     def kernel(self, worlds: int) -> Kernel:
-        from .core.kernel import Kernel, parameter_record
         from .kernels import tasep
 
         parameters = parameter_record(
@@ -588,7 +586,6 @@ class Gates(System):
         return {"optimum": self._best}
 
     def kernel(self, worlds: int) -> Kernel:
-        from .core.kernel import Kernel, parameter_record
         from .kernels import tasep
 
         parameters = parameter_record(

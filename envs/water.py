@@ -42,12 +42,12 @@ from gymnasium import spaces
 from torch import Tensor
 
 from .core.cell import half_width, inverse
+from .core.kernel import Kernel, parameter_record
 from .core.rng import Rng
 from .core.scene import Chart, LegendEntry
 from .core.space import dot
 from .core.system import (
     Bound,
-    Kernel,
     Plot,
     Range,
     Scene,
@@ -284,7 +284,6 @@ class Inference(System):
         return optimum(self.data, self.split)
 
     def kernel(self, worlds: int) -> Kernel:
-        from .core.kernel import parameter_record
         from .kernels.water import FRAME_PARAMETERS, Shapes, frame_kernel
 
         square = mean_square(self.data, self.split)
@@ -444,7 +443,6 @@ class Dynamics(System):
         }
 
     def kernel(self, worlds: int) -> Kernel:
-        from .core.kernel import parameter_record
         from .kernels.water import MOTION_PARAMETERS, MotionTables, motion_kernel
 
         tables = MotionTables(

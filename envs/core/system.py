@@ -15,13 +15,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from .kernel import Kernel
 from .rng import Rng
 from .scene import Chart, LegendEntry
 from .validation import nearest as nearest
@@ -119,50 +120,12 @@ class Scene:
     legend: tuple[LegendEntry, ...] = ()
 
 
-class Buffers(NamedTuple):
-    """Arrays of one batch that a kernel is bound to: they keep their places in memory."""
-
-    state: State
-    seed: np.ndarray  # [1] uint64
-    world: np.ndarray  # [worlds] index of each world
-    clock: np.ndarray  # [worlds] steps since seeding
-    age: np.ndarray  # [worlds] steps in the episode
-    reward: np.ndarray  # [worlds, agents]
-    metric: np.ndarray  # [worlds, names] of this step
-    totals: np.ndarray  # [worlds, names] over the episode
-    how: np.ndarray  # [names] reductions, as codes of kernels/tally.py
-    warm_up: int
-
-
 class Knob(NamedTuple):
     """How a field [worlds, 1] of the state may be changed while it runs."""
 
     step: float
     low: float
     high: float
-
-
-class Kernel(Protocol):
-    """A compiled twin of transition, invariants, loss and metrics over plain arrays, in place.
-
-    `initial`, if it is not None, is one of `System.initial`: from a generator to the state's fields
-    as numpy arrays, in their order.
-    """
-
-    initial: Callable[[Rng], tuple[np.ndarray, ...]] | None
-
-    def observe(self, state: State, worlds: np.ndarray, observation: np.ndarray) -> None:
-        """Write the observations [worlds, agents, size] of the worlds whose indices are given."""
-        ...
-
-    def bind(self, buffers: Buffers) -> Callable[[np.ndarray, np.ndarray], int]:
-        """A function (action, observation) that makes one step of all worlds in place.
-
-        It fills the observation, writes the loss to `buffers.reward` and the metrics to
-        `buffers.metric`, and ends with `kernels.tally.tally`. It returns -1, or the flat index of
-        an agent whose action is not allowed, in which case nothing has changed.
-        """
-        ...
 
 
 class System(ABC):

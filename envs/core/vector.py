@@ -13,12 +13,11 @@ import numpy as np
 import torch
 
 from ..kernels import tally
-from .kernel import Episode, Kernel
+from .kernel import Episode
 from .memory import require_memory
 from .rng import INITIAL, Rng, fresh_seed
 from .seeds import require_seed
 from .system import (
-    Buffers,
     State,
     System,
     flatten,
@@ -404,8 +403,7 @@ class VectorEnv:
             self.observe()
 
     def _bind(self) -> None:
-        if isinstance(self._kernel, Kernel):
-            warm_up = np.array([self.system.warm_up])
+        if self._kernel is not None:
             episode = Episode(
                 self._key,
                 self._world,
@@ -415,24 +413,9 @@ class VectorEnv:
                 self._metric,
                 self._totals,
                 self._how,
-                warm_up,
+                np.array([self.system.warm_up]),
             )
             self._run = self._kernel.bind(self._state, episode)
-        elif self._kernel is not None:
-            self._run = self._kernel.bind(
-                Buffers(
-                    self._state,
-                    self._key,
-                    self._world,
-                    self._clock,
-                    self._age,
-                    self._reward,
-                    self._metric,
-                    self._totals,
-                    self._how,
-                    self.system.warm_up,
-                )
-            )
 
     def _seed(self, seed: int) -> None:
         require_seed("seed", seed)
@@ -478,10 +461,8 @@ class VectorEnv:
         return gone.numpy()
 
     def _observe(self, chosen: np.ndarray, observation: np.ndarray) -> None:
-        if isinstance(self._kernel, Kernel):
+        if self._kernel is not None:
             self._kernel.observe(chosen, observation)
-        elif self._kernel is not None:
-            self._kernel.observe(self._state, chosen, observation)
         else:
             part = type(self._state)(*(torch.from_numpy(a[chosen]) for a in self._state))
             with torch.no_grad():
