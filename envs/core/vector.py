@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..kernels import tally
+from ..kernels import tally as reductions
 from .kernel import Episode
 from .memory import require_memory
 from .rng import INITIAL, Rng, fresh_seed
@@ -77,26 +77,30 @@ class VectorEnv:
         low, high = observation_limits(system)
         self._absent = np.clip(np.float32(0), low, high)
         self._shape = (n_worlds, system.n_agents, len(low))
-        self._how = np.array([tally.CODES[how] for how in system.reductions.values()], np.int64)
         self._discrete = is_discrete(system)
         space = system.action_space
         self._action_shape = (n_worlds, system.n_agents, *(space.shape or ()))
         self._action_types = (np.int64,) if self._discrete else (np.float32, np.float64)
         self._n_actions = int(getattr(space, "n", 0))
-        self._reward = np.empty((n_worlds, system.n_agents))
-        self._metric = np.zeros((n_worlds, len(self._how)))
+        codes = [reductions.CODES[how] for how in system.reductions.values()]
+        self._episode = Episode(
+            seed=np.zeros(1, np.uint64),
+            world=np.arange(first_world, first_world + n_worlds),
+            clock=np.zeros(n_worlds, np.int64),
+            age=np.zeros(n_worlds, np.int64),
+            reward=np.empty((n_worlds, system.n_agents)),
+            metric=np.zeros((n_worlds, len(codes))),
+            totals=np.zeros((n_worlds, len(codes))),
+            reduction=np.array(codes, np.int64),
+            warm_up=np.array([system.warm_up]),
+        )
         self._none_gone = np.zeros((n_worlds, system.n_agents), bool)
         self._kernel = system.kernel(n_worlds) if kernel else None
-        self._world = np.arange(first_world, first_world + n_worlds)
-        self._clock = np.zeros(n_worlds, np.int64)
-        self._age = np.zeros(n_worlds, np.int64)
-        self._totals = np.zeros((n_worlds, len(self._how)))
         self._alive = np.ones((n_worlds, system.n_agents), bool)
         self._acted: np.ndarray | None = None
         self._leaves = False
         self._state: State = None
         self._run: Callable[[np.ndarray, np.ndarray], int] | None = None
-        self._key = np.zeros(1, np.uint64)
         self._seed(fresh_seed() if seed is None else seed)
 
     @property
@@ -128,7 +132,7 @@ class VectorEnv:
     @property
     def age(self) -> np.ndarray:
         """Steps that each world has made in its episode [worlds]."""
-        return self._age
+        return self._episode.age
 
     @property
     def alive(self) -> np.ndarray:
@@ -186,7 +190,7 @@ class VectorEnv:
         if self.n_worlds != 1:
             raise ValueError(f"n_worlds={self.n_worlds}: only a world alone can become another")
         require_count("world", world, 0)
-        self._world[:] = world
+        self._episode.world[:] = world
         self._seed(fresh_seed() if seed is None else seed)
 
     def observe(self) -> np.ndarray:
@@ -212,7 +216,7 @@ class VectorEnv:
             observation, reward = self._advance_others(action, np.flatnonzero(restart))
         else:
             observation, reward = self.advance(action)
-        truncated_worlds = self._age >= self.system.horizon
+        truncated_worlds = self._episode.age >= self.system.horizon
         if self._leaves:
             terminated = ~self._alive
             done = truncated_worlds | terminated.all(1)
@@ -245,7 +249,7 @@ class VectorEnv:
             rows = self._acted.reshape(self._acted.shape + (1,) * (action.ndim - 2))
             action = np.where(rows, action, action.dtype.type(0))
         self.run(action, observation)
-        reward = self._reward.copy()
+        reward = self._episode.reward.copy()
         if self._leaves:
             reward *= alive
             observation[~alive] = self._absent
@@ -280,7 +284,13 @@ class VectorEnv:
 
     def _arrays(self) -> tuple[np.ndarray, ...]:
         """All that changes from step to step, each [worlds, ...]."""
-        return (*self._state, self._clock, self._age, self._totals, self._alive)
+        return (
+            *self._state,
+            self._episode.clock,
+            self._episode.age,
+            self._episode.totals,
+            self._alive,
+        )
 
     def _rows(self, chosen: np.ndarray) -> list[np.ndarray]:
         return [array[chosen] for array in self._arrays()]
@@ -305,15 +315,15 @@ class VectorEnv:
         records = {name: value.numpy() for name, value in found.items()}
         for m, (name, how) in enumerate(system.reductions.items()):
             self._reduce(m, how, records[name], every)
-        self._clock += steps
-        self._age += steps
+        self._episode.clock[:] += steps
+        self._episode.age[:] += steps
         return records
 
     def _reduce(self, m: int, how: str, value: np.ndarray, every: int) -> None:
         """Add records [records, worlds] of one metric to the totals, save those of the warm-up."""
-        ends = self._age + every * np.arange(1, len(value) + 1)[:, None]
+        ends = self._episode.age + every * np.arange(1, len(value) + 1)[:, None]
         counted = np.clip(ends - self.system.warm_up, 0, every)
-        total = self._totals[:, m]
+        total = self._episode.totals[:, m]
         if how == "max":
             seen = np.where(counted > 0, value, -np.inf).max(0)
             total[:] = np.maximum(total, seen)
@@ -343,7 +353,7 @@ class VectorEnv:
                 self._refuse(action, bad)
         else:
             self._advance_torch(self._checked(action), observation)
-        return self._reward
+        return self._episode.reward
 
     def episode_metrics(self) -> dict[str, np.ndarray]:
         """Metrics of the running episode, each [worlds], reduced as the system says.
@@ -351,10 +361,10 @@ class VectorEnv:
         NaN in a world that is still warming up.
         """
         self.require_reset("metrics")
-        steps = self._age - self.system.warm_up
+        steps = self._episode.age - self.system.warm_up
         found = {}
         for m, (name, how) in enumerate(self.system.reductions.items()):
-            value = self._totals[:, m]
+            value = self._episode.totals[:, m]
             value = value / np.maximum(steps, 1) if how == "mean" else value
             found[name] = np.where(steps > 0, value, np.nan)
         return found
@@ -365,11 +375,11 @@ class VectorEnv:
         state = {f"state.{name}": array.copy() for name, array in self._state._asdict().items()}
         return {
             **state,
-            "seed": int(self._key[0]),
-            "world": self._world.copy(),
-            "clock": self._clock.copy(),
-            "age": self._age.copy(),
-            "totals": self._totals.copy(),
+            "seed": int(self._episode.seed[0]),
+            "world": self._episode.world.copy(),
+            "clock": self._episode.clock.copy(),
+            "age": self._episode.age.copy(),
+            "totals": self._episode.totals.copy(),
             "alive": self._alive.copy(),
         }
 
@@ -381,13 +391,17 @@ class VectorEnv:
             self.reset()
         names = self._state._fields
         mine = {f"state.{name}": array for name, array in zip(names, self._state, strict=True)}
-        mine |= {"world": self._world, "clock": self._clock, "age": self._age}
-        mine |= {"totals": self._totals, "alive": self._alive}
+        mine |= {
+            "world": self._episode.world,
+            "clock": self._episode.clock,
+            "age": self._episode.age,
+        }
+        mine |= {"totals": self._episode.totals, "alive": self._alive}
         for name, array in mine.items():  # all are looked at before one is changed
             if np.shape(saved[name]) != array.shape:
                 raise ValueError(f"{name} has shape {np.shape(saved[name])}, not {array.shape}")
         require_seed("seed", saved["seed"])
-        self._key[0] = np.uint64(int(saved["seed"]))
+        self._episode.seed[0] = np.uint64(int(saved["seed"]))
         for name, array in mine.items():
             array[:] = saved[name]
         return self.observe()
@@ -404,35 +418,27 @@ class VectorEnv:
 
     def _bind(self) -> None:
         if self._kernel is not None:
-            episode = Episode(
-                self._key,
-                self._world,
-                self._clock,
-                self._age,
-                self._reward,
-                self._metric,
-                self._totals,
-                self._how,
-                np.array([self.system.warm_up]),
-            )
-            self._run = self._kernel.bind(self._state, episode)
+            self._run = self._kernel.bind(self._state, self._episode)
 
     def _seed(self, seed: int) -> None:
         require_seed("seed", seed)
-        self._key[0] = np.uint64(int(seed))
-        self._clock[:] = 0
+        self._episode.seed[0] = np.uint64(int(seed))
+        self._episode.clock[:] = 0
 
     def rng(self, purpose: int) -> Rng:
         """The generator of all worlds at their present clocks."""
         return Rng(
-            int(self._key[0]), torch.from_numpy(self._world), torch.from_numpy(self._clock), purpose
+            int(self._episode.seed[0]),
+            torch.from_numpy(self._episode.world),
+            torch.from_numpy(self._episode.clock),
+            purpose,
         )
 
     def _start(self, chosen: np.ndarray) -> None:
         rng = Rng(
-            int(self._key[0]),
-            torch.from_numpy(self._world[chosen]),
-            torch.from_numpy(self._clock[chosen]),
+            int(self._episode.seed[0]),
+            torch.from_numpy(self._episode.world[chosen]),
+            torch.from_numpy(self._episode.clock[chosen]),
             INITIAL,
         )
         fresh: Iterable[np.ndarray]
@@ -448,9 +454,9 @@ class VectorEnv:
         else:
             for array, part in zip(self._state, fresh, strict=True):
                 array[chosen] = part
-        self._clock[chosen] += 1
-        self._age[chosen] = 0
-        tally.start_totals(self._totals, self._how, chosen)
+        self._episode.clock[chosen] += 1
+        self._episode.age[chosen] = 0
+        reductions.start_totals(self._episode, chosen)
         gone = self.system.gone(self.tensors)
         self._leaves = gone is not None
         self._alive[chosen] = True if gone is None else ~gone.numpy()[chosen]
@@ -478,9 +484,9 @@ class VectorEnv:
             chosen = torch.from_numpy(action)
             chosen = chosen.long() if self._discrete else chosen.double()
             after = system.transition(state, chosen, self.rng(0))
-            self._reward[:] = system.loss(state, chosen, after).numpy()
+            self._episode.reward[:] = system.loss(state, chosen, after).numpy()
             for m, value in enumerate(system.metrics(state, chosen, after).values()):
-                self._metric[:, m] = value.numpy()
+                self._episode.metric[:, m] = value.numpy()
             observation[:] = flatten(system, system.invariants(after)).numpy()
             # Copies first: a part of the next state may share memory with another part of this one.
             fresh = [
@@ -489,15 +495,7 @@ class VectorEnv:
             ]
         for array, part in zip(self._state, fresh, strict=True):
             array[:] = part
-        tally.tally(
-            self._reward,
-            self._metric,
-            self._totals,
-            self._how,
-            system.warm_up,
-            self._clock,
-            self._age,
-        )
+        reductions.accumulate_metrics(self._episode)
 
     def _checked(self, action: np.ndarray) -> np.ndarray:
         action = np.asarray(action)

@@ -14,49 +14,34 @@ CODES = {"mean": MEAN, "sum": SUM, "max": MAX, "last": LAST}
 
 
 @compiled()
-def tally(
-    reward: Any, metric: Any, totals: Any, how: Any, warm_up: int, clock: Any, age: Any
-) -> None:
-    """Turn the loss that `reward` [worlds, agents] holds into reward = -loss, in place.
+def accumulate_metrics(episode: Any) -> None:
+    """Turn the loss that `episode.reward` [worlds, agents] holds into reward = -loss, in place.
 
-    Reduces metrics [worlds, names] into `totals` after the warm-up; advances clocks and ages.
+    Reduces the step's metrics into the totals after the warm-up; advances clocks and ages.
     """
+    reward, totals, reduction = episode.reward, episode.totals, episode.reduction
     worlds, n = reward.shape
     for w in range(worlds):
         for i in range(n):
             reward[w, i] = -reward[w, i]
-        for m in range(len(how) if age[w] >= warm_up else 0):
-            value = metric[w, m]
-            if how[m] == MAX:
+        for m in range(len(reduction) if episode.age[w] >= episode.warm_up[0] else 0):
+            value = episode.metric[w, m]
+            if reduction[m] == MAX:
                 totals[w, m] = max(totals[w, m], value)
-            elif how[m] == LAST:
+            elif reduction[m] == LAST:
                 totals[w, m] = value
             else:
                 totals[w, m] += value
-        clock[w] += 1
-        age[w] += 1
+        episode.clock[w] += 1
+        episode.age[w] += 1
 
 
 @compiled()
-def accumulate_metrics(episode: Any) -> None:
-    """The same of an `Episode`'s arrays."""
-    tally(
-        episode.reward,
-        episode.metric,
-        episode.totals,
-        episode.reduction,
-        episode.warm_up[0],
-        episode.clock,
-        episode.age,
-    )
-
-
-@compiled()
-def start_totals(totals: Any, how: Any, worlds: Any) -> None:
+def start_totals(episode: Any, worlds: Any) -> None:
     """Empty the running metrics of the worlds whose indices are given."""
     for w in worlds:
-        for m in range(len(how)):
-            totals[w, m] = -np.inf if how[m] == MAX else 0.0
+        for m in range(len(episode.reduction)):
+            episode.totals[w, m] = -np.inf if episode.reduction[m] == MAX else 0.0
 
 
 @compiled()
