@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -60,6 +61,98 @@ def guarded() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_DATA, (8 * 2**30, limits[1]))
     yield
     resource.setrlimit(resource.RLIMIT_DATA, limits)
+
+
+# No place for compiled code
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package whose caches cannot be written, whoever the user is."""
+    folder = tmp_path_factory.mktemp("site")
+    root = Path(__file__).resolve().parent.parent
+    package = folder / "invariantzoo"
+    nothing = shutil.ignore_patterns("__pycache__", "figures")
+    shutil.copytree(root / "scripts", package, ignore=nothing)
+    for name in ("envs", "agents", "training"):
+        shutil.copytree(root / name, package / name, ignore=nothing)
+    for place in [package, *package.rglob("*")]:
+        if place.is_dir():
+            (place / "__pycache__").write_text("no folder", encoding="utf-8")
+    return folder
+
+
+def without_home(installed: Path, temporary: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """A rollout without a home, whose temporary files are in `temporary`."""
+    code = (
+        "import sys, tempfile; tempfile.tempdir = sys.argv.pop(1)\n"
+        "from invariantzoo.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["rollout", "quadratic-regimes-v0", "--n-steps", "2", "--json"]
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"},
+        "HOME": "/proc/nohome",
+        "XDG_CACHE_HOME": "/proc/nocache",
+        "PYTHONPATH": str(installed),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **more,
+    }
+    return subprocess.run(
+        [sys.executable, "-c", code, temporary, *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=installed,
+        timeout=300,
+    )
+
+
+def codes(folder: Path) -> set[str]:
+    """Names of the functions whose code is kept in a folder."""
+    return {path.name.split("-")[0] for path in folder.rglob("*.nbi")}
+
+
+def test_code_is_kept_among_the_temporary_files(installed: Path, tmp_path: Path) -> None:
+    done = without_home(installed, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "NUMBA_CACHE_DIR" not in done.stderr
+    assert json.loads(done.stdout)["n_steps"] == 2
+    (folder,) = tmp_path.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert "tally.tally" in codes(folder)
+    # a folder that others can write is not used: what is in it would be run
+    folder.chmod(0o777)
+    again = without_home(installed, str(tmp_path))
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("NUMBA_CACHE_DIR") == 1
+
+
+def test_code_that_cannot_be_kept_is_one_line(installed: Path, tmp_path: Path) -> None:
+    done = without_home(installed, "/proc/no/folder")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n_steps"] == 2
+    said = [line for line in done.stderr.splitlines() if "NUMBA_CACHE_DIR" in line]
+    assert len(said) == 1
+    kept = without_home(installed, "/proc/no/folder", NUMBA_CACHE_DIR=str(tmp_path))
+    assert kept.returncode == 0, kept.stderr
+    assert "NUMBA_CACHE_DIR" not in kept.stderr
+    assert "tally.tally" in codes(tmp_path)
+
+
+def test_a_full_disk_does_not_stop_compiled_code(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "import resource; from invariantzoo.envs.core.kernels import compiling\n"
+        "from invariantzoo.envs.kernels import tally; import numpy as np\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "print(tally.bad_action(np.zeros((1, 1, 1))), compiling.not_kept())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(installed), "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("-1 ")
+    assert "File too large" in done.stdout
 
 
 # Encodings

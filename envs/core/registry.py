@@ -185,11 +185,17 @@ def ids() -> list[str]:
 def spec(id: str) -> Spec:
     """What is registered under `id`; "module:id" imports the module first.
 
-    Raises KeyError with the nearest known id.
+    Raises KeyError with the nearest known id, ModuleNotFoundError for a module that is not there
+    and ValueError for one that fails.
     """
     module, _, name = id.rpartition(":")
     if module:
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"{id!r} cannot be loaded: {_reason(error)}") from error
     name = name.removeprefix(f"{NAMESPACE}/")
     if name not in _SPECS:
         for refused in _REFUSED:
