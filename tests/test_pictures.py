@@ -53,8 +53,10 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Written:
     def write(surface: Any, said: str, place: tuple[int, int], size: int, colour: Any) -> int:
         wide = inner(surface, said, place, size, colour)
         if said:
-            high = text.font(size).get_height()
-            texts.append((said, *place, place[0] + wide, place[1] + high))
+            top = place[1] - text.above(said, size)
+            texts.append(
+                (said, place[0], top, place[0] + wide, top + text.font(size).size(said)[1])
+            )
         return wide
 
     monkeypatch.setattr(text, "write", write)
@@ -156,6 +158,16 @@ def test_words_are_wrapped_and_only_what_is_too_wide_alone_is_shortened() -> Non
     assert cut.endswith("…")
     assert text.width(cut, size) <= 90
     assert text.shortened("W", 1, size) == ""
+
+
+def test_accents_do_not_push_a_text_below_its_line() -> None:
+    bottoms = []
+    for said in ("r (A)", "r (Å)"):
+        image = np.zeros((40, 80, 3), np.uint8)
+        surface = pygame.image.frombuffer(image.data, (80, 40), "RGB")
+        text.write(surface, said, (5, 15), 16, (255, 255, 255))
+        bottoms.append(np.nonzero(image.any((1, 2)))[0].max())
+    assert bottoms[0] == bottoms[1]
 
 
 def test_a_caption_keeps_its_size_in_an_episode() -> None:

@@ -75,9 +75,17 @@ def write(
     size: int,
     colour: tuple[int, int, int],
 ) -> int:
-    """Draw a text with its upper left corner at `place`; the pixels that it takes."""
+    """Draw a text with its upper left corner at `place`; the pixels that it takes.
+
+    Accents may rise above that: the letters below them keep their line.
+    """
     if not text:
         return 0
     drawn = font(size).render(text, True, colour)
-    surface.blit(drawn, place)
+    surface.blit(drawn, (place[0], place[1] - above(text, size)))
     return drawn.get_width()
+
+
+def above(text: str, size: int) -> int:
+    """Pixels by which accents rise above a line."""
+    return font(size).size(text)[1] - font(size).size("x")[1]
