@@ -256,15 +256,15 @@ class Open(System):
         return after, _records(rows, self.sweep / self.n_agents)
 
     def kernel(self, worlds: int) -> Kernel:
-        from .kernels import tasep
+        from .kernels.tasep import OPEN_PARAMETERS, see_open, step_open
 
         parameters = parameter_record(
-            tasep.OPEN_PARAMETERS,
+            OPEN_PARAMETERS,
             parallel=self.update == "parallel",
             hop_probability=self.hop_probability,
             sweep=self.sweep,
         )
-        return Kernel(tasep.step_open, tasep.see_open, parameters)
+        return Kernel(step_open, see_open, parameters)
 
     def _hops(self, state: Chain, action: Tensor) -> Tensor:
         """1.0 for every bond over which a particle hops [worlds, agents]."""
@@ -442,10 +442,10 @@ class Ring(System):
         return after, {"current": scale * hops, "crashes": scale * crashes, "loss": loss}
 
     def kernel(self, worlds: int) -> Kernel:
-        from .kernels import tasep
+        from .kernels.tasep import RING_PARAMETERS, see_ring, step_ring
 
         parameters = parameter_record(
-            tasep.RING_PARAMETERS,
+            RING_PARAMETERS,
             parallel=self.update == "parallel",
             n_sites=self.n_sites,
             sight=self.sight,
@@ -453,7 +453,7 @@ class Ring(System):
             crash_cost=self.crash_cost,
             per_site=self.sweep / self.n_sites,
         )
-        return Kernel(tasep.step_ring, tasep.see_ring, parameters)
+        return Kernel(step_ring, see_ring, parameters)
 
     def gaps(self, state: Traffic) -> Tensor:
         """Empty sites ahead of every particle [worlds, agents] int64."""
@@ -586,12 +586,12 @@ class Gates(System):
         return {"optimum": self._best}
 
     def kernel(self, worlds: int) -> Kernel:
-        from .kernels import tasep
+        from .kernels.tasep import GATES_PARAMETERS, see_gates, step_gates
 
         parameters = parameter_record(
-            tasep.GATES_PARAMETERS, sweeps=self.sweeps, depth=self.depth, cost=self.cost
+            GATES_PARAMETERS, sweeps=self.sweeps, depth=self.depth, cost=self.cost
         )
-        return Kernel(tasep.step_gates, tasep.see_gates, parameters)
+        return Kernel(step_gates, see_gates, parameters)
 
     def _best(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
         from .exact.tasep import best_gates

@@ -119,7 +119,7 @@ def test_code_is_kept_among_the_temporary_files(installed: Path, tmp_path: Path)
     assert json.loads(done.stdout)["n_steps"] == 2
     (folder,) = tmp_path.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert "tally.tally" in codes(folder)
+    assert "tally.accumulate_metrics" in codes(folder)
     # a folder that others can write is not used: what is in it would be run
     folder.chmod(0o777)
     again = without_home(installed, str(tmp_path))
@@ -136,7 +136,7 @@ def test_code_that_cannot_be_kept_is_one_line(installed: Path, tmp_path: Path) -
     kept = without_home(installed, "/proc/no/folder", NUMBA_CACHE_DIR=str(tmp_path))
     assert kept.returncode == 0, kept.stderr
     assert "NUMBA_CACHE_DIR" not in kept.stderr
-    assert "tally.tally" in codes(tmp_path)
+    assert "tally.accumulate_metrics" in codes(tmp_path)
 
 
 def test_a_full_disk_does_not_stop_compiled_code(installed: Path, tmp_path: Path) -> None:
