@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from invariantzoo import options
-from invariantzoo.simulate import add_viscosity, require_viscosity
 
 # First maxima of real water near 298 K: Skinner et al., J. Chem. Phys. 138, 074506 (2013), for O-O;
 # neutron work, which varies by a tenth between analyses, for the others.
@@ -26,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="left out at the start (5, or nothing of a run that is shorter)",
     )
     parser.add_argument("--data", metavar="DATA", help="compare with these frames' structure")
-    add_viscosity(parser)
+    options.add_viscosity(parser)
     options.add_reading(parser)
 
 
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.drop is not None and not args.drop >= 0:
         raise ValueError(f"--drop {args.drop:g} must be at least 0")
-    require_viscosity(args)
+    options.require_positive("viscosity", args.viscosity)
     if args.run.is_dir():
         options.require_output_folder("RUN", args.run)
     reference = None if args.data is None else _structure_of_data(args)

@@ -213,6 +213,27 @@ def read_data(args: argparse.Namespace, path: str, splits: Iterable[str] = ()) -
     return frames
 
 
+def add_viscosity(parser: argparse.ArgumentParser) -> None:
+    """Declare `--viscosity`."""
+    parser.add_argument(
+        "--viscosity",
+        type=float,
+        metavar="MPA_S",
+        help="of this liquid, for the finite-size correction of its diffusion "
+        "(default: that of real water, if it is liquid water; else there is no correction)",
+    )
+
+
+def require_positive(name: str, value: float | None, most: float = math.inf) -> None:
+    """Raise ValueError unless the option --`name` is a number above 0, or not given."""
+    if value is None:
+        return
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"--{name} {value:g} must be above 0")
+    if value > most:
+        raise ValueError(f"--{name} {value:g} must be at most {most:g}")
+
+
 def add_trust(parser: argparse.ArgumentParser) -> None:
     """Declare `--trust`."""
     parser.add_argument(

@@ -71,24 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=float, metavar="M", help="stop at the next whole block after this time"
     )
-    add_viscosity(parser)
+    options.add_viscosity(parser)
     options.add_reading(parser)
-
-
-def add_viscosity(parser: argparse.ArgumentParser) -> None:
-    """Declare `--viscosity`."""
-    parser.add_argument(
-        "--viscosity",
-        type=float,
-        metavar="MPA_S",
-        help="of this liquid, for the finite-size correction of its diffusion "
-        "(default: that of real water, if it is liquid water; else there is no correction)",
-    )
-
-
-def require_viscosity(args: argparse.Namespace) -> None:
-    """Raise ValueError unless `--viscosity` is a number above 0, or not given."""
-    _require_positive("viscosity", args.viscosity)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -96,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
     from invariantzoo.agents.model_file import load_model
     from invariantzoo.training.molecules.measurements import block_files
 
-    for name in _LIMITS:
-        _require_positive(name, getattr(args, name))
+    for name, most in _LIMITS.items():
+        options.require_positive(name, getattr(args, name), most)
     options.require_output_folder("--out", args.out)
     saved = load_model(args.model)
     start = _start(args, saved)
@@ -205,15 +189,6 @@ def _plan(args: argparse.Namespace) -> Plan:
         args.replicas,
         args.precision,
     )
-
-
-def _require_positive(name: str, value: float | None) -> None:
-    if value is None:
-        return
-    if not (np.isfinite(value) and value > 0):
-        raise ValueError(f"--{name} {value:g} must be above 0")
-    if value > _LIMITS[name]:
-        raise ValueError(f"--{name} {value:g} must be at most {_LIMITS[name]:g}")
 
 
 def _require_time_step(dt: float, sample: Sample) -> None:
