@@ -20,7 +20,7 @@ from invariantzoo.envs.core.system import Bound, System
 from invariantzoo.training import score
 from invariantzoo.training.curve import draw_learning_curve
 from invariantzoo.training.rl.episode_loss import EpisodeLoss
-from invariantzoo.training.trainer import config_class, make_trainer
+from invariantzoo.training.trainer import config_class, logged_updates, make_trainer
 
 
 class Age(NamedTuple):
@@ -82,9 +82,12 @@ def whole(system: System) -> float:
 
 
 @pytest.mark.parametrize("algo", LEARNERS)
-def test_the_logged_loss_does_not_depend_on_the_age(algo: str) -> None:
+def test_the_logged_loss_does_not_depend_on_the_age(
+    algo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     system = Aging()
     config = config_class(algo)(**LEARNERS[algo])
+    monkeypatch.setattr("invariantzoo.training.trainer._SHARE", 2)  # for more of them, soon
     updates = list(make_trainer(algo, system, config, seed=0, steps=900))
     losses = [update.row["loss"] for update in updates if "loss" in update.row]
     assert len(losses) >= (4 if algo == "descent" else len(updates) - 2)
@@ -106,6 +109,34 @@ def test_an_update_that_is_no_whole_episode_is_logged_beside_it() -> None:
     assert all(np.isclose(update.row["rollout_loss"], first) for update in updates)
     assert "loss" in updates[0].row
     assert "loss" in updates[-1].row
+
+
+@pytest.mark.parametrize("updates", [1, 2, 3, 66, 261, 2605, 10**6])
+@pytest.mark.parametrize(("rollout", "horizon"), [(40, 40), (40, 400), (1, 2), (5, 1)])
+def test_the_episodes_of_the_log_are_at_most_a_fiftieth_of_the_steps(
+    updates: int, rollout: int, horizon: int
+) -> None:
+    """Beyond the first and the last update, which are always logged."""
+    logged = sorted(logged_updates(updates, rollout, horizon))
+    assert logged[0] == 1
+    assert logged[-1] == updates
+    steps = updates * rollout
+    if len(logged) > 2:
+        assert 50 * len(logged) * horizon <= steps
+        assert np.ptp(np.diff(logged)) <= 1
+        assert len(logged) == 22 or 50 * (len(logged) + 1) * horizon > steps
+
+
+def test_what_is_learned_does_not_depend_on_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = Aging()
+    config = config_class("descent")(**LEARNERS["descent"])
+    states = []
+    for points in (2, 22):
+        monkeypatch.setattr("invariantzoo.training.trainer._LEAST_POINTS", points)
+        trainer = make_trainer("descent", system, config, seed=0, steps=900)
+        assert sum("loss" in update.row for update in trainer) == points
+        states.append(trainer.state_dict()["network"])
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_worlds_whose_agents_leave_count_who_is_there() -> None:

@@ -21,8 +21,9 @@ from .hyperparameters import ALGORITHMS
 from .regimes import Steps
 
 DEFAULT_STEPS = 1_000_000
-_CURVE_POINTS = 20  # times that descent runs whole episodes, at most, besides its first and last
-_SHARE = 4  # steps that descent learns from for each step of those episodes, at least
+_CURVE_POINTS = 22  # times that descent runs whole episodes for its log, at most
+_LEAST_POINTS = 2  # and at least: after the first update and after the last
+_SHARE = 50  # steps that descent learns from for each step of those episodes, where there are more
 
 
 class Update(NamedTuple):
@@ -127,11 +128,22 @@ def load_trusted(algo: str, path: Path) -> Policy:
     return sb3.load_zip("ppo" if algo == "descent" else algo, path)
 
 
+def logged_updates(updates: int, rollout: int, horizon: int) -> frozenset[int]:
+    """The updates of a descent run after which whole episodes are run: the first, the last, others.
+
+    They are evenly spaced, and as many as keep the steps of the episodes within a fiftieth of the
+    steps that are learned from; a step without a gradient costs less than one with it, so this
+    keeps the log within 2 % of the work. A count, and no time: a run is logged alike everywhere.
+    """
+    affordable = updates * rollout // (_SHARE * horizon)
+    points = min(max(affordable, _LEAST_POINTS), _CURVE_POINTS)
+    return frozenset(1 + round(k * (updates - 1) / (points - 1)) for k in range(points))
+
+
 class DescentTrainer:
     """`descent.Trainer`, which counts updates, counted in agent-steps.
 
-    Whole episodes are run beside it after the first update, after the last one and at times between
-    them, on new worlds.
+    Whole episodes are run beside it after some updates (see `logged_updates`), on new worlds.
     """
 
     def __init__(self, system: System, config: Any, *, seed: int, steps: int) -> None:
@@ -142,8 +154,7 @@ class DescentTrainer:
         self.per_update = config.n_worlds * config.rollout * system.n_agents
         self._updates = -(-steps // self.per_update)
         self._trainer = descent.Trainer(system, config, seed, self._updates)
-        rare = -(-_SHARE * system.horizon // config.rollout), -(-self._updates // _CURVE_POINTS)
-        self._every = max(rare)
+        self._logged = logged_updates(self._updates, config.rollout, system.horizon)
         self._regimes = Steps(config.regimes) if config.regimes else None
         if self._regimes is not None:
             self.watch(self._regimes)
@@ -162,7 +173,7 @@ class DescentTrainer:
     def __iter__(self) -> Iterator[Update]:
         for update in self._trainer:
             row = {"rollout_loss": update.loss, "grad_norm": update.grad_norm}
-            if update.update in (1, self._updates) or update.update % self._every == 0:
+            if update.update in self._logged:
                 row = {**self._whole_episodes(), **row}
             regimes = self._regimes.row() if self._regimes is not None else {}
             yield Update(self.steps, {**row, **regimes}, update.loss)
