@@ -26,10 +26,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from .core.kernel import Kernel
 from .core.rng import Rng
 from .core.scene import Chart, LegendEntry
 from .core.system import (
@@ -38,6 +40,7 @@ from .core.system import (
     Scene,
     Symmetry,
     System,
+    observation_limits,
     require_count,
     require_number,
     require_range,
@@ -168,6 +171,11 @@ class Quadratic(System):
         q, curvature, noise, exponent = (part.gather(1, order) for part in state[:4])
         moved = State(q, curvature, noise, exponent, state.rate)
         yield Symmetry("permutation", moved, order)
+
+    def kernel(self, worlds: int) -> Kernel:
+        from .kernels.quadratic import make_kernel
+
+        return make_kernel(np.stack(observation_limits(self)).astype(float))
 
     def scene(self, state: State) -> Scene:
         """Coordinates from soft (left) to stiff, each in its well, over the band that noise fills.

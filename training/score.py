@@ -111,21 +111,23 @@ def run_episodes(
     running = np.ones(env.n_worlds, bool)
     names = ("return", "loss", *env.system.reductions)
     found = {name: np.empty(env.n_worlds) for name in names}
-    observation, made = env.reset(), 0
-    while running.any():
+    observation, made, over = env.reset(), 0, False
+    while not over:
         with torch.no_grad():
             rng = None if deterministic else env.rng(POLICY)
             chosen = policy(torch.from_numpy(observation), rng)
-        action = (chosen.float() if chosen.is_floating_point() else chosen).numpy()
-        present += running * env.alive.sum(1)
+            action = (chosen.float() if chosen.is_floating_point() else chosen).numpy()
+        present += running * (env.alive.sum(1) if env.may_leave else env.n_agents)
         step = env.step(action)
         total += running * step.reward.sum(1)
-        ended = step.done & running
-        found["return"][ended] = total[ended] / env.n_agents
-        found["loss"][ended] = -total[ended] / present[ended]
-        for name, value in step.metrics.items():
-            found[name][ended] = value[ended]
-        running &= ~step.done
+        if step.final_observation is not None:  # a world ended
+            ended = step.done & running
+            found["return"][ended] = total[ended] / env.n_agents
+            found["loss"][ended] = -total[ended] / present[ended]
+            for name, value in step.metrics.items():
+                found[name][ended] = value[ended]
+            running &= ~step.done
+            over = not running.any()
         observation = step.observation
         made += 1
         watch(made)

@@ -184,6 +184,8 @@ class DescentTrainer:
 
         done, n_worlds = self._trainer, self._trainer.config.n_worlds
         first = done.update * n_worlds
+        if len(self._logged) <= _LEAST_POINTS:  # of a short run: half the worlds will do
+            n_worlds = -(-n_worlds // 2)
         env = VectorEnv(self.system, n_worlds, seed=done.seed, first_world=first, autoreset=False)
         found = run_episodes(env, self.policy(), deterministic=True)
         return {name: float(values.mean()) for name, values in found.items()}
