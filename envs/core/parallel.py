@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _FAR = 1e12  # no number of a state is larger; checkers dislike infinite boxes
 _ROLES = ["human", "rgb_array"]
 _WHOLE = (int, np.integer)
+_SEEN = np.dtype(np.float32)  # made once: numpy takes a while to find it from the type
 
 
 def make_parallel(
@@ -263,6 +264,7 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
         self._action = np.zeros(self._shape, np.float32)
         self._flat = self._action.reshape(-1)
         self._age = 0
+        self._nobody = dict.fromkeys(agents, False)  # copied at every step, never handed out
         self._seen_shape = (1, system.n_agents, *(observation_space(system).shape or ()))
 
     def reset(
@@ -303,13 +305,13 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
 
     def _step_plain(self, agents: list[str], action: np.ndarray) -> Any:
         """All act at every step until all are truncated: nothing is looked up by name."""
-        observation = np.empty(self._seen_shape, np.float32)
+        observation = np.empty(self._seen_shape, _SEEN)
         reward = self._env.run(action, observation)
         # No strict=True: it would cost a tenth of a small step.
         seen = dict(zip(agents, observation[0]))  # noqa: B905
-        rewards = dict(zip(agents, reward[0].tolist()))  # noqa: B905
+        rewards = dict(zip(agents, reward.tolist()[0]))  # noqa: B905
         infos: dict[str, dict[str, Any]] = {agent: {} for agent in agents}
-        terminated = dict.fromkeys(agents, False)
+        terminated = self._nobody.copy()
         self._age += 1
         if self._age < self._horizon:
             return seen, rewards, terminated, terminated.copy(), infos
