@@ -562,8 +562,10 @@ def _block(state: Any, group: dict[str, Any], params: list[Tensor]) -> None:
     """Update tensors under dense metrics of their own, or of their rows."""
     for p in params:
         assert p.grad is not None
-        grad = p.grad.reshape(blocks_of(group, p))
-        _move(group, [p], _dense(state[p], group, grad).reshape(-1))
+        step = _dense(state[p], group, p.grad.reshape(blocks_of(group, p)))
+        if group["weight_decay"]:
+            p.mul_(_decay(group))
+        p.sub_(step.view(p.shape))
 
 
 def _dense(moments: dict[str, Any], group: dict[str, Any], grad: Tensor) -> Tensor:
@@ -574,62 +576,136 @@ def _dense(moments: dict[str, Any], group: dict[str, Any], grad: Tensor) -> Tens
         for name in moments_needed(group):
             moments[name] = grad.new_zeros(shapes[name], dtype=torch.float64)
     moments["step"] += 1
-    c = coefficients(group, moments["step"])
+    step, n = moments["step"], grad.shape[-1]
+    c = coefficients(group, step)
     grad = -grad.double() if group["maximize"] else grad.double()
+    lazy = n > 1 and group["refresh"] > 1 and has_metric(group)
+    if not lazy:
+        _drop_basis(moments)
+    kept = lazy and "basis" in moments and step - moments["renewed"] < _patience(group, step)
+    if (kept or n == 1) and _may_compile(group, moments, grad):
+        direction = _compiled(moments, group, c, grad)
+        if direction is not None:
+            return direction
+        kept, averages = (
+            False,
+            Averages(moments.get("first_moment", grad), moments["second_moment"]),
+        )
+    else:
+        averages = _average(moments, group, c, grad)
+    if averages.second is None or not has_metric(group):
+        return c.gain / (1 + c.eps) * averages.force
+    if not lazy:
+        inverse = c.root * inverse_metric(averages.centred(), group["alpha"], c.eps, c.zeta)
+        return c.gain * (inverse @ averages.force.unsqueeze(-1)).squeeze(-1)
+    direction = _in_basis(moments, group, c, averages) if kept else None
+    if direction is None:
+        direction = _in_new_basis(moments, group, c, averages)
+    return c.gain * c.root * direction
+
+
+class Averages(NamedTuple):
+    """Moments of dense metrics after a step, without bias correction.
+
+    force [blocks, n]; second [blocks, n, n], not centred, or None; mean [blocks, n], by which it is
+    to be centred, or None; residual [blocks, n], which it has just taken up.
+    """
+
+    force: Tensor
+    second: Tensor | None
+    mean: Tensor | None = None
+    residual: Tensor | None = None
+
+    def centred(self) -> Tensor:
+        """The second moment that the metric is made of."""
+        assert self.second is not None
+        if self.mean is None:
+            return self.second
+        return self.second - self.mean.unsqueeze(-1) * self.mean.unsqueeze(-2)
+
+
+def _average(
+    moments: dict[str, Any], group: dict[str, Any], c: Coefficients, grad: Tensor
+) -> Averages:
+    """Average the moments on by gradients [blocks, n]."""
     force = moments["first_moment"].lerp_(grad, c.take1) if "first_moment" in moments else grad
     residual = grad - force if group["centered"] == "residual" else grad
     second = moments.get("second_moment")
     if second is not None:
-        column, row = (c.take2 * residual).unsqueeze(-1), residual.unsqueeze(-2)
-        second.mul_(c.keep2)
-        second += column * row
+        column, row = residual.unsqueeze(-1), residual.unsqueeze(-2)
+        second.baddbmm_(column, row, beta=c.keep2, alpha=c.take2)
     mean = moments["mean"].lerp_(grad, c.take2) if "mean" in moments else None
-    if second is None or not has_metric(group):
-        return c.gain / (1 + c.eps) * force
-    if mean is not None and group["centered"] == "mean":
-        second = second - mean.unsqueeze(-1) * mean.unsqueeze(-2)
-    else:
-        mean = None
-    if group["refresh"] > 1 and grad.shape[-1] > 1:
-        return c.gain * c.root * _in_basis(moments, group, c, second, residual, force, mean)
-    _drop_basis(moments)
-    inverse = c.root * inverse_metric(second, group["alpha"], c.eps, c.zeta)
-    return c.gain * (inverse @ force.unsqueeze(-1)).squeeze(-1)
+    return Averages(force, second, mean if group["centered"] == "mean" else None, residual)
+
+
+def _may_compile(group: dict[str, Any], moments: dict[str, Any], grad: Tensor) -> bool:
+    """Whether the compiled kernel can make a dense step."""
+    return (
+        group["fused"] is not False
+        and has_metric(group)
+        and "mean" not in moments
+        and grad.is_cpu
+        and grad.is_contiguous()
+        and all(
+            moments[name].is_contiguous()
+            for name in ("first_moment", "second_moment", "basis", "power")
+            if name in moments
+        )
+    )
+
+
+def _compiled(
+    moments: dict[str, Any], group: dict[str, Any], c: Coefficients, grad: Tensor
+) -> Tensor | None:
+    """gain G^{-1} F [blocks, n] along a kept basis by the kernel; None if it is too long.
+
+    A block of one parameter has no other basis.
+    """
+    from .kernels import cgd as kernel
+
+    if grad.shape[-1] == 1:
+        second = moments["second_moment"]
+        power = second.squeeze(-1).clone()
+        return kernel.direction_in_basis(
+            group, c, grad, moments, torch.ones_like(second), power, math.inf
+        )
+    limit, basis = _limit(group, grad.shape[-1]), moments["basis"]
+    return kernel.direction_in_basis(group, c, grad, moments, basis, moments["power"], limit)
 
 
 def _in_basis(
-    moments: dict[str, Any],
-    group: dict[str, Any],
-    c: Coefficients,
-    second: Tensor,
-    residual: Tensor,
-    force: Tensor,
-    mean: Tensor | None,
-) -> Tensor:
-    """G^{-1} F [blocks, n] by eigenvectors of second moments [blocks, n, n] of some steps ago.
+    moments: dict[str, Any], group: dict[str, Any], c: Coefficients, averages: Averages
+) -> Tensor | None:
+    """G^{-1} F [blocks, n] by eigenvectors of some steps ago; None if it is too long.
 
-    residual, force, mean: [blocks, n]; the mean is that by which the second moment is centred.
     State: "basis" [blocks, n, n], the eigenvectors; "power" [blocks, n], the second moment along
     them, not centred; "renewed", the step at which they were found.
     """
-    step, alpha = moments["step"], group["alpha"]
-    if "basis" in moments and step - moments["renewed"] < _patience(group, step):
-        aside = [residual, force] if mean is None else [residual, force, mean]
-        along, push, *middle = (torch.stack(aside, -2) @ moments["basis"]).unbind(-2)
-        power = moments["power"].mul_(c.keep2).addcmul_(along, along, value=c.take2)
-        if middle:
-            power = (power - middle[0].square()).clamp_(min=0)
-        negligible = _negligible(power)
-        moved = (push / scale(power, alpha, c.eps, c.zeta)).masked_fill_(negligible, 0)
-        if not _too_long(group, c, power, push, moved):
-            return (moments["basis"] @ moved.unsqueeze(-1)).squeeze(-1)
-    power, basis = modes(second)
+    force, _, mean, residual = averages
+    assert residual is not None
+    aside = [residual, force] if mean is None else [residual, force, mean]
+    along, push, *middle = (torch.stack(aside, -2) @ moments["basis"]).unbind(-2)
+    power = moments["power"].mul_(c.keep2).addcmul_(along, along, value=c.take2)
+    if middle:
+        power = (power - middle[0].square()).clamp_(min=0)
+    moved = push / scale(power, group["alpha"], c.eps, c.zeta)
+    moved.masked_fill_(_negligible(power), 0)
+    if _too_long(group, c, power, push, moved):
+        return None
+    return (moments["basis"] @ moved.unsqueeze(-1)).squeeze(-1)
+
+
+def _in_new_basis(
+    moments: dict[str, Any], group: dict[str, Any], c: Coefficients, averages: Averages
+) -> Tensor:
+    """G^{-1} F [blocks, n] by the eigenvectors of now, which are kept."""
+    power, basis = modes(averages.centred())
     moments.pop("inverse_metric", None)
-    moments.update(basis=basis, power=power.clamp(min=0), renewed=step)
-    push = (force.unsqueeze(-2) @ basis).squeeze(-2)
-    if mean is not None:
-        moments["power"] += (mean.unsqueeze(-2) @ basis).squeeze(-2).square()
-    moved = push * _inverse(power, _negligible(power), alpha, c.eps, c.zeta)
+    moments.update(basis=basis.contiguous(), power=power.clamp(min=0), renewed=moments["step"])
+    push = (averages.force.unsqueeze(-2) @ basis).squeeze(-2)
+    if averages.mean is not None:
+        moments["power"] += (averages.mean.unsqueeze(-2) @ basis).squeeze(-2).square()
+    moved = push * _inverse(power, _negligible(power), group["alpha"], c.eps, c.zeta)
     return (basis @ moved.unsqueeze(-1)).squeeze(-1)
 
 
@@ -638,12 +714,17 @@ def _patience(group: dict[str, Any], step: int) -> float:
     return min(group["refresh"], RENEWED * min(step, 1 + group["tau2"]))
 
 
+def _limit(group: dict[str, Any], n: int) -> float:
+    """The largest |C^-1/2 F| along a kept basis of n directions."""
+    return math.inf if group["centered"] != "none" else longest(group["tau1"], group["tau2"], n)
+
+
 def _too_long(
     group: dict[str, Any], c: Coefficients, power: Tensor, push: Tensor, moved: Tensor
 ) -> bool:
     """Whether the metric of now cannot give so long a step: powers, forces, steps [blocks, n]."""
-    limit = longest(group["tau1"], group["tau2"], power.shape[-1])
-    if group["centered"] != "none" or math.isinf(limit):  # there is no limit then
+    limit = _limit(group, power.shape[-1])
+    if math.isinf(limit):
         return False
     if group["alpha"] != 0.5 or group["zeta"]:
         moved = (push / power.sqrt()).masked_fill_(moved == 0, 0)

@@ -1,13 +1,16 @@
-"""The diagonal step of covariant gradient descent, in one pass over memory."""
+"""Steps of covariant gradient descent: diagonal, and dense along eigenvectors that are kept."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ...envs.core.kernels.compiling import compiled
+
+ROUNDING = float(np.finfo(np.float64).eps)
 
 
 @compiled(error_model="numpy")
@@ -59,3 +62,110 @@ def update(
         place = q.detach().numpy().reshape(-1)
         gradient = q.grad.detach().numpy().reshape(-1)
         step(place, gradient, first, second, *numbers[place.itemsize], averaged, residual, linear)
+
+
+@compiled(error_model="numpy", fastmath={"contract", "reassoc"})
+def step_in_basis(  # type: ignore[no-untyped-def]
+    g, first, second, power, basis, direction, numbers, alpha, averaged, residual, limit
+):
+    """Average all moments of dense metrics on by gradients g [blocks, n]; the step along a basis.
+
+    first [blocks, n], second [blocks, n, n]: moments.  basis [blocks, n, n], power [blocks, n]:
+    eigenvectors of the second moment of some steps ago, and the second moment along them.
+    numbers: the fields of `cgd.Coefficients`.  averaged: whether there is a first moment.
+    residual: whether second moments are centred by it.
+
+    Writes gain root G^{-1} F to direction [blocks, n] and returns True; or returns False, with only
+    the moments moved, if |C^{-1/2} F| of a block exceeds `limit`. All arrays are double precision.
+
+    Raises ValueError, with nothing moved, unless all arrays have these sizes.
+    """
+    blocks, n = g.shape
+    if (
+        first.shape != g.shape
+        or power.shape != g.shape
+        or direction.shape != g.shape
+        or second.shape != (blocks, n, n)
+        or basis.shape != second.shape
+    ):
+        raise ValueError("moments must have the size of the gradients")
+    take1, keep2, take2 = numbers[1], numbers[2], numbers[3]
+    gain, eps, zeta = numbers[4] * numbers[5], numbers[6], numbers[7]
+    to_length = np.sqrt(numbers[9]) / numbers[8]
+    if alpha == 0.5 and zeta == 0:  # then it is the step itself, with its eps
+        to_length = numbers[5] / numbers[8]
+    r, force, along, push = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    bounded = True
+    for b in range(blocks):
+        for i in range(n):
+            gradient = g[b, i]
+            force[i] = gradient
+            if averaged:
+                force[i] = first[b, i] + take1 * (gradient - first[b, i])
+                first[b, i] = force[i]
+            r[i] = gradient - force[i] if residual else gradient
+            along[i] = 0.0
+            push[i] = 0.0
+        for i in range(n):
+            r_i, force_i = r[i], force[i]
+            for j in range(n):
+                second[b, i, j] = keep2 * second[b, i, j] + take2 * r_i * r[j]
+                along[j] += r_i * basis[b, i, j]
+                push[j] += force_i * basis[b, i, j]
+        largest = 0.0
+        for j in range(n):
+            power[b, j] = keep2 * power[b, j] + take2 * along[j] * along[j]
+            if power[b, j] > largest or power[b, j] != power[b, j]:
+                largest = power[b, j]
+        negligible, length = n * ROUNDING * largest, 0.0
+        for j in range(n):
+            c = power[b, j]
+            direction[b, j] = 0.0
+            if not c <= negligible:
+                root = np.sqrt(c)
+                direction[b, j] = push[j] / ((root if alpha == 0.5 else c**alpha) + eps + zeta * c)
+                far = direction[b, j] if alpha == 0.5 and zeta == 0 else push[j] / root
+                length += far * far
+        bounded = bounded and not to_length * np.sqrt(length) > limit
+    if not bounded:
+        return False
+    for b in range(blocks):
+        for j in range(n):
+            push[j] = direction[b, j]
+        for i in range(n):
+            total = 0.0
+            for j in range(n):
+                total += basis[b, i, j] * push[j]
+            direction[b, i] = gain * total
+    return True
+
+
+def direction_in_basis(
+    group: dict[str, Any],
+    c: Any,
+    grad: Tensor,
+    moments: dict[str, Any],
+    basis: Tensor,
+    power: Tensor,
+    limit: float,
+) -> Tensor | None:
+    """The step [blocks, n] along a basis, moments and power averaged on; None if it is too long.
+
+    All tensors contiguous, in double precision and on the CPU; see `step_in_basis`.
+    """
+    direction, gradient = np.empty(grad.shape), grad.numpy()
+    averaged = "first_moment" in moments
+    bounded = step_in_basis(
+        gradient,
+        moments["first_moment"].numpy() if averaged else gradient,
+        moments["second_moment"].numpy(),
+        power.numpy(),
+        basis.numpy(),
+        direction,
+        np.array(c),
+        float(group["alpha"]),
+        averaged,
+        group["centered"] == "residual",
+        limit,
+    )
+    return torch.from_numpy(direction) if bounded else None

@@ -59,6 +59,7 @@ def dense_shapes(blocks: int, n: int) -> dict[str, tuple[int, ...]]:
     return {**vectors, **dict.fromkeys(("second_moment", "basis"), (blocks, n, n))}
 
 
+@functools.lru_cache(maxsize=256)
 def _dense_layout(blocks: int, n: int) -> Layout:
     return {name: (shape, torch.float64) for name, shape in dense_shapes(blocks, n).items()}
 
@@ -175,7 +176,7 @@ def ready(state: Any, group: dict[str, Any]) -> list[Tensor]:
     """The parameters that have a gradient; ValueError if it, or what is kept, does not fit one."""
     metric, needed = group["metric"], moments_needed(group)
     params: list[Tensor] = []
-    for p in group["params"]:
+    for number, p in enumerate(group["params"]):
         grad = p.grad
         if grad is None:
             continue
@@ -183,7 +184,6 @@ def ready(state: Any, group: dict[str, Any]) -> list[Tensor]:
         moments = state.get(p)
         if metric == "diagonal" and moments and _agree(p, grad, moments, needed):
             continue
-        number = next(i for i, other in enumerate(group["params"]) if other is p)
         _require_gradient(group, number, p, grad)
         if metric in ("diagonal", "block"):
             _require_state(group, number, [p], moments)
@@ -233,17 +233,18 @@ def _require_state(
     if not moments:
         _require_fitting(group)
         return
-    whose, metric = f"the state of {_name(group, number)}", group["metric"]
-    step = moments.get("step")
+    metric, step, device = group["metric"], moments.get("step"), params[0].device
     if type(step) is not int or step < 1:
-        raise ValueError(f"{whose} has step={step!r}, which must be a whole number of at least 1")
+        raise ValueError(
+            f"{_whose(group, number)} has step={step!r}, which must be a whole number of at least 1"
+        )
     layout, needed = layout_of(group, params)
     for name, (shape, dtype) in layout.items():
         value = moments.get(name)
         if value is None and name in needed:
             known = ", ".join(key for key in moments if key != "step") or "nothing"
             raise ValueError(
-                f"{whose} has no {name!r} but {known}, and metric={metric!r} with "
+                f"{_whose(group, number)} has no {name!r} but {known}, and metric={metric!r} with "
                 f"tau1={group['tau1']:g}, alpha={group['alpha']:g}, centered={group['centered']!r} "
                 "needs it: were settings changed, or the state of another optimizer loaded?"
             )
@@ -251,16 +252,19 @@ def _require_state(
             isinstance(value, Tensor)
             and value.shape == shape
             and value.dtype is dtype
-            and value.device == params[0].device
+            and value.device == device
         ):
             raise ValueError(
-                f"{whose} has {name!r} {_described(value)}, and metric={metric!r} needs "
+                f"{_whose(group, number)} has {name!r} {_described(value)}, and "
+                f"metric={metric!r} needs "
                 f"{_described(params[0], shape, dtype)}: its size, its precision or settings were "
                 "changed, or the state of another network was loaded"
             )
     if metric in ("full", "block") and "basis" in moments:
         if not {"power", "renewed"} <= set(moments) or type(moments["renewed"]) is not int:
-            raise ValueError(f"{whose} has 'basis' without 'power' and a whole number 'renewed'")
+            raise ValueError(
+                f"{_whose(group, number)} has 'basis' without 'power' and a whole number 'renewed'"
+            )
 
 
 def _described(
@@ -379,6 +383,11 @@ def _require_all(state: Any, group: dict[str, Any], params: list[Tensor]) -> Non
                 "keeps those of a group with its first parameter that has a gradient: settings "
                 "were changed, or parameters were frozen"
             )
+
+
+def _whose(group: dict[str, Any], number: int) -> str:
+    """What the state of a parameter is called in messages."""
+    return f"the state of {_name(group, number)}"
 
 
 def _name(group: dict[str, Any], number: int) -> str:
