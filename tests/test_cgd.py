@@ -654,6 +654,29 @@ def test_kernel_equals_torch_operations() -> None:
         torch.testing.assert_close(here, there, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("metric", ["full", "block", "row"])
+def test_kernel_equals_torch_operations_along_a_kept_basis(metric: str) -> None:
+    """At refresh 7, once second moments have full rank: before, eigenvectors are not unique."""
+    options = itertools.product((0.5, 1.0, 0.25), ("none", "residual"), (0.0, 0.3), (False, True))
+    shape = {"metric": "block", "blocks": "row"} if metric == "row" else {"metric": metric}
+    for alpha, centered, zeta, maximize in options:
+        settings: dict[str, Any] = {"alpha": alpha, "centered": centered, "zeta": zeta, **shape}
+        settings |= {"maximize": maximize, "weight_decay": 0.1, "eps": 1e-3, "tau2": 99.0}
+        found = []
+        for fused in (None, False):
+            params = [nn.Parameter(torch.zeros(size, dtype=F64)) for size in ((4, 3), (4,))]
+            optimizer = CGD(params, 0.1, fused=fused, **settings)
+            for t, g in enumerate(noise(16, 40)):
+                optimizer.param_groups[0]["refresh"] = 7 if t > 25 else 1
+                for p, part in zip(params, g.split([12, 4]), strict=True):
+                    p.grad = part.view(p.shape)
+                optimizer.step()
+            renewed = [optimizer.state[p].get("renewed", 0) for p in params]
+            assert 0 < max(renewed) < 40  # the last step is one along a kept basis
+            found.append(flat(params))
+        torch.testing.assert_close(*found, rtol=1e-12, atol=1e-13)
+
+
 def test_tensors_the_kernel_cannot_take() -> None:
     """Transposed memory and another dtype beside a plain tensor."""
     start = [torch.randn(4, 3, generator=torch.Generator().manual_seed(0)) for _ in range(3)]

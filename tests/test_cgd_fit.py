@@ -239,3 +239,14 @@ def test_the_kernel_looks_at_sizes(wrong: int) -> None:
     with pytest.raises(ValueError, match="must have the size of the parameters"):
         kernel.step(*arrays, np.ones(10), 1.0, 1.0, True, False, False)
     assert (arrays[0] == 1).all()
+
+
+@pytest.mark.parametrize("wrong", range(6))
+def test_the_dense_kernel_looks_at_sizes(wrong: int) -> None:
+    """Gradients, first and second moments, powers, eigenvectors, and where the step goes."""
+    shapes = [(2, 3), (2, 3), (2, 3, 3), (2, 3), (2, 3, 3), (2, 3)]
+    arrays = [np.ones(shape) for shape in shapes]
+    arrays[wrong] = np.ones([n + 1 for n in shapes[wrong]])
+    with pytest.raises(ValueError, match="must have the size of the gradients"):
+        kernel.step_in_basis(*arrays, np.ones(10), 0.5, True, False, 1.0)
+    assert all((array == 1).all() for array in arrays)
