@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..envs.core.dynamics import ATOMIC, LINKS, Units
-from ..envs.core.system import nearest
+from ..envs.core.validation import nearest
 from ..envs.kernels import dynamics as kernels
 from .forces import ThreadedForces
 

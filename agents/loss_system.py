@@ -28,18 +28,12 @@ from torch import Tensor
 from ..envs.core.cell import copies_for, inverse, replicate
 from ..envs.core.kernels.compiling import compiled
 from ..envs.core.rng import Rng
+from ..envs.core.scene import Scene
 from ..envs.core.space import dot
-from ..envs.core.system import (
-    Bound,
-    Range,
-    Scene,
-    Symmetry,
-    System,
-    require_count,
-    require_number,
-    require_range,
-)
+from ..envs.core.system import System
+from ..envs.core.types import Bound, Range, Symmetry
 from ..envs.core.units import ACCELERATION, ATOMIC_WEIGHTS, BOLTZMANN, KINETIC
+from ..envs.core.validation import require_count, require_number, require_range
 from ..envs.kernels.neighbours import image
 from .forces import Forces, bonds_of, cutoff_of, make_forces
 from .losses import LossModel, kinds_of

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from ..envs.core.files import load_arrays, write_atomically
-from ..envs.core.system import nearest
 from ..envs.core.units import SYMBOLS
+from ..envs.core.validation import nearest
 from .losses import LossModel, Radial, Walls
 from .message_net import MessageNet
 

@@ -15,13 +15,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from ..envs.core.system import (
-    System,
-    by_name,
-    is_discrete,
-    nearest,
-    observation_limits,
-)
+from ..envs.core.observation import by_name, is_discrete, observation_limits
+from ..envs.core.system import System
+from ..envs.core.validation import nearest
 from ..envs.particles import Particles
 
 # Untrained agents hardly act: loud ones throw each other off any course worth learning.

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ..envs.core.observation import by_name, is_discrete
 from ..envs.core.rng import Rng
-from ..envs.core.system import System, by_name, is_discrete, nearest
+from ..envs.core.system import System
+from ..envs.core.validation import nearest
 from ..envs.particles import Particles
 from . import driving
 

@@ -33,18 +33,13 @@ from gymnasium import spaces
 from torch import Tensor
 
 from .core.kernel import Kernel, parameter_record
+from .core.observation import observation_limits
 from .core.rng import Rng
-from .core.scene import Chart, LegendEntry
+from .core.scene import Chart, LegendEntry, Scene
 from .core.space import dot
-from .core.system import (
-    Bound,
-    Scene,
-    Symmetry,
-    System,
-    observation_limits,
-    require_count,
-    require_number,
-)
+from .core.system import System
+from .core.types import Bound, Symmetry
+from .core.validation import require_count, require_number
 
 SCENARIOS = {
     "cluster-relaxation-v0": {

@@ -42,21 +42,12 @@ from gymnasium import spaces
 from torch import Tensor
 
 from .core.kernel import Kernel, parameter_record
+from .core.observation import flatten
 from .core.rng import Rng
-from .core.scene import Chart, LegendEntry
-from .core.system import (
-    Bound,
-    Knob,
-    Range,
-    Scene,
-    Symmetry,
-    System,
-    flatten,
-    require_choice,
-    require_count,
-    require_number,
-    require_range,
-)
+from .core.scene import Chart, LegendEntry, Scene
+from .core.system import System
+from .core.types import Bound, Knob, Range, Symmetry
+from .core.validation import require_choice, require_count, require_number, require_range
 
 SCENARIOS = {
     "ising-equilibrium-v0": {

@@ -36,19 +36,11 @@ from torch import Tensor
 from .core.invariants import galilean_pair
 from .core.kernel import Kernel
 from .core.rng import Rng
-from .core.scene import LegendEntry
+from .core.scene import LegendEntry, Scene
 from .core.space import cross, dot, nearest_image, rotate_quarter, wrap
-from .core.system import (
-    Bound,
-    Range,
-    Scene,
-    Symmetry,
-    System,
-    require_choice,
-    require_count,
-    require_number,
-    require_range,
-)
+from .core.system import System
+from .core.types import Bound, Range, Symmetry
+from .core.validation import require_choice, require_count, require_number, require_range
 
 SCENARIOS = {
     "particles-crowd-v0": {

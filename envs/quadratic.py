@@ -32,19 +32,12 @@ from gymnasium import spaces
 from torch import Tensor
 
 from .core.kernel import Kernel
+from .core.observation import observation_limits
 from .core.rng import Rng
-from .core.scene import Chart, LegendEntry
-from .core.system import (
-    Bound,
-    Range,
-    Scene,
-    Symmetry,
-    System,
-    observation_limits,
-    require_count,
-    require_number,
-    require_range,
-)
+from .core.scene import Chart, LegendEntry, Scene
+from .core.system import System
+from .core.types import Bound, Range, Symmetry
+from .core.validation import require_count, require_number, require_range
 
 SCENARIOS = {
     "quadratic-regimes-v0": {

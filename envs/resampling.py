@@ -29,8 +29,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from .core.rng import Rng
-from .core.scene import Chart, LegendEntry
-from .core.system import Bound, Scene, Symmetry, System, require_count
+from .core.scene import Chart, LegendEntry, Scene
+from .core.system import System
+from .core.types import Bound, Symmetry
+from .core.validation import require_count
 
 SCENARIOS = {
     "resampling-neutral-v0": {

@@ -33,19 +33,10 @@ from torch import Tensor
 
 from .core.kernel import Kernel, parameter_record
 from .core.rng import Rng
-from .core.scene import LegendEntry
-from .core.system import (
-    Bound,
-    Knob,
-    Range,
-    Scene,
-    Symmetry,
-    System,
-    require_choice,
-    require_count,
-    require_number,
-    require_range,
-)
+from .core.scene import LegendEntry, Scene
+from .core.system import System
+from .core.types import Bound, Knob, Range, Symmetry
+from .core.validation import require_choice, require_count, require_number, require_range
 
 SCENARIOS = {
     "tasep-open-v0": {

@@ -43,23 +43,14 @@ from torch import Tensor
 
 from .core.cell import half_width, inverse
 from .core.kernel import Kernel, parameter_record
+from .core.observation import observation_limits
 from .core.rng import Rng
-from .core.scene import Chart, LegendEntry
+from .core.scene import Chart, LegendEntry, Plot, Scene
 from .core.space import dot
-from .core.system import (
-    Bound,
-    Plot,
-    Range,
-    Scene,
-    Symmetry,
-    System,
-    nearest,
-    observation_limits,
-    require_count,
-    require_number,
-    require_range,
-)
+from .core.system import System
+from .core.types import Bound, Range, Symmetry
 from .core.units import ACCELERATION, ATOMIC_WEIGHTS, BOLTZMANN, KINETIC
+from .core.validation import nearest, require_count, require_number, require_range
 
 SCENARIOS = {
     "water-inference-v0": {

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 def describe(id: str) -> dict[str, Any]:
     """One id for --json: summary, class, parameters with their defaults, policies."""
     from invariantzoo.agents.policy import policy_names
-    from invariantzoo.envs.core.system import parameters
+    from invariantzoo.envs.core.observation import parameters
 
     spec, system = invariantzoo.spec(id), invariantzoo.make_system(id)
     return {

@@ -300,7 +300,7 @@ def load_policy(name: str, system: System, *, trust: bool = False) -> Policy:
 
 def _fit(system: System) -> str:
     """What a policy must agree with."""
-    from invariantzoo.envs.core.system import is_discrete
+    from invariantzoo.envs.core.observation import is_discrete
 
     seen = " ".join(f"{name}:{bound.size or 1}" for name, bound in system.bounds.items())
     space: Any = system.action_space

@@ -213,8 +213,9 @@ def _whole_updates(trainer: Trainer, steps: int) -> int:
 def _sorted(args: argparse.Namespace, algo: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `--set` gives the system, and what it gives the learner."""
     import invariantzoo
+    from invariantzoo.envs.core.observation import parameters
     from invariantzoo.envs.core.registry import nearest_parameter, system_class
-    from invariantzoo.envs.core.system import parameters, require_choice
+    from invariantzoo.envs.core.validation import require_choice
     from invariantzoo.training.hyperparameters import ALGORITHMS, hyperparameters
 
     require_choice("--algo", algo, ALGORITHMS)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 import invariantzoo
+from invariantzoo.envs.core.observation import is_discrete
 from invariantzoo.envs.core.rng import Rng
-from invariantzoo.envs.core.system import System, is_discrete
+from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.vector import VectorEnv
 
 SEED = 20

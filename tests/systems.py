@@ -11,7 +11,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from invariantzoo.envs.core.rng import Rng
-from invariantzoo.envs.core.system import Bound, Scene, Symmetry, System
+from invariantzoo.envs.core.scene import Scene
+from invariantzoo.envs.core.system import System
+from invariantzoo.envs.core.types import Bound, Symmetry
 
 
 class Point(NamedTuple):

@@ -21,10 +21,11 @@ from cases import (
 )
 
 import invariantzoo
+from invariantzoo.envs.core.observation import by_name
+from invariantzoo.envs.core.observation import parameters as parameters_of
 from invariantzoo.envs.core.registry import system_class
 from invariantzoo.envs.core.rng import POLICY
-from invariantzoo.envs.core.system import System, by_name
-from invariantzoo.envs.core.system import parameters as parameters_of
+from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.vector import VectorEnv
 
 STEPS = 7

@@ -20,7 +20,7 @@ from gymnasium.wrappers import vector as wrappers
 
 import invariantzoo
 from invariantzoo.envs.core.gym import AUTORESET_MODES, SystemEnv, SystemVectorEnv
-from invariantzoo.envs.core.system import parameters
+from invariantzoo.envs.core.observation import parameters
 from invariantzoo.envs.core.vector import VectorEnv
 
 IDS = invariantzoo.ids()

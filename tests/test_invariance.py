@@ -15,7 +15,8 @@ from torch import Tensor
 import invariantzoo
 from invariantzoo.envs.core.rng import TEST, TRANSITION, Rng
 from invariantzoo.envs.core.space import dot
-from invariantzoo.envs.core.system import State, Symmetry, System
+from invariantzoo.envs.core.system import System
+from invariantzoo.envs.core.types import State, Symmetry
 from invariantzoo.envs.ising import Ising
 from invariantzoo.envs.particles import Particles
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from invariantzoo import make_system
 from invariantzoo.agents.policy import make_policy
+from invariantzoo.envs.core.observation import by_name
 from invariantzoo.envs.core.rng import POLICY, Rng
-from invariantzoo.envs.core.system import by_name
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.exact import ising as exact
 from invariantzoo.envs.ising import (

@@ -12,8 +12,8 @@ import torch
 import invariantzoo
 from invariantzoo.agents.policy import make_policy
 from invariantzoo.envs import water
+from invariantzoo.envs.core.observation import flatten
 from invariantzoo.envs.core.rng import Rng
-from invariantzoo.envs.core.system import flatten
 from invariantzoo.envs.core.units import BOLTZMANN, KINETIC
 from invariantzoo.training.structure import distribution
 

@@ -18,8 +18,8 @@ from invariantzoo.agents.forces import make_forces
 from invariantzoo.agents.loss_system import LossSystem
 from invariantzoo.agents.model_file import load_model, save_model
 from invariantzoo.envs.core import registry
+from invariantzoo.envs.core.observation import is_discrete
 from invariantzoo.envs.core.rng import INITIAL, TRANSITION, Rng
-from invariantzoo.envs.core.system import is_discrete
 from invariantzoo.envs.core.units import ATOMIC_WEIGHTS
 
 

@@ -26,8 +26,7 @@ from invariantzoo.envs.core.render import (
 )
 from invariantzoo.envs.core.rendering import plots, text
 from invariantzoo.envs.core.rendering.legend import flow
-from invariantzoo.envs.core.scene import Chart, LegendEntry
-from invariantzoo.envs.core.system import Scene
+from invariantzoo.envs.core.scene import Chart, LegendEntry, Scene
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.core.viewer import COMPILING, Viewer
 from invariantzoo.figures.pages import own_ids

@@ -15,6 +15,7 @@ import torch
 
 import invariantzoo
 from invariantzoo.agents.policy import make_policy
+from invariantzoo.envs.core.observation import by_name
 from invariantzoo.envs.core.render import (
     _OPEN_WINDOWS,
     BACKGROUND,
@@ -27,7 +28,7 @@ from invariantzoo.envs.core.render import (
     agent_at,
 )
 from invariantzoo.envs.core.rendering.colours import FILL, LINE
-from invariantzoo.envs.core.system import Plot, Scene, by_name
+from invariantzoo.envs.core.scene import Plot, Scene
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.core.viewer import FASTEST, SLOWEST, Viewer
 from invariantzoo.envs.kernels import render as kernel

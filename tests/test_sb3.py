@@ -32,8 +32,9 @@ from torch import Tensor
 
 import invariantzoo
 from invariantzoo.agents.networks import make_network, network_names
+from invariantzoo.envs.core.observation import is_discrete, parameters
 from invariantzoo.envs.core.rng import Rng
-from invariantzoo.envs.core.system import System, is_discrete, parameters
+from invariantzoo.envs.core.system import System
 from invariantzoo.training import sb3
 from invariantzoo.training.buffers import MaskedReplayBuffer, MaskedRolloutBuffer
 from invariantzoo.training.hyperparameters import ALGORITHMS, hyperparameters

@@ -8,8 +8,9 @@ import torch
 
 import invariantzoo
 from invariantzoo.agents.policy import make_policy
+from invariantzoo.envs.core.observation import parameters
 from invariantzoo.envs.core.rng import POLICY
-from invariantzoo.envs.core.system import System, parameters
+from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.training import score
 

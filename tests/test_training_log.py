@@ -16,7 +16,8 @@ from torch import Tensor
 
 from invariantzoo.agents.policy import make_policy
 from invariantzoo.envs.core.rng import Rng
-from invariantzoo.envs.core.system import Bound, System
+from invariantzoo.envs.core.system import System
+from invariantzoo.envs.core.types import Bound
 from invariantzoo.training import score
 from invariantzoo.training.curve import draw_learning_curve
 from invariantzoo.training.rl.episode_loss import EpisodeLoss

@@ -12,8 +12,9 @@ from cases import SEED, action_table, cases
 from torch import Tensor
 
 import invariantzoo
+from invariantzoo.envs.core.observation import is_discrete
 from invariantzoo.envs.core.rng import Rng
-from invariantzoo.envs.core.system import System, is_discrete
+from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.kernels.particles import GRID_FROM, search
 from invariantzoo.envs.particles import Particles, State

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 import invariantzoo
-from invariantzoo.envs.core.system import parameters
+from invariantzoo.envs.core.observation import parameters
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.training.vec_env import Dones, SystemVecEnv
 

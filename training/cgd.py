@@ -48,7 +48,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..envs.core.system import require_number
+from ..envs.core.validation import require_number
 from .optim.fitting import (
     KERNEL_EXPONENTS,
     WIDE,

@@ -17,15 +17,10 @@ from torch import Tensor, nn
 
 from ..agents.networks import make_network, network_names
 from ..envs.core.memory import require_memory
+from ..envs.core.observation import flatten, is_discrete
 from ..envs.core.rng import INITIAL, TRANSITION, Rng
-from ..envs.core.system import (
-    System,
-    flatten,
-    is_discrete,
-    require_choice,
-    require_count,
-    require_number,
-)
+from ..envs.core.system import System
+from ..envs.core.validation import require_choice, require_count, require_number
 from .optimizers import OptimizerConfig, choose
 
 

@@ -6,8 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from ..envs.core.system import require_choice, require_count, require_number
-from ..envs.core.validation import shown
+from ..envs.core.validation import require_choice, require_count, require_number, shown
 
 OPTIMIZERS = ("", "adam", "cgd")
 METRICS = ("diagonal", "full", "block", "row", "lowrank")

@@ -23,8 +23,8 @@ import numpy as np
 
 from ..envs.core.files import LOCK, claim, write_atomically
 from ..envs.core.memory import require_memory
-from ..envs.core.system import require_choice, require_count, require_number
 from ..envs.core.units import ATOMIC_WEIGHTS, BOLTZMANN, SYMBOLS
+from ..envs.core.validation import require_choice, require_count, require_number
 from .molecules.measurements import read_arrays, write_arrays
 
 ENGINES = ("cp2k", "tblite")

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..envs.core.system import require_count, require_number
+from ..envs.core.validation import require_count, require_number
 
 REGIMES = ("equilibration", "efficient", "quantum")
 _FEWEST_MODES = 4

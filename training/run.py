@@ -18,8 +18,9 @@ import torch
 from ..agents.networks import network_names
 from ..agents.policy import Policy
 from ..envs.core.files import save_tensors, write_atomically
+from ..envs.core.observation import parameters
 from ..envs.core.registry import make_system
-from ..envs.core.system import System, parameters
+from ..envs.core.system import System
 from . import optimizers
 from .runs.board import Board
 from .runs.folder import (

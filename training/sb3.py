@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from ..agents.networks import network_names
 from ..agents.policy import Policy
 from ..envs.core.memory import require_memory
-from ..envs.core.system import System, require_choice, require_count, require_number
+from ..envs.core.system import System
+from ..envs.core.validation import require_choice, require_count, require_number
 from ..envs.core.vector import VectorEnv
 from .actors import NetworkPolicy, NetworkSACPolicy, as_policy, network_of
 from .buffers import MaskedReplayBuffer, MaskedRolloutBuffer

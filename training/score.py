@@ -18,9 +18,11 @@ import torch
 
 from ..agents.policy import OwnPolicy, Policy
 from ..envs.core.memory import require_memory
+from ..envs.core.observation import observation_space
 from ..envs.core.rng import POLICY
 from ..envs.core.seeds import HELD_OUT, require_seed
-from ..envs.core.system import System, observation_space, require_count
+from ..envs.core.system import System
+from ..envs.core.validation import require_count
 from ..envs.core.vector import VectorEnv
 
 RESAMPLES = 2000

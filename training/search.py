@@ -15,9 +15,9 @@ import torch
 
 from ..agents.policy import Policy
 from ..envs.clusters import GLOBAL_MINIMA, Clusters
+from ..envs.core.observation import flatten
 from ..envs.core.rng import Rng
 from ..envs.core.seeds import HELD_OUT
-from ..envs.core.system import flatten
 from ..envs.kernels.clusters import energy_and_gradient
 
 TOLERANCE = 1e-3  # epsilon

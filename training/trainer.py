@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, Protocol
 from ..agents.policy import Policy
 from ..envs.core.registry import spec
 from ..envs.core.seeds import HELD_OUT, require_seed
-from ..envs.core.system import System, nearest, require_choice, require_count
+from ..envs.core.system import System
+from ..envs.core.validation import nearest, require_choice, require_count
 from ..envs.core.vector import VectorEnv
 from .hyperparameters import ALGORITHMS
 from .regimes import Steps

@@ -18,10 +18,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from ..envs.core.memory import require_memory
+from ..envs.core.observation import observation_space, parameters
 from ..envs.core.registry import make_system
 from ..envs.core.rng import fresh_seed
 from ..envs.core.seeds import require_seed
-from ..envs.core.system import System, observation_space, parameters, require_choice
+from ..envs.core.system import System
+from ..envs.core.validation import require_choice
 from ..envs.core.vector import VectorEnv, require_shape
 
 if TYPE_CHECKING:

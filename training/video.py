@@ -16,7 +16,8 @@ from ..agents.policy import Policy
 from ..envs.core.files import write_atomically
 from ..envs.core.render import BACKGROUND, Painter
 from ..envs.core.rng import POLICY
-from ..envs.core.system import Scene, System
+from ..envs.core.scene import Scene
+from ..envs.core.system import System
 from ..envs.core.vector import VectorEnv
 
 SUFFIXES = (".mp4", ".gif")

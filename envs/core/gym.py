@@ -9,9 +9,11 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from .observation import observation_space
 from .registry import make_system
 from .seeds import require_seed
-from .system import System, nearest, observation_space, require_count
+from .system import System
+from .validation import nearest, require_count
 from .vector import Step, VectorEnv, require_shape
 
 AUTORESET_MODES = {

@@ -19,9 +19,11 @@ import pettingzoo
 from gymnasium import spaces
 
 from .memory import require_memory
+from .observation import is_discrete, observation_space
 from .registry import make_system
 from .rng import Rng
-from .system import System, is_discrete, nearest, observation_space, require_count
+from .system import System
+from .validation import nearest, require_count
 from .vector import ACTION_LIMIT, VectorEnv
 
 if TYPE_CHECKING:

@@ -155,7 +155,7 @@ def _require_system(id: str, cls: Any, parameters: dict[str, Any]) -> None:
 
 
 def _require_known(id: str, cls: type[System], names: Iterable[str]) -> None:
-    from .system import parameters as known_parameters
+    from .observation import parameters as known_parameters
 
     known = known_parameters(cls)
     for name in names:

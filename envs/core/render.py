@@ -31,8 +31,7 @@ from .rendering.colours import (
     SEGMENT,
     TEXT,
 )
-from .scene import Chart, LegendEntry
-from .system import Scene
+from .scene import Chart, LegendEntry, Scene
 
 RING = (255, 255, 255, 1.0)
 RING_ON_CELLS = (255, 40, 110, 1.0)  # unlike every colour of cells

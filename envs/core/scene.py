@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
+
+import numpy as np
 
 
 class LegendEntry(NamedTuple):
@@ -38,3 +41,59 @@ class Chart(NamedTuple):
     levels: Mapping[str, float] = MappingProxyType({})
     length: int = 0
     colours: tuple[float, ...] = ()
+
+
+class Plot(NamedTuple):
+    """Functions drawn below a scene, each in a field of its own.
+
+    x [n].  y [fields, n]: drawn filled.  usual [fields, n]: drawn as a line over it.
+    labels: one per field.  top: the largest value that is shown; the least is 0.
+    axis: what x is, with its unit.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    usual: np.ndarray
+    labels: tuple[str, ...]
+    top: float
+    axis: str = ""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One world as it can be drawn; `render.py` paints it. Lengths are in the system's units.
+
+    view: (left, bottom, right, top).
+    discs, disc_radius, disc_value: [n, 2], [n], [n] in [0, 1] (colour: calm to alarmed).
+    periodic: whether discs that cross the edge of `view` are drawn on both sides.
+    arrows: [n, 4] start and displacement.  segments: [n, 4] start and end.
+    cells: [rows, columns] in [0, 1], drawn as a lattice over `view`, row 0 at the top.
+    kept_rows: if not 0, so many rows of cells are shown where trails are drawn: those of earlier
+        scenes above these.
+    agents: index of the agent behind each disc, or None if disc i is agent i.
+    balls: [n, 3] around the centre of `view`, the third axis towards the viewer; radius and colour
+        are those of the discs.  bonds: [m, 2] indices of balls that are joined.
+    marks: a letter for each ball, where it is large enough.  ball_arrows: [n, 3] displacements.
+    caption: lines of text above.  plot: drawn in a strip below.
+    charts: drawn in that strip where earlier scenes are remembered.
+    legend: what colours and shapes mean.
+    """
+
+    view: tuple[float, float, float, float]
+    discs: np.ndarray | None = None
+    disc_radius: np.ndarray | None = None
+    disc_value: np.ndarray | None = None
+    periodic: bool = False
+    arrows: np.ndarray | None = None
+    segments: np.ndarray | None = None
+    cells: np.ndarray | None = None
+    kept_rows: int = 0
+    agents: np.ndarray | None = None
+    balls: np.ndarray | None = None
+    bonds: np.ndarray | None = None
+    marks: tuple[str, ...] = ()
+    ball_arrows: np.ndarray | None = None
+    caption: tuple[str, ...] = ()
+    plot: Plot | None = None
+    charts: tuple[Chart, ...] = ()
+    legend: tuple[LegendEntry, ...] = ()

@@ -15,17 +15,12 @@ import torch
 from ..kernels import tally as reductions
 from .kernel import Episode
 from .memory import require_memory
+from .observation import flatten, is_discrete, observation_limits
 from .rng import INITIAL, Rng, fresh_seed
 from .seeds import require_seed
-from .system import (
-    State,
-    System,
-    flatten,
-    is_discrete,
-    observation_limits,
-    require_choice,
-    require_count,
-)
+from .system import System
+from .types import State
+from .validation import require_choice, require_count
 
 _WORTH_A_LOOK = 2**22  # bytes of observations above which the size of a state is looked up
 ACTION_LIMIT = 1 + 1e-6  # of a component: rounding may carry it over the edge of its box

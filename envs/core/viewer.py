@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from .observation import by_name
 from .render import Painter, Window, pygame
-from .scene import LegendEntry
-from .system import Scene, by_name
+from .scene import LegendEntry, Scene
 from .vector import Step, VectorEnv
 
 KEYS = (

@@ -229,7 +229,7 @@ def _figure(found: dict[str, Any]) -> Any:
 def _animate(found: dict[str, Any], path: Path) -> None:
     """Discs that roll down the valley, drawn as any system is."""
     from invariantzoo.envs.core.render import Painter
-    from invariantzoo.envs.core.system import Scene
+    from invariantzoo.envs.core.scene import Scene
     from invariantzoo.training.video import film
 
     shown = [*range(0, 40, 2), *range(40, 400, 8)]

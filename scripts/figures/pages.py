@@ -21,13 +21,9 @@ from typing import Any
 import invariantzoo
 from invariantzoo.agents.networks import network_names
 from invariantzoo.agents.policy import policy_names
+from invariantzoo.envs.core.observation import is_discrete, observation_names, parameters
 from invariantzoo.envs.core.rng import Rng
-from invariantzoo.envs.core.system import (
-    System,
-    is_discrete,
-    observation_names,
-    parameters,
-)
+from invariantzoo.envs.core.system import System
 from invariantzoo.figures.records import table, write_text
 from invariantzoo.training.hyperparameters import (
     ALGORITHMS,
@@ -227,7 +223,7 @@ def _observation(system: System) -> str:
     return (
         f"{said}\n\n{table(['name', 'place', 'lowest', 'highest'], rows)}\n"
         f"The observation is a flat float32 array of size {size}, clipped to these limits;\n"
-        "`invariantzoo.envs.core.system.observation_names(system)` gives the places by name.\n"
+        "`invariantzoo.envs.core.observation.observation_names(system)` gives the places by name.\n"
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ...envs.core.system import require_choice, require_count, require_number
+from ...envs.core.validation import require_choice, require_count, require_number
 
 METRICS = ("diagonal", "full", "block", "lowrank")
 BLOCKS = ("tensor", "row")

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...kernels import render as kernel
-from ..scene import Chart
-from ..system import Plot
+from ..scene import Chart, Plot
 from . import pygame, text
 from .colours import DISC_PALETTE, FAINT_TEXT, FILL, LEVEL, LINE, PANEL, SERIES
 

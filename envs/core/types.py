@@ -1,0 +1,49 @@
+"""Small types of the contract: bounds of invariants, symmetries, what turns while a world runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+Range = float | tuple[float, float]  # a number, or (low, high) drawn once per world
+State = Any  # a NamedTuple of Tensors [worlds, ...], one type per system
+
+
+class Bound(NamedTuple):
+    """Finite limits of an invariant; `size` is its entries per agent, None for a scalar."""
+
+    low: float
+    high: float
+    size: int | None = None
+
+    @property
+    def width(self) -> int:
+        """Places in the flat observation."""
+        return 1 if self.size is None else self.size
+
+
+class Symmetry(NamedTuple):
+    """The same world as another observer sees it.
+
+    agents: new agent i is old agent `agents[world, i]` [worlds, agents], or None.
+    signs: what changes sign (or is otherwise scaled), by name of the invariant, or "action"
+        (a number or a tensor [action size]).
+    noise: how the generator's numbers [worlds, ...] change; None permutes the agent axis.
+    """
+
+    name: str
+    state: State
+    agents: Tensor | None = None
+    signs: Mapping[str, float | Tensor] = MappingProxyType({})
+    noise: Callable[[Tensor], Tensor] | None = None
+
+
+class Knob(NamedTuple):
+    """How a field [worlds, 1] of the state may be changed while it runs."""
+
+    step: float
+    low: float
+    high: float
