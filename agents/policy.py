@@ -11,8 +11,8 @@ from ..envs.core.observation import by_name, is_discrete
 from ..envs.core.rng import Rng
 from ..envs.core.system import System
 from ..envs.core.validation import nearest
-from ..envs.particles import Particles
-from . import driving
+from ..envs.particles.discs import Particles
+from .baselines import driving
 
 Policy = Callable[[Tensor, Rng | None], Tensor]
 

@@ -12,7 +12,8 @@ Reference  if all resample, <diversity> falls by 1 - 1 / M per step, and frequen
 
 Changes whose covariance is the inverse metric are the quantum regime, alpha = 1, of "Geometric
 Learning Dynamics" (Vanchurin, arXiv 2504.14728), whatever one expects of drift: see
-`invariantzoo.training.regimes.alpha_of_metric`. The system, its loss and all numbers are ours; the
+`invariantzoo.training.geometry.regimes.alpha_of_metric`.
+The system, its loss and all numbers are ours; the
 model is that of Fisher (1930) and Wright (1931).
 """
 

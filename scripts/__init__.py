@@ -2,33 +2,141 @@
 
 Agents are particles and lattice sites; each lowers a loss over invariant observations, and its
 reward is minus that loss. `import invariantzoo` registers the ids with PettingZoo and Gymnasium
-and does nothing else.
+and does nothing else: the names below are imported when they are used.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
+from invariantzoo.envs.core import renamed
 from invariantzoo.envs.core.registry import ids, make_system, register, spec
 
 if TYPE_CHECKING:
-    from invariantzoo.envs.core.parallel import AecEnv, ParallelEnv
-    from invariantzoo.training.vec_env import SystemVecEnv
+    from invariantzoo.agents.policy import make_policy, policy_names
+    from invariantzoo.envs.core.conformance.check import check_parallel
+    from invariantzoo.envs.core.interfaces.pettingzoo import AecEnv, ParallelEnv
+    from invariantzoo.envs.core.interfaces.stable_baselines3 import SystemVecEnv
+    from invariantzoo.envs.core.observation import observation_names
+    from invariantzoo.envs.core.rng import Rng
+    from invariantzoo.envs.core.scene import Plot, Scene
+    from invariantzoo.envs.core.system import System
+    from invariantzoo.envs.core.types import Bound, Range, State, Symmetry
+    from invariantzoo.envs.core.validation import require_count, require_number, require_range
+    from invariantzoo.envs.core.vector import VectorEnv
+    from invariantzoo.envs.molecules.ase import LossCalculator
+    from invariantzoo.envs.molecules.files import load_model, save_model
+    from invariantzoo.envs.molecules.forces import forces_of_frame
+    from invariantzoo.envs.molecules.system import LossSystem
+    from invariantzoo.training.geometry.regimes import estimate_alpha, regime, sphericity
+    from invariantzoo.training.optim.cgd import CGD
+    from invariantzoo.training.rl.buffers import MaskedRolloutBuffer
+    from invariantzoo.training.rl.regime_callback import RegimeCallback
+    from invariantzoo.training.rl.score import evaluate, summarise
+    from invariantzoo.training.runs.run import load_run, train
 
 __version__ = "0.1.0"
-__all__ = ["env", "ids", "make_system", "parallel_env", "register", "spec", "vec_env"]
+
+_MODULES = {  # name -> the module that it is imported from when it is used
+    "System": "envs.core.system",
+    "State": "envs.core.types",
+    "Range": "envs.core.types",
+    "Bound": "envs.core.types",
+    "Symmetry": "envs.core.types",
+    "Scene": "envs.core.scene",
+    "Plot": "envs.core.scene",
+    "Rng": "envs.core.rng",
+    "VectorEnv": "envs.core.vector",
+    "require_count": "envs.core.validation",
+    "require_number": "envs.core.validation",
+    "require_range": "envs.core.validation",
+    "observation_names": "envs.core.observation",
+    "check_parallel": "envs.core.conformance.check",
+    "make_policy": "agents.policy",
+    "policy_names": "agents.policy",
+    "LossSystem": "envs.molecules.system",
+    "LossCalculator": "envs.molecules.ase",
+    "load_model": "envs.molecules.files",
+    "save_model": "envs.molecules.files",
+    "forces_of_frame": "envs.molecules.forces",
+    "CGD": "training.optim.cgd",
+    "MaskedRolloutBuffer": "training.rl.buffers",
+    "RegimeCallback": "training.rl.regime_callback",
+    "estimate_alpha": "training.geometry.regimes",
+    "regime": "training.geometry.regimes",
+    "sphericity": "training.geometry.regimes",
+    "train": "training.runs.run",
+    "load_run": "training.runs.run",
+    "evaluate": "training.rl.score",
+    "summarise": "training.rl.score",
+}
+__all__ = [
+    "CGD",
+    "Bound",
+    "LossCalculator",
+    "LossSystem",
+    "MaskedRolloutBuffer",
+    "Plot",
+    "Range",
+    "RegimeCallback",
+    "Rng",
+    "Scene",
+    "State",
+    "Symmetry",
+    "System",
+    "VectorEnv",
+    "check_parallel",
+    "env",
+    "estimate_alpha",
+    "evaluate",
+    "forces_of_frame",
+    "ids",
+    "load_model",
+    "load_run",
+    "make_policy",
+    "make_system",
+    "observation_names",
+    "parallel_env",
+    "policy_names",
+    "regime",
+    "register",
+    "require_count",
+    "require_number",
+    "require_range",
+    "save_model",
+    "spec",
+    "sphericity",
+    "summarise",
+    "train",
+    "vec_env",
+]
+
+renamed.install()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def parallel_env(id: str, *, render_mode: str | None = None, **parameters: Any) -> ParallelEnv:
     """One world as a PettingZoo ParallelEnv; parameters are those of the system."""
-    from invariantzoo.envs.core.parallel import make_parallel
+    from invariantzoo.envs.core.interfaces.pettingzoo import make_parallel
 
     return make_parallel(id, render_mode=render_mode, **parameters)
 
 
 def env(id: str, *, render_mode: str | None = None, **parameters: Any) -> AecEnv:
     """One world as a PettingZoo AECEnv; agents act in the order of the system's own law."""
-    from invariantzoo.envs.core.parallel import make_aec
+    from invariantzoo.envs.core.interfaces.pettingzoo import make_aec
 
     return make_aec(id, render_mode=render_mode, **parameters)
 
@@ -42,6 +150,6 @@ def vec_env(
     **parameters: Any,
 ) -> SystemVecEnv:
     """Many worlds as a Stable-Baselines3 VecEnv with num_envs = n_worlds * n_agents."""
-    from invariantzoo.training.vec_env import make_vec_env
+    from invariantzoo.envs.core.interfaces.stable_baselines3 import make_vec_env
 
     return make_vec_env(id, n_worlds=n_worlds, seed=seed, render_mode=render_mode, **parameters)

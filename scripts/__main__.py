@@ -1,6 +1,6 @@
 """The command line: `invariantzoo COMMAND …`, also `python -m invariantzoo COMMAND …`.
 
-A command is a module of this package: the first line of its docstring is its help,
+A command is a module of `invariantzoo.commands`: the first line of its docstring is its help,
 `add_arguments(parser)` declares what it takes beside `--seed` and `--json`, and `run(args)`
 does it and returns the exit code.
 """
@@ -126,7 +126,7 @@ def _parse(command: ModuleType, name: str, words: list[str]) -> argparse.Namespa
 
 
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"invariantzoo.{name}")
+    return importlib.import_module(f"invariantzoo.commands.{name}")
 
 
 def _in_words(error: Exception) -> str | None:

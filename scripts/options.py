@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from invariantzoo.agents.policy import Policy
     from invariantzoo.envs.core.system import System
-    from invariantzoo.training.frames import Frames
-    from invariantzoo.training.run import Run
+    from invariantzoo.training.molecules.frames import Frames
+    from invariantzoo.training.runs.run import Run
 
 
 def seed(text: str) -> int:
@@ -204,7 +204,7 @@ def read_data(args: argparse.Namespace, path: str, splits: Iterable[str] = ()) -
 
     Raises ValueError, before it says anything, where one of the `splits` has no frame.
     """
-    from invariantzoo.training.frames import chosen, describe, read_frames
+    from invariantzoo.training.molecules.frames import chosen, describe, read_frames
 
     frames = read_frames(path, forces_key=args.forces_key, units=args.units)
     for split in splits:
@@ -276,7 +276,7 @@ class Trained(NamedTuple):
 
 def read_run(folder: str, *, trust: bool = False) -> Trained:
     """A run folder; FileNotFoundError or ValueError for what is not a run of this version."""
-    from invariantzoo.training.run import load_run
+    from invariantzoo.training.runs.run import load_run
 
     run = load_run(folder, trust=trust)
     return Trained(run.config["id"], run)

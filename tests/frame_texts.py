@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from invariantzoo.envs.core.units import HARTREE, HARTREE_PER_BOHR
+from invariantzoo.envs.core.physics.units import HARTREE, HARTREE_PER_BOHR
 
 DATA = dict(np.load(Path(__file__).parent / "data" / "water2.npz"))
 POSITIONS = DATA["positions"].astype(float).round(8)

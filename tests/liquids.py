@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from invariantzoo.agents.lennard_jones import LennardJonesForces
-from invariantzoo.agents.losses import no_walls
-from invariantzoo.agents.message_net import MessageNet
-from invariantzoo.agents.model_file import NetModel, Sample, Saved
-from invariantzoo.envs.core.cell import replicate
-from invariantzoo.training import simulation
-from invariantzoo.training.fit import fit_losses
-from invariantzoo.training.frames import Frames
-from invariantzoo.training.simulation import Plan
-from invariantzoo.training.structure import distribution
+from invariantzoo.envs.core.physics.cell import replicate
+from invariantzoo.envs.molecules.files import NetModel, Sample, Saved
+from invariantzoo.envs.molecules.lennard_jones import LennardJonesForces
+from invariantzoo.envs.molecules.linear import no_walls
+from invariantzoo.envs.molecules.network import MessageNet
+from invariantzoo.training.molecules import simulate as simulation
+from invariantzoo.training.molecules.fit_linear import fit_losses
+from invariantzoo.training.molecules.frames import Frames
+from invariantzoo.training.molecules.rdf import distribution
+from invariantzoo.training.molecules.simulate import Plan
 
 SIGMA, EPSILON = 3.4, 0.0103  # argon: Angstrom, eV
 PLAN = Plan(60.0, "nose-hoover", 100.0, 4.0, 100, 400.0, 0, 2, "float64")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from invariantzoo.agents.lennard_jones import LennardJonesForces
-from invariantzoo.envs.core.cell import replicate
-from invariantzoo.training.active import asked, explore, fit_ensemble, spread_of
-from invariantzoo.training.frames import Frames, chosen
-from invariantzoo.training.judge_forces import judge
+from invariantzoo.envs.core.physics.cell import replicate
+from invariantzoo.envs.molecules.lennard_jones import LennardJonesForces
+from invariantzoo.training.molecules.active import asked, explore, fit_ensemble, spread_of
+from invariantzoo.training.molecules.errors import judge
+from invariantzoo.training.molecules.frames import Frames, chosen
 
 SIGMA, EPSILON = 3.4, 0.0103  # argon: Angstrom, eV
 EDGE = 5.6

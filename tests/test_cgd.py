@@ -17,7 +17,7 @@ from reference_cgd import descend, direction
 from torch import Tensor, nn
 
 from invariantzoo.figures import descent_valley
-from invariantzoo.training.cgd import CGD
+from invariantzoo.training.optim.cgd import CGD
 
 F64 = torch.float64
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from invariantzoo.training.cgd import CGD
-from invariantzoo.training.kernels import cgd as kernel
+from invariantzoo.training.optim import kernel
+from invariantzoo.training.optim.cgd import CGD
 
 METRICS: list[dict[str, Any]] = [
     {},

@@ -19,7 +19,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from invariantzoo.training.cgd import CGD
+from invariantzoo.training.optim.cgd import CGD
 
 
 def made(**settings: Any) -> Callable[..., Any]:

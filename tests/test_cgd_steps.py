@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from invariantzoo.training.cgd import CGD, longest
+from invariantzoo.training.optim.cgd import CGD, longest
 
 METRICS: list[dict[str, Any]] = [
     {"metric": "full"},

@@ -16,10 +16,10 @@ from stable_baselines3.common.utils import set_random_seed
 
 import invariantzoo
 from invariantzoo.__main__ import main
-from invariantzoo.training import regimes
-from invariantzoo.training.cgd import CGD
-from invariantzoo.training.run import read_checkpoint
-from invariantzoo.training.trainer import make_config, make_trainer
+from invariantzoo.training.geometry import regimes
+from invariantzoo.training.optim.cgd import CGD
+from invariantzoo.training.rl.algorithms import make_config, make_trainer
+from invariantzoo.training.runs.run import read_checkpoint
 
 OFF = {"learning_starts": 20, "train_freq": 4, "batch_size": 16, "buffer_size": 200}
 MODELS: list[tuple[Any, str, dict[str, Any]]] = [
@@ -175,8 +175,8 @@ def test_regimes_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A table, a picture, JSON, and a run folder that is otherwise as it was."""
-    monkeypatch.setattr("invariantzoo.train.EPISODES", 2)
-    monkeypatch.setattr("invariantzoo.train.FRAMES", 2)
+    monkeypatch.setattr("invariantzoo.commands.train.EPISODES", 2)
+    monkeypatch.setattr("invariantzoo.commands.train.FRAMES", 2)
     run = str(tmp_path / "run")
     given = {**SYSTEM, **LEARNERS[algo], "width": 8}
     words = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
@@ -207,8 +207,8 @@ def test_regimes_command(
 
 @pytest.mark.parametrize("algo", ["ppo", "descent"])
 def test_train_command(algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("invariantzoo.train.EPISODES", 2)
-    monkeypatch.setattr("invariantzoo.train.FRAMES", 2)
+    monkeypatch.setattr("invariantzoo.commands.train.EPISODES", 2)
+    monkeypatch.setattr("invariantzoo.commands.train.FRAMES", 2)
     given = {**SYSTEM, **LEARNERS[algo], "width": 8, "cgd_tau2": 99.0, "cgd_refresh": 2}
     words = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
     out = ["--out", str(tmp_path / "run"), "--steps", "100", "--algo", algo]

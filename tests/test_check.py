@@ -21,8 +21,8 @@ from pettingzoo import ParallelEnv
 
 import invariantzoo
 from invariantzoo.__main__ import main
-from invariantzoo.envs.core.check import check_parallel, check_processes
-from invariantzoo.envs.core.parallel import make_parallel
+from invariantzoo.envs.core.conformance.check import check_parallel, check_processes
+from invariantzoo.envs.core.interfaces.pettingzoo import make_parallel
 from invariantzoo.figures.conformance import CHECKS
 
 SMALL: dict[str, dict[str, Any]] = {

@@ -17,11 +17,11 @@ import invariantzoo
 from invariantzoo import options
 from invariantzoo.__main__ import COMMANDS, main
 from invariantzoo.agents.policy import make_policy
-from invariantzoo.evaluate import Entry
-from invariantzoo.evaluate import _groups as groups_of
-from invariantzoo.training import run as runs
-from invariantzoo.training.score import HELD_OUT
-from invariantzoo.training.trainer import make_config, make_trainer
+from invariantzoo.commands.evaluate import Entry
+from invariantzoo.commands.evaluate import _groups as groups_of
+from invariantzoo.training.rl.algorithms import make_config, make_trainer
+from invariantzoo.training.rl.score import HELD_OUT
+from invariantzoo.training.runs import run as runs
 
 CROWD = "particles-crowd-v0"
 SMALL = {"n_agents": 4, "n_neighbours": 3, "horizon": 5, "density": 0.1}
@@ -143,7 +143,7 @@ def test_interrupt_gives_130(
     def interrupted(args: Any) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("invariantzoo.list.run", interrupted)
+    monkeypatch.setattr("invariantzoo.commands.list.run", interrupted)
     assert main(["list"]) == 130
     assert "Traceback" not in capsys.readouterr().err
 
@@ -220,8 +220,8 @@ def test_evaluate_prints_summaries(capsys: pytest.CaptureFixture[str]) -> None:
 def test_evaluate_knows_the_law_of_learned_spins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("invariantzoo.train.EPISODES", 2)
-    monkeypatch.setattr("invariantzoo.train.FRAMES", 2)
+    monkeypatch.setattr("invariantzoo.commands.train.EPISODES", 2)
+    monkeypatch.setattr("invariantzoo.commands.train.FRAMES", 2)
     run = str(tmp_path / "spins")
     brief = ["--set", "n_sweeps=8", "--set", "burn_in=0", "--set", "update=parallel"]
     words = ["train", "ising-equilibrium-v0", "--algo", "a2c", "--steps", "1000", "--out", run]
@@ -315,7 +315,7 @@ def test_tables_for_people_go_to_standard_output(capsys: pytest.CaptureFixture[s
 def test_bench_measures_and_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("invariantzoo.bench.MEMORY", ((2, 3),))
+    monkeypatch.setattr("invariantzoo.commands.bench.MEMORY", ((2, 3),))
     page = tmp_path / "speed.md"
     found = answer(capsys, "bench", "--quick", "--write", str(page))
     assert found.keys() == {"machine", "cases", "import", "memory", "missing"}

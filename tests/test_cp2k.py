@@ -25,10 +25,10 @@ from frame_texts import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from invariantzoo.envs.core.units import BOHR, HARTREE, HARTREE_PER_BOHR
-from invariantzoo.training.frames import Frames, describe, read_frames
+from invariantzoo.envs.core.physics.units import BOHR, HARTREE, HARTREE_PER_BOHR
 from invariantzoo.training.molecules.cp2k_input import read_input, unit
 from invariantzoo.training.molecules.cp2k_run import _cell_and_elements
+from invariantzoo.training.molecules.frames import Frames, describe, read_frames
 
 OPEN = np.zeros((3, 3))
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import invariantzoo
-from invariantzoo.figures import pages, records
+from invariantzoo import report as records
+from invariantzoo.site import pages
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -93,7 +94,7 @@ def test_generated_pages_are_current() -> None:
     assert {f"docs/environments/{id}.md" for id in pages.own_ids()} < set(made)
     for name, text in made.items():
         assert (ROOT / name).read_text(encoding="utf-8") == text, (
-            f"{name} is not current: run python -m invariantzoo.figures.pages"
+            f"{name} is not current: run python -m invariantzoo.site.pages"
         )
     stale = {path.stem for path in (ROOT / "docs/environments").glob("*.md")} - set(pages.own_ids())
     assert not stale

@@ -13,12 +13,12 @@ import pytest
 from test_inference import SHEARED, frames_with, truth, waters
 
 from invariantzoo.__main__ import main
-from invariantzoo.agents.forces import forces_of_frame
-from invariantzoo.agents.losses import no_walls
-from invariantzoo.envs.kernels.neighbours import periodic_neighbours
+from invariantzoo.envs.core.physics.kernels.neighbours import periodic_neighbours
+from invariantzoo.envs.molecules.forces import forces_of_frame
+from invariantzoo.envs.molecules.linear import no_walls
 from invariantzoo.progress import progress
-from invariantzoo.training import fit as fitting
-from invariantzoo.training.fit import (
+from invariantzoo.training.molecules import fit_linear as fitting
+from invariantzoo.training.molecules.fit_linear import (
     Columns,
     NormalEquations,
     Range,
@@ -27,7 +27,7 @@ from invariantzoo.training.fit import (
     radial_centres,
     sampled_ranges,
 )
-from invariantzoo.training.frames import Frames, chosen
+from invariantzoo.training.molecules.frames import Frames, chosen
 
 NARROW = {
     "two cutoffs": 9.2 * np.eye(3),
@@ -303,7 +303,7 @@ def test_progress_is_a_line_every_ten_seconds(
     write(tmp_path / "data.npz", frames)
     times = iter(np.arange(0.0, 1e6, 3.0))
     clock = partial(next, times)
-    monkeypatch.setattr("invariantzoo.fit.progress", partial(progress, clock=clock))
+    monkeypatch.setattr("invariantzoo.commands.fit.progress", partial(progress, clock=clock))
     words = ["fit", str(tmp_path / "data.npz"), "--loss", "pair", "--pair-cutoff", "4.5"]
     assert main([*words, "--out", str(tmp_path / "model.npz")]) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fitting")]

@@ -14,16 +14,21 @@ from test_fit import argon, write
 from test_inference import SHEARED, frames_with, truth, waters
 
 from invariantzoo.__main__ import main
-from invariantzoo.agents.forces import forces_of_frame
-from invariantzoo.agents.message_net import blocks, monomials, squares
-from invariantzoo.agents.model_file import NetModel, load_model
-from invariantzoo.envs.core.cell import copies_for, replicate
-from invariantzoo.training import fit_net as fitting
-from invariantzoo.training.fit import walls_alone
-from invariantzoo.training.fit_net import Interrupted, fit_net, make_net, radial_centres
-from invariantzoo.training.frames import Frames, chosen
-from invariantzoo.training.judge_forces import predicted
-from invariantzoo.training.optimizers import OptimizerConfig
+from invariantzoo.envs.core.physics.cell import copies_for, replicate
+from invariantzoo.envs.molecules.files import NetModel, load_model
+from invariantzoo.envs.molecules.forces import forces_of_frame
+from invariantzoo.envs.molecules.network import blocks, monomials, squares
+from invariantzoo.training.molecules import fit_network as fitting
+from invariantzoo.training.molecules.errors import predicted
+from invariantzoo.training.molecules.fit_linear import walls_alone
+from invariantzoo.training.molecules.fit_network import (
+    Interrupted,
+    fit_net,
+    make_net,
+    radial_centres,
+)
+from invariantzoo.training.molecules.frames import Frames, chosen
+from invariantzoo.training.optim.config import OptimizerConfig
 
 SMALL: dict[str, Any] = {"cutoff": 4.0, "channels": 4, "lr": 0.01, "optimizer": OptimizerConfig()}
 

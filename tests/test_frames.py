@@ -31,9 +31,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from invariantzoo.__main__ import main
-from invariantzoo.envs.core.units import BOHR, HARTREE, HARTREE_PER_BOHR
-from invariantzoo.training.frames import Frames, describe, frames_of_atoms, read_frames
+from invariantzoo.envs.core.physics.units import BOHR, HARTREE, HARTREE_PER_BOHR
 from invariantzoo.training.molecules.extended_xyz import key_values
+from invariantzoo.training.molecules.frames import Frames, describe, frames_of_atoms, read_frames
 from invariantzoo.training.molecules.units import parse_units
 
 FULL = f'{LATTICE} {PROPERTIES} energy=%E pbc="T T T"'

@@ -19,7 +19,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import vector as wrappers
 
 import invariantzoo
-from invariantzoo.envs.core.gym import AUTORESET_MODES, SystemEnv, SystemVectorEnv
+from invariantzoo.envs.core.interfaces.gymnasium import AUTORESET_MODES, SystemEnv, SystemVectorEnv
 from invariantzoo.envs.core.observation import parameters
 from invariantzoo.envs.core.vector import VectorEnv
 

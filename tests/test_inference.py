@@ -13,15 +13,21 @@ import torch
 from numba import njit
 
 from invariantzoo.__main__ import main
-from invariantzoo.agents.forces import forces_of_frame, make_forces
-from invariantzoo.agents.losses import LossModel, agent_losses, no_walls
-from invariantzoo.agents.model_file import SHIPPED, NetModel, load_model, save_model
-from invariantzoo.envs.core.units import HARTREE, HARTREE_PER_BOHR
-from invariantzoo.envs.kernels.lanes import sum_products, sum_rows
-from invariantzoo.training import fit as fitting
-from invariantzoo.training.fit import Columns, fit_losses, make_radial, sampled_ranges, walls_alone
-from invariantzoo.training.frames import Frames, chosen, owners, read_frames
-from invariantzoo.training.judge_forces import judge
+from invariantzoo.envs.core.physics.kernels.simd import sum_products, sum_rows
+from invariantzoo.envs.core.physics.units import HARTREE, HARTREE_PER_BOHR
+from invariantzoo.envs.molecules.files import SHIPPED, NetModel, load_model, save_model
+from invariantzoo.envs.molecules.forces import forces_of_frame, make_forces
+from invariantzoo.envs.molecules.linear import LossModel, agent_losses, no_walls
+from invariantzoo.training.molecules import fit_linear as fitting
+from invariantzoo.training.molecules.errors import judge
+from invariantzoo.training.molecules.fit_linear import (
+    Columns,
+    fit_losses,
+    make_radial,
+    sampled_ranges,
+    walls_alone,
+)
+from invariantzoo.training.molecules.frames import Frames, chosen, owners, read_frames
 
 CP2K = Path(__file__).parent / "data" / "cp2k"
 SHEARED = np.array([[9.4, 0.0, 0.0], [1.5, 9.2, 0.0], [-1.0, 0.5, 9.6]])
@@ -173,7 +179,7 @@ def test_losses_do_not_see_how_the_world_is_turned(name: str) -> None:
 
 
 def test_narrow_cells_are_repeated_which_is_exact() -> None:
-    from invariantzoo.envs.core.cell import replicate
+    from invariantzoo.envs.core.physics.cell import replicate
 
     model = load_model("water-angular").model
     cell = 6.3 * np.eye(3)
@@ -377,8 +383,8 @@ def test_fit_and_forces_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_the_calculator_of_ase(tmp_path: Path) -> None:
     ase = pytest.importorskip("ase")
-    from invariantzoo.agents.calculator import LossCalculator
-    from invariantzoo.training.frames import frames_of_atoms
+    from invariantzoo.envs.molecules.ase import LossCalculator
+    from invariantzoo.training.molecules.frames import frames_of_atoms
 
     cell = 12.4 * np.eye(3)
     x = waters(9, 4, cell, 27)

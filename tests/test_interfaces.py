@@ -17,7 +17,7 @@ from pettingzoo.utils import aec_to_parallel
 
 import invariantzoo
 from invariantzoo.envs.core import registry
-from invariantzoo.envs.core.gym import SystemVectorEnv
+from invariantzoo.envs.core.interfaces.gymnasium import SystemVectorEnv
 from invariantzoo.envs.core.observation import parameters
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.core.vector import VectorEnv

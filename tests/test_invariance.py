@@ -13,12 +13,12 @@ from systems import Hold, Point
 from torch import Tensor
 
 import invariantzoo
+from invariantzoo.envs.core.physics.plane import dot
 from invariantzoo.envs.core.rng import TEST, TRANSITION, Rng
-from invariantzoo.envs.core.space import dot
 from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.types import State, Symmetry
-from invariantzoo.envs.ising import Ising
-from invariantzoo.envs.particles import Particles
+from invariantzoo.envs.ising.equilibrium import Ising
+from invariantzoo.envs.particles.discs import Particles
 
 WORLDS, STEPS, BEFORE = 5, 20, 4
 ONE_STEP, MANY_STEPS = 1e-12, 1e-8  # relative, in float64

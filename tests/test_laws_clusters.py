@@ -10,9 +10,9 @@ import torch
 
 import invariantzoo
 from invariantzoo.agents.policy import make_policy
-from invariantzoo.envs.clusters import GLOBAL_MINIMA, all_pairs, pair_energy
+from invariantzoo.envs.clusters.relaxation import GLOBAL_MINIMA, all_pairs, pair_energy
+from invariantzoo.envs.clusters.step import energy_and_gradient
 from invariantzoo.envs.core.rng import Rng
-from invariantzoo.envs.kernels.clusters import energy_and_gradient
 from invariantzoo.training.search import Attempts, hopping, quench, restarts, starts, with_policy
 
 ID = "cluster-relaxation-v0"

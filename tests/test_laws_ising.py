@@ -17,8 +17,8 @@ from invariantzoo.agents.policy import make_policy
 from invariantzoo.envs.core.observation import by_name
 from invariantzoo.envs.core.rng import POLICY, Rng
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.envs.exact import ising as exact
-from invariantzoo.envs.ising import (
+from invariantzoo.envs.ising import exact
+from invariantzoo.envs.ising.equilibrium import (
     Ising,
     State,
     Transport,
@@ -26,7 +26,7 @@ from invariantzoo.envs.ising import (
     heat_bath,
     metropolis,
 )
-from invariantzoo.training.score import evaluate
+from invariantzoo.training.rl.score import evaluate
 
 T_CRITICAL = 2 / np.log(1 + np.sqrt(2))
 UPDATES = ("sequential", "checkerboard", "parallel")

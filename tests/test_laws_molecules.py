@@ -8,19 +8,31 @@ import numpy as np
 import pytest
 import torch
 
-from invariantzoo.agents import dynamics
-from invariantzoo.agents.dynamics import Thermostat, advance, conserved, make_bodies, maxwell
-from invariantzoo.agents.lennard_jones import (
+from invariantzoo.envs.core.physics import integrators as readable
+from invariantzoo.envs.core.physics.cell import (
+    copies_for,
+    nearest_image,
+    replicate,
+    require_cutoff,
+    widths,
+)
+from invariantzoo.envs.core.physics.integrators import REDUCED
+from invariantzoo.envs.core.physics.kernels.neighbours import NeighbourList
+from invariantzoo.envs.core.physics.units import ACCELERATION, ATOMIC_WEIGHTS, KINETIC, WAVENUMBER
+from invariantzoo.envs.core.rng import Rng
+from invariantzoo.envs.molecules import molecular_dynamics as dynamics
+from invariantzoo.envs.molecules.lennard_jones import (
     MINIMUM_FCC,
     LennardJonesForces,
     lennard_jones_losses,
 )
-from invariantzoo.envs.core import dynamics as readable
-from invariantzoo.envs.core.cell import copies_for, nearest_image, replicate, require_cutoff, widths
-from invariantzoo.envs.core.dynamics import REDUCED
-from invariantzoo.envs.core.rng import Rng
-from invariantzoo.envs.core.units import ACCELERATION, ATOMIC_WEIGHTS, KINETIC, WAVENUMBER
-from invariantzoo.envs.kernels.neighbours import NeighbourList
+from invariantzoo.envs.molecules.molecular_dynamics import (
+    Thermostat,
+    advance,
+    conserved,
+    make_bodies,
+    maxwell,
+)
 
 SHEARED = np.array([[9.0, 0.0, 0.0], [2.5, 8.0, 0.0], [-1.0, 1.5, 8.5]])
 OPEN = np.zeros((1, 3, 3))

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from invariantzoo.envs.core.invariants import galilean_pair, time_to_collision
+from invariantzoo.envs.core.physics.invariants import galilean_pair, time_to_collision
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.envs.particles import Particles, State, gas_collision_rate
+from invariantzoo.envs.particles.discs import Particles, State, gas_collision_rate
 
 HEAD_ON: dict[str, Any] = {
     "layout": "encounter",

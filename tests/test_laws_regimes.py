@@ -10,11 +10,11 @@ from torch import Tensor
 
 from invariantzoo.envs.core.rng import TRANSITION, Rng
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.envs.quadratic import EXPONENTS, Quadratic, State, relaxation_steps
-from invariantzoo.envs.quadratic import stationary_loss as exact_loss
+from invariantzoo.envs.quadratic.regimes import EXPONENTS, Quadratic, State, relaxation_steps
+from invariantzoo.envs.quadratic.regimes import stationary_loss as exact_loss
 from invariantzoo.envs.resampling import Resampling, inverse_fisher
 from invariantzoo.envs.resampling import State as Population
-from invariantzoo.training.regimes import alpha_of_metric, estimate_alpha
+from invariantzoo.training.geometry.regimes import alpha_of_metric, estimate_alpha
 
 F64 = torch.float64
 

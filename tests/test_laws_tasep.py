@@ -12,10 +12,10 @@ from invariantzoo import make_system
 from invariantzoo.agents.policy import make_policy
 from invariantzoo.envs.core.rng import POLICY
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.envs.exact import tasep as exact
-from invariantzoo.envs.kernels import tasep as kernels
-from invariantzoo.envs.tasep import Chain, Gates, Open, Ring, Traffic
-from invariantzoo.training.score import evaluate
+from invariantzoo.envs.tasep import exact
+from invariantzoo.envs.tasep import rollout as kernels
+from invariantzoo.envs.tasep.chain import Chain, Gates, Open, Ring, Traffic
+from invariantzoo.training.rl.score import evaluate
 
 LENGTHS = (1, 2, 10, 50, 100, 1000)
 CURRENTS = {

@@ -11,11 +11,11 @@ import torch
 
 import invariantzoo
 from invariantzoo.agents.policy import make_policy
-from invariantzoo.envs import water
 from invariantzoo.envs.core.observation import flatten
+from invariantzoo.envs.core.physics.units import BOLTZMANN, KINETIC
 from invariantzoo.envs.core.rng import Rng
-from invariantzoo.envs.core.units import BOLTZMANN, KINETIC
-from invariantzoo.training.structure import distribution
+from invariantzoo.envs.water import descriptors as water
+from invariantzoo.training.molecules.rdf import distribution
 
 SHIPPED = pytest.mark.parametrize("data", water.SHIPPED)
 

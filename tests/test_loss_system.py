@@ -13,14 +13,14 @@ from test_invariance import check_symmetry, states_and_symmetries
 
 import invariantzoo
 from invariantzoo.__main__ import main
-from invariantzoo.agents.dynamics import advance, make_bodies
-from invariantzoo.agents.forces import make_forces
-from invariantzoo.agents.loss_system import LossSystem
-from invariantzoo.agents.model_file import load_model, save_model
 from invariantzoo.envs.core import registry
 from invariantzoo.envs.core.observation import is_discrete
+from invariantzoo.envs.core.physics.units import ATOMIC_WEIGHTS
 from invariantzoo.envs.core.rng import INITIAL, TRANSITION, Rng
-from invariantzoo.envs.core.units import ATOMIC_WEIGHTS
+from invariantzoo.envs.molecules.files import load_model, save_model
+from invariantzoo.envs.molecules.forces import make_forces
+from invariantzoo.envs.molecules.molecular_dynamics import advance, make_bodies
+from invariantzoo.envs.molecules.system import LossSystem
 
 
 def rng(worlds: int, clock: int, purpose: int) -> Rng:

@@ -409,7 +409,7 @@ def test_memory_that_is_missed_later_is_one_line(
     def fail(args: Any) -> int:
         raise error
 
-    monkeypatch.setattr("invariantzoo.list.run", fail)
+    monkeypatch.setattr("invariantzoo.commands.list.run", fail)
     refused(capsys, "list")
 
 
@@ -417,7 +417,7 @@ def test_faults_of_the_program_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -
     def fail(args: Any) -> int:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr("invariantzoo.list.run", fail)
+    monkeypatch.setattr("invariantzoo.commands.list.run", fail)
     with pytest.raises(RuntimeError, match="a fault"):
         main(["list"])
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import invariantzoo
 from invariantzoo.__main__ import main
-from invariantzoo.training import run as runs
-from invariantzoo.training.trainer import make_config, make_trainer
+from invariantzoo.training.rl.algorithms import make_config, make_trainer
+from invariantzoo.training.runs import run as runs
 
 CROWD = "particles-crowd-v0"
 SYSTEM = {"n_agents": 3, "n_neighbours": 2, "horizon": 4, "density": 0.1}

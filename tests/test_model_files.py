@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from invariantzoo.__main__ import main
-from invariantzoo.agents import model_file
-from invariantzoo.agents.calculator import LossCalculator
-from invariantzoo.agents.losses import LossModel
-from invariantzoo.agents.model_file import NetModel, Saved, load_model
+from invariantzoo.envs.molecules import files as model_file
+from invariantzoo.envs.molecules.ase import LossCalculator
+from invariantzoo.envs.molecules.files import NetModel, Saved, load_model
+from invariantzoo.envs.molecules.linear import LossModel
 
 MODELS = Path(model_file.__file__).parent / "models"
 

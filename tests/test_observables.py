@@ -12,13 +12,12 @@ import pytest
 from liquids import PLAN, argon, argon_model, go
 
 from invariantzoo.__main__ import main
-from invariantzoo.agents.model_file import Sample, Saved, load_model, save_model
-from invariantzoo.envs.core.units import WAVENUMBER
-from invariantzoo.training import observables, simulation
-from invariantzoo.training.molecules import measurements
-from invariantzoo.training.observables import Run
-from invariantzoo.training.simulation import Intervals, Plan
-from invariantzoo.training.structure import (
+from invariantzoo.envs.core.physics.units import WAVENUMBER
+from invariantzoo.envs.molecules.files import Sample, Saved, load_model, save_model
+from invariantzoo.training.molecules import measurements, observables
+from invariantzoo.training.molecules import simulate as simulation
+from invariantzoo.training.molecules.observables import Run
+from invariantzoo.training.molecules.rdf import (
     BIN,
     difference,
     distribution,
@@ -26,6 +25,7 @@ from invariantzoo.training.structure import (
     first_minimum,
     radii,
 )
+from invariantzoo.training.molecules.simulate import Intervals, Plan
 
 WATER = Plan(300.0, "nose-hoover", 100.0, 0.5, 1, 100.0, 0, 4, "float64")
 SIDE = 12.44  # Angstrom, of 64 waters
@@ -48,7 +48,7 @@ def liquid(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pictures."""
     for name in ("draw_structure", "draw_traces", "draw_vibrations"):
-        monkeypatch.setattr(f"invariantzoo.observe.{name}", lambda *_: None)
+        monkeypatch.setattr(f"invariantzoo.commands.observe.{name}", lambda *_: None)
 
 
 # ------------------------------------------------------------------------------------ structure
@@ -378,7 +378,7 @@ def test_species_without_pairs_have_no_distance(
 
 def test_pictures_say_what_their_axes_are(liquid: Path, tmp_path: Path) -> None:
     """Read from the figures: labels with units, and marks of water for water alone."""
-    from invariantzoo import observe as command
+    from invariantzoo.commands import observe as command
 
     found = observables.observe(liquid)
     figures: dict[str, Any] = {}

@@ -16,23 +16,23 @@ from PIL import Image
 
 import invariantzoo
 from invariantzoo.agents.policy import make_policy, policy_names
+from invariantzoo.commands.rollout import Session
 from invariantzoo.envs.core.film import Film, film_of
-from invariantzoo.envs.core.render import (
+from invariantzoo.envs.core.rendering import plots, text
+from invariantzoo.envs.core.rendering.legend import flow
+from invariantzoo.envs.core.rendering.painter import (
     BACKGROUND,
     CELL_PALETTE,
     DISC_PALETTE,
     Painter,
     Window,
 )
-from invariantzoo.envs.core.rendering import plots, text
-from invariantzoo.envs.core.rendering.legend import flow
+from invariantzoo.envs.core.rendering.viewer import COMPILING, Viewer
 from invariantzoo.envs.core.scene import Chart, LegendEntry, Scene
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.envs.core.viewer import COMPILING, Viewer
-from invariantzoo.figures.pages import own_ids
-from invariantzoo.rollout import Session
-from invariantzoo.training.hyperparameters import ALGORITHMS
-from invariantzoo.training.video import Camera, record_video
+from invariantzoo.site.pages import own_ids
+from invariantzoo.training.rl.hyperparameters import ALGORITHMS
+from invariantzoo.training.runs.video import Camera, record_video
 
 UNIT = (0.0, 0.0, 1.0, 1.0)
 SIZES = [(260, 260), (480, 300), (640, 640), (1200, 500), (1280, 720)]

@@ -22,8 +22,8 @@ from invariantzoo.envs.core.kernels.compiling import announced
 from invariantzoo.options import parse_settings, whole_number
 from invariantzoo.progress import Pace, progress
 from invariantzoo.tables import number, print_table, with_error
-from invariantzoo.training import run as runs
-from invariantzoo.training import score
+from invariantzoo.training.rl import score
+from invariantzoo.training.runs import run as runs
 
 CROWD = "particles-crowd-v0"
 SMALL = {"n_agents": 4, "n_neighbours": 3, "horizon": 8, "density": 0.1, "n_worlds": 2}
@@ -38,8 +38,8 @@ def train(out: Path, *more: str, **settings: Any) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("invariantzoo.train.EPISODES", 2)
-    monkeypatch.setattr("invariantzoo.train.FRAMES", 3)
+    monkeypatch.setattr("invariantzoo.commands.train.EPISODES", 2)
+    monkeypatch.setattr("invariantzoo.commands.train.FRAMES", 3)
 
 
 # Counts

@@ -10,9 +10,14 @@ import pytest
 
 from invariantzoo.__main__ import main
 from invariantzoo.envs.core.files import claim
-from invariantzoo.training import reference
-from invariantzoo.training.frames import read_frames
-from invariantzoo.training.reference import ReferenceConfig, deck, lattice_start, make_reference
+from invariantzoo.training.molecules.frames import read_frames
+from invariantzoo.training.molecules.reference import cp2k as reference
+from invariantzoo.training.molecules.reference.cp2k import (
+    ReferenceConfig,
+    deck,
+    lattice_start,
+    make_reference,
+)
 
 # A program that takes CP2K's deck and writes what CP2K would: still molecules.
 STUB = """#!/bin/sh

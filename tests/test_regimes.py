@@ -14,9 +14,9 @@ from stable_baselines3.common.logger import configure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from invariantzoo.training import regimes
-from invariantzoo.training.cgd import CGD, scale
-from invariantzoo.training.regime_callback import RegimeCallback
+from invariantzoo.training.geometry import regimes
+from invariantzoo.training.optim.cgd import CGD, scale
+from invariantzoo.training.rl.regime_callback import RegimeCallback
 
 F64 = torch.float64
 N = 12

@@ -15,8 +15,11 @@ import torch
 
 import invariantzoo
 from invariantzoo.agents.policy import make_policy
+from invariantzoo.commands.rollout import Session
 from invariantzoo.envs.core.observation import by_name
-from invariantzoo.envs.core.render import (
+from invariantzoo.envs.core.rendering import raster as kernel
+from invariantzoo.envs.core.rendering.colours import FILL, LINE
+from invariantzoo.envs.core.rendering.painter import (
     _OPEN_WINDOWS,
     BACKGROUND,
     CELL_PALETTE,
@@ -27,12 +30,9 @@ from invariantzoo.envs.core.render import (
     Window,
     agent_at,
 )
-from invariantzoo.envs.core.rendering.colours import FILL, LINE
+from invariantzoo.envs.core.rendering.viewer import FASTEST, SLOWEST, Viewer
 from invariantzoo.envs.core.scene import Plot, Scene
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.envs.core.viewer import FASTEST, SLOWEST, Viewer
-from invariantzoo.envs.kernels import render as kernel
-from invariantzoo.rollout import Session
 
 UNIT = (0.0, 0.0, 1.0, 1.0)
 

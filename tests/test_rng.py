@@ -8,8 +8,8 @@ import reference
 import torch
 
 from invariantzoo.envs.core import rng as rng_module
+from invariantzoo.envs.core.kernels import philox
 from invariantzoo.envs.core.rng import INITIAL, POLICY, TRANSITION, Rng
-from invariantzoo.envs.kernels import philox
 
 ONES = 0xFFFFFFFF
 KNOWN = [  # counter, key, output: the known-answer vectors of Random123 (Salmon et al., SC 2011)

@@ -19,13 +19,13 @@ import pytest
 import invariantzoo
 from invariantzoo.__main__ import main
 from invariantzoo.agents.policy import make_policy
-from invariantzoo.envs.core.render import Painter
+from invariantzoo.commands.rollout import Session
+from invariantzoo.envs.core.rendering.painter import Painter
 from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.rollout import Session
-from invariantzoo.training.run import describe, recording, train, write_config
-from invariantzoo.training.trainer import make_config, make_trainer
-from invariantzoo.training.video import Camera, film, record_video
+from invariantzoo.training.rl.algorithms import make_config, make_trainer
+from invariantzoo.training.runs.run import describe, recording, train, write_config
+from invariantzoo.training.runs.video import Camera, film, record_video
 
 CROWD, ENCOUNTER, ISING = "particles-crowd-v0", "particles-encounter-v0", "ising-equilibrium-v0"
 
@@ -363,7 +363,7 @@ def test_a_folder_is_no_film(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_what_has_no_picture_is_not_filmed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("invariantzoo.envs.particles.Particles.scene", System.scene)
+    monkeypatch.setattr("invariantzoo.envs.particles.discs.Particles.scene", System.scene)
     assert "has no picture" in refusal(capsys, CROWD, "--video", tmp_path / "a.mp4")
     assert os.listdir(tmp_path) == []
 

@@ -31,15 +31,15 @@ from systems import Leave, Relay
 from torch import Tensor
 
 import invariantzoo
-from invariantzoo.agents.networks import make_network, network_names
+from invariantzoo.agents.networks.choose import make_network, network_names
+from invariantzoo.envs.core.interfaces.stable_baselines3 import Dones, SystemVecEnv
 from invariantzoo.envs.core.observation import is_discrete, parameters
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.core.system import System
-from invariantzoo.training import sb3
-from invariantzoo.training.buffers import MaskedReplayBuffer, MaskedRolloutBuffer
-from invariantzoo.training.hyperparameters import ALGORITHMS, hyperparameters
-from invariantzoo.training.trainer import config_class, make_config, make_trainer
-from invariantzoo.training.vec_env import Dones, SystemVecEnv
+from invariantzoo.training.rl import sb3
+from invariantzoo.training.rl.algorithms import config_class, make_config, make_trainer
+from invariantzoo.training.rl.buffers import MaskedReplayBuffer, MaskedRolloutBuffer
+from invariantzoo.training.rl.hyperparameters import ALGORITHMS, hyperparameters
 
 TINY = {
     "ppo": {"n_worlds": 3, "n_steps": 6, "batch_size": 16, "n_epochs": 2},

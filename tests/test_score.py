@@ -12,7 +12,7 @@ from invariantzoo.envs.core.observation import parameters
 from invariantzoo.envs.core.rng import POLICY
 from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.training import score
+from invariantzoo.training.rl import score
 
 
 def brief(id: str) -> System:

@@ -18,17 +18,17 @@ import torch
 from liquids import PLAN, argon, argon_model, argon_net, contents, differences, go
 
 from invariantzoo.__main__ import main
-from invariantzoo.agents.dynamics import advance, make_bodies
-from invariantzoo.agents.losses import no_walls
-from invariantzoo.agents.model_file import Sample, Saved, load_model, save_model
 from invariantzoo.envs.core import registry
 from invariantzoo.envs.core.files import claim
-from invariantzoo.envs.core.units import HARTREE, HARTREE_PER_BOHR
-from invariantzoo.training import simulation
-from invariantzoo.training.frames import read_frames
+from invariantzoo.envs.core.physics.units import HARTREE, HARTREE_PER_BOHR
+from invariantzoo.envs.molecules.files import Sample, Saved, load_model, save_model
+from invariantzoo.envs.molecules.linear import no_walls
+from invariantzoo.envs.molecules.molecular_dynamics import advance, make_bodies
 from invariantzoo.training.molecules import measurements
-from invariantzoo.training.observables import observe
-from invariantzoo.training.simulation import Alarm, Plan
+from invariantzoo.training.molecules import simulate as simulation
+from invariantzoo.training.molecules.frames import read_frames
+from invariantzoo.training.molecules.observables import observe
+from invariantzoo.training.molecules.simulate import Alarm, Plan
 
 THERMOSTATS = ["nose-hoover", "langevin", "csvr", "none"]
 
@@ -56,7 +56,7 @@ def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pictures."""
     for name in ("draw_structure", "draw_traces", "draw_vibrations"):
-        monkeypatch.setattr(f"invariantzoo.observe.{name}", lambda *_: None)
+        monkeypatch.setattr(f"invariantzoo.commands.observe.{name}", lambda *_: None)
 
 
 def words(model: Path | str, out: Path, steps: int, *more: str) -> list[str]:

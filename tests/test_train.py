@@ -21,9 +21,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import invariantzoo
 from invariantzoo.__main__ import main
-from invariantzoo.training import run as runs
-from invariantzoo.training import score
-from invariantzoo.training.trainer import make_config, make_trainer
+from invariantzoo.training.rl import score
+from invariantzoo.training.rl.algorithms import make_config, make_trainer
+from invariantzoo.training.runs import run as runs
 
 CROWD = "particles-crowd-v0"
 SYSTEM = {"n_agents": 4, "n_neighbours": 3, "horizon": 8, "density": 0.1}
@@ -66,8 +66,8 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("invariantzoo.train.EPISODES", 2)
-    monkeypatch.setattr("invariantzoo.train.FRAMES", 3)
+    monkeypatch.setattr("invariantzoo.commands.train.EPISODES", 2)
+    monkeypatch.setattr("invariantzoo.commands.train.FRAMES", 3)
 
 
 @pytest.fixture(scope="module")

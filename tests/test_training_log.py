@@ -18,10 +18,10 @@ from invariantzoo.agents.policy import make_policy
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.types import Bound
-from invariantzoo.training import score
-from invariantzoo.training.curve import draw_learning_curve
+from invariantzoo.training.rl import score
+from invariantzoo.training.rl.algorithms import config_class, logged_updates, make_trainer
 from invariantzoo.training.rl.episode_loss import EpisodeLoss
-from invariantzoo.training.trainer import config_class, logged_updates, make_trainer
+from invariantzoo.training.runs.learning_curve import draw_learning_curve
 
 
 class Age(NamedTuple):
@@ -217,7 +217,8 @@ def test_the_curve_is_that_of_whole_episodes(
     figures: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path: figures.append(self))
     monkeypatch.setattr(
-        "invariantzoo.training.curve.write_atomically", lambda path, write: write(path)
+        "invariantzoo.training.runs.learning_curve.write_atomically",
+        lambda path, write: write(path),
     )
     rows: list[dict[str, float]] = [
         {"steps": 10, "running_loss": 5.0},

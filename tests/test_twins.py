@@ -16,8 +16,8 @@ from invariantzoo.envs.core.observation import is_discrete
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.envs.kernels.particles import GRID_FROM, search
-from invariantzoo.envs.particles import Particles, State
+from invariantzoo.envs.particles.discs import Particles, State
+from invariantzoo.envs.particles.step import GRID_FROM, search
 
 ONE_STEP = 1e-12
 FLOAT32 = 2**-23  # one unit in the last place, relative

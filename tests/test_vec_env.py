@@ -24,9 +24,9 @@ from stable_baselines3.common.vec_env import (
 )
 
 import invariantzoo
+from invariantzoo.envs.core.interfaces.stable_baselines3 import Dones, SystemVecEnv
 from invariantzoo.envs.core.observation import parameters
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.training.vec_env import Dones, SystemVecEnv
 
 # VecMonitor says so of our `episode`, which it overwrites.
 MONITORED = pytest.mark.filterwarnings("ignore:The environment is already wrapped with a `Monitor`")

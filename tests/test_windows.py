@@ -16,7 +16,7 @@ import pygame
 import pytest
 
 import invariantzoo
-from invariantzoo.envs.core.render import Painter, Window
+from invariantzoo.envs.core.rendering.painter import Painter, Window
 
 SMALL = "particles-encounter-v0"
 LARGE = "particles-crowd-v0"

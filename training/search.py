@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from ..agents.policy import Policy
-from ..envs.clusters import GLOBAL_MINIMA, Clusters
+from ..envs.clusters.relaxation import GLOBAL_MINIMA, Clusters
+from ..envs.clusters.step import energy_and_gradient
 from ..envs.core.observation import flatten
 from ..envs.core.rng import Rng
 from ..envs.core.seeds import HELD_OUT
-from ..envs.kernels.clusters import energy_and_gradient
 
 TOLERANCE = 1e-3  # epsilon
 _FLAT = 1e-3  # largest component of the gradient at a minimum, epsilon / sigma

@@ -121,14 +121,14 @@ def _add(new: Spec, replace: bool = False) -> None:
     pettingzoo.parallel_registry.pop(full, None)
     pettingzoo.aec_registry.pop(full, None)
     gymnasium.registry.pop(full, None)
-    core = __name__.rpartition(".")[0]
-    pettingzoo.register("parallel", full, f"{core}.parallel:make_parallel", kwargs={"id": id})
-    pettingzoo.register("aec", full, f"{core}.parallel:make_aec", kwargs={"id": id})
+    interfaces = f"{__name__.rpartition('.')[0]}.interfaces"
+    for kind, make in (("parallel", "make_parallel"), ("aec", "make_aec")):
+        pettingzoo.register(kind, full, f"{interfaces}.pettingzoo:{make}", kwargs={"id": id})
     # The id is part of the entry point's name: Gymnasium keeps kwargs named `id` for itself.
     gymnasium.register(
         full,
-        entry_point=f"{core}.gym:make_single",
-        vector_entry_point=f"{core}.gym:make_vector",
+        entry_point=f"{interfaces}.gymnasium:make_single",
+        vector_entry_point=f"{interfaces}.gymnasium:make_vector",
         kwargs={"system_id": id},
         disable_env_checker=True,
         order_enforce=False,
@@ -271,7 +271,10 @@ def make_system(id: str, **parameters: Any) -> System:
 
 def _scenarios(path: Path) -> dict[str, dict[str, Any]]:
     """The literal SCENARIOS of a system file, read without running the file."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    text = path.read_text(encoding="utf-8")
+    if "\nSCENARIOS" not in text:
+        return {}
+    for node in ast.parse(text).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "SCENARIOS":
             return ast.literal_eval(node.value)
     return {}
@@ -280,10 +283,11 @@ def _scenarios(path: Path) -> dict[str, dict[str, Any]]:
 def _register_all() -> None:
     folder = Path(__file__).resolve().parent.parent
     package = __name__.rsplit(".", 2)[0]
-    for path in sorted(folder.glob("[a-z]*.py")):
+    for path in sorted([*folder.glob("[a-z]*.py"), *folder.glob("[a-z]*/*.py")]):
+        module = ".".join([package, *path.relative_to(folder).with_suffix("").parts])
         for id, given in _scenarios(path).items():
             given = dict(given)
-            register(id, f"{package}.{path.stem}:{given.pop('system')}", **given)
+            register(id, f"{module}:{given.pop('system')}", **given)
     entries = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     for entry in sorted(entries, key=lambda entry: (_package(entry), entry.name)):
         try:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels import philox
+from .kernels import philox
 from .seeds import require_seed
 
 TRANSITION, INITIAL, POLICY, TEST = 0, 1, 2, 3

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from gymnasium import spaces
 from torch import Tensor
 
+from . import renamed
 from .kernel import Kernel
 from .rng import Rng
 from .scene import Scene
@@ -126,3 +127,7 @@ class System(ABC):
     def kernel(self, worlds: int) -> Kernel | None:
         """A compiled twin for `worlds` worlds, or None."""
         return None
+
+
+def __getattr__(name: str) -> Any:
+    return renamed.system_name(name)

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..kernels import tally as reductions
 from .kernel import Episode
+from .kernels import reductions
 from .memory import require_memory
 from .observation import flatten, is_discrete, observation_limits
 from .rng import INITIAL, Rng, fresh_seed

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from invariantzoo.figures.records import page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import page_figure, recorded, save_figure, table, write_text
 
 ID = "particles-crowd-v0"
 VIEWS: dict[str, dict[str, Any]] = {
@@ -42,8 +42,8 @@ def run(parameters: dict[str, Any], seed: int) -> dict[str, Any]:
     """Learning curve and mean loss in every test of one trained policy."""
     from stable_baselines3 import PPO as Ppo
 
-    from invariantzoo.training.actors import Scaled
-    from invariantzoo.training.vec_env import make_vec_env
+    from invariantzoo.envs.core.interfaces.stable_baselines3 import make_vec_env
+    from invariantzoo.training.rl.policies import Scaled
 
     env = make_vec_env(ID, n_worlds=WORLDS, seed=seed, **parameters)
     architecture = {
@@ -66,7 +66,7 @@ def tested(model: Any, parameters: dict[str, Any], name: str, worlds: int) -> fl
     """Mean loss per agent and step over an episode of the same worlds seen by another observer."""
     from invariantzoo import make_system
     from invariantzoo.envs.core.vector import VectorEnv
-    from invariantzoo.training.score import HELD_OUT
+    from invariantzoo.training.rl.score import HELD_OUT
 
     system = make_system(ID, **parameters)
     env = VectorEnv(system, worlds, seed=HELD_OUT, autoreset=False)
@@ -139,7 +139,7 @@ def main() -> None:
 def _straight() -> float:
     from invariantzoo import make_system
     from invariantzoo.agents.policy import make_policy
-    from invariantzoo.training.score import evaluate
+    from invariantzoo.training.rl.score import evaluate
 
     system = make_system(ID)
     policy = make_policy("straight", system)

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import invariantzoo
-from invariantzoo.figures.records import recorded, table, write_text
+from invariantzoo.report import recorded, table, write_text
 
 MakeEnv = Callable[..., Any]
 
@@ -180,7 +180,7 @@ PAGE = """\
 `module:factory`. It runs whole episodes and judges everything handed out; it runs them again, with
 the same seeds and actions, as a caller of other habits, in the same environment, beside another one
 and in another process; then it calls the checkers of PettingZoo, Gymnasium and
-Stable-Baselines3. In Python: `invariantzoo.envs.core.check.check_parallel(make_env)`.
+Stable-Baselines3. In Python: `invariantzoo.envs.core.conformance.check.check_parallel(make_env)`.
 
 Not judged, since PettingZoo does not promise it: whether `reset()` without a seed goes on with the
 generator or makes a new one, whether two new environments differ without a seed, whether an
@@ -239,7 +239,7 @@ def main() -> int:
 
 def environments() -> Iterator[Row]:
     """All that are checked."""
-    from invariantzoo.envs.core.parallel import make_parallel
+    from invariantzoo.envs.core.interfaces.pettingzoo import make_parallel
 
     for id in invariantzoo.ids():
         version = invariantzoo.__version__
@@ -263,7 +263,7 @@ def environments() -> Iterator[Row]:
 
 def check(row: Row, steps: int) -> list[list[str]]:
     """Findings of an environment as [name, message]."""
-    from invariantzoo.envs.core.check import check_parallel, check_processes
+    from invariantzoo.envs.core.conformance.check import check_parallel, check_processes
 
     assert row.make_env is not None
     findings = check_parallel(row.make_env, steps=steps)

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invariantzoo.figures.records import page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import page_figure, recorded, save_figure, table, write_text
 
 ID = "particles-crowd-v0"
 UPDATES = 600
@@ -27,7 +27,7 @@ METRICS = ("collisions", "progress", "loss")
 
 def score(policy: Any, system: Any) -> dict[str, float]:
     """Mean metrics of a policy over the test worlds."""
-    from invariantzoo.training.score import evaluate
+    from invariantzoo.training.rl.score import evaluate
 
     scores = evaluate(system, policy, episodes=16, seeds=4, deterministic=True)
     return {name: float(scores[name].mean()) for name in METRICS}
@@ -46,7 +46,7 @@ def trained(seen: tuple[str, ...], seed: int) -> dict[str, Any]:
     """Scores of a trained policy, with its learning curve."""
     from invariantzoo import make_system
     from invariantzoo.agents.policy import network_policy
-    from invariantzoo.training.descent import DescentConfig, Trainer
+    from invariantzoo.training.rl.descent import DescentConfig, Trainer
 
     config = DescentConfig(n_worlds=16, rollout=40, lr=5e-3)
     trainer = Trainer(make_system(ID, seen=seen), config, seed, UPDATES)
@@ -58,7 +58,7 @@ def trained(seen: tuple[str, ...], seed: int) -> dict[str, Any]:
 def with_ppo(folder: Path, seed: int) -> dict[str, Any]:
     """Scores of the run that `invariantzoo train` leaves with its defaults."""
     from invariantzoo import make_system
-    from invariantzoo.training.run import load_run
+    from invariantzoo.training.runs.run import load_run
 
     if not (folder / "scores.json").exists():
         command = ["train", ID, "--seed", str(seed), "--out", str(folder)]
@@ -72,7 +72,7 @@ def main() -> None:
     import torch
 
     from invariantzoo import make_system
-    from invariantzoo.envs.particles import gas_collision_rate
+    from invariantzoo.envs.particles.discs import gas_collision_rate
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, default=Path("docs"))

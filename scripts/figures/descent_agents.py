@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invariantzoo.figures.records import page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import page_figure, recorded, save_figure, table, write_text
 
 FACTORS = (0.3, 1.0, 3.0, 10.0, 30.0)
 TUNING_SEEDS, SEEDS = (100, 101), (0, 1, 2, 3, 4)
@@ -72,7 +72,7 @@ def name_of(task: Task) -> str:
 def run(task: Task, optimizer: str, factor: float, seed: int) -> dict[str, list[float]]:
     """Loss per agent and step, agent-steps and CPU seconds after every update."""
     import invariantzoo
-    from invariantzoo.training.trainer import make_config, make_trainer
+    from invariantzoo.training.rl.algorithms import make_config, make_trainer
 
     system = invariantzoo.make_system(task.id, **task.system)
     usual = make_config(task.id, task.algo, task.settings).lr
@@ -156,7 +156,7 @@ def _gains(known: Any, tasks: Any, optimizer: str, factor: float, seeds: Any) ->
 
 def _interval(values: np.ndarray) -> str:
     """Interquartile mean and its 95 % interval; seeds are drawn anew within each task."""
-    from invariantzoo.training.score import summary
+    from invariantzoo.training.rl.score import summary
 
     one = summary(values)
     return f"{one['iqm']:.4g} [{one['ci95'][0]:.4g}, {one['ci95'][1]:.4g}]"
@@ -257,7 +257,7 @@ def _same_time(runs: Any, name: str) -> np.ndarray:
 
 
 def _verdict(gains: dict[str, np.ndarray]) -> str:
-    from invariantzoo.training.score import summary
+    from invariantzoo.training.rl.score import summary
 
     adam = summary(gains["Adam"])
     said = []

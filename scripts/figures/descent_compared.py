@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from invariantzoo.figures.descent_tasks import TASKS
-from invariantzoo.figures.records import page_figure, recorded, save_figure, table, write_text
-from invariantzoo.training.cgd import CGD
+from invariantzoo.report import page_figure, recorded, save_figure, table, write_text
+from invariantzoo.training.optim.cgd import CGD
 
 GRID = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 TUNING = (1000, 1001)

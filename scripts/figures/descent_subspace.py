@@ -20,8 +20,8 @@ from torch import Tensor
 
 from invariantzoo.figures.descent_compared import OPTIMIZERS
 from invariantzoo.figures.descent_tasks import TASKS
-from invariantzoo.figures.records import page_figure, recorded, save_figure, table, write_text
-from invariantzoo.training.regimes import effective_rank
+from invariantzoo.report import page_figure, recorded, save_figure, table, write_text
+from invariantzoo.training.geometry.regimes import effective_rank
 
 WINDOW = 300
 NAMES = ("Adam", "CGD full (9, 999)", "CGD full (9, 99)", "CGD lowrank (9, 99)")

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from invariantzoo.figures.records import recorded, save_figure, table, write_text
-from invariantzoo.training.cgd import CGD
+from invariantzoo.report import recorded, save_figure, table, write_text
+from invariantzoo.training.optim.cgd import CGD
 
 STEPS, STARTS, SOLVED = 1500, 64, 1e-4
 GRID = [float(f"{lr:.3g}") for lr in np.geomspace(1e-3, 1.8, 27)]
@@ -228,9 +228,9 @@ def _figure(found: dict[str, Any]) -> Any:
 
 def _animate(found: dict[str, Any], path: Path) -> None:
     """Discs that roll down the valley, drawn as any system is."""
-    from invariantzoo.envs.core.render import Painter
+    from invariantzoo.envs.core.rendering.painter import Painter
     from invariantzoo.envs.core.scene import Scene
-    from invariantzoo.training.video import film
+    from invariantzoo.training.runs.video import film
 
     shown = [*range(0, 40, 2), *range(40, 400, 8)]
     painters = [Painter(size=(240, 240), trail=8) for _ in TURNED]

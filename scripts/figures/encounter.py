@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invariantzoo.figures.records import page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import page_figure, recorded, save_figure, table, write_text
 
 SETS = {"I1": ("I1",), "I1..I3": ("I1", "I2", "I3"), "I1..I4": ("I1", "I2", "I3", "I4")}
 HEAD_ON = {"impact": 0.0, "angle": 0.0}
@@ -26,8 +26,8 @@ def run(seen: tuple[str, ...] | None, seed: int) -> dict[str, float]:
     """Scores of one trained policy on both tests; `seen` None drives straight."""
     from invariantzoo import make_system
     from invariantzoo.agents.policy import make_policy, network_policy
-    from invariantzoo.training.descent import DescentConfig, Trainer
-    from invariantzoo.training.score import evaluate
+    from invariantzoo.training.rl.descent import DescentConfig, Trainer
+    from invariantzoo.training.rl.score import evaluate
 
     id = "particles-encounter-v0"
     if seen is None:

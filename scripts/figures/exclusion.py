@@ -16,8 +16,8 @@ import numpy as np
 
 import invariantzoo
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.envs.exact import tasep as exact
-from invariantzoo.figures.records import PAGE_WIDTH, recorded, save_figure, table, write_text
+from invariantzoo.envs.tasep import exact
+from invariantzoo.report import PAGE_WIDTH, recorded, save_figure, table, write_text
 
 SITES, SWEEPS, BURN_IN, GRID = 100, 4000, 2000, 15
 GATES, STEPS, SEEDS, HELD_OUT = "tasep-gates-v0", 120_000, 5, 2**40
@@ -99,8 +99,8 @@ def measured() -> dict[str, list[float]]:
 
 def trained(seed: int) -> list[float]:
     """Mean alpha and beta of a trained policy's most likely actions."""
-    from invariantzoo.training import trainer
-    from invariantzoo.training.score import evaluate
+    from invariantzoo.training.rl import algorithms as trainer
+    from invariantzoo.training.rl.score import evaluate
 
     system = invariantzoo.make_system(GATES)
     hyper = trainer.make_config(GATES, "ppo", {})

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import invariantzoo
-from invariantzoo.figures.records import recorded, table, write_text
+from invariantzoo.report import recorded, table, write_text
 
 TEMPERATURES, SEEDS, STEPS = (2.0, 2.269, 2.5, 3.0), (0, 1), 3_000_000
 ALIGNMENTS = np.array([-4, -2, 0, 2, 4])
@@ -74,7 +74,7 @@ def learned(temperature: float, seed: int) -> list[float]:
     """The same of a trained policy."""
     import torch
 
-    from invariantzoo.training.sb3 import A2CConfig, Trainer
+    from invariantzoo.training.rl.sb3 import A2CConfig, Trainer
 
     system = invariantzoo.make_system(
         "ising-equilibrium-v0", update="parallel", temperature=temperature, n_sweeps=8, burn_in=0

@@ -16,8 +16,8 @@ import numpy as np
 
 import invariantzoo
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.envs.exact import ising as exact
-from invariantzoo.figures.records import recorded, save_figure, table, write_text
+from invariantzoo.envs.ising import exact
+from invariantzoo.report import recorded, save_figure, table, write_text
 
 SIZE, WORLDS, SWEEPS = 64, 96, 8000
 CRITICAL = 2 / np.log(1 + 2**0.5)
@@ -253,7 +253,7 @@ def scored(id: str, policy: str, names: tuple[str, ...]) -> list[float]:
 
 def learned(id: str, seed: int, names: tuple[str, ...]) -> list[float]:
     """The same of a trained one."""
-    from invariantzoo.training import trainer
+    from invariantzoo.training.rl import algorithms as trainer
 
     system = invariantzoo.make_system(id)
     hyper = trainer.make_config(id, "ppo", {})
@@ -265,7 +265,7 @@ def learned(id: str, seed: int, names: tuple[str, ...]) -> list[float]:
 
 
 def _means(id: str, policy: Any, names: tuple[str, ...]) -> list[float]:
-    from invariantzoo.training.score import evaluate
+    from invariantzoo.training.rl.score import evaluate
 
     system = invariantzoo.make_system(id)
     found = evaluate(

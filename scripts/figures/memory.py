@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import invariantzoo
-from invariantzoo.figures.pages import own_ids
-from invariantzoo.figures.records import table, write_text
+from invariantzoo.report import table, write_text
+from invariantzoo.site.pages import own_ids
 
 PARTS = (0.1, 0.25, 0.5, 0.75, 1.0)
 STEPS, GROWTH = 2, 4.0  # steps of an episode; MB

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from invariantzoo.figures.records import table
+from invariantzoo.report import table
 
 FEW, MORE, EPOCHS, STEPS = 171, 400, 140, 500  # frames, epochs of a net, steps of a simulation
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from invariantzoo.figures.records import recorded, table, write_text
+from invariantzoo.report import recorded, table, write_text
 
 ID, BEFORE, WINDOW = "particles-crowd-v0", 25, 400
 SYSTEM = {"n_agents": 12}
@@ -34,9 +34,9 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 def watch(optimizer: str, seed: int) -> dict[str, Any]:
     """Per tensor the exponent with its error, and the loss before the window."""
     import invariantzoo
-    from invariantzoo.regimes import described, estimates
-    from invariantzoo.training.regimes import Steps
-    from invariantzoo.training.trainer import make_config, make_trainer
+    from invariantzoo.commands.regimes import described, estimates
+    from invariantzoo.training.geometry.regimes import Steps
+    from invariantzoo.training.rl.algorithms import make_config, make_trainer
 
     system = invariantzoo.make_system(ID, **SYSTEM)
     config = make_config(ID, "ppo", {**SETTINGS, **OPTIMIZERS[optimizer]})
@@ -133,7 +133,7 @@ were available to us; estimators, tests and bounds (1/4 and 3/4) are ours.
 ```python
 from stable_baselines3 import PPO
 
-from invariantzoo.training.regime_callback import RegimeCallback
+from invariantzoo.training.rl.regime_callback import RegimeCallback
 
 model = PPO("MlpPolicy", "Pendulum-v1", n_steps=256, seed=0)
 model.learn(1024, callback=RegimeCallback(window=100))
@@ -152,7 +152,7 @@ says it of every layer of a run, with a picture. In Python, of any gradients and
 ```python
 import torch
 
-from invariantzoo.training.regimes import estimate_alpha, regime, sphericity
+from invariantzoo.training.geometry.regimes import estimate_alpha, regime, sphericity
 
 generator = torch.Generator().manual_seed(0)
 gradients = torch.randn(2000, 6, generator=generator) * torch.logspace(-1, 1, 6)
@@ -216,7 +216,7 @@ def _rank(runs: list[dict[str, Any]], part: str) -> float:
 
 
 def _draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    from invariantzoo.figures.records import page_figure, save_figure
+    from invariantzoo.report import page_figure, save_figure
 
     parts = _parts(found)
     figure, grid = page_figure(3, 2, 10.4)

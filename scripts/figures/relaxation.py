@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invariantzoo.figures.records import page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import page_figure, recorded, save_figure, table, write_text
 
 ID = "cluster-relaxation-v0"
 SIZES = (6, 7, 13, 19, 38)
@@ -62,7 +62,7 @@ def by_descent(size: int, seed: int, seeds: int) -> dict[str, Any]:
     """A policy trained at one size by descent through the dynamics."""
     from invariantzoo import make_system
     from invariantzoo.agents.policy import network_policy
-    from invariantzoo.training.descent import DescentConfig, Trainer
+    from invariantzoo.training.rl.descent import DescentConfig, Trainer
 
     config = DescentConfig(n_worlds=16, rollout=40, lr=1e-2)
     trainer = Trainer(make_system(ID, n_agents=size), config, seed, UPDATES[size])
@@ -72,7 +72,7 @@ def by_descent(size: int, seed: int, seeds: int) -> dict[str, Any]:
 
 def by_ppo(folder: Path, seed: int, seeds: int) -> dict[str, Any]:
     """The run that `invariantzoo train` leaves with the id's own settings."""
-    from invariantzoo.training.run import load_run
+    from invariantzoo.training.runs.run import load_run
 
     if not (folder / "scores.json").exists():
         command = ["train", ID, "--seed", str(seed), "--out", str(folder)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import invariantzoo
-from invariantzoo.figures.records import recorded, table, write_text
+from invariantzoo.report import recorded, table, write_text
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
 
 def _runs(folder: Path) -> dict[str, dict[str, list[Any]]]:
     """Runs below a folder, by id and algorithm."""
-    from invariantzoo.training.run import load_run
+    from invariantzoo.training.runs.run import load_run
 
     found: dict[str, dict[str, list[Any]]] = {}
     for config in sorted(folder.glob("**/config.json")):
@@ -56,7 +56,7 @@ def _runs(folder: Path) -> dict[str, dict[str, list[Any]]]:
 def _section(id: str, runs: dict[str, dict[str, list[Any]]], episodes: int, seeds: int) -> str:
     """The table of an id."""
     from invariantzoo.agents.policy import make_policy, policy_names
-    from invariantzoo.training.score import evaluate, over_runs, summarise
+    from invariantzoo.training.rl.score import evaluate, over_runs, summarise
 
     system = invariantzoo.make_system(id)
     names = ["return", "loss", *system.reductions]

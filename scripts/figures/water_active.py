@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from invariantzoo.figures.records import recorded, table, write_text
+from invariantzoo.report import recorded, table, write_text
 
 FIRST, EACH, ROUNDS, TEST = 5, 6, 2, 4  # frames, and rounds of asking
 STEPS, SEEDS, REPEATS, COLD = 3000, 3, 3, 100.0  # COLD: K
@@ -33,9 +33,9 @@ def walked(
     sample: Any, seed: int, gap: int, count: int, kelvin: float = 330.0, first: int = 0
 ) -> np.ndarray:
     """Positions [count, n, 3] of a run with `water-angular`, `gap` steps apart, after `first`."""
-    from invariantzoo.agents.dynamics import advance, make_bodies
-    from invariantzoo.agents.model_file import load_model
-    from invariantzoo.training.simulation import Plan, World, draw_velocity
+    from invariantzoo.envs.molecules.files import load_model
+    from invariantzoo.envs.molecules.molecular_dynamics import advance, make_bodies
+    from invariantzoo.training.molecules.simulate import Plan, World, draw_velocity
 
     plan = Plan(kelvin, "csvr", 50.0, 0.5, 1, 1e3, seed, 1, "float64")
     world = World(load_model("water-angular"), sample, plan)
@@ -56,10 +56,10 @@ def learn(repeat: int, counts: list[int] | None) -> list[dict[str, Any]]:
     """
     from tblite.ase import TBLite
 
-    from invariantzoo.agents.model_file import load_model
-    from invariantzoo.training.active import ase_reference, asked, explore, fit_ensemble
-    from invariantzoo.training.frames import Frames, chosen
-    from invariantzoo.training.judge_forces import judge
+    from invariantzoo.envs.molecules.files import load_model
+    from invariantzoo.training.molecules.active import ase_reference, asked, explore, fit_ensemble
+    from invariantzoo.training.molecules.errors import judge
+    from invariantzoo.training.molecules.frames import Frames, chosen
 
     sample: Any = load_model("water-angular").sample
     xtb = ase_reference(sample.numbers, sample.cell, TBLite(method="GFN1-xTB", verbosity=0))
@@ -170,7 +170,7 @@ them. Doubt says when to stop asking. Walls stand in all rounds, so this shows h
 not a rescue from an explosion.
 
 Nothing but the reference's answers is added: no wall was moved by hand, and no frame was chosen.
-Any calculator of ASE can be the reference, CP2K's among them: `training/active.py`.
+Any calculator of ASE can be the reference, CP2K's among them: `training/molecules/active.py`.
 
 To reproduce: `python -m invariantzoo.figures.water_active`.
 """

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invariantzoo.figures.records import recorded, table, write_text
+from invariantzoo.report import recorded, table, write_text
 
 EVERY = 10  # of the frames that are fitted and judged: neighbours are nearly copies
 LOSSES = ("pair", "angular")
@@ -63,7 +63,7 @@ def structure(data: Path) -> dict[str, list[float]]:
     """g(r) of O-O, O-H and H-H, molecules' own pairs left out, on the bins of `compared`."""
     import numpy as np
 
-    from invariantzoo.training.frames import owners, read_frames
+    from invariantzoo.training.molecules.frames import owners, read_frames
 
     frames = read_frames(data)
     return of_positions(

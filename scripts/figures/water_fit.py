@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from invariantzoo.figures.records import recorded, save_figure, table, write_text
+from invariantzoo.report import recorded, save_figure, table, write_text
 
 LINEAR = (
     ("pair", "own"),
@@ -41,9 +41,9 @@ def linear(data: Path, loss: str, forces: str) -> dict[str, Any]:
     """One linear fit: errors, learning curve, seconds, sensitivities."""
     import time
 
-    from invariantzoo.training.fit import fit_losses
-    from invariantzoo.training.frames import chosen, read_frames
-    from invariantzoo.training.judge_forces import judge
+    from invariantzoo.training.molecules.errors import judge
+    from invariantzoo.training.molecules.fit_linear import fit_losses
+    from invariantzoo.training.molecules.frames import chosen, read_frames
 
     frames = read_frames(data)
     start = time.process_time()
@@ -51,7 +51,7 @@ def linear(data: Path, loss: str, forces: str) -> dict[str, Any]:
     seconds = time.process_time() - start
     lines = {}
     if loss == "pair":
-        from invariantzoo.agents.losses import pair_force
+        from invariantzoo.envs.molecules.linear import pair_force
 
         names = {1: "H", 8: "O"}
         r = np.linspace(0.86, 5.0, 400)
@@ -81,9 +81,9 @@ def descended(
     """
     import torch
 
-    from invariantzoo.training.fit_net import fit_net
-    from invariantzoo.training.frames import read_frames
-    from invariantzoo.training.optimizers import OptimizerConfig
+    from invariantzoo.training.molecules.fit_network import fit_net
+    from invariantzoo.training.molecules.frames import read_frames
+    from invariantzoo.training.optim.config import OptimizerConfig
 
     torch.set_num_threads(1)
     config = OptimizerConfig(optimizer=optimizer, metric=metric)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from invariantzoo.figures.records import recorded, save_figure, table, write_text
+from invariantzoo.report import recorded, save_figure, table, write_text
 
 RUNS = {
     "angular-330": "water-angular, 330 K, constant temperature",
@@ -46,8 +46,8 @@ TRIALS = (
 def summary(folder: Path) -> dict[str, Any]:
     """What the page needs of a run, but for its start: 5 ps, or a block of a run below 20 ps."""
     from invariantzoo.options import plain
-    from invariantzoo.training.observables import observe
-    from invariantzoo.training.simulation import final_state, read_config
+    from invariantzoo.training.molecules.observables import observe
+    from invariantzoo.training.molecules.simulate import final_state, read_config
 
     plan = read_config(folder)["plan"]
     length = final_state(folder)["clock"][0] * plan["dt"] / 1e3
@@ -74,20 +74,20 @@ def summary(folder: Path) -> dict[str, Any]:
 @functools.cache
 def fitted(data: Path, loss: str, forces: str) -> Any:
     """Losses as `fit` finds them."""
-    from invariantzoo.training.fit import fit_losses
-    from invariantzoo.training.frames import read_frames
+    from invariantzoo.training.molecules.fit_linear import fit_losses
+    from invariantzoo.training.molecules.frames import read_frames
 
     return fit_losses(read_frames(data), loss=loss, shared=forces == "total").model
 
 
 def trial(data: Path, loss: str, forces: str, walls: bool) -> dict[str, Any]:
     """How long three worlds at 330 K stay within what the data know, at most PS."""
-    from invariantzoo import fit as command
-    from invariantzoo.agents.losses import no_walls
-    from invariantzoo.agents.model_file import Saved, load_model
-    from invariantzoo.training.frames import chosen, read_frames
-    from invariantzoo.training.judge_forces import judge
-    from invariantzoo.training.simulation import Alarm, Plan, simulate
+    from invariantzoo.commands import fit as command
+    from invariantzoo.envs.molecules.files import Saved, load_model
+    from invariantzoo.envs.molecules.linear import no_walls
+    from invariantzoo.training.molecules.errors import judge
+    from invariantzoo.training.molecules.frames import chosen, read_frames
+    from invariantzoo.training.molecules.simulate import Alarm, Plan, simulate
 
     frames = read_frames(data)
     model: Any = (
@@ -113,9 +113,9 @@ def trial(data: Path, loss: str, forces: str, walls: bool) -> dict[str, Any]:
 
 def scale(waters: int) -> dict[str, float]:
     """CPU microseconds per atom and step in a repeated box, neighbour lists included."""
-    from invariantzoo.agents.dynamics import advance, make_bodies
-    from invariantzoo.agents.model_file import load_model
-    from invariantzoo.training.simulation import Plan, World, draw_velocity, repeated
+    from invariantzoo.envs.molecules.files import load_model
+    from invariantzoo.envs.molecules.molecular_dynamics import advance, make_bodies
+    from invariantzoo.training.molecules.simulate import Plan, World, draw_velocity, repeated
 
     saved = load_model("water-angular")
     one: Any = saved.sample
@@ -138,9 +138,9 @@ def scale(waters: int) -> dict[str, float]:
 
 def threads() -> dict[str, float]:
     """Wall seconds of 20 steps of 64 replicas by one and by two threads, in turns."""
-    from invariantzoo.agents.dynamics import advance, make_bodies
-    from invariantzoo.agents.model_file import load_model
-    from invariantzoo.training.simulation import Plan, World, draw_velocity
+    from invariantzoo.envs.molecules.files import load_model
+    from invariantzoo.envs.molecules.molecular_dynamics import advance, make_bodies
+    from invariantzoo.training.molecules.simulate import Plan, World, draw_velocity
 
     saved = load_model("water-angular")
     sample: Any = saved.sample
@@ -307,7 +307,7 @@ def _pm(value: float, error: float | None, digits: int) -> str:
 def _structure(runs: Any) -> Any:
     from matplotlib.figure import Figure
 
-    from invariantzoo.observe import EXPERIMENT
+    from invariantzoo.commands.observe import EXPERIMENT
 
     figure = Figure(figsize=(12, 3.4))
     axes = figure.subplots(1, 3)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...envs.core.units import BOHR, HARTREE, HARTREE_PER_BOHR
+from ...envs.core.physics.units import BOHR, HARTREE, HARTREE_PER_BOHR
 
 _COMMENTS = "!#"
 _SEPARATORS = ",:;="

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...envs.core.units import HARTREE, SYMBOLS, atomic_number
+from ...envs.core.physics.units import HARTREE, SYMBOLS, atomic_number
 from .cp2k_input import Cell, Section, cell_of, is_true, read_input, unit, word_of, words_of
 from .extended_xyz import blocks, key_values
 from .raw import Frame, Raw, assembled, is_cut, periodic_cell, text_of

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...envs.core.units import SYMBOLS
+from ...envs.core.physics.units import SYMBOLS
 from .raw import (
     Frame,
     Raw,

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ...envs.core.files import write_atomically
-from ...envs.core.units import ATOMIC_WEIGHTS
-from ..structure import Counter
+from ...envs.core.physics.units import ATOMIC_WEIGHTS
+from .rdf import Counter
 
 BLOCKS = "blocks"
 TRACES = ("step", "temperature", "potential", "conserved", "heat", "longest")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...envs.core.units import SYMBOLS
+from ...envs.core.physics.units import SYMBOLS
 
 FORCE_COLUMNS = ("forces", "force", "REF_forces", "REF_force")
 

@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from ...envs.core.units import SYMBOLS
+from ...envs.core.physics.units import SYMBOLS
 
 _CHUNK = 1 << 20  # bytes read at once
 _PROPERTIES = "Properties=species:S:1:pos:R:3:forces:R:3"

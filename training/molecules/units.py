@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...envs.core.units import BOHR, HARTREE
+from ...envs.core.physics.units import BOHR, HARTREE
 
 LENGTHS = {"angstrom": 1.0, "bohr": BOHR, "nm": 10.0}  # Angstrom
 ENERGIES = {  # eV

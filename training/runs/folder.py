@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from ...envs.core.files import write_atomically
 from ...envs.core.registry import spec
 from ...envs.core.validation import shown
-from ..hyperparameters import ALGORITHMS
+from ..rl.hyperparameters import ALGORITHMS
 
 SCHEMA = 1
 CONFIG, CHECKPOINT, POLICY, PROGRESS = "config.json", "checkpoint.pt", "policy.zip", "progress.csv"

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...kernels import render as kernel
 from ..scene import LegendEntry
 from . import pygame, text
+from . import raster as kernel
 from .colours import (
     ARROW,
     BACKGROUND,

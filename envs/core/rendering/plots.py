@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...kernels import render as kernel
 from ..scene import Chart, Plot
 from . import pygame, text
+from . import raster as kernel
 from .colours import DISC_PALETTE, FAINT_TEXT, FILL, LEVEL, LINE, PANEL, SERIES
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels

@@ -1,0 +1,1 @@
+"""Policies written by hand that several systems share."""

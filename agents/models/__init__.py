@@ -1,1 +1,0 @@
-"""Models that ship, as .npz files; `agents/model_file.py` reads them."""

@@ -1,0 +1,1 @@
+"""Neural networks that are made for the invariants of a system."""

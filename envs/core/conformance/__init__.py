@@ -1,0 +1,1 @@
+"""Checks that any PettingZoo environment, and any system of ours, must pass."""

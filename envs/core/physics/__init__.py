@@ -1,0 +1,1 @@
+"""What several systems share: space, cells, units, invariants, integrators."""

@@ -1,0 +1,116 @@
+"""Names that moved: the former ones work for one version, with a DeprecationWarning."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+PACKAGE = __name__.partition(".")[0]
+MODULES = {  # former module -> where it stands now
+    "agents.calculator": "envs.molecules.ase",
+    "agents.driving": "agents.baselines.driving",
+    "agents.dynamics": "envs.molecules.molecular_dynamics",
+    "agents.forces": "envs.molecules.forces",
+    "agents.lennard_jones": "envs.molecules.lennard_jones",
+    "agents.loss_system": "envs.molecules.system",
+    "agents.losses": "envs.molecules.linear",
+    "agents.message_net": "envs.molecules.network",
+    "agents.model_file": "envs.molecules.files",
+    "envs.core.cell": "envs.core.physics.cell",
+    "envs.core.check": "envs.core.conformance.check",
+    "envs.core.checkers": "envs.core.conformance.third_party",
+    "envs.core.dynamics": "envs.core.physics.integrators",
+    "envs.core.gym": "envs.core.interfaces.gymnasium",
+    "envs.core.invariants": "envs.core.physics.invariants",
+    "envs.core.judge": "envs.core.conformance.contract",
+    "envs.core.parallel": "envs.core.interfaces.pettingzoo",
+    "envs.core.render": "envs.core.rendering.painter",
+    "envs.core.replay": "envs.core.conformance.replay",
+    "envs.core.space": "envs.core.physics.plane",
+    "envs.core.units": "envs.core.physics.units",
+    "envs.core.viewer": "envs.core.rendering.viewer",
+    "training.active": "training.molecules.active",
+    "training.actors": "training.rl.policies",
+    "training.buffers": "training.rl.buffers",
+    "training.cgd": "training.optim.cgd",
+    "training.curve": "training.runs.learning_curve",
+    "training.descent": "training.rl.descent",
+    "training.fit": "training.molecules.fit_linear",
+    "training.fit_net": "training.molecules.fit_network",
+    "training.frames": "training.molecules.frames",
+    "training.hyperparameters": "training.rl.hyperparameters",
+    "training.judge_forces": "training.molecules.errors",
+    "training.observables": "training.molecules.observables",
+    "training.optimizers": "training.optim.config",
+    "training.reference": "training.molecules.reference.cp2k",
+    "training.regime_callback": "training.rl.regime_callback",
+    "training.regime_picture": "training.geometry.regimes_plot",
+    "training.regimes": "training.geometry.regimes",
+    "training.run": "training.runs.run",
+    "training.sb3": "training.rl.sb3",
+    "training.score": "training.rl.score",
+    "training.simulation": "training.molecules.simulate",
+    "training.structure": "training.molecules.rdf",
+    "training.trainer": "training.rl.algorithms",
+    "training.vec_env": "envs.core.interfaces.stable_baselines3",
+    "training.video": "training.runs.video",
+}
+SYSTEM_NAMES = {  # what once stood in envs.core.system -> the module that holds it now
+    "Range": "envs.core.types",
+    "Plot": "envs.core.scene",
+    "by_name": "envs.core.observation",
+    "flatten": "envs.core.observation",
+    "is_discrete": "envs.core.observation",
+    "observation_limits": "envs.core.observation",
+    "observation_names": "envs.core.observation",
+    "observation_space": "envs.core.observation",
+    "parameters": "envs.core.observation",
+    "nearest": "envs.core.validation",
+    "require_choice": "envs.core.validation",
+    "require_count": "envs.core.validation",
+    "require_number": "envs.core.validation",
+    "require_range": "envs.core.validation",
+}
+
+
+class _FormerModules(MetaPathFinder, Loader):
+    """Imports of a former name give the module itself, under both names."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        former = name.removeprefix(f"{PACKAGE}.")
+        return ModuleSpec(name, self) if former != name and former in MODULES else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        new = f"{PACKAGE}.{MODULES[spec.name.removeprefix(f'{PACKAGE}.')]}"
+        warnings.warn(f"{spec.name} is now {new}", DeprecationWarning, stacklevel=2)
+        module = importlib.import_module(new)
+        spec.loader_state = module.__spec__  # which importlib is about to replace
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state
+
+
+def install() -> None:
+    """Let `import` find modules by their former names, too; the second call changes nothing."""
+    if not any(isinstance(finder, _FormerModules) for finder in sys.meta_path):
+        sys.meta_path.append(_FormerModules())
+
+
+def system_name(name: str) -> Any:
+    """What envs.core.system once held under this name; AttributeError if nothing."""
+    if name not in SYSTEM_NAMES:
+        raise AttributeError(f"module '{PACKAGE}.envs.core.system' has no attribute {name!r}")
+    new = f"{PACKAGE}.{SYSTEM_NAMES[name]}"
+    message = f"{PACKAGE}.envs.core.system.{name} is now {new}.{name}"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    return getattr(importlib.import_module(new), name)

@@ -1,1 +1,0 @@
-"""Exact results, one file per system of the same name: what simulations are held against."""

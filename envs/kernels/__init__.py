@@ -1,1 +1,0 @@
-"""Fast twins of the systems, compiled by numba: plain arrays in, plain arrays out."""

@@ -1,0 +1,1 @@
+"""Losses of invariants fitted to forces: potentials, files, simulation, a system."""

@@ -1,0 +1,1 @@
+"""Models that ship, as .npz files; `envs/molecules/files.py` reads them."""

@@ -1,0 +1,1 @@
+"""Discs that drive: the crowd and the encounter."""

@@ -1,0 +1,1 @@
+"""A quadratic loss with noise: the regimes of learning, exactly."""

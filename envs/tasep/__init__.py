@@ -1,0 +1,1 @@
+"""The totally asymmetric simple exclusion process."""

@@ -1,0 +1,1 @@
+"""Water molecules: inference and dynamics."""

@@ -1,0 +1,365 @@
+"""Train a policy, score it beside the baselines, and leave a run folder."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from invariantzoo import options
+from invariantzoo.progress import compilation_announced, progress, say
+from invariantzoo.signals import Interruptions
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from invariantzoo.envs.core.system import System
+    from invariantzoo.training.rl.score import Summary
+    from invariantzoo.training.rl.trainer import Trainer, Update
+
+EPISODES, SEEDS = 20, 5  # of the scores at the end
+LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
+FRAMES = 240
+TRAINED = "trained"
+
+
+class Plan(NamedTuple):
+    """A checked training run: config.json, what it stands for, and a trainer that is ready."""
+
+    folder: Path
+    config: dict[str, Any]
+    system: System
+    hyper: Any
+    trainer: Trainer
+    since: int
+
+    @property
+    def total(self) -> int:
+        """Agent-steps at the end: whole updates."""
+        return self.config["total_steps"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `train` takes."""
+    parser.add_argument("id", metavar="ID", help="see `list`")
+    parser.add_argument(
+        "--algo", type=str.lower, metavar="NAME", help="ppo, a2c, sac or descent (default: ppo)"
+    )
+    parser.add_argument(
+        "--steps", type=options.count, metavar="N", help="agent-steps (default: what suits the id)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run's folder (default: runs/ID)"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument("--optimizer", metavar="NAME", help="short for --set optimizer=NAME")
+    parser.add_argument("--metric", metavar="NAME", help="short for --set metric=NAME")
+    options.add_settings(parser, "a parameter of the system or a hyper-parameter below")
+    parser.epilog = _help()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything, train, score, draw and film; what is done is kept if it is interrupted."""
+    import invariantzoo
+    from invariantzoo.envs.core.files import claim
+    from invariantzoo.envs.core.validation import require_choice
+    from invariantzoo.training.rl.hyperparameters import ALGORITHMS
+    from invariantzoo.training.runs.folder import read_config, read_progress, refuse_occupied
+
+    folder = args.out or Path("runs") / invariantzoo.spec(args.id).id
+    if args.algo is not None:
+        require_choice("--algo", args.algo, ALGORITHMS)
+    if args.resume:
+        read_config(folder)
+        read_progress(folder)
+    elif not folder.is_dir():
+        refuse_occupied(folder)
+    options.require_output_folder("--out", folder)
+    with claim(folder) as held:
+        if not args.resume:
+            refuse_occupied(folder)
+        return _train(args, folder, held)
+
+
+def _train(args: argparse.Namespace, folder: Path, held: bool) -> int:
+    """The same in a folder that this process holds, if it can be held."""
+    import torch
+
+    from invariantzoo.training.runs import run as runs
+
+    torch.set_num_threads(1)
+    plan = _resumed(args, folder) if args.resume else _fresh(args, folder)
+    _announce(args, plan)
+    if not held:
+        say(f"{folder} cannot be locked: let no other training write to it")
+    log = options.messages()
+    with compilation_announced(plan.config["id"], plan.system):
+        with (
+            Interruptions("stopping after this update ...") as stop,
+            runs.recording(plan.folder, since=plan.since) as recorder,
+        ):
+            with progress(
+                log,
+                plan.total,
+                start=plan.trainer.steps,
+                unit="agent-steps",
+                every=LINE_SECONDS,
+                tenths=True,
+                notice=lambda: stop.notice,
+            ) as show:
+                told = _told(plan.system)
+
+                def watch(update: Update) -> bool:
+                    show(update.steps, told(update))
+                    return stop.number is None
+
+                every = plan.hyper.checkpoint_every
+                whole = runs.train(plan.trainer, recorder, checkpoint_every=every, watch=watch)
+        if not whole:
+            assert stop.number is not None
+            say(f"stopped after {plan.trainer.steps:,} agent-steps; continue with:")
+            say(_command("train", plan.config["id"], "--out", plan.folder, "--resume"))
+            if args.json:
+                options.print_json(args, {**_about(plan), "interrupted": True})
+            return 128 + stop.number
+        try:
+            report = _finish(args, plan, recorder.rows, log)
+        except KeyboardInterrupt:
+            say(f"training is complete and saved in {plan.folder}; score it with:")
+            say(_command("evaluate", plan.folder))
+            if args.json:
+                options.print_json(args, {**_about(plan), "interrupted": True})
+            return 130
+    if args.json:
+        options.print_json(args, report)
+    return 0
+
+
+def _announce(args: argparse.Namespace, plan: Plan) -> None:
+    """Say what begins, and where `--steps` is not what will be made."""
+    config, per_update = plan.config, plan.trainer.per_update
+    say(f"{config['id']}: {config['algo']}, {config['network']} network, to {plan.folder}")
+    updates = plan.total // per_update
+    line = f"{plan.total:,} agent-steps in {updates:,} update{'s' * (updates > 1)}"
+    line += f" of {per_update:,}" if updates > 1 else ""
+    if args.steps and args.steps < plan.total:
+        line += f"; --steps {args.steps:,} rounded up"
+        if 5 * plan.total > 6 * args.steps:
+            line += " (fewer worlds make smaller updates: --set n_worlds=N)"
+    say(line)
+    if plan.since:
+        say(f"goes on from {plan.since:,}")
+    elif args.resume:
+        say(f"{plan.folder} has no checkpoint yet: training begins at step 0")
+
+
+def _command(*words: object) -> str:
+    """A command line that can be pasted into a shell."""
+    return shlex.join(["invariantzoo", *map(str, words)])
+
+
+def _about(plan: Plan) -> dict[str, Any]:
+    """What a report says of a run."""
+    return {
+        "id": plan.config["id"],
+        "run": str(plan.folder),
+        "algo": plan.config["algo"],
+        "steps": plan.trainer.steps,
+    }
+
+
+def _fresh(args: argparse.Namespace, folder: Path) -> Plan:
+    """A new run; ValueError or KeyError for anything wrong with it."""
+    import invariantzoo
+    from invariantzoo.training.rl import algorithms as trainer
+    from invariantzoo.training.runs import run as runs
+
+    algo = args.algo or "ppo"
+    given, chosen = _sorted(args, algo)
+    system = invariantzoo.make_system(args.id, **given)
+    hyper = trainer.make_config(args.id, algo, chosen)
+    steps = args.steps or trainer.default_steps(args.id, algo)
+    made = trainer.make_trainer(algo, system, hyper, seed=args.seed, steps=steps)
+    config = runs.describe(args.id, algo, system, hyper, steps=steps, seed=args.seed)
+    config["total_steps"] = _whole_updates(made, steps)
+    runs.write_config(folder, config)
+    return Plan(folder, config, system, hyper, made, 0)
+
+
+def _resumed(args: argparse.Namespace, folder: Path) -> Plan:
+    """The run in `folder` from its last checkpoint, or from the start if it has none."""
+    from invariantzoo.training.rl import algorithms as trainer
+    from invariantzoo.training.runs import run as runs
+
+    config = runs.read_config(folder)
+    system, hyper = runs.rebuild(folder, config)
+    _require_same(args, folder, config, system, hyper)
+    steps = args.steps or config["steps"]
+    made = trainer.make_trainer(config["algo"], system, hyper, seed=config["seed"], steps=steps)
+    if (folder / runs.CHECKPOINT).exists():
+        runs.restore(folder, made)
+    config["steps"], config["total_steps"] = steps, _whole_updates(made, steps)
+    runs.write_config(folder, config)
+    return Plan(folder, config, system, hyper, made, made.steps)
+
+
+def _whole_updates(trainer: Trainer, steps: int) -> int:
+    """Agent-steps that will have been made when `steps` are reached."""
+    return max(-(-steps // trainer.per_update) * trainer.per_update, trainer.steps)
+
+
+def _sorted(args: argparse.Namespace, algo: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `--set` gives the system, and what it gives the learner."""
+    import invariantzoo
+    from invariantzoo.envs.core.observation import parameters
+    from invariantzoo.envs.core.registry import nearest_parameter, system_class
+    from invariantzoo.envs.core.validation import require_choice
+    from invariantzoo.training.rl.hyperparameters import ALGORITHMS, hyperparameters
+
+    require_choice("--algo", algo, ALGORITHMS)
+    short = [f"{name}={value}" for name in ("optimizer", "metric") if (value := vars(args)[name])]
+    settings = options.parse_settings([*args.set, *short])
+    hyper = [parameter.name for parameter in hyperparameters(algo)]
+    of_system = list(parameters(system_class(invariantzoo.spec(args.id).id)))
+    for name in settings:
+        if name not in (*hyper, *of_system):
+            hint = nearest_parameter(name, [*hyper, *of_system])
+            raise ValueError(
+                f"--set {name}: no parameter of {args.id} or {algo}{hint} ({args.id} has "
+                f"{', '.join(of_system)}; for {algo} see `invariantzoo train --help`)"
+            )
+    chosen = {name: value for name, value in settings.items() if name in hyper}
+    return {name: settings[name] for name in settings if name not in hyper}, chosen
+
+
+def _require_same(
+    args: argparse.Namespace, folder: Path, config: dict[str, Any], system: System, hyper: Any
+) -> None:
+    """Raise ValueError if the command asks a run to continue as something else."""
+    import invariantzoo
+
+    wanted, made = invariantzoo.spec(args.id).id, invariantzoo.spec(config["id"]).id
+    if wanted != made:
+        raise ValueError(f"{folder} is a run of {made}, not of {wanted}")
+    if args.algo not in (None, config["algo"]):
+        raise ValueError(f"{folder} was trained by {config['algo']}, not by {args.algo}")
+    if args.seed not in (0, config["seed"]):
+        raise ValueError(f"{folder} was made with --seed {config['seed']}, not {args.seed}")
+    given, chosen = _sorted(args, config["algo"])
+    for name, value in {**given, **chosen}.items():
+        before = getattr(hyper if name in chosen else system, name)
+        if before != value:
+            raise ValueError(f"{folder} was made with {name}={before!r}, not {value!r}")
+
+
+def _told(system: System) -> Callable[[Update], str]:
+    """A function from an update to what is said of it: the latest loss, return and metrics."""
+    names = ("loss", "running_loss", "return", *system.reductions, "rollout_loss")
+    last: dict[str, float] = {}
+
+    def text(update: Update) -> str:
+        last.update({name: update.row[name] for name in names if name in update.row})
+        if "loss" in last:
+            last.pop("running_loss", None)
+        here = [name for name in names if name in last]
+        return "  ".join(f"{name.replace('_', ' ')} {last[name]:.3g}" for name in here)
+
+    return text
+
+
+def _finish(
+    args: argparse.Namespace, plan: Plan, rows: list[dict[str, float]], log: Console
+) -> dict[str, Any]:
+    """Score the policy and the baselines, print the table, draw the curve and make the film."""
+    from invariantzoo.agents.policy import make_policy, policy_names
+    from invariantzoo.training.rl.score import evaluate, summarise
+    from invariantzoo.training.runs import run as runs
+    from invariantzoo.training.runs.learning_curve import draw_learning_curve
+    from invariantzoo.training.runs.video import record_video
+
+    system, folder = plan.system, plan.folder
+    trained = runs.load_run(folder).policy
+    policies = {TRAINED: trained}
+    policies |= {name: make_policy(name, system) for name in policy_names(system)}
+    scores: dict[str, dict[str, Summary]] = {}
+    for name, policy in policies.items():
+        say(f"scoring {name}")
+        likely = name == TRAINED and not system.stochastic
+        with progress(log, 1, name=f"scoring {name}") as show:
+            found = evaluate(
+                system,
+                policy,
+                episodes=EPISODES,
+                seeds=SEEDS,
+                deterministic=likely,
+                watch=show,
+            )
+        scores[name] = summarise(found)
+    seconds = rows[-1]["seconds"] if rows else 0.0
+    report = {
+        **_about(plan),
+        "seconds": seconds,
+        "steps_per_second": plan.trainer.steps / seconds if seconds else None,
+        "episodes": EPISODES,
+        "seeds": SEEDS,
+        "scores": scores,
+    }
+    runs.write_json(folder / runs.SCORES, options.plain(report))
+    _print_scores(plan.config["id"], scores, options.console(args))
+    means = {name: {key: one["mean"] for key, one in of.items()} for name, of in scores.items()}
+    metrics = tuple(system.reductions)
+    exploring = plan.config["algo"] != "descent" and not system.stochastic
+    draw_learning_curve(
+        rows, folder / runs.CURVE, metrics=metrics, scores=means, exploring=exploring
+    )
+    written = [runs.POLICY, runs.SCORES, runs.PROGRESS, runs.CURVE]
+    if system.scene(system.initial(_probe(), 1)) is not None:
+        frames = min(system.horizon, FRAMES)
+        record_video(system, trained, folder / runs.FILM, n_steps=frames)
+        written.append(runs.FILM)
+    say(f"wrote {', '.join(written)} in {folder}")
+    return report
+
+
+def _print_scores(id: str, scores: dict[str, dict[str, Summary]], console: Console) -> None:
+    from invariantzoo.tables import print_table, with_error
+
+    shown = [name for name in scores[TRAINED] if name != "loss"]  # the return over the steps
+    print_table(
+        console,
+        id,
+        ["policy", *(name.replace("_", "\n") for name in shown)],
+        [
+            [policy, *(with_error(metrics[name]["mean"], metrics[name]["se"]) for name in shown)]
+            for policy, metrics in scores.items()
+        ],
+        caption=f"Means ± standard errors over {SEEDS} x {EPISODES} episodes. The return ranks "
+        "policies, higher is better: it is what training raises. The rest describes them.",
+        emphasized=TRAINED,
+    )
+
+
+def _probe() -> Any:
+    from invariantzoo.envs.core.rng import Rng
+
+    return Rng.single(0, 1)
+
+
+def _help() -> str:
+    """Every algorithm's hyper-parameters with their defaults."""
+    from invariantzoo.training.rl.hyperparameters import (
+        ALGORITHMS,
+        optimizer_hyperparameters,
+        own_hyperparameters,
+        title,
+    )
+
+    lines = ["hyper-parameters, to be given as --set name=value (an id may have other defaults):"]
+    parts = [(f"--algo {algo}: {title(algo)}", own_hyperparameters(algo)) for algo in ALGORITHMS]
+    for head, found in [*parts, ("the optimizer of each of them:", optimizer_hyperparameters())]:
+        lines += ["", head]
+        for name, default, help in found:
+            lines.append(f"  {f'{name}={default}':<24} {help}")
+    return "\n".join(lines)

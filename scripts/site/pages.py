@@ -1,0 +1,350 @@
+"""Pages that are made from the code: one per id, and parts of others.
+
+    python -m invariantzoo.site.pages [--root .]
+
+Writes docs/environments/<id>.md for every id of the package, removes the page of an id that is no
+more, and renews what stands between two markers: the ids and the pages with results in README.md
+and docs/index.md, the hyper-parameters in docs/training.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import invariantzoo
+from invariantzoo.agents.networks.choose import network_names
+from invariantzoo.agents.policy import policy_names
+from invariantzoo.envs.core.observation import is_discrete, observation_names, parameters
+from invariantzoo.envs.core.rng import Rng
+from invariantzoo.envs.core.system import System
+from invariantzoo.report import table, write_text
+from invariantzoo.training.rl.hyperparameters import (
+    ALGORITHMS,
+    optimizer_hyperparameters,
+    own_hyperparameters,
+    title,
+)
+
+GUIDES = (
+    "index",
+    "apis",
+    "training",
+    "write-your-own-system",
+    "optimizer",
+    "optimizer-derived",
+    "molecules",
+    "water-paper",
+)
+RESULTS = {  # what a group of pages with results is about -> its pages
+    "Reinforcement learning": ("scores", "speed", "memory", "conformance", "brute-force"),
+    "Autonomous particles": ("encounter", "crowd"),
+    "Spins and hopping particles": ("ising", "heat-bath", "exclusion"),
+    "Molecules": ("water-fit", "water-liquid", "water-cp2k", "water-active", "relaxation"),
+    "Covariant descent and regimes of learning": (
+        "descent-agents",
+        "descent-compared",
+        "descent-valley",
+        "descent-subspace",
+        "regimes",
+    ),
+}
+OPTIMIZER = "Every algorithm has these too; those of `cgd` need `--optimizer cgd`."
+_BY = "made by invariantzoo.site.pages"
+_FIELD = re.compile(r"(?:^|(?<=\s))(\w+(?:, \w+)*): ")
+
+
+def main() -> None:
+    """Write every page that has changed."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--root", type=Path, default=Path("."), help="where README.md stands")
+    args = parser.parse_args()
+    for name, text in pages(args.root).items():
+        path = args.root / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+            print(path)
+    for path in (args.root / "docs/environments").glob("*.md"):
+        if path.stem not in own_ids():
+            path.unlink()
+
+
+def own_ids() -> list[str]:
+    """The ids of this package; systems that others registered have pages elsewhere."""
+    home = "invariantzoo.envs."
+    return [id for id in invariantzoo.ids() if invariantzoo.spec(id).entry_point.startswith(home)]
+
+
+def pages(root: Path) -> dict[str, str]:
+    """Text of every page by its path; of a page that is made here in part the rest stays."""
+    found = {f"docs/environments/{id}.md": page(id, root) for id in own_ids()}
+    made = [
+        ("README.md", "ids", ids_table("docs/environments/")),
+        ("README.md", "results", results_list(root, "docs/")),
+        ("docs/index.md", "ids", ids_table("environments/")),
+        ("docs/index.md", "results", results_list(root, "")),
+        ("docs/training.md", "hyper-parameters", hyperparameter_tables()),
+    ]
+    for name, what, text in made:
+        before = found.get(name) or (root / name).read_text(encoding="utf-8")
+        found[name] = with_part(before, what, text)
+    return found
+
+
+def with_part(text: str, what: str, made: str) -> str:
+    """A page whose part between two markers is renewed; raises ValueError if it lacks them."""
+    first, last = f"<!-- {what}: {_BY} -->", f"<!-- end of {what} -->"
+    before, start, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not start or not end:
+        raise ValueError(f"no place for the {what}: the page lacks {first!r} or {last!r}")
+    return f"{before}{start}\n{made}{end}{after}"
+
+
+def ids_table(links: str) -> str:
+    """All ids with what they are, linked to their pages."""
+    rows = []
+    for id in own_ids():
+        system = invariantzoo.make_system(id)
+        agents = f"{system.n_agents} {system.agent_name}{'' if system.n_agents == 1 else 's'}"
+        rows.append([f"[`{id}`]({links}{id}.md)", invariantzoo.spec(id).summary, agents])
+    return table(["id", "what it is", "agents"], rows)
+
+
+def results_list(root: Path, links: str) -> str:
+    """The pages of docs/ that are no guides, by subject and by their headings.
+
+    Raises ValueError for a page that no subject of RESULTS names.
+    """
+    grouped = {name for names in RESULTS.values() for name in names}
+    pages = {path.stem for path in (root / "docs").glob("*.md")} - set(GUIDES)
+    if pages - grouped:
+        raise ValueError(f"docs/{min(pages - grouped)}.md is neither in GUIDES nor in RESULTS")
+    lines = []
+    for subject, names in RESULTS.items():
+        lines.append(f"\n**{subject}**\n\n")
+        for name in names:
+            text = (root / "docs" / f"{name}.md").read_text(encoding="utf-8")
+            heading = text.partition("\n")[0].lstrip("# ")
+            lines.append(f"- [{heading}]({links}{name}.md)\n")
+    return "".join([*lines, "\n"])
+
+
+def hyperparameter_tables() -> str:
+    """Every hyper-parameter of every algorithm with its default."""
+    parts = [(algo, title(algo), own_hyperparameters(algo)) for algo in ALGORITHMS]
+    parts += [("optimizer", OPTIMIZER, optimizer_hyperparameters())]
+    texts = []
+    for name, said, found in parts:
+        rows = [[f"`{one.name}`", f"`{one.default}`", one.help] for one in found]
+        texts.append(f"### {name}\n\n{said}\n\n{table(['name', 'default', 'meaning'], rows)}")
+    return "\n".join(["", *texts, ""])
+
+
+def page(id: str, root: Path) -> str:
+    """The page of an id."""
+    system = invariantzoo.make_system(id)
+    parts = [
+        f"# {id}\n\n{_sentence(invariantzoo.spec(id).summary)}\n",
+        f"![{id}](../images/{id}.gif)\n",
+        *(f"Results: [{path}](../{path})\n" for path in _results(id, root)),
+        f"## The system\n\n{_module(system)}",
+        f"## Parameters\n\n{_parameters(id, system)}",
+        f"## What an agent sees\n\n{_observation(system)}",
+        f"## What an agent does\n\n{_action(system)}",
+        f"## Reward and metrics\n\n{_metrics(system)}",
+        f"## Symmetries\n\n{_symmetries(system)}",
+        f"## Policies\n\n{_policies(id, system)}",
+        f"## How to make it\n\n{_doors(id, system)}",
+        "This page is made from the code by `python -m invariantzoo.site.pages`.\n",
+    ]
+    return "\n".join(parts)
+
+
+def meanings(system: System) -> dict[str, str]:
+    """What each parameter means, by name, as the docstring of the class says."""
+    text = inspect.getdoc(type(system)) or ""
+    known = {field.name for field in fields(system)}  # type: ignore[arg-type]
+    starts = [match for match in _FIELD.finditer(text) if set(match[1].split(", ")).issubset(known)]
+    found: dict[str, str] = {}
+    for match, following in zip(starts, [*starts[1:], None], strict=True):
+        end = following.start() if following else len(text)
+        meaning = " ".join(text[match.end() : end].split()).rstrip(".")
+        found |= {name: meaning for name in match[1].split(", ")}
+    return found
+
+
+def _results(id: str, root: Path) -> Iterator[str]:
+    """Pages with results of an id: docs/<scenario>.md."""
+    name = f"{id.split('-')[1]}.md"
+    if (root / "docs" / name).exists():
+        yield name
+
+
+def _module(system: System) -> str:
+    """The docstring of the system's file; paragraphs of aligned rows are kept as they stand."""
+    text = inspect.getdoc(importlib.import_module(type(system).__module__)) or ""
+    parts = []
+    for paragraph in text.split("\n\n"):
+        aligned = re.match(r"\w+ {2,}\S", paragraph)
+        parts.append(f"```text\n{paragraph}\n```\n" if aligned else f"{_plain(paragraph)}\n")
+    return "\n".join(parts)
+
+
+def _parameters(id: str, system: System) -> str:
+    """Names, values for this id, and meanings."""
+    said, standard = meanings(system), parameters(system)
+    rows = []
+    for name in standard:
+        value = getattr(system, name)
+        shown = f"`{value!r}`"
+        if value != standard[name]:
+            shown = f"**{shown}** (`{type(system).__name__}` alone: `{standard[name]!r}`)"
+        rows.append([f"`{name}`", shown, _plain(said.get(name, ""))])
+    out = table(["name", "default", "meaning"], rows)
+    return f"{out}\nGive them by name to any of the doors below, or as `--set name=value`.\n"
+
+
+def _observation(system: System) -> str:
+    """Where each invariant stands in the flat observation, and its limits."""
+    rows = []
+    for name, part in observation_names(system).items():
+        bound = system.bounds[name]
+        place = f"{part.start}" if part.stop == part.start + 1 else f"{part.start}–{part.stop - 1}"
+        rows.append([f"`{name}`", place, float(bound.low), float(bound.high)])
+    said = _plain(inspect.getdoc(type(system).invariants) or "")
+    size = sum(bound.width for bound in system.bounds.values())
+    return (
+        f"{said}\n\n{table(['name', 'place', 'lowest', 'highest'], rows)}\n"
+        f"The observation is a flat float32 array of size {size}, clipped to these limits;\n"
+        "`invariantzoo.envs.core.observation.observation_names(system)` gives the places by name.\n"
+    )
+
+
+def _action(system: System) -> str:
+    """The action space, what the action means, and who acts."""
+    if is_discrete(system):
+        space = f"`Discrete({system.action_space.n})`"  # type: ignore[union-attr]
+    else:
+        space = f"`Box(-1, 1, {system.action_space.shape})`"
+    rng = Rng.single(0, 1)
+    state = system.initial(rng, 1)
+    lines = [f"Space: {space}. {_plain(inspect.getdoc(type(system).transition) or '')}", ""]
+    if system.one_at_a_time:
+        lines += ["In a step only the agents that are active act; the others' actions are ignored."]
+    else:
+        lines += ["All agents act at once."]
+    if system.gone(state) is not None:
+        lines += ["Agents may leave before the episode ends."]
+    if system.action_mask(state) is not None:
+        lines += ["Some actions may be illegal: see `action_mask` in the infos."]
+    lines += [f"An episode is truncated after {system.horizon} steps."]
+    return "\n".join(lines) + "\n"
+
+
+def _metrics(system: System) -> str:
+    """The metrics, how they are reduced over an episode, and exact values."""
+    exact = system.references()
+    over = {"mean": "mean", "sum": "sum", "max": "maximum", "last": "last value"}
+    rows = []
+    for name, how in system.reductions.items():
+        value = f"{round(exact[name], 8) + 0.0:g}" if name in exact else ""
+        rows.append([f"`{name}`", over[how], *([value] if exact else [])])
+    text = "The reward of an agent is minus its loss.\n"
+    if rows:
+        head = ["metric", "over the steps of an episode", *(["exact value"] if exact else [])]
+        text += f"\n{table(head, rows)}"
+    said = inspect.getdoc(type(system).metrics)
+    if said and said != inspect.getdoc(System.metrics):
+        text += f"\n{_plain(said)}\n"
+    if system.warm_up:
+        text += f"\nMetrics leave out the first {system.warm_up} steps of an episode.\n"
+    if exact:
+        text += f"\n{_plain(inspect.getdoc(type(system).references) or '')}\n"
+    return text
+
+
+def _symmetries(system: System) -> str:
+    """What leaves invariants and loss alone, and what changes sign."""
+    rng = Rng.single(0, 1)
+    lines = []
+    for symmetry in system.symmetries(system.initial(rng, 1), rng):
+        signs = {name: value for name, value in symmetry.signs.items() if name in system.bounds}
+        odd = ", ".join(f"`{name}`" for name in signs)
+        lines.append(f"- {symmetry.name}{f'; {odd} changes sign' if odd else ''}")
+        if "action" in symmetry.signs:
+            lines[-1] += ", and so does the part of the action that turns with it"
+    if not lines:
+        return "None is declared.\n"
+    return (
+        "Invariants and losses stay the same, at every step, when the world is changed by\n\n"
+        + "\n".join(lines)
+        + "\n\nA test transforms random worlds in each of these ways and compares.\n"
+    )
+
+
+def _policies(id: str, system: System) -> str:
+    """Policies that need no training, networks, and training settings of the id."""
+    ready = ", ".join(f"`{name}`" for name in policy_names(system))
+    learned = ", ".join(f"`{name}`" for name in network_names(system))
+    how = "by sampling its actions" if system.stochastic else "with its most likely actions"
+    text = f"Without training: {ready}.\nNetworks: {learned}.\n"
+    text += f"A trained policy is evaluated {how}, unless told otherwise.\n"
+    training = invariantzoo.spec(id).training
+    if training:
+        rows = [
+            [algorithm, f"`{name}`", f"`{value!r}`"]
+            for algorithm, given in training.items()
+            for name, value in given.items()
+        ]
+        text += f"\nTraining settings of this id:\n\n{table(['algorithm', 'name', 'value'], rows)}"
+    return text
+
+
+def _doors(id: str, system: System) -> str:
+    """Code that makes the id through every interface, and commands."""
+    slots = 4 * system.n_agents
+    lines = [
+        "import gymnasium",
+        "import pettingzoo",
+        "",
+        "import invariantzoo",
+        "",
+        f'env = invariantzoo.parallel_env("{id}")  # all agents at once',
+        f'env = invariantzoo.env("{id}")  # one agent after another',
+        f'env = pettingzoo.make("parallel", "invariantzoo/{id}")',
+        f'env = pettingzoo.make("aec", "invariantzoo/{id}")',
+        f'env = gymnasium.make_vec("invariantzoo/{id}", num_envs={slots})',
+        f'env = invariantzoo.vec_env("{id}", n_worlds=4, seed=0)  # Stable-Baselines3',
+        f'system = invariantzoo.make_system("{id}")  # pure functions of torch tensors',
+    ]
+    if system.n_agents == 1:
+        lines.insert(-2, f'env = gymnasium.make("invariantzoo/{id}")')
+    commands = [
+        f"invariantzoo train {id} --out runs/{id}",
+        f"invariantzoo evaluate {id} --policy {policy_names(system)[0]}",
+        f"invariantzoo rollout {id} --policy {policy_names(system)[0]} --human",
+        f"invariantzoo check {id}",
+    ]
+    python, shell = "\n".join(lines), "\n".join(commands)
+    return f"```python\n{python}\n```\n\n```\n{shell}\n```\n"
+
+
+def _plain(text: Any) -> str:
+    """Prose in Markdown: what it would take for emphasis or a column is escaped."""
+    return re.sub(r"(?<!`)([*|<])(?!`)", r"\\\1", str(text))
+
+
+def _sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+if __name__ == "__main__":
+    main()

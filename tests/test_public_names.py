@@ -1,0 +1,78 @@
+"""Names that users import: one list, imported when used; former places go on for one version."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import invariantzoo
+from invariantzoo.envs.core import renamed
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+
+
+def test_every_public_name_is_there() -> None:
+    assert len(set(invariantzoo.__all__)) == len(invariantzoo.__all__)
+    assert set(invariantzoo.__all__) <= set(dir(invariantzoo))
+    for name in invariantzoo.__all__:
+        assert getattr(invariantzoo, name).__doc__ or name in ("Range", "State"), name
+
+
+def test_a_name_that_is_none_is_refused() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        invariantzoo.nonsense  # noqa: B018
+
+
+def test_public_names_come_from_the_modules_themselves() -> None:
+    code = """
+import sys
+import invariantzoo, invariantzoo.commands.train, invariantzoo.commands.evaluate
+assert callable(invariantzoo.train) and callable(invariantzoo.evaluate)
+from invariantzoo import CGD
+from invariantzoo.training.optim import cgd
+assert CGD is cgd.CGD
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_pages_teach_the_public_names_alone(path: Path) -> None:
+    lines = re.findall(r"^ *(?:from|import) invariantzoo\.\S+.*", path.read_text("utf-8"), re.M)
+    assert lines == []
+
+
+@pytest.mark.parametrize("former", renamed.MODULES)
+def test_a_former_module_is_the_new_one(former: str) -> None:
+    with pytest.warns(DeprecationWarning, match=re.escape(renamed.MODULES[former])):
+        module = importlib.import_module(f"invariantzoo.{former}")
+    new = importlib.import_module(f"invariantzoo.{renamed.MODULES[former]}")
+    assert module is new
+    assert new.__spec__ is not None
+    assert new.__spec__.name == new.__name__ == f"invariantzoo.{renamed.MODULES[former]}"
+    sys.modules.pop(f"invariantzoo.{former}")
+
+
+@pytest.mark.parametrize("name", renamed.SYSTEM_NAMES)
+def test_names_that_left_the_contract_are_still_found_there(name: str) -> None:
+    from invariantzoo.envs.core import system
+
+    with pytest.warns(DeprecationWarning, match=rf"system\.{name} is now .*\.{name}$"):
+        value = getattr(system, name)
+    assert value is getattr(
+        importlib.import_module(f"invariantzoo.{renamed.SYSTEM_NAMES[name]}"), name
+    )
+
+
+def test_a_former_name_of_nothing_is_refused() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("invariantzoo.envs.nothing")
+    from invariantzoo.envs.core import system
+
+    with pytest.raises(AttributeError, match="nothing"):
+        system.nothing  # noqa: B018

@@ -1,0 +1,1 @@
+"""Geometry of learning: regimes of a metric."""

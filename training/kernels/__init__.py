@@ -1,1 +1,0 @@
-"""Compiled twins of what learners do often."""

@@ -1,0 +1,1 @@
+"""Reference runs by programs of quantum chemistry."""

@@ -1,0 +1,174 @@
+"""Ways to train by name: their hyper-parameters, their trainers, and the policies they leave.
+
+A trainer is iterated; every item is an `Update`, and between two items it can be saved. `--algo`
+takes the names of ALGORITHMS; each stands for a module, imported when it is used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...agents.policy import Policy
+from ...envs.core.registry import spec
+from ...envs.core.seeds import HELD_OUT, require_seed
+from ...envs.core.system import System
+from ...envs.core.validation import nearest, require_choice, require_count
+from ...envs.core.vector import VectorEnv
+from ..geometry.regimes import Steps
+from .hyperparameters import ALGORITHMS
+from .trainer import Trainer, Update
+
+DEFAULT_STEPS = 1_000_000
+_CURVE_POINTS = 22  # times that descent runs whole episodes for its log, at most
+_LEAST_POINTS = 2  # and at least: after the first update and after the last
+_SHARE = 50  # steps that descent learns from for each step of those episodes, where there are more
+
+
+def config_class(algo: str) -> type:
+    """The dataclass of an algorithm's hyper-parameters; ValueError for an unknown name."""
+    require_choice("algo", algo, ALGORITHMS)
+    module, name = ALGORITHMS[algo]
+    return getattr(importlib.import_module(f"invariantzoo.training.{module}"), name)
+
+
+def make_config(id: str, algo: str, settings: dict[str, Any]) -> Any:
+    """An algorithm's hyper-parameters: its defaults, what suits the id, and `settings` over both.
+
+    Raises ValueError for an unknown name or a bad value.
+    """
+    cls = config_class(algo)
+    known = [field.name for field in dataclasses.fields(cls)]
+    for name in settings:
+        if name not in known:
+            raise ValueError(f"unknown hyper-parameter {name!r} of {algo}{nearest(name, known)}")
+    suited = {name: value for name, value in _suited(id, algo).items() if name != "steps"}
+    return cls(**{**suited, **settings})
+
+
+def default_steps(id: str, algo: str) -> int:
+    """Agent-steps that suit an id."""
+    return int(_suited(id, algo).get("steps", DEFAULT_STEPS))
+
+
+def make_trainer(algo: str, system: System, config: Any, *, seed: int, steps: int) -> Trainer:
+    """A trainer at its first step.
+
+    Raises ValueError for a network that does not fit the system, and for a seed of evaluation.
+    """
+    require_seed("seed", seed, HELD_OUT)
+    if algo == "descent":
+        return DescentTrainer(system, config, seed=seed, steps=steps)
+    from . import sb3
+
+    return sb3.Trainer(system, config, seed=seed, steps=steps)
+
+
+def load_policy(algo: str, system: System, config: Any, state: dict[str, Any]) -> Policy:
+    """The policy in a trainer's `state_dict`."""
+    if algo == "descent":
+        trainer = DescentTrainer(system, config, seed=0, steps=1)
+        trainer.load_state_dict(state)
+        return trainer.policy()
+    from . import sb3
+
+    return sb3.load_policy(system, config, state)
+
+
+def load_trusted(algo: str, path: Path) -> Policy:
+    """The policy of a policy.zip, which can run any code that its writer put in."""
+    from . import sb3
+
+    return sb3.load_zip("ppo" if algo == "descent" else algo, path)
+
+
+def logged_updates(updates: int, rollout: int, horizon: int) -> frozenset[int]:
+    """The updates of a descent run after which whole episodes are run: the first, the last, others.
+
+    They are evenly spaced, and as many as keep the steps of the episodes within a fiftieth of the
+    steps that are learned from; a step without a gradient costs less than one with it, so this
+    keeps the log within 2 % of the work. A count, and no time: a run is logged alike everywhere.
+    """
+    affordable = updates * rollout // (_SHARE * horizon)
+    points = min(max(affordable, _LEAST_POINTS), _CURVE_POINTS)
+    return frozenset(1 + round(k * (updates - 1) / (points - 1)) for k in range(points))
+
+
+class DescentTrainer:
+    """`descent.Trainer`, which counts updates, counted in agent-steps.
+
+    Whole episodes are run beside it after some updates (see `logged_updates`), on new worlds.
+    """
+
+    def __init__(self, system: System, config: Any, *, seed: int, steps: int) -> None:
+        from . import descent
+
+        require_count("steps", steps)
+        self.system = system
+        self.per_update = config.n_worlds * config.rollout * system.n_agents
+        self._updates = -(-steps // self.per_update)
+        self._trainer = descent.Trainer(system, config, seed, self._updates)
+        self._logged = logged_updates(self._updates, config.rollout, system.horizon)
+        self._regimes = Steps(config.regimes) if config.regimes else None
+        if self._regimes is not None:
+            self.watch(self._regimes)
+
+    @property
+    def steps(self) -> int:
+        """Agent-steps made so far."""
+        return self._trainer.update * self.per_update
+
+    def policy(self) -> Policy:
+        """The policy as it is now."""
+        from ...agents.policy import network_policy
+
+        return network_policy(self._trainer.network)
+
+    def __iter__(self) -> Iterator[Update]:
+        for update in self._trainer:
+            row = {"rollout_loss": update.loss, "grad_norm": update.grad_norm}
+            if update.update in self._logged:
+                row = {**self._whole_episodes(), **row}
+            regimes = self._regimes.row() if self._regimes is not None else {}
+            yield Update(self.steps, {**row, **regimes}, update.loss)
+
+    def _whole_episodes(self) -> dict[str, float]:
+        """Loss, return and metrics of the policy as it is now, means over new worlds."""
+        from .score import run_episodes
+
+        done, n_worlds = self._trainer, self._trainer.config.n_worlds
+        first = done.update * n_worlds
+        if len(self._logged) <= _LEAST_POINTS:  # of a short run: half the worlds will do
+            n_worlds = -(-n_worlds // 2)
+        env = VectorEnv(self.system, n_worlds, seed=done.seed, first_world=first, autoreset=False)
+        found = run_episodes(env, self.policy(), deterministic=True)
+        return {name: float(values.mean()) for name, values in found.items()}
+
+    def watch(self, steps: Steps) -> None:
+        """Let `steps` see every step of the optimizer from now on."""
+        steps.attach(self._trainer.optimizer, self._trainer.network.named_parameters())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers from which `load_state_dict` continues."""
+        window = {"regimes": self._regimes.state_dict()} if self._regimes is not None else {}
+        return {**self._trainer.state_dict(), **window}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self._trainer.load_state_dict(state)
+        if self._regimes is not None:
+            self._regimes.load_state_dict(state["regimes"])
+
+    def save_policy(self, path: Path) -> None:
+        """Write the network as the actor of a model for `PPO.load`."""
+        from . import sb3
+
+        config = self._trainer.config
+        sb3.export(self.system, self._trainer.network, config.network, config.width, path)
+
+
+def _suited(id: str, algo: str) -> dict[str, Any]:
+    return spec(id).training.get(algo, {})

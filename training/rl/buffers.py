@@ -1,0 +1,214 @@
+"""Rollout and replay buffers that leave out rows whose agent did not act.
+
+A slot of `SystemVecEnv` whose agent is gone, or not active in a system that updates one at a time,
+still gives a row at every step; a learner that used it would count the entropy of actions that
+nobody took. Every step of a `SystemVecEnv` says who acted, in the flags that SB3 hands to buffers
+(`Dones` in vec_env.py): buffers hold no environment, so that loading, saving and `set_env` are as
+with any buffer. Where the flags say nothing, as those of other environments, all rows count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
+from stable_baselines3.common.type_aliases import ReplayBufferSamples, RolloutBufferSamples
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from torch import Tensor
+
+from ...envs.core.interfaces.stable_baselines3 import Dones, SystemVecEnv
+
+
+class MaskedRolloutBuffer(RolloutBuffer):
+    """Rows [buffer_size, n_envs] of one rollout; minibatches hold those whose agent acted.
+
+    Between two actions of an agent its rewards count, discounted, towards the first of them; values
+    at steps where it could not act are not used. What an agent does last before it leaves for good
+    is followed by value 0.
+    """
+
+    def __init__(self, *args: Any, seed: int = 0, **kwargs: Any) -> None:
+        self.rng = np.random.default_rng(seed)
+        self._watched = False
+        super().__init__(*args, **kwargs)
+
+    def watch(self, env: VecEnv) -> None:
+        """Insist from now on that every step says who acted, as those of `env` do.
+
+        Raises ValueError unless `env` is a SystemVecEnv or a wrapper of one.
+        """
+        _require_system_vec_env(env)
+        self._watched = True
+
+    def reset(self) -> None:
+        super().reset()
+        self.acted = np.ones((self.buffer_size, self.n_envs), bool)
+        self.terminated = np.zeros((self.buffer_size, self.n_envs), bool)
+
+    def add(
+        self,
+        obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        episode_start: np.ndarray,
+        value: Tensor,
+        log_prob: Tensor,
+    ) -> None:
+        """Store a row per slot; `episode_start` are the flags that the step before ended with."""
+        if self.pos > 0:
+            if self._watched:
+                _require_told(episode_start)
+            self._hear(self.pos - 1, episode_start)
+        super().add(obs, action, reward, episode_start, value, log_prob)
+
+    def _hear(self, row: int, dones: np.ndarray) -> None:
+        """Note who acted in a row from the flags that its step ended with."""
+        acted, terminated = getattr(dones, "acted", None), getattr(dones, "terminated", None)
+        if acted is not None:
+            self.acted[row] = acted
+        if terminated is not None:
+            self.terminated[row] = terminated
+
+    def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
+        """Generalized advantage estimation (Schulman et al. 2016) from action to action."""
+        self._hear(self.pos - 1, dones)
+        following = last_values.detach().cpu().numpy().reshape(-1)  # value of what follows
+        gain = np.zeros_like(following)  # advantage of what follows
+        over = dones
+        for step in reversed(range(self.buffer_size)):
+            goes_on = self.gamma * ~(np.asarray(over, bool) | self.terminated[step])
+            goes_on = goes_on.astype(np.float32)
+            target = self.rewards[step] + goes_on * following
+            carried = goes_on * gain
+            value, acted = self.values[step], self.acted[step]
+            advantage = target - value + self.gae_lambda * carried
+            self.advantages[step] = advantage
+            following = np.where(acted, value, target)
+            gain = np.where(acted, advantage, carried)
+            over = self.episode_starts[step]
+        self.returns = self.advantages + self.values
+
+    def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
+        """Minibatches of the rows whose agent acted, in random order."""
+        kept = np.flatnonzero(self.acted)
+        rows = torch.from_numpy(self.rng.permutation(kept))
+        table = (
+            self.observations,
+            self.actions.astype(np.float32, copy=False),
+            self.values,
+            self.log_probs,
+            self.advantages,
+            self.returns,
+        )
+        flat = [torch.from_numpy(part.reshape(-1, *part.shape[2:])) for part in table]
+        for batch in rows.split(batch_size or max(len(rows), 1)):
+            parts = [part.index_select(0, batch).to(self.device) for part in flat]
+            yield RolloutBufferSamples(*parts)
+
+
+class MaskedReplayBuffer(ReplayBuffer):
+    """Transitions [buffer_size, n_envs]; samples are of those whose agent acted.
+
+    The transition in which an agent leaves for good counts as its last one.
+    Raises ValueError for `optimize_memory_usage=True`.
+    """
+
+    def __init__(
+        self, *args: Any, seed: int = 0, optimize_memory_usage: bool = False, **kwargs: Any
+    ) -> None:
+        if optimize_memory_usage:
+            raise ValueError(
+                "optimize_memory_usage=True must be False: the next observation of a row is kept "
+                "beside it"
+            )
+        super().__init__(*args, **kwargs)
+        self.rng = np.random.default_rng(seed)
+        self.acted = np.ones((self.buffer_size, self.n_envs), bool)
+        self._watched = False
+        self._kept: np.ndarray | None = None
+
+    def watch(self, env: VecEnv) -> None:
+        """Insist from now on that every step says who acted, as those of `env` do.
+
+        Raises ValueError unless `env` is a SystemVecEnv or a wrapper of one.
+        """
+        _require_system_vec_env(env)
+        self._watched = True
+
+    def add(
+        self,
+        obs: np.ndarray,
+        next_obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store a transition per slot; `done` are the flags that the step ended with."""
+        if self._watched:
+            _require_told(done)
+        acted, terminated = getattr(done, "acted", None), getattr(done, "terminated", None)
+        self.acted[self.pos] = True if acted is None else acted
+        if terminated is not None:
+            done = done | terminated
+        self._kept = None
+        super().add(obs, next_obs, action, reward, done, infos)
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
+        """Transitions of agents that acted, drawn with replacement."""
+        if self._kept is None:
+            self._kept = np.flatnonzero(self.acted[: self.size()])
+        chosen = self._kept[self.rng.integers(0, len(self._kept), batch_size)]
+        at = np.divmod(chosen, self.n_envs)
+        ended = self.dones[at] * (1 - self.timeouts[at])
+        parts: tuple[Any, ...] = (
+            self._normalize_obs(self.observations[at], env),
+            self.actions[at],
+            self._normalize_obs(self.next_observations[at], env),
+            ended.reshape(-1, 1),
+            self._normalize_reward(self.rewards[at].reshape(-1, 1), env),
+        )
+        return ReplayBufferSamples(*(self.to_torch(part) for part in parts))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        watched = state.get("_watched") not in (None, False)  # once it was an environment
+        self.__dict__.update({**state, "_watched": watched})
+
+    def save(self) -> dict[str, Any]:
+        """Everything that `restore` needs: whole numbers and arrays of the rows in use."""
+        rows = {name: getattr(self, name)[: self.size()] for name in _TRANSITION}
+        return {**rows, "pos": self.pos, "full": self.full}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go back to what `save` returned."""
+        self.pos, self.full, self._kept = saved["pos"], saved["full"], None
+        for name in _TRANSITION:
+            getattr(self, name)[: self.size()] = saved[name]
+
+
+_TRANSITION = (
+    "observations",
+    "next_observations",
+    "actions",
+    "rewards",
+    "dones",
+    "timeouts",
+    "acted",
+)
+
+
+def _require_system_vec_env(env: VecEnv) -> None:
+    bare = env.unwrapped
+    if not isinstance(bare, SystemVecEnv):
+        raise ValueError(f"{type(bare).__name__} does not say who acted; use a SystemVecEnv")
+
+
+def _require_told(dones: np.ndarray) -> None:
+    if not isinstance(dones, Dones):
+        raise ValueError(
+            "the flags of ended episodes do not say who acted; a wrapper must hand on those of the "
+            "SystemVecEnv, or a copy of them"
+        )

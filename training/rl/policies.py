@@ -1,0 +1,313 @@
+"""Our networks as Stable-Baselines3 policies: for PPO and A2C, and for SAC.
+
+Sampling draws from the policy's own generator, never from torch's global one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.sac.policies import Actor, SACPolicy
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...agents.networks.choose import PlainNetwork, action_size, initialise, make_network
+from ...agents.policy import Policy
+from ...envs.core.rng import Rng
+from ...envs.core.system import System
+
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+class Scaled(BaseFeaturesExtractor):
+    """An observation in a bounded box brought to [-2, 2]."""
+
+    low: Tensor
+    factor: Tensor
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space, observation_space.shape[0])
+        low, high = (
+            torch.from_numpy(observation_space.low),
+            torch.from_numpy(observation_space.high),
+        )
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("factor", 4 / (high - low).clamp(min=1e-6), persistent=False)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return (observation - self.low) * self.factor - 2
+
+
+class NetworkPolicy(ActorCriticPolicy):
+    """Actions around the output of one of our networks, or chosen with it as logits.
+
+    The value comes from a network of its own with two hidden layers of `critic_width` (it sees
+    neighbours by distance, so their numbering does not matter); with "mlp" the action and the value
+    share the hidden layers.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        *,
+        system: System,
+        network: str,
+        width: int,
+        critic_width: int,
+        seed: int = 0,
+        log_std_init: float = -1.0,
+        **settings: Any,
+    ) -> None:
+        self.network: dict[str, Any] = {
+            "system": system,
+            "network": network,
+            "width": width,
+            "seed": seed,
+        }
+        self.critic_width = critic_width
+        self.generator = torch.Generator().manual_seed(seed)
+        self.discrete = isinstance(action_space, spaces.Discrete)
+        super().__init__(
+            observation_space, action_space, lr_schedule, log_std_init=log_std_init, **settings
+        )
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        made = self.network
+        self.actor = make_network(
+            made["network"], made["system"], made["seed"], width=made["width"]
+        )
+        if isinstance(self.actor, PlainNetwork):
+            self.critic: nn.Module = nn.Linear(made["width"], 1)
+        else:
+            self.critic = _value_network(self.observation_space, self.critic_width)
+        initialise(self.critic, made["seed"] + 1)
+        if not self.discrete:
+            assert self.action_space.shape is not None
+            start = torch.full(self.action_space.shape, float(self.log_std_init))
+            self.log_std = nn.Parameter(start)
+        settings: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
+        self.optimizer = self.optimizer_class(self.parameters(), **settings)
+
+    def heads(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean or logits [..., actions], and value [..., 1]."""
+        if isinstance(self.actor, PlainNetwork):
+            hidden = self.actor.hidden(observation)
+            return self.actor.net[-1](hidden), self.critic(hidden)
+        return self.actor(observation), self.critic(observation)
+
+    def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        output, value = self.heads(obs)
+        action = self._choose(output, deterministic)
+        return action, value, self._log_prob(output, action)
+
+    def evaluate_actions(
+        self, obs: PyTorchObs, actions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        assert isinstance(obs, Tensor)
+        output, value = self.heads(obs)
+        if self.discrete:
+            log_probs = output.log_softmax(-1)
+            entropy = -(log_probs.exp() * log_probs).sum(-1)
+        else:
+            entropy = (self.log_std + 0.5 + _LOG_SQRT_2PI).sum().expand(len(output))
+        return value, self._log_prob(output, actions), entropy
+
+    def predict_values(self, obs: PyTorchObs) -> Tensor:
+        assert isinstance(obs, Tensor)
+        return self.heads(obs)[1]
+
+    def get_distribution(self, obs: PyTorchObs) -> Distribution:
+        assert isinstance(obs, Tensor)
+        output = self.heads(obs)[0]
+        more = () if self.discrete else (self.log_std,)
+        return self.action_dist.proba_distribution(output, *more)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        assert isinstance(observation, Tensor)
+        return self._choose(self.heads(observation)[0], deterministic)
+
+    def _choose(self, output: Tensor, deterministic: bool) -> Tensor:
+        if self.discrete:
+            if deterministic:
+                return output.argmax(-1)
+            chances = output.softmax(-1)
+            return torch.multinomial(chances, 1, generator=self.generator).squeeze(-1)
+        if deterministic:
+            return output
+        noise = torch.randn(output.shape, generator=self.generator)
+        return output + self.log_std.exp() * noise
+
+    def _log_prob(self, output: Tensor, action: Tensor) -> Tensor:
+        if self.discrete:
+            index = action.long().unsqueeze(-1)
+            return output.log_softmax(-1).gather(-1, index).squeeze(-1)
+        return _gaussian((action - output) * (-self.log_std).exp(), self.log_std)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        found = super()._get_constructor_parameters()
+        return {**found, **self.network, "critic_width": self.critic_width}
+
+
+class NetworkActor(Actor):
+    """SAC's actor: tanh of a Gaussian around the output of one of our networks."""
+
+    def __init__(
+        self,
+        *,
+        system: System,
+        network: str,
+        width: int,
+        critic_width: int,
+        seed: int,
+        spread: float,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**{**settings, "net_arch": []})
+        self.generator = torch.Generator().manual_seed(seed)
+        self.mu = make_network(network, system, seed, width=width)
+        log_std = _value_network(self.observation_space, critic_width, action_size(system))
+        initialise(log_std, seed + 1)
+        last = log_std[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.constant_(last.bias, spread)
+        self.log_std = log_std  # type: ignore[assignment]
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
+        mean, log_std, _ = self.get_action_dist_params(obs)
+        return mean.tanh() if deterministic else self._sample(mean, log_std)[0]
+
+    def action_log_prob(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
+        mean, log_std, _ = self.get_action_dist_params(obs)
+        return self._sample(mean, log_std)
+
+    def _sample(self, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
+        noise = torch.randn(mean.shape, generator=self.generator)
+        raw = mean + log_std.exp() * noise
+        squashed = 2 * (math.log(2) - raw - functional.softplus(-2 * raw))  # log of 1 - tanh^2
+        return raw.tanh(), _gaussian(noise, log_std) - squashed.sum(-1)
+
+
+class NetworkSACPolicy(SACPolicy):
+    """SAC's actor and critics around one of our networks."""
+
+    actor: NetworkActor
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        *,
+        system: System,
+        network: str,
+        width: int,
+        critic_width: int,
+        seed: int = 0,
+        log_std_init: float = -1.0,
+        **settings: Any,
+    ) -> None:
+        self.network: dict[str, Any] = {
+            "system": system,
+            "network": network,
+            "width": width,
+            "seed": seed,
+        }
+        self.network |= {"critic_width": critic_width, "spread": log_std_init}
+        settings |= {"net_arch": [critic_width] * 2, "features_extractor_class": Scaled}
+        super().__init__(observation_space, action_space, lr_schedule, **settings)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        initialise(self.critic, self.network["seed"] + 2)
+        self.critic_target.load_state_dict(self.critic.state_dict())
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> NetworkActor:
+        flat = FlattenExtractor(self.observation_space)
+        settings = self._update_features_extractor(self.actor_kwargs, flat)
+        return NetworkActor(**settings, **self.network).to(self.device)
+
+
+def network_of(policy: NetworkPolicy | NetworkSACPolicy) -> nn.Module:
+    """The network that decides, without exploration."""
+    actor = policy.actor
+    return actor.mu if isinstance(actor, NetworkActor) else actor
+
+
+def as_policy(policy: NetworkPolicy | NetworkSACPolicy) -> Policy:
+    """The same as a function of observations [worlds, agents, size]; it draws from `rng`."""
+    return _squashed(policy) if isinstance(policy, NetworkSACPolicy) else _plain(policy)
+
+
+@dataclass(frozen=True)
+class CategoricalPolicy:
+    """Draws one of n actions; the likeliest without a generator.
+
+    logits: from observations [..., size] to [..., n].
+    """
+
+    logits: Callable[[Tensor], Tensor]
+
+    def probabilities(self, observation: Tensor) -> Tensor:
+        """Chance of every action [..., n] at observations [..., size]."""
+        return self.logits(observation.float()).softmax(-1)
+
+    def __call__(self, observation: Tensor, rng: Rng | None) -> Tensor:
+        if rng is None:
+            return self.logits(observation.float()).argmax(-1)
+        chances = self.probabilities(observation)
+        below = chances.cumsum(-1) <= rng.uniform(*chances.shape[:-1], 1)
+        return below.sum(-1).clamp(max=chances.shape[-1] - 1)
+
+
+def _plain(policy: NetworkPolicy) -> Policy:
+    if policy.discrete:
+        return CategoricalPolicy(policy.actor)
+
+    def choose(observation: Tensor, rng: Rng | None) -> Tensor:
+        output = policy.actor(observation.float())
+        if rng is not None:
+            output = output + policy.log_std.exp() * rng.normal(*output.shape)
+        return output.clamp(-1, 1)
+
+    return choose
+
+
+def _squashed(policy: NetworkSACPolicy) -> Policy:
+    def choose(observation: Tensor, rng: Rng | None) -> Tensor:
+        flat = observation.float().flatten(0, 1)
+        mean, log_std, _ = policy.actor.get_action_dist_params(flat)
+        if rng is not None:
+            noise = rng.normal(*observation.shape[:2], mean.shape[-1])
+            mean = mean + log_std.exp() * noise.flatten(0, 1)
+        return mean.tanh().reshape(*observation.shape[:2], -1)
+
+    return choose
+
+
+def _value_network(space: spaces.Space, width: int, outputs: int = 1) -> nn.Sequential:
+    assert isinstance(space, spaces.Box)
+    return nn.Sequential(
+        Scaled(space),
+        nn.Linear(space.shape[0], width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.ReLU(),
+        nn.Linear(width, outputs),
+    )
+
+
+def _gaussian(noise: Tensor, log_std: Tensor) -> Tensor:
+    """Log density of mean + exp(log_std) noise [..., size] -> [...]."""
+    constant = noise.shape[-1] * _LOG_SQRT_2PI
+    return -0.5 * noise.square().sum(-1) - log_std.sum(-1) - constant

@@ -1,0 +1,187 @@
+"""What a policy scores: whole episodes on held-out seeds, and what can be said of them.
+
+Every metric is a number per episode, [seeds, episodes]. A summary holds its mean and the standard
+error of the mean, its interquartile mean (the mean without the lowest and the highest quarter) and
+the 95 % percentile interval of the interquartile mean under a bootstrap that draws episodes anew
+within each seed. With one episode per seed, or one number per training run, it draws the seeds or
+runs themselves: that interval is over seeds or runs. Of a metric that is nearly always the same,
+such as a rare contact, the interquartile mean sees nothing: read its mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypedDict
+
+import numpy as np
+import torch
+
+from ...agents.policy import OwnPolicy, Policy
+from ...envs.core.memory import require_memory
+from ...envs.core.observation import observation_space
+from ...envs.core.rng import POLICY
+from ...envs.core.seeds import HELD_OUT, require_seed
+from ...envs.core.system import System
+from ...envs.core.validation import require_count
+from ...envs.core.vector import VectorEnv
+
+RESAMPLES = 2000
+_CHUNK = 2**22  # numbers that a batch of observations or of resamples may hold
+
+Scores = dict[str, np.ndarray]  # metric -> [seeds, episodes]
+
+
+class Summary(TypedDict):
+    """One metric: ci95 is the interval of iqm, per_seed the mean of every seed or run."""
+
+    mean: float
+    se: float
+    iqm: float
+    ci95: list[float]
+    per_seed: list[float]
+
+
+def require_memory_of_scores(system: System, *, episodes: int, seeds: int) -> None:
+    """Raise ValueError if the scores of so many episodes cannot be held."""
+    numbers = 2 + len(system.reductions)
+    require_memory(f"episodes={episodes} of seeds={seeds}", 8 * numbers * episodes * seeds)
+
+
+def evaluate(
+    system: System,
+    policy: Policy,
+    *,
+    episodes: int,
+    seeds: int,
+    deterministic: bool,
+    first_seed: int = 0,
+    watch: Callable[[float], object] | None = None,
+) -> Scores:
+    """Scores of `episodes` whole episodes under each of `seeds` held-out seeds.
+
+    `watch` is called with the share that is done, between 0 and 1, as often as that can be told.
+
+    Own policies that a system fuses run fused; their "loss" is then a mean over records.
+
+    Metrics are those of the system; "return", the rewards of an episode summed, per agent; and
+    "loss", the mean over the steps and agents that were there.
+    Raises ValueError unless episodes and seeds are positive and first_seed is below HELD_OUT.
+    """
+    require_count("episodes", episodes)
+    require_count("seeds", seeds)
+    require_seed("first_seed", first_seed, HELD_OUT)
+    require_memory_of_scores(system, episodes=episodes, seeds=seeds)
+    fused = isinstance(policy, OwnPolicy) and policy.name in system.fused
+    size = system.n_agents * (observation_space(system).shape or (1,))[0]
+    if fused:
+        size = max(size, 4 * (system.horizon // system.sweep))
+    chunk = max(1, _CHUNK // size)
+    whole, done = seeds * episodes * system.horizon, 0  # steps of worlds
+    found = []
+    for seed in range(HELD_OUT + first_seed, HELD_OUT + first_seed + seeds):
+        parts = []
+        for first in range(0, episodes, chunk):
+            worlds = min(chunk, episodes - first)
+
+            def step(steps: int, worlds: int = worlds, done: int = done) -> None:
+                if watch is not None:
+                    watch((done + steps * worlds) / whole)
+
+            env = VectorEnv(system, worlds, seed=seed, first_world=first, autoreset=False)
+            if isinstance(policy, OwnPolicy) and fused:
+                parts.append(_fused_episode(env, policy.name))
+            else:
+                parts.append(run_episodes(env, policy, deterministic=deterministic, watch=step))
+            step(system.horizon)
+            done += worlds * system.horizon
+        found.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    return {name: np.stack([part[name] for part in found]) for name in found[0]}
+
+
+def run_episodes(
+    env: VectorEnv,
+    policy: Policy,
+    *,
+    deterministic: bool,
+    watch: Callable[[int], object] = lambda steps: None,
+) -> Scores:
+    """Metrics, "return" and "loss" [worlds] of one episode of every world, from a reset on.
+
+    `watch` is called with the steps that were made, after each.
+    """
+    total, present = np.zeros(env.n_worlds), np.zeros(env.n_worlds)
+    running = np.ones(env.n_worlds, bool)
+    names = ("return", "loss", *env.system.reductions)
+    found = {name: np.empty(env.n_worlds) for name in names}
+    observation, made, over = env.reset(), 0, False
+    while not over:
+        with torch.no_grad():
+            rng = None if deterministic else env.rng(POLICY)
+            chosen = policy(torch.from_numpy(observation), rng)
+            action = (chosen.float() if chosen.is_floating_point() else chosen).numpy()
+        present += running * (env.alive.sum(1) if env.may_leave else env.n_agents)
+        step = env.step(action)
+        total += running * step.reward.sum(1)
+        if step.final_observation is not None:  # a world ended
+            ended = step.done & running
+            found["return"][ended] = total[ended] / env.n_agents
+            found["loss"][ended] = -total[ended] / present[ended]
+            for name, value in step.metrics.items():
+                found[name][ended] = value[ended]
+            running &= ~step.done
+            over = not running.any()
+        observation = step.observation
+        made += 1
+        watch(made)
+    return found
+
+
+def _fused_episode(env: VectorEnv, policy: str) -> Scores:
+    """The same of one fused episode, with a record per sweep."""
+    env.reset()
+    loss = env.rollout(policy, env.system.horizon, every=env.system.sweep)["loss"].mean(0)
+    return {"return": -loss * env.system.horizon, "loss": loss, **env.episode_metrics()}
+
+
+def summarise(scores: Scores) -> dict[str, Summary]:
+    """Every metric's summary."""
+    return {name: summary(values) for name, values in scores.items()}
+
+
+def over_runs(runs: Sequence[Scores]) -> dict[str, Summary]:
+    """Summaries over training runs, each of which counts as one number: its mean."""
+    return {name: summary(np.array([[run[name].mean()] for run in runs])) for name in runs[0]}
+
+
+def summary(values: np.ndarray, *, seed: int = 0) -> Summary:
+    """The summary of a metric's values [seeds, episodes]; `seed` is the bootstrap's."""
+    n = values.size
+    low, high = np.quantile(_bootstrap(values, seed), [0.025, 0.975])
+    return {
+        "mean": float(values.mean()),
+        "se": float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan"),
+        "iqm": float(iqm(values.ravel())),
+        "ci95": [float(low), float(high)],
+        "per_seed": values.mean(1).tolist(),
+    }
+
+
+def iqm(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis [..., n] without the floor(n / 4) lowest and as many highest."""
+    n = values.shape[-1]
+    cut = n // 4
+    middle = np.partition(values, (cut, n - 1 - cut), -1)[..., cut : n - cut].mean(-1)
+    return np.where(np.isnan(values).any(-1), np.nan, middle)
+
+
+def _bootstrap(values: np.ndarray, seed: int) -> np.ndarray:
+    """Interquartile means [resamples] of values [strata, n] drawn anew within each stratum."""
+    strata = values if values.shape[1] > 1 else values.T
+    rows, n = strata.shape
+    rng = np.random.default_rng(seed)
+    found, row = np.empty(RESAMPLES), np.arange(rows)[:, None]
+    chunk = max(1, _CHUNK // strata.size)
+    for first in range(0, RESAMPLES, chunk):
+        drawn = rng.integers(n, size=(min(chunk, RESAMPLES - first), rows, n))
+        found[first : first + chunk] = iqm(strata[row, drawn].reshape(len(drawn), -1))
+    return found

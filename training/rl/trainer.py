@@ -1,0 +1,54 @@
+"""What every way to train offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from ..geometry.regimes import Steps
+
+
+class Update(NamedTuple):
+    """Agent-steps so far, the numbers of one row of progress.csv, and what was learned from.
+
+    The row's "loss", "return" and metrics are of whole episodes; before the first of them ends,
+    "running_loss" stands in place of "loss".  loss: per agent and step, of the update's own steps,
+    which may be early or late ones of their episodes.
+    """
+
+    steps: int
+    row: dict[str, float]
+    loss: float
+
+
+class Trainer(Protocol):
+    """What every way to train offers."""
+
+    @property
+    def steps(self) -> int:
+        """Agent-steps made so far."""
+        ...
+
+    @property
+    def per_update(self) -> int:
+        """Agent-steps of an update."""
+        ...
+
+    def __iter__(self) -> Iterator[Update]: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers from which `load_state_dict` continues."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        ...
+
+    def save_policy(self, path: Path) -> None:
+        """Write the policy for `PPO.load` (A2C, SAC)."""
+        ...
+
+    def watch(self, steps: Steps) -> None:
+        """Let `steps` see every step of the optimizer from now on."""
+        ...

@@ -1,0 +1,238 @@
+"""Films of a policy at work, as mp4 or gif."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...agents.policy import Policy
+from ...envs.core.files import write_atomically
+from ...envs.core.rendering.painter import BACKGROUND, Painter
+from ...envs.core.rng import POLICY
+from ...envs.core.scene import Scene
+from ...envs.core.system import System
+from ...envs.core.vector import VectorEnv
+
+SUFFIXES = (".mp4", ".gif")
+FPS = 20
+MOST_WORLDS = 9  # in one film
+_BLOCK = 16  # encoders want sizes in multiples of this
+_TRAIL = 12
+_SHADE = 8  # steps of brightness in a gif
+
+
+def record_video(
+    system: System,
+    policy: Policy,
+    path: str | Path,
+    *,
+    n_worlds: int = 1,
+    n_steps: int | None = None,
+    skip: int = 0,
+    seed: int = 0,
+    deterministic: bool | None = None,
+    size: int = 640,
+    fps: int = FPS,
+) -> None:
+    """Film `n_steps` (default: one episode) of worlds in a grid, from the start to the last state.
+
+    skip: steps that are made before the first picture.
+    deterministic: hand the policy no generator; by default unless the system is stochastic.
+
+    Raises ValueError if the system has no picture or the file's name does not end in a suffix.
+    """
+    if deterministic is None:
+        deterministic = not system.stochastic
+    steps = skip + (system.horizon if n_steps is None else n_steps)
+    env = VectorEnv(system, n_worlds, seed=seed, autoreset=steps > system.horizon)
+    observation = env.reset()
+    with filming(path, env, size=size, fps=fps, skip=skip) as shoot:
+        shoot()
+        for _ in range(steps):
+            step = env.step(act(env, policy, observation, deterministic))
+            observation = step.observation
+            shoot()
+            if step.done.all() and not env.autoreset:
+                return
+
+
+@contextmanager
+def filming(
+    path: str | Path, env: VectorEnv, *, size: int = 640, fps: int = FPS, skip: int = 0
+) -> Iterator[Callable[[], None]]:
+    """A function that adds a picture of `env`; the film appears when the block ends well.
+
+    skip: pictures at first that are left out; charts and earlier rows begin with them all the same.
+    """
+    camera = Camera(env, size=size)
+    left_out = 0
+    with film(path, fps=fps) as add:
+
+        def shoot() -> None:
+            nonlocal left_out
+            picture = camera.frame()
+            if left_out < skip:
+                left_out += 1
+            else:
+                add(picture)
+
+        yield shoot
+
+
+def act(env: VectorEnv, policy: Policy, observation: np.ndarray, deterministic: bool) -> np.ndarray:
+    """A policy's actions [worlds, agents, ...], sampled with the worlds' own numbers or not."""
+    with torch.no_grad():
+        rng = None if deterministic else env.rng(POLICY)
+        return policy(torch.from_numpy(observation), rng).numpy()
+
+
+class Camera:
+    """Pictures of the first worlds of `env`, in a grid about `size` pixels wide.
+
+    A world's scene is as high as it is wide; captions and charts take rows of their own, and what
+    colours mean stands once, below all worlds.
+
+    time: what charts count, if it is not steps of the episode.
+    """
+
+    def __init__(self, env: VectorEnv, *, size: int = 640, time: str = "step") -> None:
+        self._env = env
+        count = min(env.n_worlds, MOST_WORLDS)
+        self._columns = int(np.ceil(np.sqrt(count)))
+        self._rows = -(-count // self._columns)
+        self._side = max(size // self._columns // _BLOCK, 1) * _BLOCK
+        side = (self._side, self._side)
+        self._painters = [Painter(size=side, trail=_TRAIL, time=time) for _ in range(count)]
+        self._key = Painter(size=(self._columns * self._side, _BLOCK), legend=True)
+        self._laid_out = False
+
+    def frame(self, time: int | None = None) -> np.ndarray:
+        """The worlds as they are now [height, width, 3] uint8, both multiples of 16.
+
+        time: for charts, if it is not the step of the episode.
+        """
+        if not self._laid_out:
+            self._lay_out(self._scene(0))
+        wide, high = self._painters[0].size
+        image = np.empty((self._rows * high, self._columns * wide, 3), np.uint8)
+        image[:] = BACKGROUND
+        for i in range(len(self._painters)):
+            row, column = divmod(i, self._columns)
+            place = image[row * high : (row + 1) * high, column * wide : (column + 1) * wide]
+            place[:] = self._world(i, time)
+            if len(self._painters) > 1:
+                place[0], place[:, 0] = 0, 0
+        key = self._key.key(self._scene(0))
+        if key is None:
+            return image
+        below = np.empty((-len(key) % _BLOCK, len(key[0]), 3), np.uint8)
+        below[:] = BACKGROUND
+        return np.concatenate([image, key, below])
+
+    def _lay_out(self, scene: Scene) -> None:
+        """Give every world the height that its captions and charts ask for, once for the film."""
+        for painter in self._painters:
+            high = -(-painter.height_for(scene, self._side) // _BLOCK) * _BLOCK
+            painter.resize((self._side, high))
+        self._laid_out = True
+
+    def _scene(self, i: int) -> Scene:
+        env = self._env
+        scene = env.system.scene(type(env.state)(*(part[i : i + 1] for part in env.tensors)))
+        if scene is None:
+            raise ValueError(f"{type(env.system).__name__} has no picture to film")
+        return scene
+
+    def _world(self, i: int, time: int | None) -> np.ndarray:
+        env, painter = self._env, self._painters[i]
+        step = int(env.age[i]) if time is None else time
+        if step == 0:
+            painter.forget()
+        metrics = {name: float(value[i]) for name, value in env.episode_metrics().items()}
+        return painter.draw(self._scene(i), step=step, metrics=metrics)
+
+
+@contextmanager
+def film(path: str | Path, *, fps: int = FPS) -> Iterator[Callable[[np.ndarray], None]]:
+    """A function that adds a frame [height, width, 3]; the file appears when the block ends well.
+
+    Raises ValueError if the file's name does not end in one of SUFFIXES.
+    """
+    import imageio.v2 as imageio
+
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"film {str(path)!r} must end in {' or '.join(SUFFIXES)}")
+    if path.suffix == ".gif":  # in memory: imageio tries again, noisily, to end a file that failed
+        buffer = io.BytesIO()
+        options = {"duration": 1000 / fps, "loop": 0, "subrectangles": True}
+        pictures = imageio.get_writer(buffer, format="GIF", mode="I", **options)
+        try:
+            yield lambda frame: pictures.append_data(_few_colours(frame))
+        finally:
+            pictures.close()
+        if buffer.getbuffer().nbytes:
+            write_atomically(path, lambda part: part.write_bytes(buffer.getbuffer()))
+        return
+    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        writer = imageio.get_writer(part, fps=fps, quality=7, macro_block_size=_BLOCK)
+
+        def add(frame: np.ndarray) -> None:
+            try:
+                writer.append_data(frame)
+            except OSError as error:  # ffmpeg has ended
+                raise OSError(f"{path} could not be written: {_last_line(error)}") from error
+
+        try:
+            yield add
+        finally:
+            writer.close()
+        if part.exists():
+            _require_whole(part, path)
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _few_colours(frame: np.ndarray) -> np.ndarray:
+    """A frame in at most 255 colours, none dithered, so that a gif of it stays small."""
+    from PIL import Image
+
+    ground = np.array(BACKGROUND, np.int16)
+    coarse = (frame - ground + _SHADE // 2) // _SHADE * _SHADE + ground
+    image = Image.fromarray(coarse.clip(0, 255).astype(np.uint8))
+    few = image.quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return np.asarray(few.convert("RGB"))
+
+
+def _last_line(error: OSError) -> str:
+    """The reason; where ffmpeg gives it, its last words."""
+    return error.strerror or (str(error).strip().splitlines() or ["ffmpeg failed"])[-1]
+
+
+def _require_whole(part: Path, path: Path) -> None:
+    """Raise OSError unless an .mp4 file is a chain of boxes to its end, with an index ("moov").
+
+    imageio does not say how ffmpeg ended; on a full disk it leaves a file without an index.
+    """
+    size, place, names = part.stat().st_size, 0, []
+    with part.open("rb") as file:
+        while place + 8 <= size:
+            file.seek(place)
+            length, name = struct.unpack(">I4s", file.read(8))
+            if length == 1:  # a length of 64 bits follows
+                length = int.from_bytes(file.read(8))
+            if length < 8:
+                break
+            names.append(name)
+            place += length
+    if place != size or b"moov" not in names:
+        raise OSError(f"{path} could not be written: ffmpeg could not end it; is the disk full?")
