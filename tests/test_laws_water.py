@@ -14,20 +14,22 @@ from invariantzoo.agents.policy import make_policy
 from invariantzoo.envs.core.observation import flatten
 from invariantzoo.envs.core.physics.units import BOLTZMANN, KINETIC
 from invariantzoo.envs.core.rng import Rng
-from invariantzoo.envs.water import descriptors as water
+from invariantzoo.envs.water import descriptors, frames
+from invariantzoo.envs.water.inference import InferenceState
+from invariantzoo.envs.water.least_squares import by_species, optimum
 from invariantzoo.training.molecules.rdf import distribution
 
-SHIPPED = pytest.mark.parametrize("data", water.SHIPPED)
+SHIPPED = pytest.mark.parametrize("data", frames.SHIPPED)
 
 
-def every_frame(data: str) -> water.Frame:
+def every_frame(data: str) -> InferenceState:
     """One world per frame of the data."""
-    found = water.read(data)
-    n = len(found.position)
-    x, f = torch.from_numpy(found.position), torch.from_numpy(found.force)
-    oxygen = torch.from_numpy(found.oxygen).expand(n, -1)
-    cell = torch.from_numpy(found.cell).expand(n, 3, 3)
-    return water.Frame(x, f, oxygen, cell, torch.zeros_like(oxygen), torch.zeros_like(x))
+    arrays = frames.read(data)
+    n = len(arrays.position)
+    x, f = torch.from_numpy(arrays.position), torch.from_numpy(arrays.force)
+    oxygen = torch.from_numpy(arrays.oxygen).expand(n, -1)
+    cell = torch.from_numpy(arrays.cell).expand(n, 3, 3)
+    return InferenceState(x, f, oxygen, cell, torch.zeros_like(oxygen), torch.zeros_like(x))
 
 
 def scored(system: Any, state: Any, policy: Any) -> dict[str, float]:
@@ -40,9 +42,9 @@ def scored(system: Any, state: Any, policy: Any) -> dict[str, float]:
 
 @SHIPPED
 def test_what_ships_is_small(data: str) -> None:
-    found = water.read(data)
+    found = frames.read(data)
     assert len(found.position) == 20
-    assert [len(water.read(data, split).position) for split in ("train", "val")] == [15, 5]
+    assert [len(frames.read(data, split).position) for split in ("train", "val")] == [15, 5]
 
 
 @SHIPPED
@@ -56,22 +58,25 @@ def test_the_least_squares_policy_scores_the_known_optimum(data: str) -> None:
 
 def test_no_weights_near_the_optimum_are_better() -> None:
     system: Any = invariantzoo.make_system("water-inference-v0")
-    state, best = every_frame("water16"), water.optimum("water16")
+    state, best = every_frame("water16"), optimum("water16")
     rng = np.random.default_rng(0)
     for size in (1e-3, 1e-2, 1e-1):
         for _ in range(5):
             moved = (best.weights + size * rng.normal(size=best.weights.shape)).clip(-1, 1)
-            action = water.by_species(moved, {"oxygen": state.oxygen}, Rng.single(0, 1))
+            action = by_species(moved, {"oxygen": state.oxygen}, Rng.single(0, 1))
             after = system.transition(state, action, None)
             assert float(after.error.mean()) > best.loss
 
 
 def test_the_optimum_is_that_of_normal_equations() -> None:
-    best = water.optimum("water16")
+    best = optimum("water16")
     assert np.abs(best.weights).max() < 1, "the limits of the action do not matter"
-    data = water.read("water16")
+    data = frames.read("water16")
     design = np.concatenate(
-        [water.vectors(water._pairs_of(data, f))[0].numpy() for f in range(len(data.position))]
+        [
+            descriptors.vectors(frames.pairs_of(data, frame))[0].numpy()
+            for frame in range(len(data.position))
+        ]
     )
     oxygen = np.tile(data.oxygen, len(data.position))
     off = 0.0
@@ -81,17 +86,17 @@ def test_the_optimum_is_that_of_normal_equations() -> None:
         off += float(np.linalg.lstsq(a, b, rcond=None)[1].sum()) or float(
             ((a @ np.linalg.lstsq(a, b, rcond=None)[0] - b) ** 2).sum()
         )
-    expected = off / len(oxygen) / water.mean_square("water16")
+    expected = off / len(oxygen) / frames.mean_square("water16")
     assert best.loss == pytest.approx(expected, rel=1e-6)
 
 
 def test_forces_are_pairwise_and_of_the_shape_of_the_bumps() -> None:
     """Two waters' nearest pair: one unit weight gives gain times bump along the line."""
-    data = water.read("water16")
-    pairs = water._pairs_of(data, 0)
+    data = frames.read("water16")
+    pairs = frames.pairs_of(data, 0)
     i, j = 0, int(pairs.distance[0, 0].argmin())
     k = 2
-    c, h, gain = water._RADIAL[:, 1, k]
+    c, h, gain = descriptors.RADIAL[:, 1, k]
     r = float(pairs.distance[0, i, j])
     near = [
         (float(pairs.distance[0, i, m]), pairs.direction[0, i, m].numpy())
@@ -99,12 +104,13 @@ def test_forces_are_pairwise_and_of_the_shape_of_the_bumps() -> None:
     ]
     expected = -sum(gain * max(0.0, 1 - ((d - c) / h) ** 2) ** 2 * n for d, n in near)
     assert r < 1.2
-    np.testing.assert_allclose(water.vectors(pairs)[0, i, 10 + k].numpy(), expected, atol=1e-12)
+    force = descriptors.vectors(pairs)[0, i, 10 + k]
+    np.testing.assert_allclose(force.numpy(), expected, atol=1e-12)
 
 
 @SHIPPED
 def test_the_structure_is_that_of_the_observables(data: str) -> None:
-    found, numbers = water.read(data), np.where(water.read(data).oxygen == 1, 8, 1)
+    found, numbers = frames.read(data), np.where(frames.read(data).oxygen == 1, 8, 1)
     fine = distribution(found.position, found.cell, numbers)  # by rising atomic number
     fine = np.stack([fine[1, 1], fine[1, 0], fine[0, 0]])
     bins = 38
@@ -112,7 +118,7 @@ def test_the_structure_is_that_of_the_observables(data: str) -> None:
     shell = np.diff(edge**3)[: 10 * bins]
     counted = (fine[:, : 10 * bins] * shell).reshape(3, bins, 10).sum(-1)
     expected = counted / shell.reshape(bins, 10).sum(-1)
-    np.testing.assert_allclose(water.structure(data)[:, :bins], expected, atol=1e-6)
+    np.testing.assert_allclose(frames.reference_rdf(data)[:, :bins], expected, atol=1e-6)
 
 
 def test_the_temperature_is_kept_and_no_momentum_made() -> None:
@@ -121,7 +127,7 @@ def test_the_temperature_is_kept_and_no_momentum_made() -> None:
     action = 2 * Rng.single(1, 4).uniform(4, 48, 21) - 1
     for _ in range(3):
         state = system.transition(state, action, None)
-        mass = water.masses(state.oxygen).unsqueeze(-1)
+        mass = descriptors.masses(state.oxygen).unsqueeze(-1)
         assert float((mass * state.velocity).sum(1).abs().max()) < 1e-12
         twice = KINETIC * (mass * state.velocity**2).sum((1, 2))
         kelvin = twice / (3 * 48 - 3) / BOLTZMANN
@@ -175,8 +181,8 @@ def test_files_are_checked(tmp_path: Path) -> None:
         arrays: dict[str, Any] = good | change
         np.savez(path, **arrays)
         with pytest.raises(ValueError, match=said):
-            water.read(str(path))
+            frames.read(str(path))
     text = tmp_path / "text.npz"
     text.write_text("no archive")
     with pytest.raises(ValueError, match="no such data"):
-        water.read(str(text))
+        frames.read(str(text))

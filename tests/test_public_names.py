@@ -69,6 +69,16 @@ def test_names_that_left_the_contract_are_still_found_there(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("former", renamed.NAMES)
+def test_a_former_name_is_the_new_one(former: str) -> None:
+    module, _, name = former.rpartition(".")
+    home, _, attribute = renamed.NAMES[former].rpartition(".")
+    with pytest.warns(DeprecationWarning, match=re.escape(renamed.NAMES[former])) as warned:
+        value = getattr(importlib.import_module(f"invariantzoo.{module}"), name)
+    assert value is getattr(importlib.import_module(f"invariantzoo.{home}"), attribute)
+    assert warned[0].filename == __file__
+
+
 def test_a_former_name_of_nothing_is_refused() -> None:
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("invariantzoo.envs.nothing")

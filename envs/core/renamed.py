@@ -78,6 +78,19 @@ SYSTEM_NAMES = {  # what once stood in envs.core.system -> the module that holds
     "require_range": "envs.core.validation",
 }
 
+NAMES = {  # other former names, with their module -> where they stand now
+    "envs.clusters.Clusters": "envs.clusters.relaxation.Clusters",
+    "envs.clusters.State": "envs.clusters.relaxation.State",
+    "envs.clusters.GLOBAL_MINIMA": "envs.clusters.relaxation.GLOBAL_MINIMA",
+    "envs.water.Inference": "envs.water.inference.WaterInference",
+    "envs.water.Frame": "envs.water.inference.InferenceState",
+    "envs.water.Dynamics": "envs.water.dynamics.WaterDynamics",
+    "envs.water.Motion": "envs.water.dynamics.DynamicsState",
+    "envs.water.Data": "envs.water.frames.Data",
+    "envs.water.read": "envs.water.frames.read",
+    "envs.water.optimum": "envs.water.least_squares.optimum",
+}
+
 
 class _FormerModules(MetaPathFinder, Loader):
     """Imports of a former name give the module itself, under both names."""
@@ -108,9 +121,23 @@ def install() -> None:
 
 def system_name(name: str) -> Any:
     """What envs.core.system once held under this name; AttributeError if nothing."""
-    if name not in SYSTEM_NAMES:
-        raise AttributeError(f"module '{PACKAGE}.envs.core.system' has no attribute {name!r}")
-    new = f"{PACKAGE}.{SYSTEM_NAMES[name]}"
-    message = f"{PACKAGE}.envs.core.system.{name} is now {new}.{name}"
-    warnings.warn(message, DeprecationWarning, stacklevel=3)
-    return getattr(importlib.import_module(new), name)
+    target = f"{SYSTEM_NAMES[name]}.{name}" if name in SYSTEM_NAMES else None
+    return _former("envs.core.system", name, target)
+
+
+def former_name(module: str, name: str) -> Any:
+    """What a module once held under this name; AttributeError if nothing.
+
+    For the `__getattr__` of the module, which hands over its own `__name__`.
+    """
+    own = module.removeprefix(f"{PACKAGE}.")
+    return _former(own, name, NAMES.get(f"{own}.{name}"))
+
+
+def _former(module: str, name: str, target: str | None) -> Any:
+    if target is None:
+        raise AttributeError(f"module '{PACKAGE}.{module}' has no attribute {name!r}")
+    new = f"{PACKAGE}.{target}"
+    warnings.warn(f"{PACKAGE}.{module}.{name} is now {new}", DeprecationWarning, stacklevel=4)
+    home, _, attribute = new.rpartition(".")
+    return getattr(importlib.import_module(home), attribute)
