@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -80,6 +81,17 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(words) == 0
         out = capsys.readouterr().out
         assert all(f"\n  {command} " in out for command in COMMANDS)
+
+
+def test_only_a_process_of_its_own_looks_for_unused_objects_less_often() -> None:
+    before = gc.get_threshold()
+    assert main(["--version"]) == 0
+    assert gc.get_threshold() == before
+    code = "from invariantzoo.__main__ import main; main(); import gc; print(gc.get_threshold()[0])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[-1] == "10000"
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

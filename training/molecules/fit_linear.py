@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.linalg.lapack import dpotrs
 
 from ...envs.core.memory import require_memory
 from ...envs.core.physics.kernels.neighbours import periodic_neighbours
@@ -307,6 +306,8 @@ class NormalEquations:
         size = columns.layout.size + 1  # the forces are the last column
         self.columns, self.frames, self.rows = columns, 0, 0
         self._gram = torch.zeros(size, size, dtype=torch.float64)  # above and on the diagonal
+        self._scaled = torch.empty(size - 1, size - 1, dtype=torch.float64)
+        self._memory = threading.local()  # of each thread, for a factor
         edges = np.linspace(0, size, max(1, round(size / _TILE)) + 1).astype(int)
         panels = [slice(a, b) for a, b in itertools.pairwise(edges)]
         self._tiles = [(a, b) for i, b in enumerate(panels) for a in panels[: i + 1]]
@@ -346,22 +347,26 @@ class NormalEquations:
         # Where most columns are empty, those that are not set the scale.
         typical = np.median(weight) or np.median(weight[weight > 0])
         scale = 1 / np.sqrt(weight + _FLOOR * typical)
-        scaled = torch.from_numpy(matrix * scale * scale[:, None])
+        # In memory that is there: fresh pages cost as much as the work in them.
+        np.multiply(matrix, scale, out=self._scaled.numpy())
+        self._scaled.mul_(torch.from_numpy(scale)[:, None])
         wanted = scale * vector
-
-        memory = threading.local()
+        memory = self._memory
 
         def solve(ridge: float) -> Solution | None:
             if not hasattr(memory, "factor"):
-                memory.factor = torch.empty_like(scaled)
+                memory.factor = torch.empty_like(self._scaled)
                 memory.failed = torch.empty((), dtype=torch.int32)
             # LAPACK's lower triangle, column after column, is our upper one, row after row.
-            memory.factor.copy_(scaled).diagonal().add_(ridge)
+            memory.factor.copy_(self._scaled).diagonal().add_(ridge)
             factor = memory.factor.mT
             torch.linalg.cholesky_ex(factor, out=(factor, memory.failed))
             if memory.failed:
                 return None
-            z, _ = dpotrs(factor.numpy(), wanted, lower=1)
+            half = torch.from_numpy(wanted)[:, None]
+            for triangle, upper in ((factor, False), (memory.factor, True)):
+                half = torch.linalg.solve_triangular(triangle, half, upper=upper)
+            z = half[:, 0].numpy()
             # z . (scaled + ridge) z = z . wanted
             missed = square - z @ wanted - ridge * (z @ z)
             training = float(np.sqrt(max(missed, 0.0) / self.rows))
