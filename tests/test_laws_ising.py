@@ -18,14 +18,10 @@ from invariantzoo.envs.core.observation import by_name
 from invariantzoo.envs.core.rng import POLICY, Rng
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.ising import exact
-from invariantzoo.envs.ising.equilibrium import (
-    Ising,
-    State,
-    Transport,
-    ground_energy,
-    heat_bath,
-    metropolis,
-)
+from invariantzoo.envs.ising.equilibrium import Ising, State
+from invariantzoo.envs.ising.ground_state import ground_energy
+from invariantzoo.envs.ising.policies import heat_bath, metropolis
+from invariantzoo.envs.ising.transport import Transport
 from invariantzoo.training.rl.score import evaluate
 
 T_CRITICAL = 2 / np.log(1 + np.sqrt(2))

@@ -13,8 +13,10 @@ from invariantzoo.agents.policy import make_policy
 from invariantzoo.envs.core.rng import POLICY
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.tasep import exact
-from invariantzoo.envs.tasep import rollout as kernels
-from invariantzoo.envs.tasep.chain import Chain, Gates, Open, Ring, Traffic
+from invariantzoo.envs.tasep import rollout_words as kernels
+from invariantzoo.envs.tasep.gates import Gates
+from invariantzoo.envs.tasep.open import Chain, Open
+from invariantzoo.envs.tasep.ring import Ring, Traffic
 from invariantzoo.training.rl.score import evaluate
 
 LENGTHS = (1, 2, 10, 50, 100, 1000)

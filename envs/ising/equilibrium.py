@@ -16,15 +16,6 @@ One step is one attempt, one sublattice or all spins, by `update`; metrics are a
 steps after `burn_in` sweeps of an episode of `n_sweeps`. With a `final_temperature` T falls by the
 same factor at every step, so that heat-bath and Metropolis agents are simulated annealing.
 
-`Transport` hands the same spins to one controller, who moves lambda = (1 / T, h / T), J = 1, from a
-start to an end in a stated number of steps, at equilibrium at first. A step costs the dissipated
-work -(change of lambda) . X, X = (sum of s_i s_j over bonds, sum of s_i), plus its share of the
-change of log Z; then every spin acts once or more often as a heat bath. The mean of the sum is not
-negative for a schedule, and 0 if infinitely slow (Jarzynski 1997); a controller that looks at the
-spins may gain (Sagawa and Ueda 2008). The geodesic of the metric Cov(X) is shortest
-in the limit of slow changes with one relaxation time: a comparison, not the optimum. Start, end and
-steps are our choice.
-
 The policy "wolff" flips clusters (Wolff 1989), one per sweep, a move that no lone spin can make: it
 runs fused only, as whole episodes do under the other two.
 """
@@ -33,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -43,11 +34,15 @@ from torch import Tensor
 
 from ..core.kernel import Kernel, parameter_record
 from ..core.observation import flatten
+from ..core.physics.lattice import around
 from ..core.rng import Rng
 from ..core.scene import Chart, LegendEntry, Scene
 from ..core.system import System
 from ..core.types import Bound, Knob, Range, Symmetry
 from ..core.validation import require_choice, require_count, require_number, require_range
+from .ground_state import ground_energy
+from .policies import heat_bath, metropolis, sample
+from .stationary import stationary
 
 SCENARIOS = {
     "ising-equilibrium-v0": {
@@ -91,29 +86,6 @@ SCENARIOS = {
             "size": 320,
         },
     },
-    "ising-transport-v0": {
-        "system": "Transport",
-        "summary": "a controller takes spins from up to down, losing as little work as it can",
-        "training": {
-            "ppo": {
-                "steps": 4_000_000,
-                "n_worlds": 256,
-                "n_steps": 40,
-                "batch_size": 2560,
-                "gamma": 1.0,
-                "gae_lambda": 1.0,
-            }
-        },
-        "film": {
-            "parameters": {
-                "side": 8,
-                "start": (0.36, 0.2),
-                "end": (0.36, -0.2),
-                "horizon": 100,
-            },
-            "policy": "straight",
-        },
-    },
 }
 
 UPDATES = ("sequential", "checkerboard", "parallel")
@@ -121,9 +93,7 @@ BONDS = ("uniform", "random")
 GROUND_SIZE = 6  # side up to which ground states are found
 _DRAWN_BONDS = 16  # side up to which a picture shows bonds
 _LEGEND = (LegendEntry("spin up", "cell", 1.0), LegendEntry("spin down", "cell", 0.0))
-_HOTTEST = 0.01  # 1 / T
 _SAME = 1e-9  # energy per spin, below any difference between levels
-_STILL = 1e-10  # change of a law per step of power iteration at its end
 _ENUMERATED = 16  # spins up to which the exact law is summed state by state
 _MEANS = {"energy": "mean", "magnetization": "mean", "abs_magnetization": "mean"}
 
@@ -362,8 +332,8 @@ class Ising(System):
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
         return {
-            "heat-bath": partial(_sample, heat_bath),
-            "metropolis": partial(_sample, metropolis),
+            "heat-bath": partial(sample, heat_bath),
+            "metropolis": partial(sample, metropolis),
         }
 
     def references(self) -> dict[str, float]:
@@ -439,7 +409,7 @@ class Ising(System):
         return after, found
 
     def kernel(self, worlds: int) -> Kernel:
-        from .rollout import PARAMETERS, UPDATES, make_kernel
+        from .step import PARAMETERS, UPDATES, make_kernel
 
         bounds = self.bounds
         parameters = parameter_record(
@@ -471,7 +441,7 @@ class Ising(System):
         size = self.lattice_size
         grid = state.spin.view(-1, size, size)
         if self.bonds == "uniform":
-            return state.coupling * _around(state.spin, size)
+            return state.coupling * around(state.spin, size)
         right, down = state.coupling.view(-1, 2, size, size).unbind(1)
         total = right * grid.roll(-1, 2) + (right * grid).roll(1, 2)
         total = total + down * grid.roll(-1, 1) + (down * grid).roll(1, 1)
@@ -517,244 +487,10 @@ class Ising(System):
         return Symmetry(name, state._replace(spin=spin, turn=turn), agents, noise=noise)
 
 
-class Driven(NamedTuple):
-    spin: Tensor  # [worlds, spins] -1.0 or 1.0
-    point: Tensor  # [worlds, 2] 1 / T and h / T
-    time: Tensor  # [worlds, 1] int64 steps made
-
-
-@dataclass(frozen=True)
-class Transport(System):
-    """One controller of temperature and field.
-
-    side: spins along a side of the torus, even, at most 8: there log Z is exact.
-    start, end: (1 / T, h / T) at first and at last.  horizon: in which to get there.
-    relaxation: sweeps of heat baths after every step, both sublattices in turn.
-    reach: how far from the straight line an action of 1 leads, in 1 / T and in h / T.
-    """
-
-    side: int = 6
-    start: tuple[float, float] = (0.5, 0.2)
-    end: tuple[float, float] = (0.5, -0.2)
-    horizon: int = 40
-    relaxation: int = 1
-    reach: tuple[float, float] = (0.5, 0.5)
-
-    n_agents = 1
-    agent_name: ClassVar[str] = "controller"
-    reductions: ClassVar[dict[str, str]] = {"dissipation": "sum"}
-
-    def __post_init__(self) -> None:
-        require_count("side", self.side, 2)
-        if self.side % 2 or self.side > 8:
-            raise ValueError(f"side={self.side} must be even and at most 8")
-        require_count("horizon", self.horizon)
-        require_count("relaxation", self.relaxation)
-        for name in ("start", "end", "reach"):
-            value = getattr(self, name)
-            if not isinstance(value, tuple) or len(value) != 2:
-                raise ValueError(f"{name}={value!r} must be two numbers, of 1 / T and h / T")
-            require_number(f"1 / T of {name}", value[0], 0, strict=True)
-            require_number(f"h / T of {name}", value[1])
-
-    @property
-    def bounds(self) -> dict[str, Bound]:
-        high = [max(self.start[i], self.end[i]) + self.reach[i] for i in range(2)]
-        low = min(self.start[1], self.end[1]) - self.reach[1]
-        return {
-            "bonds": Bound(-2.0, 2.0),
-            "magnetization": Bound(-1.0, 1.0),
-            "inverse_temperature": Bound(0.0, high[0]),
-            "reduced_field": Bound(low, high[1]),
-            "progress": Bound(0.0, 1.0),
-        }
-
-    @property
-    def action_space(self) -> spaces.Box:
-        return spaces.Box(-1, 1, (2,))
-
-    def initial(self, rng: Rng, worlds: int) -> Driven:
-        """An exact sample of the equilibrium at the start."""
-        from .exact import sample_rows
-
-        uniform = rng.uniform(worlds, self.side).numpy()
-        spin = torch.from_numpy(sample_rows(self.side, *self.start, uniform))
-        point = torch.tensor([self.start] * worlds, dtype=torch.float64)
-        return Driven(spin, point, torch.zeros(worlds, 1, dtype=torch.int64))
-
-    def transition(self, state: Driven, action: Tensor, rng: Rng) -> Driven:
-        """`action` [worlds, 1, 2]: how far from the straight line to go, in units of `reach`.
-
-        1 / T is kept above 0.01. The last step leads to the end, whatever the action.
-        """
-        point, spin = self._next(state, action), state.spin
-        site = torch.arange(self.side**2)
-        colour = (site // self.side + site % self.side) % 2
-        for half in range(2 * self.relaxation):
-            force = point[:, :1] * _around(spin, self.side) + point[:, 1:]
-            up = rng.uniform(*spin.shape) < 1 / (1 + (-2 * force).exp())
-            spin = torch.where(colour == half % 2, 2 * up.double() - 1, spin)
-        return Driven(spin, point, state.time + 1)
-
-    def invariants(self, state: Driven) -> dict[str, Tensor]:
-        """Bonds and magnetization per spin, where lambda is, and the part of the steps made."""
-        x = self.observables(state.spin) / self.side**2
-        return {
-            "bonds": x[:, :1],
-            "magnetization": x[:, 1:],
-            "inverse_temperature": state.point[:, :1],
-            "reduced_field": state.point[:, 1:],
-            "progress": state.time / self.horizon,
-        }
-
-    def loss(self, state: Driven, action: Tensor, next_state: Driven) -> Tensor:
-        """Dissipated work of the step, over T."""
-        change = next_state.point - state.point
-        work = -(change * self.observables(state.spin)).sum(-1, keepdim=True)
-        return work + self.free_change() / self.horizon
-
-    def metrics(self, state: Driven, action: Tensor, next_state: Driven) -> dict[str, Tensor]:
-        """Dissipated work of the episode."""
-        return {"dissipation": self.loss(state, action, next_state)[:, 0]}
-
-    def symmetries(self, state: Driven, rng: Rng) -> Iterator[Symmetry]:
-        worlds, size = len(state.spin), self.side
-        site = torch.arange(size * size)
-        shift = 2 * (size // 2 * rng.uniform(worlds, 2)).long()
-        row, column = site // size + shift[:, :1], site % size + shift[:, 1:]
-        moved = row % size * size + column % size
-
-        def permute(noise: Tensor) -> Tensor:
-            return noise.gather(1, moved)
-
-        yield Symmetry("translation", state._replace(spin=permute(state.spin)), noise=permute)
-
-    def scene(self, state: Driven) -> Scene:
-        """The lattice, spins up bright; over time the point lambda, m and the work dissipated."""
-        size = self.side
-        x, y = state.point[0].tolist()
-        m = float(state.spin[0].mean())
-        most = 1.2 * abs(self.end[1] - self.start[1]) * size**2  # work of the change at one stroke
-        charts = (
-            Chart(-1.0, 1.0, {"h / T": y, "m": m, "1 / T": x}, length=self.horizon),
-            Chart(-0.3 * most, most, metrics=("dissipation",), length=self.horizon),
-        )
-        return Scene(
-            view=(0.0, 0.0, float(size), float(size)),
-            cells=(0.5 * (1 + state.spin[0])).reshape(size, size).numpy(),
-            caption=(f"T {1 / x:.2f}, h {y / x:+.2f}, m {m:+.2f}",),
-            charts=charts,
-            legend=_LEGEND,
-        )
-
-    def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
-        return {"straight": _straight, "geodesic": self._follow_geodesic}
-
-    def observables(self, spin: Tensor) -> Tensor:
-        """Sum of s_i s_j over bonds, and of s_i [worlds, 2]."""
-        bonds = 0.5 * (spin * _around(spin, self.side)).sum(-1)
-        return torch.stack([bonds, spin.sum(-1)], -1)
-
-    def free_change(self) -> float:
-        """log Z at the end less that at the start, exact."""
-        return _log_z(self.side, *self.end) - _log_z(self.side, *self.start)
-
-    def towards(self, points: Tensor) -> Tensor:
-        """Actions [horizon, 2] that lead along points [horizon + 1, 2]."""
-        line = self._straight_line(torch.arange(1, self.horizon + 1)[:, None])
-        return ((points[1:] - line) / torch.tensor(self.reach, dtype=torch.float64)).clamp(-1, 1)
-
-    def _straight_line(self, step: Tensor) -> Tensor:
-        """Points [..., 2] of the straight line at steps [..., 1]."""
-        start, end = torch.tensor([self.start, self.end], dtype=torch.float64)
-        return start + (end - start) * step / self.horizon
-
-    def _next(self, state: Driven, action: Tensor) -> Tensor:
-        step = state.time + 1
-        reach = torch.tensor(self.reach, dtype=torch.float64)
-        away = torch.where(step < self.horizon, action[:, 0] * reach, 0.0)
-        point = self._straight_line(step) + away
-        return torch.cat([point[:, :1].clamp(min=_HOTTEST), point[:, 1:]], 1)
-
-    def _follow_geodesic(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
-        from .exact import geodesic
-
-        points = geodesic(self.side, self.start, self.end, self.horizon)
-        table = self.towards(torch.from_numpy(points))
-        step = (invariants["progress"] * self.horizon).round().long().clamp(max=self.horizon - 1)
-        return table[step]
-
-
-@cache
-def _log_z(size: int, x: float, y: float) -> float:
-    from .exact import log_z
-
-    return log_z(size, x, y)
-
-
-def _straight(invariants: dict[str, Tensor], rng: Rng) -> Tensor:
-    return torch.zeros(*invariants["progress"].shape, 2, dtype=torch.float64)
-
-
-def _around(spin: Tensor, size: int) -> Tensor:
-    """Sum of the four neighbours of every spin [worlds, spins]."""
-    grid = spin.view(-1, size, size)
-    total = grid.roll(1, 1) + grid.roll(-1, 1) + grid.roll(1, 2) + grid.roll(-1, 2)
-    return total.flatten(1)
-
-
-def ground_energy(coupling: Tensor, field: Tensor, size: int) -> Tensor:
-    """Lowest energies per spin [worlds, 1], exact, of tori of a side of at most 6."""
-    from .rollout import ground_energy as of_one
-
-    pairs = zip(coupling.numpy(), field[:, 0].tolist(), strict=True)
-    found = [of_one(bonds, h, size) for bonds, h in pairs]
-    return torch.tensor(found, dtype=torch.float64)[:, None]
-
-
 def _above(state: State, energy: Tensor) -> dict[str, Tensor]:
     """How far energies per spin [..., worlds] lie above the ground state."""
     excess = energy - state.ground[:, 0]
     return {"residual_energy": excess, "solved": (excess < _SAME).double()}
-
-
-def heat_bath(invariants: dict[str, Tensor]) -> Tensor:
-    """Chance to flip [worlds, agents] that forgets the old spin: 1 / (1 + exp(change / T))."""
-    return 1 / (1 + _change(invariants).exp())
-
-
-def metropolis(invariants: dict[str, Tensor]) -> Tensor:
-    """Chance to flip [worlds, agents]: min(1, exp(-change / T))."""
-    return (-_change(invariants).clamp(min=0)).exp()
-
-
-def _change(invariants: dict[str, Tensor]) -> Tensor:
-    """What a flip would add to the energy, over T."""
-    local = invariants["alignment"] + invariants["field_alignment"]
-    return 2 * local * invariants["inverse_temperature"]
-
-
-def _sample(
-    chance: Callable[[dict[str, Tensor]], Tensor], invariants: dict[str, Tensor], rng: Rng
-) -> Tensor:
-    flip = chance(invariants)
-    return (rng.uniform(*flip.shape) < flip).long()
-
-
-def stationary(flip: Tensor, law: Tensor) -> Tensor:
-    """The law [states] that a chain of single flips keeps, by power iteration from `law`.
-
-    flip [states, sites]: chance that a spin flips when it is drawn; bit i of a state is spin i.
-    """
-    n = flip.shape[1]
-    partner = torch.arange(len(law))[:, None] ^ (1 << torch.arange(n))
-    arrives, stays = flip[partner, torch.arange(n)] / n, 1 - flip.mean(1)
-    for _ in range(20_000):
-        after = law * stays + (law[partner] * arrives).sum(1)
-        change, law = float((after - law).abs().sum()), after / after.sum()
-        if change < _STILL:
-            break
-    return law
 
 
 def _largest(value: Range) -> float:

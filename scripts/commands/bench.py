@@ -471,7 +471,7 @@ def ising_fused(size: int, worlds: int, sweeps: int) -> Work:
 
 def ising_bare(size: int) -> Work:
     """The kernel under the fused rollout, on arrays that stay packed."""
-    from invariantzoo.envs.ising import rollout as ising
+    from invariantzoo.envs.ising import rollout_colours as ising
 
     rng = np.random.default_rng(0)
     spin = 2.0 * rng.integers(0, 2, size * size) - 1

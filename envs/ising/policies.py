@@ -1,0 +1,32 @@
+"""Exact policies of Ising spins, from what a spin sees of its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from ..core.rng import Rng
+
+
+def heat_bath(invariants: dict[str, Tensor]) -> Tensor:
+    """Chance to flip [worlds, agents] that forgets the old spin: 1 / (1 + exp(change / T))."""
+    return 1 / (1 + _change(invariants).exp())
+
+
+def metropolis(invariants: dict[str, Tensor]) -> Tensor:
+    """Chance to flip [worlds, agents]: min(1, exp(-change / T))."""
+    return (-_change(invariants).clamp(min=0)).exp()
+
+
+def _change(invariants: dict[str, Tensor]) -> Tensor:
+    """What a flip would add to the energy, over T."""
+    local = invariants["alignment"] + invariants["field_alignment"]
+    return 2 * local * invariants["inverse_temperature"]
+
+
+def sample(
+    chance: Callable[[dict[str, Tensor]], Tensor], invariants: dict[str, Tensor], rng: Rng
+) -> Tensor:
+    flip = chance(invariants)
+    return (rng.uniform(*flip.shape) < flip).long()

@@ -1,0 +1,245 @@
+"""Fused runs of one attempt after the other: a byte per spin; any update, any bonds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from ..core.kernels.compiling import compiled
+from ..core.kernels.philox import MASK
+from ..core.kernels.splitmix import advance, below, mixed, seed_of, threshold
+from .step import CHECKERBOARD, SEQUENTIAL
+
+HEAT_BATH, METROPOLIS, WOLFF = 0, 1, 2
+
+_compile = compiled(error_model="numpy")
+_inline = njit(inline="always", error_model="numpy")
+
+
+@_compile
+def flip_table(policy: int, temperature: float, field: float, coupling: float, table: Any) -> None:
+    """Thresholds [2, 9] uint64 of the chance to flip a spin down, up among a sum of -4..4."""
+    for up in range(2):
+        for n in range(-4, 5):
+            change = 2.0 * (2 * up - 1) * (coupling * n + field) / temperature
+            if policy == HEAT_BATH:
+                chance = 1.0 / (1.0 + math.exp(min(change, 700.0)))
+            else:
+                chance = math.exp(-max(change, 0.0))
+            table[up, n + 4] = threshold(chance)
+
+
+@_inline
+def _around(spin: Any, sign: Any, i: int, size: Any) -> int:
+    """Sum of the four neighbours of spin i, each times the sign of its bond."""
+    n = size * size
+    c = i % size
+    right = i + 1 if c < size - 1 else i + 1 - size
+    left = i - 1 if c > 0 else i - 1 + size
+    down = i + size if i < n - size else i + size - n
+    up = i - size if i >= size else i - size + n
+    if len(sign) == 0:
+        return spin[right] + spin[left] + spin[down] + spin[up]
+    return (
+        sign[i] * spin[right]
+        + sign[left] * spin[left]
+        + sign[n + i] * spin[down]
+        + sign[n + up] * spin[up]
+    )
+
+
+@_compile
+def attempts(
+    spin: Any, sign: Any, table: Any, size: Any, steps: int, turn: Any, stream: Any
+) -> int:
+    """`steps` attempts at spins drawn at random, the first at `turn`; returns whose turn is next.
+
+    spin [N] int8; sign of the bonds to the right, then down [2N] int8, or empty if all are 1.
+    """
+    x, n = stream[0], size * size
+    for _ in range(steps):
+        x = advance(x)
+        bits = mixed(x)
+        s = spin[turn]
+        around = _around(spin, sign, turn, size)
+        if (bits & MASK) < table[(s + 1) >> 1, around + 4]:
+            spin[turn] = -s
+        turn = np.int64(below(bits, n))
+    stream[0] = x
+    return turn
+
+
+@_compile
+def sublattice(spin: Any, sign: Any, table: Any, size: Any, turn: Any, stream: Any) -> None:
+    """One attempt at every spin of a sublattice."""
+    x = stream[0]
+    for r in range(size):
+        for i in range(r * size + (r + turn) % 2, (r + 1) * size, 2):
+            x = advance(x)
+            s = spin[i]
+            if (mixed(x) & MASK) < table[(s + 1) >> 1, _around(spin, sign, i, size) + 4]:
+                spin[i] = -s
+    stream[0] = x
+
+
+@_compile
+def all_at_once(spin: Any, before: Any, sign: Any, table: Any, size: Any, stream: Any) -> None:
+    """One attempt at every spin, among the neighbours as they were; before [N] is scratch."""
+    before[:] = spin
+    x = stream[0]
+    for i in range(size * size):
+        x = advance(x)
+        s = before[i]
+        if (mixed(x) & MASK) < table[(s + 1) >> 1, _around(before, sign, i, size) + 4]:
+            spin[i] = -s
+    stream[0] = x
+
+
+@_compile
+def cluster(
+    spin: Any,
+    sign: Any,
+    temperature: float,
+    field: float,
+    coupling: float,
+    size: Any,
+    member: Any,
+    stack: Any,
+    stream: Any,
+) -> int:
+    """One cluster (Wolff 1989), flipped if the field allows; returns its size.
+
+    The cluster grows along satisfied bonds with chance 1 - exp(-2 |J| / T); a flip that costs
+    energy in the field is accepted as Metropolis would. member [N] int8, zero, and stack [N] int64
+    are scratch.
+    """
+    x, n = stream[0], size * size
+    bond = threshold(1.0 - math.exp(-2.0 * abs(coupling) / temperature))
+    side = 1 if coupling > 0.0 else -1
+    x = advance(x)
+    first = np.int64(below(mixed(x), n))
+    stack[0], member[first], found, at = first, 1, 1, 0
+    total = 0
+    while at < found:
+        i = stack[at]
+        at += 1
+        total += spin[i]
+        c = i % size
+        right = i + 1 if c < size - 1 else i + 1 - size
+        left = i - 1 if c > 0 else i - 1 + size
+        down = i + size if i < n - size else i + size - n
+        up = i - size if i >= size else i - size + n
+        for way in range(4):
+            if way == 0:
+                j, b = right, i
+            elif way == 1:
+                j, b = left, left
+            elif way == 2:
+                j, b = down, n + i
+            else:
+                j, b = up, n + up
+            satisfied = side * spin[i] * spin[j] * (1 if len(sign) == 0 else sign[b])
+            if member[j] == 0 and satisfied > 0:
+                x = advance(x)
+                if (mixed(x) & MASK) < bond:
+                    member[j] = 1
+                    stack[found] = j
+                    found += 1
+    x = advance(x)
+    change = 2.0 * field * total / temperature
+    flips = (mixed(x) & MASK) < threshold(math.exp(-max(change, 0.0)))
+    for m in range(found):
+        i = stack[m]
+        member[i] = 0
+        if flips:
+            spin[i] = -spin[i]
+    stream[0] = x
+    return found
+
+
+@_compile
+def measure(spin: Any, sign: Any, field: float, coupling: float, size: Any, row: Any) -> None:
+    """Energy, magnetization, its size and the mean loss at rest, per spin, of spins [N] int8."""
+    n = size * size
+    bonds: Any = 0
+    m: Any = 0
+    for i in range(n):
+        bonds += spin[i] * _around(spin, sign, i, size)
+        m += spin[i]
+    _record(0.5 * bonds, float(m), field, coupling, n, row)
+
+
+@_inline
+def _record(bonds: float, m: float, field: float, coupling: float, n: Any, row: Any) -> None:
+    row[0] = -(coupling * bonds + field * m) / n
+    row[1] = m / n
+    row[2] = abs(m) / n
+    row[3] = -(2.0 * coupling * bonds + field * m) / n
+
+
+@_compile
+def run_one_by_one(
+    spin: Any,
+    temperature: Any,
+    field: Any,
+    coupling: Any,
+    turn: Any,
+    cooling: float,
+    update: int,
+    policy: int,
+    steps: int,
+    every: int,
+    seed: Any,
+    world: Any,
+    clock: Any,
+    records: Any,
+) -> None:
+    """A fused run of any update and any bonds, in place; records [records, worlds, 4]."""
+    worlds, n = spin.shape
+    size = np.int64(math.sqrt(n) + 0.5)
+    small = np.empty(n, np.int8)
+    before = np.zeros(n, np.int8)
+    stack = np.empty(n if policy == WOLFF else 0, np.int64)
+    sign = np.empty(0 if coupling.shape[1] == 1 else 2 * n, np.int8)
+    table = np.empty((2, 9), np.uint64)
+    stream = np.empty(1, np.uint64)
+    sweep = n if update == SEQUENTIAL else 2 if update == CHECKERBOARD else 1
+    for w in range(worlds):
+        stream[0] = seed_of(seed, world[w], clock[w], 0)
+        strength = abs(coupling[w, 0]) if len(sign) else coupling[w, 0]
+        for b in range(len(sign)):
+            sign[b] = 1 if coupling[w, b] > 0.0 else -1
+        for i in range(n):
+            small[i] = np.int8(spin[w, i])
+        t, h = temperature[w, 0], field[w, 0]
+        flip_table(policy, t, h, strength, table)
+        done = 0
+        while done < steps:
+            ahead = min(every - done % every, steps - done)
+            if cooling != 1.0:
+                ahead = 1
+            if policy == WOLFF:
+                for moment in range(done, done + ahead):
+                    if moment % sweep == 0:
+                        cluster(small, sign, t, h, strength, size, before, stack, stream)
+            elif update == SEQUENTIAL:
+                turn[w, 0] = attempts(small, sign, table, size, ahead, turn[w, 0], stream)
+            elif update == CHECKERBOARD:
+                for _ in range(ahead):
+                    sublattice(small, sign, table, size, turn[w, 0], stream)
+                    turn[w, 0] = 1 - turn[w, 0]
+            else:
+                for _ in range(ahead):
+                    all_at_once(small, before, sign, table, size, stream)
+            if cooling != 1.0:
+                t *= cooling
+                flip_table(policy, t, h, strength, table)
+            done += ahead
+            if done % every == 0:
+                measure(small, sign, h, strength, size, records[done // every - 1, w])
+        temperature[w, 0] = t
+        for i in range(n):
+            spin[w, i] = small[i]

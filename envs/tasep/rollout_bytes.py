@@ -1,0 +1,173 @@
+"""Fused runs under the policy "hop", world by world: a byte per site, or a number per particle.
+
+A run draws the attempts itself. Every world has a generator of its own, also for the choice of the
+bond: worlds that shared it would become alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.kernels.compiling import compiled
+from ..core.kernels.philox import MASK
+from ..core.kernels.splitmix import advance, below, mixed, seed_of, threshold
+from .step import gap
+
+if TYPE_CHECKING:
+    from .ring import Ring, Traffic
+
+_compile = compiled(error_model="numpy")
+_U8 = np.uint8
+
+
+# Open chain: a byte per site between two that stand for the reservoirs
+
+
+@_compile
+def attempts(taken: Any, limit: Any, steps: int, turn: Any, state: Any) -> Any:
+    """The bare kernel: `steps` attempts, the first at bond `turn`; hops and whose turn is next.
+
+    taken [sites + 2] uint8 with a full and an empty reservoir at its ends; limit [bonds] uint64: 32
+    random bits below it hop; state [1] uint64 of the generator.
+    """
+    x, bonds, hops = state[0], len(limit), 0
+    last = bonds
+    for _ in range(steps):
+        x = advance(x)
+        bits = mixed(x)
+        hop = taken[turn] & (taken[turn + 1] ^ _U8(1)) & _U8((bits & MASK) < limit[turn])
+        taken[turn] ^= hop
+        taken[turn + 1] ^= hop
+        taken[0] = 1
+        taken[last] = 0
+        hops += hop
+        turn = np.int64(below(bits, bonds))
+    state[0] = x
+    return hops, turn
+
+
+@_compile
+def sweeps_at_once(taken: Any, limit: Any, steps: int, state: Any) -> int:
+    """The same of `steps` steps in which all bonds act; returns the hops."""
+    x, bonds, hops = state[0], len(limit), 0
+    for _ in range(steps):
+        behind = _U8(1)
+        for bond in range(bonds):
+            x = advance(x)
+            ahead = taken[bond + 1]
+            hop = behind & (ahead ^ _U8(1)) & _U8((mixed(x) & MASK) < limit[bond])
+            taken[bond] ^= hop
+            taken[bond + 1] ^= hop
+            behind = ahead
+            hops += hop
+        taken[0] = 1
+        taken[bonds] = 0
+    state[0] = x
+    return hops
+
+
+@_compile
+def run_open(
+    occupied: Any,
+    alpha: Any,
+    beta: Any,
+    turn: Any,
+    p: float,
+    parallel: bool,
+    steps: int,
+    every: int,
+    seed: Any,
+    world: Any,
+    clock: Any,
+    records: Any,
+) -> None:
+    """A fused run, world by world."""
+    worlds, n = occupied.shape
+    taken, limit = np.empty(n + 2, np.uint8), np.empty(n + 1, np.uint64)
+    state = np.empty(1, np.uint64)
+    for w in range(worlds):
+        state[0] = seed_of(seed, world[w], clock[w], 0)
+        limit[:] = threshold(p)
+        limit[0], limit[n] = threshold(alpha[w, 0]), threshold(beta[w, 0])
+        taken[0], taken[n + 1] = 1, 0
+        for i in range(n):
+            taken[i + 1] = _U8(occupied[w, i])
+        done = 0
+        while done < steps:
+            ahead = min(every, steps - done)
+            if parallel:
+                hops = sweeps_at_once(taken, limit, ahead, state)
+            else:
+                hops, turn[w, 0] = attempts(taken, limit, ahead, turn[w, 0], state)
+            filled = 0
+            for i in range(n):
+                filled += taken[i + 1]
+            row = records[done // every, w]
+            row[0] = hops / ahead
+            row[1] = filled / n
+            row[2] = -hops / ahead / (n + 1)
+            done += ahead
+        for i in range(n):
+            occupied[w, i] = taken[i + 1]
+
+
+# Ring: a whole number per particle
+
+
+@_compile
+def run_ring(
+    position: Any,
+    turn: Any,
+    sites: int,
+    p: float,
+    parallel: bool,
+    steps: int,
+    every: int,
+    seed: Any,
+    world: Any,
+    clock: Any,
+    records: Any,
+) -> None:
+    """A fused run, world by world."""
+    worlds, n = position.shape
+    limit = threshold(p)
+    free = np.empty(n, np.bool_)
+    for w in range(worlds):
+        state = seed_of(seed, world[w], clock[w], 0)
+        x, acts = position[w], turn[w, 0]
+        for r in range(len(records)):
+            hops, crashes = 0, 0
+            for _ in range(every):
+                if parallel:
+                    for i in range(n):
+                        free[i] = gap(x, i, sites) > 0
+                for j in range(n if parallel else 1):
+                    i = j if parallel else acts
+                    state = advance(state)
+                    bits = mixed(state)
+                    if (bits & MASK) < limit:
+                        if free[i] if parallel else gap(x, i, sites) > 0:
+                            x[i] = x[i] + 1 if x[i] + 1 < sites else 0
+                            hops += 1
+                        else:
+                            crashes += 1
+                    if not parallel:
+                        acts = np.int64(below(bits, n))
+            records[r, w, 0] = hops / every
+            records[r, w, 1] = crashes / every
+        turn[w, 0] = acts
+
+
+def fused_ring(
+    system: Ring, state: Traffic, steps: int, seed: int, world: Any, clock: Any, every: int
+) -> np.ndarray:
+    """Move a state of arrays on, in place: hops and blocked tries per step [records, worlds, 2]."""
+    records = np.empty((steps // every, len(state.position), 2))
+    parallel = system.update == "parallel"
+    place = (np.uint64(seed), np.asarray(world), np.asarray(clock), records)
+    compiled: Callable[..., None] = run_ring
+    compiled(*state, system.n_sites, system.hop_probability, parallel, steps, every, *place)
+    return records

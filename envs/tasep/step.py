@@ -1,0 +1,255 @@
+"""Compiled twins of the exclusion processes: one step of every world from given actions."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..core.kernel import Episode
+from ..core.kernels.binding import arrays_at
+from ..core.kernels.compiling import compiled
+from ..core.kernels.philox import uniform_pair
+from ..core.kernels.reductions import accumulate_metrics, bad_action
+
+_compile = compiled(error_model="numpy")
+
+
+# Open chain
+
+
+@_compile
+def _see_bond(taken: Any, bond: int, rate: float, row: Any) -> None:
+    behind = taken[bond - 1] if bond > 0 else 1.0
+    ahead = taken[bond] if bond < len(taken) else 0.0
+    row[0] = behind * (1.0 - ahead)
+    row[1] = behind + ahead - 1.0
+    row[2] = min(rate, 1.0)
+
+
+class OpenArrays(NamedTuple):
+    """The state of open chains, in the order of its fields."""
+
+    occupied: Any
+    alpha: Any
+    beta: Any
+    turn: Any
+
+
+OPEN_PARAMETERS = np.dtype([("parallel", np.bool_), ("hop_probability", float), ("sweep", float)])
+
+
+@_compile
+def _see_bonds(taken: Any, alpha: float, beta: float, p: Any, rows: Any) -> None:
+    n = len(taken)
+    for bond in range(n + 1):
+        rate = alpha if bond == 0 else (beta if bond == n else p.hop_probability)
+        _see_bond(taken, bond, rate, rows[bond])
+
+
+@_compile
+def see_open(arrays: Any, parameters: Any, worlds: Any, seen: Any) -> None:
+    """Observations of the worlds whose indices are given."""
+    state, p = arrays_at(arrays[0].state, OpenArrays), parameters[0]
+    for w in worlds:
+        _see_bonds(state.occupied[w], state.alpha[w, 0], state.beta[w, 0], p, seen[w])
+
+
+@_compile
+def _bad_choice(action: Any) -> int:
+    """The flat index of an action that is neither 0 nor 1, or -1."""
+    flat = action.reshape(-1)
+    for m in range(len(flat)):
+        if not (flat[m] == 0 or flat[m] == 1):
+            return m
+    return -1
+
+
+@_compile
+def step_open(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
+    """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
+    bad = _bad_choice(action)
+    if bad >= 0:
+        return bad
+    state, p = arrays_at(arrays[0].state, OpenArrays), parameters[0]
+    episode, turn = arrays_at(arrays[0].episode, Episode), state.turn
+    worlds, n = state.occupied.shape
+    for w in range(worlds):
+        taken, hops = state.occupied[w], 0.0
+        ahead = 1.0  # what lay behind the bond before the step
+        for bond in range(n + 1):
+            behind = ahead
+            ahead = taken[bond] if bond < n else 0.0
+            acts = p.parallel or bond == turn[w, 0]
+            hop = behind * (1.0 - ahead) if acts and action[w, bond] == 1 else 0.0
+            episode.reward[w, bond] = -hop
+            hops += hop
+            if hop > 0.0:
+                if bond > 0:
+                    taken[bond - 1] = 0.0
+                if bond < n:
+                    taken[bond] = 1.0
+        if not p.parallel:
+            first, _ = uniform_pair(episode.seed[0], episode.world[w], episode.clock[w], 0, 0)
+            turn[w, 0] = np.int64((n + 1) * first)
+        episode.metric[w, 0] = hops * p.sweep / (n + 1)
+        episode.metric[w, 1] = taken.sum() / n
+        _see_bonds(taken, state.alpha[w, 0], state.beta[w, 0], p, observation[w])
+    accumulate_metrics(episode)
+    return -1
+
+
+# Ring
+
+
+@_compile
+def gap(x: Any, i: int, sites: int) -> int:
+    """Empty sites ahead of particle i."""
+    n = len(x)
+    if n == 1:
+        return sites - 1
+    found = x[i + 1 if i + 1 < n else 0] - x[i] - 1
+    return found if found >= 0 else found + sites
+
+
+class RingArrays(NamedTuple):
+    """The state of rings, in the order of its fields."""
+
+    position: Any
+    turn: Any
+
+
+RING_PARAMETERS = np.dtype(
+    [
+        ("parallel", np.bool_),
+        ("n_sites", np.int64),
+        ("sight", np.int64),
+        ("hop_probability", float),
+        ("crash_cost", float),
+        ("per_site", float),  # from a count per step to one per site and sweep
+    ]
+)
+
+
+@_compile
+def _see_particles(x: Any, p: Any, rows: Any) -> None:
+    for i in range(len(x)):
+        rows[i, 0] = min(gap(x, i, p.n_sites), p.sight)
+        rows[i, 1] = len(x) / p.n_sites
+        rows[i, 2] = p.hop_probability
+
+
+@_compile
+def see_ring(arrays: Any, parameters: Any, worlds: Any, seen: Any) -> None:
+    """Observations of the worlds whose indices are given."""
+    state = arrays_at(arrays[0].state, RingArrays)
+    for w in worlds:
+        _see_particles(state.position[w], parameters[0], seen[w])
+
+
+@_compile
+def step_ring(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
+    """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
+    bad = _bad_choice(action)
+    if bad >= 0:
+        return bad
+    state, p = arrays_at(arrays[0].state, RingArrays), parameters[0]
+    episode, turn = arrays_at(arrays[0].episode, Episode), state.turn
+    loss, sites = episode.reward, p.n_sites
+    worlds, n = state.position.shape
+    for w in range(worlds):
+        x, hops, crashes = state.position[w], 0.0, 0.0
+        for i in range(n):  # losses first: they count what is free before the step
+            loss[w, i] = 0.0
+            if action[w, i] == 1 and (p.parallel or i == turn[w, 0]):
+                free = gap(x, i, sites) > 0
+                loss[w, i] = -1.0 if free else p.crash_cost
+                hops += free
+                crashes += not free
+        for i in range(n):
+            if loss[w, i] < 0.0:
+                x[i] = x[i] + 1 if x[i] + 1 < sites else 0
+        if not p.parallel:
+            first, _ = uniform_pair(episode.seed[0], episode.world[w], episode.clock[w], 0, 0)
+            turn[w, 0] = np.int64(n * first)
+        episode.metric[w, 0] = p.per_site * hops
+        episode.metric[w, 1] = p.per_site * crashes
+        _see_particles(x, p, observation[w])
+    accumulate_metrics(episode)
+    return -1
+
+
+# Gates
+
+
+@_compile
+def _see_gates(taken: Any, rate: Any, depth: int, rows: Any) -> None:
+    n = len(taken)
+    first, last, total = 0.0, 0.0, 0.0
+    for i in range(n):
+        total += taken[i]
+        first += taken[i] if i < depth else 0.0
+        last += taken[i] if i >= n - depth else 0.0
+    rows[0, 0], rows[1, 0] = first / depth, 1.0 - last / depth
+    rows[0, 1], rows[1, 1] = total / n, 1.0 - total / n
+    rows[0, 2], rows[1, 2] = rate[0], rate[1]
+
+
+class GatesArrays(NamedTuple):
+    """The state of chains between two gates, in the order of its fields."""
+
+    occupied: Any
+    hops: Any
+    rate: Any
+
+
+GATES_PARAMETERS = np.dtype([("sweeps", np.int64), ("depth", np.int64), ("cost", float)])
+
+
+@_compile
+def see_gates(arrays: Any, parameters: Any, worlds: Any, seen: Any) -> None:
+    """Observations of the worlds whose indices are given."""
+    state = arrays_at(arrays[0].state, GatesArrays)
+    for w in worlds:
+        _see_gates(state.occupied[w], state.rate[w], parameters[0].depth, seen[w])
+
+
+@_compile
+def step_gates(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
+    """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
+    bad = bad_action(action)
+    if bad >= 0:
+        return bad
+    state, p = arrays_at(arrays[0].state, GatesArrays), parameters[0]
+    episode, rate = arrays_at(arrays[0].episode, Episode), state.rate
+    worlds, n = state.occupied.shape
+    tries = p.sweeps * (n + 1)
+    for w in range(worlds):
+        taken, moved = state.occupied[w], 0
+        for i in range(2):
+            rate[w, i] = 0.5 * (min(max(np.float64(action[w, i, 0]), -1.0), 1.0) + 1.0)
+        for block in range((tries + 1) // 2):
+            first, second = uniform_pair(
+                episode.seed[0], episode.world[w], episode.clock[w], 0, block
+            )
+            for k in range(2 if 2 * block + 1 < tries else 1):
+                drawn = (n + 1) * (first if k == 0 else second)
+                bond = np.int64(drawn)
+                limit = rate[w, 0] if bond == 0 else (rate[w, 1] if bond == n else 1.0)
+                full = bond == 0 or taken[bond - 1] > 0.0
+                empty = bond == n or taken[bond] == 0.0
+                if full and empty and drawn - bond < limit:
+                    if bond > 0:
+                        taken[bond - 1] = 0.0
+                    if bond < n:
+                        taken[bond] = 1.0
+                    moved += 1
+        hops = moved / tries
+        state.hops[w, 0] = hops
+        shared = p.cost * (rate[w, 0] + rate[w, 1]) - hops
+        episode.reward[w, 0], episode.reward[w, 1] = shared, shared
+        episode.metric[w, 0], episode.metric[w, 1] = hops, taken.sum() / n
+        episode.metric[w, 2], episode.metric[w, 3] = rate[w, 0], rate[w, 1]
+        _see_gates(taken, rate[w], p.depth, observation[w])
+    accumulate_metrics(episode)
+    return -1
