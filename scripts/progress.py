@@ -28,7 +28,8 @@ class Show(Protocol):
 class Pace:
     """How fast something goes and how long the rest will take, from the last minute of it.
 
-    The first stretch, which may hold compilation, counts only while there is no other.
+    The first stretch, which may hold compilation, gives a speed only while there is no other, and
+    never the time that the rest takes.
     """
 
     def __init__(self, total: float, start: float, clock: Callable[[], float]) -> None:
@@ -55,7 +56,7 @@ class Pace:
     @property
     def left(self) -> str:
         """The time that the rest takes at this speed, or nothing while that is not known."""
-        if self.speed <= 0:
+        if self.speed <= 0 or not self._begun:
             return ""
         seconds = round(max(self._total - self._seen[-1][1], 0) / self.speed)
         return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"

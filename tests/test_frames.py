@@ -33,7 +33,13 @@ from hypothesis import strategies as st
 from invariantzoo.__main__ import main
 from invariantzoo.envs.core.physics.units import BOHR, HARTREE, HARTREE_PER_BOHR
 from invariantzoo.training.molecules.extended_xyz import key_values
-from invariantzoo.training.molecules.frames import Frames, describe, frames_of_atoms, read_frames
+from invariantzoo.training.molecules.frames import (
+    Frames,
+    describe,
+    frames_of_atoms,
+    minimum_image,
+    read_frames,
+)
 from invariantzoo.training.molecules.units import parse_units
 
 FULL = f'{LATTICE} {PROPERTIES} energy=%E pbc="T T T"'
@@ -703,6 +709,9 @@ BASE: dict[str, Any] = {
     "energy": ENERGIES,
 }
 
+# The same crystal by vectors so oblique that rounding by them misses the nearest image of a bond.
+OBLIQUE = np.array([[1, 0, 0], [0, 1, 0], [6, -7, 1.0]])
+
 # arrays instead of the usual ones -> cell, energy
 ARRAYS_READ: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "plain": ({}, CELL, ENERGIES),
@@ -721,6 +730,11 @@ ARRAYS_READ: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "whole floats": ({"numbers": np.array([8.0, 8, 1, 1, 1, 1])}, CELL, ENERGIES),
     "numbers of every frame": ({"numbers": np.tile([8, 8, 1, 1, 1, 1], (4, 1))}, CELL, ENERGIES),
     "owners": ({"h_owner": np.array([0, 0, 1, 1])}, CELL, ENERGIES),
+    "owners in an oblique cell": (
+        {"h_owner": np.array([0, 0, 1, 1]), "cell": OBLIQUE @ CELL},
+        OBLIQUE @ CELL,
+        ENERGIES,
+    ),
 }
 
 ARRAYS_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -762,6 +776,26 @@ ARRAYS_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "energies of text": ({"energy": ENERGIES.astype(str)}, "energy holds <U"),
     "splits of numbers": ({"split": np.arange(4)}, "split has shape .* of int64, not .4. names"),
     "fewer splits": ({"split": np.array(["train", "val"])}, r"split has shape \(2,\)"),
+    "pbc of every frame": (
+        {"pbc": np.ones((4, 3), bool)},
+        r"pbc must be one or three truth values, not \[\[True, True, True\], ",
+    ),
+    "order with nan": (
+        {"order": np.array([0, 1, np.nan, 3])},
+        "order of frame 2 is not finite",
+    ),
+    "periodic and open frames": (
+        {"cell": np.stack([CELL, CELL, 0 * CELL, CELL])},
+        "frame 0 is periodic and frame 2 is in open space",
+    ),
+    "an owner of its own": (
+        {"h_owner": np.array([0, 0, 1, 5])},
+        "h_owner bonds hydrogen 5 to atom 5, 0 Angstrom away",
+    ),
+    "owners far away": (
+        {"h_owner": np.array([1, 1, 0, 0])},
+        "h_owner bonds hydrogen 2 to atom 1, .* at most 2.5 away",
+    ),
     "fewer orders": ({"order": np.arange(3)}, r"order has shape \(3,\), not \[4\]"),
     "owners beyond": ({"h_owner": np.array([0, 0, 3, 9])}, "h_owner must hold 4 numbers of atoms"),
     "fewer owners": ({"h_owner": np.array([0, 0])}, "h_owner must hold 4 numbers of atoms"),
@@ -786,6 +820,15 @@ def test_arrays_are_read_as_they_are_meant(tmp_path: Path, case: str) -> None:
     if isinstance(energy, str):
         energy = change["energy"]
     meant(frames, cell=cell, energy=energy)
+
+
+@pytest.mark.parametrize("vectors", [OBLIQUE, OBLIQUE[::-1], -OBLIQUE, np.eye(3)])
+def test_the_nearest_image_is_found_however_oblique_the_cell(vectors: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    bond = rng.normal(size=(200, 3))
+    bond /= np.linalg.norm(bond, axis=-1, keepdims=True)
+    turns = rng.integers(-3, 4, bond.shape) @ CELL
+    assert np.allclose(minimum_image(bond + turns, vectors @ CELL), bond, atol=1e-9)
 
 
 @pytest.mark.parametrize("case", ARRAYS_REFUSED)

@@ -437,6 +437,21 @@ def test_calls_before_reset(id: str) -> None:
             call()
 
 
+@pytest.mark.parametrize("make", [invariantzoo.parallel_env, invariantzoo.env])
+def test_the_length_of_an_episode_is_given_once(make: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"^max_cycles=5 and horizon=9 are the same thing"):
+        make("particles-encounter-v0", max_cycles=5, horizon=9)
+
+
+def test_a_long_action_is_refused_in_a_line() -> None:
+    env = invariantzoo.parallel_env("particles-crowd-v0", n_agents=12)
+    env.reset(seed=0)
+    shape = env.action_space(env.agents[0]).shape
+    with pytest.raises(ValueError, match=r"^action of particle_0 is array\(\[0\.") as caught:
+        env.step({agent: np.zeros(shape, complex) for agent in env.agents})
+    assert "\n" not in str(caught.value)
+
+
 def test_a_step_after_the_end() -> None:
     aec = invariantzoo.env("test-hold-v0", max_cycles=1)
     aec.reset(seed=0)

@@ -186,6 +186,7 @@ def test_speed_is_that_of_the_last_minute_and_not_of_the_beginning() -> None:
     clock.now = 50  # compiling, perhaps
     pace.note(10)
     assert pace.speed == pytest.approx(0.2)
+    assert pace.left == ""  # 14 hours would be wrong by a factor of 50
     for second in range(51, 151):
         clock.now = second
         pace.note(10 + 10 * (second - 50))

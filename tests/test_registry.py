@@ -138,6 +138,12 @@ def test_a_class_without_fields_of_its_own_needs_no_decorator() -> None:
     assert type(invariantzoo.make_system(NEW)) is Plain
 
 
+@pytest.mark.parametrize("id", [None, 3, b"particles-crowd-v0", ["particles-crowd-v0"]])
+def test_an_id_is_a_text(id: Any) -> None:
+    with pytest.raises(KeyError, match=r"unknown id .*: an id is a text"):
+        invariantzoo.make_system(id)
+
+
 def test_parameters_are_checked() -> None:
     with pytest.raises(ValueError, match=r"unknown parameter 'noize' of .*; did you mean 'noise'"):
         invariantzoo.register(NEW, Hold, parameters={"noize": 1.0})

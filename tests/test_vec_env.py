@@ -273,6 +273,24 @@ def test_save_and_restore(id: str) -> None:
                 )
 
 
+def test_what_others_saved_is_refused_and_nothing_changes() -> None:
+    env = small("particles-crowd-v0")
+    play(env, 3)
+    before = env.save()
+    more = invariantzoo.vec_env("particles-crowd-v0", n_worlds=4, n_agents=5, seed=0)
+    more.reset()
+    spins = invariantzoo.vec_env("ising-equilibrium-v0", n_worlds=3, seed=0)
+    spins.reset()
+    one_less = {name: value for name, value in before.items() if name != "clock"}
+    for saved in (more.save(), spins.save(), one_less, {}, {"seed": 0}):
+        with pytest.raises(ValueError, match=r"^saved "):
+            env.restore(saved)
+        after = env.save()
+        assert all(np.array_equal(after[name], value) for name, value in before.items())
+    action = draw(env, np.random.default_rng(2))
+    assert len(env.step(action)[3]) == env.num_envs
+
+
 def test_pickled_in_the_middle(id: str) -> None:
     env = small(id)
     play(env, 3)

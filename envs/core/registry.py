@@ -188,6 +188,8 @@ def spec(id: str) -> Spec:
     Raises KeyError with the nearest known id, ModuleNotFoundError for a module that is not there
     and ValueError for one that fails.
     """
+    if not isinstance(id, str):
+        raise KeyError(f"unknown id {id!r}: an id is a text (see `invariantzoo list`)")
     module, _, name = id.rpartition(":")
     if module:
         try:

@@ -379,7 +379,13 @@ class VectorEnv:
         }
 
     def restore(self, saved: dict[str, Any]) -> np.ndarray:
-        """Go back to what `save` returned, here or in another process; returns observations."""
+        """Go back to what `save` returned, here or in another process; returns observations.
+
+        Raises ValueError for what other worlds saved; then nothing has changed.
+        """
+        for name in ("world", "seed"):
+            if name not in saved:
+                raise ValueError(f"saved has no {name!r}: it is not what save() returned")
         if len(saved["world"]) != self.n_worlds:
             raise ValueError(f"saved with n_worlds={len(saved['world'])}, not {self.n_worlds}")
         if self._state is None:
@@ -393,6 +399,8 @@ class VectorEnv:
         }
         mine |= {"totals": self._episode.totals, "alive": self._alive}
         for name, array in mine.items():  # all are looked at before one is changed
+            if name not in saved:
+                raise ValueError(f"saved has no {name!r}: another system saved it")
             if np.shape(saved[name]) != array.shape:
                 raise ValueError(f"{name} has shape {np.shape(saved[name])}, not {array.shape}")
         require_seed("seed", saved["seed"])

@@ -16,6 +16,7 @@ from .raw import Raw
 
 _GUARD = 0.02  # part of the frames left out between training and validation
 _VALIDATION = 0.2
+_LONGEST_BOND = 2.5  # Angstrom, of hydrogen, with room for any
 
 
 class Frames(NamedTuple):
@@ -147,10 +148,16 @@ def owners(frames: Frames) -> np.ndarray | None:
 
 
 def minimum_image(r: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    """Displacements [..., 3] to the nearest image in a cell [3, 3]."""
+    """Displacements [..., 3] to the nearest image in a cell [3, 3], however oblique its vectors.
+
+    Exact for what is closer than half the smallest width of the cell's most compact vectors.
+    """
+    from ase.geometry import minkowski_reduce
+
     if not cell.any():
         return r
-    return r - np.round(r @ np.linalg.inv(cell)) @ cell
+    compact, _ = minkowski_reduce(cell)
+    return r - np.round(r @ np.linalg.inv(compact)) @ compact
 
 
 def widened(frames: Frames, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -200,9 +207,12 @@ def _frames(raw: Raw, units: unit_checks.Units | None) -> Frames:
     positions, forces, cell = raw.positions * length, raw.forces * force, raw.cell * length
     if not forces.any():
         raise ValueError(f"{raw.source}: all forces are zero")
+    _require_one_space(raw.source, cell)
     seen = unit_checks.look(positions, forces, raw.numbers, cell)
     if units is None:
         unit_checks.require_plausible(raw.source, seen)
+    if raw.owner is not None:
+        _require_bonds(raw.source, positions[0], raw.numbers, cell[0], raw.owner)
     hint = unit_checks.sign_hint(seen)
     said = raw.units or (f"{units}" if units else f"{unit_checks.OURS} (assumed)")
     return Frames(
@@ -218,6 +228,36 @@ def _frames(raw: Raw, units: unit_checks.Units | None) -> Frames:
         said,
         (*raw.remarks, *(() if hint is None else (hint,))),
     )
+
+
+def _require_one_space(source: str, cell: np.ndarray) -> None:
+    """Raise ValueError unless all frames are periodic, or all in open space; cells [frames, 3, 3].
+
+    All frames get the same copies of their cells, and atoms in open space have none.
+    """
+    periodic = cell.any((1, 2))
+    if periodic.any() and not periodic.all():
+        there, here = int(periodic.argmax()), int(periodic.argmin())
+        raise ValueError(
+            f"{source}: frame {there} is periodic and frame {here} is in open space; all frames "
+            f"must be one or the other"
+        )
+
+
+def _require_bonds(
+    source: str, position: np.ndarray, numbers: np.ndarray, cell: np.ndarray, owner: np.ndarray
+) -> None:
+    """Raise ValueError for a hydrogen that is bonded to itself or to an atom that is far away."""
+    hydrogens = np.flatnonzero(numbers == 1)
+    r = np.linalg.norm(minimum_image(position[hydrogens] - position[owner], cell), axis=-1)
+    wrong = (hydrogens == owner) | (r > _LONGEST_BOND)
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise ValueError(
+            f"{source}: h_owner bonds hydrogen {hydrogens[first]} to atom {owner[first]}, "
+            f"{r[first]:.3g} Angstrom away in frame 0; it must be another, at most "
+            f"{_LONGEST_BOND:g} away"
+        )
 
 
 def _split(count: int) -> np.ndarray:

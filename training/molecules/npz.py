@@ -101,7 +101,8 @@ def _cells(path: Path, data: dict[str, np.ndarray], count: int) -> np.ndarray:
             or flags.shape not in ((), (3,))
             or set(flags.flat) - {0, 1}
         ):
-            raise ValueError(f"{path}: pbc must be one or three truth values, not {flags!r:.40}")
+            given = f"{flags.tolist()!r:.60}"
+            raise ValueError(f"{path}: pbc must be one or three truth values, not {given}")
         pbc = [bool(flag) for flag in np.broadcast_to(flags, 3)]
     cells = np.broadcast_to(cell, (count, 3, 3))
     out = np.empty((count, 3, 3))
@@ -143,6 +144,9 @@ def _order(path: Path, data: dict[str, np.ndarray], count: int) -> np.ndarray:
     order = _real(path, data, "order")
     if order.shape != (count,):
         raise ValueError(f"{path}: order has shape {order.shape}, not [{count}], one per frame")
+    if not np.isfinite(order).all():
+        frame = int((~np.isfinite(order)).argmax())
+        raise ValueError(f"{path}: order of frame {frame} is not finite")
     return np.argsort(order, kind="stable")
 
 

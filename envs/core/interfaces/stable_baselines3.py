@@ -224,10 +224,19 @@ class SystemVecEnv(VecEnv):
         return {**self.worlds.save(), **own, "terminated": self._terminated.copy()}
 
     def restore(self, saved: dict[str, Any]) -> np.ndarray:
-        """Go back to what `save` returned; returns observations [num_envs, size]."""
-        self._returns, self._lengths = saved["returns"].copy(), saved["lengths"].copy()
-        self._terminated = saved["terminated"].copy()
-        return self.worlds.restore(saved).reshape(self.num_envs, -1)
+        """Go back to what `save` returned; returns observations [num_envs, size].
+
+        Raises ValueError for what another kind of environment saved; then nothing has changed.
+        """
+        own = {name: saved.get(name) for name in ("returns", "lengths", "terminated")}
+        for name, value in own.items():
+            if np.shape(value) != (self.num_envs,):
+                raise ValueError(
+                    f"saved {name} have shape {np.shape(value)}, not ({self.num_envs},)"
+                )
+        observation = self.worlds.restore(saved)
+        self._returns, self._lengths, self._terminated = (np.array(own[name]) for name in own)
+        return observation.reshape(self.num_envs, -1)
 
     def action_masks(self) -> np.ndarray:
         """Flags [num_envs, n] of the legal discrete actions; ValueError for continuous ones."""
