@@ -152,10 +152,10 @@ def minimum_image(r: np.ndarray, cell: np.ndarray) -> np.ndarray:
 
     Exact for what is closer than half the smallest width of the cell's most compact vectors.
     """
-    from ase.geometry import minkowski_reduce
-
     if not cell.any():
         return r
+    from ase.geometry import minkowski_reduce
+
     compact, _ = minkowski_reduce(cell)
     return r - np.round(r @ np.linalg.inv(compact)) @ compact
 

@@ -228,14 +228,13 @@ class SystemVecEnv(VecEnv):
 
         Raises ValueError for what another kind of environment saved; then nothing has changed.
         """
-        own = {name: saved.get(name) for name in ("returns", "lengths", "terminated")}
-        for name, value in own.items():
-            if np.shape(value) != (self.num_envs,):
-                raise ValueError(
-                    f"saved {name} have shape {np.shape(value)}, not ({self.num_envs},)"
-                )
+        names = ("returns", "lengths", "terminated")
+        own = [np.array(saved.get(name)) for name in names]
+        for name, value in zip(names, own, strict=True):
+            if value.shape != (self.num_envs,):
+                raise ValueError(f"saved {name} have shape {value.shape}, not ({self.num_envs},)")
         observation = self.worlds.restore(saved)
-        self._returns, self._lengths, self._terminated = (np.array(own[name]) for name in own)
+        self._returns, self._lengths, self._terminated = own
         return observation.reshape(self.num_envs, -1)
 
     def action_masks(self) -> np.ndarray:
