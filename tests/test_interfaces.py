@@ -437,10 +437,14 @@ def test_calls_before_reset(id: str) -> None:
             call()
 
 
-@pytest.mark.parametrize("make", [invariantzoo.parallel_env, invariantzoo.env])
-def test_the_length_of_an_episode_is_given_once(make: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match=r"^max_cycles=5 and horizon=9 are the same thing"):
-        make("particles-encounter-v0", max_cycles=5, horizon=9)
+def test_max_cycles_goes_before_the_systems_own_length() -> None:
+    env = invariantzoo.parallel_env("particles-encounter-v0", max_cycles=2, horizon=9)
+    env.reset(seed=0)
+    steps = 0
+    while env.agents:
+        env.step({agent: env.action_space(agent).sample() for agent in env.agents})
+        steps += 1
+    assert steps == 2
 
 
 def test_a_long_action_is_refused_in_a_line() -> None:

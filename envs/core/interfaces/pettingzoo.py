@@ -38,11 +38,7 @@ _SEEN = np.dtype(np.float32)  # made once: numpy takes a while to find it from t
 def make_parallel(
     id: str, *, render_mode: str | None = None, max_cycles: int | None = None, **parameters: Any
 ) -> ParallelEnv:
-    """The parallel environment of an id; `max_cycles` stands for `horizon`.
-
-    Raises as `make_system` does, and ValueError for both of them.
-    """
-    _require_one_length(max_cycles, parameters)
+    """The parallel environment of an id; `max_cycles` stands for `horizon`, and goes before it."""
     system = make_system(id, **parameters)
     return ParallelEnv(system, name=id, render_mode=render_mode, max_cycles=max_cycles)
 
@@ -51,18 +47,8 @@ def make_aec(
     id: str, *, render_mode: str | None = None, max_cycles: int | None = None, **parameters: Any
 ) -> AecEnv:
     """The agent-by-agent environment of an id; `max_cycles` as in `make_parallel`."""
-    _require_one_length(max_cycles, parameters)
     system = make_system(id, **parameters)
     return AecEnv(system, name=id, render_mode=render_mode, max_cycles=max_cycles)
-
-
-def _require_one_length(max_cycles: int | None, parameters: Mapping[str, Any]) -> None:
-    """Raise ValueError where the length of an episode is given by both of its names."""
-    if max_cycles is not None and "horizon" in parameters:
-        raise ValueError(
-            f"max_cycles={max_cycles!r} and horizon={parameters['horizon']!r} are the same thing: "
-            f"give one of them"
-        )
 
 
 class Metrics(dict[str, float]):
