@@ -264,9 +264,9 @@ def test_what_is_not_a_run_of_this_version(
 def test_a_checkpoint_is_only_tensors(copied: Path, tmp_path: Path) -> None:
     path = copied / "checkpoint.pt"
     whole = path.read_bytes()
-    for spoilt in (whole[: len(whole) // 2], b"", b"not a checkpoint"):
+    for spoilt, why in ((whole[: len(whole) // 2], "."), (b"", "it is empty"), (b"no", ".")):
         path.write_bytes(spoilt)
-        with pytest.raises(ValueError, match="cannot be read"):
+        with pytest.raises(ValueError, match=f"cannot be read: {why}"):
             runs.load_run(copied)
     trap = tmp_path / "trap"
     torch.save({"policy": Bomb(trap)}, path)

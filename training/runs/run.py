@@ -134,7 +134,9 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # of pickles that torch did not write
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if not path.stat().st_size:
+            reason = "it is empty"
         raise ValueError(f"{path} cannot be read: {reason}") from None
     if not isinstance(state, dict):
         raise ValueError(f"{path} is not a checkpoint")
