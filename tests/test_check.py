@@ -22,6 +22,7 @@ from pettingzoo import ParallelEnv
 import invariantzoo
 from invariantzoo.__main__ import main
 from invariantzoo.envs.core.conformance.check import check_parallel, check_processes
+from invariantzoo.envs.core.conformance.contract import Finding
 from invariantzoo.envs.core.interfaces.pettingzoo import make_parallel
 from invariantzoo.figures.conformance import CHECKS
 
@@ -150,7 +151,9 @@ def test_json_is_all_there_is_on_standard_output() -> None:
     assert set(found) == {"target", "passed", "findings"}
 
 
-def test_the_command_takes_ids_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_takes_ids_and_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     id = "ising-equilibrium-v0"
     words = [
         "--set",
@@ -164,9 +167,18 @@ def test_the_command_takes_ids_and_settings(capsys: pytest.CaptureFixture[str]) 
         "--seed",
         "3",
     ]
+    assert main(["check", f"invariantzoo/{id}", *words]) == 0  # other processes know the name too
+    capsys.readouterr()
+    checked: list[str] = []
+
+    def elsewhere(make_env: Callable[[], ParallelEnv], **plan: int) -> list[Finding]:
+        checked.append(make_env().metadata["name"])
+        return []
+
+    monkeypatch.setattr("invariantzoo.envs.core.conformance.check.check_processes", elsewhere)
     assert main(["check", id, *words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"target": id, "passed": True, "findings": []}
-    assert main(["check", f"invariantzoo/{id}", *words]) == 0
+    assert checked == [id]
 
 
 @pytest.mark.usefixtures("in_tests")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import refused
 
 import invariantzoo
 from invariantzoo import options
@@ -32,16 +33,6 @@ SETTINGS = [word for name, value in SMALL.items() for word in ("--set", f"{name}
 def shell(*words: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "invariantzoo", *words]
     return subprocess.run(command, capture_output=True, text=True, **kwargs)
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one line with which a command refuses."""
-    assert main(words) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("invariantzoo: error: ")
-    assert err.count("\n") == 1
-    return err
 
 
 def answer(capsys: pytest.CaptureFixture[str], *words: str) -> Any:

@@ -50,6 +50,8 @@ SHORT: dict[str, list[dict[str, Any]]] = {  # episodes that end within STEPS, wh
             "field": (-1.0, 1.0),
         },
     ],
+    "tasep-gates-v0": [{"horizon": 3, "sweeps": 2}],  # 102 attempts in a step instead of 1,020
+    "cluster-relaxation-v0": [{"horizon": 3, "n_agents": 6}],
     "water-inference-v0": [{"horizon": 3, "data": TWO_WATERS}],
     "water-dynamics-v0": [{"horizon": 3, "data": TWO_WATERS, "temperature": (300.0, 400.0)}],
     "test-hold-v0": [{"horizon": 3}],

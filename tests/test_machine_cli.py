@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import refused
 
 import invariantzoo
 from invariantzoo.__main__ import main
@@ -41,17 +42,6 @@ def shell(
         env={**os.environ, **environment},
         timeout=300,
     )
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one line with which a command refuses."""
-    capsys.readouterr()
-    assert main(words) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("invariantzoo: error: ")
-    assert err.count("\n") == 1
-    return err
 
 
 @pytest.fixture(autouse=True)

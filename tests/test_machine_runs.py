@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from commands import refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import invariantzoo
-from invariantzoo.__main__ import main
 from invariantzoo.training.rl.algorithms import make_config, make_trainer
 from invariantzoo.training.runs import run as runs
 
@@ -24,17 +24,6 @@ LEARNERS = {
     "ppo": {"n_worlds": 2, "n_steps": 4, "batch_size": 8, "n_epochs": 1},
     "descent": {"n_worlds": 2, "rollout": 2},
 }
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one line with which a command refuses."""
-    capsys.readouterr()
-    assert main(words) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("invariantzoo: error: ")
-    assert err.count("\n") == 1
-    return err
 
 
 @pytest.fixture(scope="module", params=LEARNERS)

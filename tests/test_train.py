@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import refused
 from stable_baselines3 import PPO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -42,17 +43,6 @@ def command(out: Path, *more: str, algo: str = "ppo", steps: int = 200) -> list[
         learner = {name: LEARNER[name] for name in ("n_worlds", "n_steps", "checkpoint_every")}
     start = ["train", CROWD, "--out", str(out), "--algo", algo, "--steps", str(steps)]
     return [*start, *words({**SYSTEM, **learner}), *more]
-
-
-def refused(capsys: pytest.CaptureFixture[str], *line: str) -> str:
-    """The one line with which a command refuses."""
-    capsys.readouterr()
-    assert main(list(line)) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("invariantzoo: error: ")
-    assert err.count("\n") == 1
-    return err
 
 
 def contents(folder: Path) -> dict[str, bytes]:
