@@ -463,9 +463,9 @@ def test_continues_exactly(settings: dict[str, Any], dtype: torch.dtype, how: st
 @metrics
 def test_learns_in_every_precision(settings: dict[str, Any]) -> None:
     for dtype in (torch.float32, F64, torch.bfloat16):
-        net, data = network(dtype=dtype), batches(60, dtype)
+        net, data = network(dtype=dtype), batches(25, dtype)
         before = sum(float(backward(net, batch).detach()) for batch in data)
-        train(net, CGD(net.parameters(), 0.02, **settings), data * 3)
+        train(net, CGD(net.parameters(), 0.03, **settings), data * 2)
         after = sum(float(backward(net, batch).detach()) for batch in data)
         assert after < 0.7 * before
         assert {p.dtype for p in net.parameters()} == {dtype}
@@ -657,7 +657,14 @@ def test_kernel_equals_torch_operations() -> None:
 @pytest.mark.parametrize("metric", ["full", "block", "row"])
 def test_kernel_equals_torch_operations_along_a_kept_basis(metric: str) -> None:
     """At refresh 7, once second moments have full rank: before, eigenvectors are not unique."""
-    options = itertools.product((0.5, 1.0, 0.25), ("none", "residual"), (0.0, 0.3), (False, True))
+    options: list[tuple[float, str, float, bool]] = [
+        (0.5, "none", 0.0, False),
+        (0.5, "residual", 0.0, True),
+        (0.5, "none", 0.3, True),
+        (1.0, "none", 0.0, False),
+        (1.0, "residual", 0.3, False),
+        (0.25, "none", 0.3, True),
+    ]
     shape = {"metric": "block", "blocks": "row"} if metric == "row" else {"metric": metric}
     for alpha, centered, zeta, maximize in options:
         settings: dict[str, Any] = {"alpha": alpha, "centered": centered, "zeta": zeta, **shape}

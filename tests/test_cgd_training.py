@@ -13,9 +13,11 @@ import torch
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
+from test_docs import blocks, run
 
 import invariantzoo
 from invariantzoo.__main__ import main
+from invariantzoo.figures.descent_refresh import measured
 from invariantzoo.training.geometry import regimes
 from invariantzoo.training.optim.cgd import CGD
 from invariantzoo.training.rl.algorithms import make_config, make_trainer
@@ -194,8 +196,9 @@ def test_regimes_command(
     after = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
     assert after.pop("regimes.png").startswith(b"\x89PNG")
     assert after == before
-    assert main(["regimes", run, "--window", "40"]) == 0
-    assert "all together" in capsys.readouterr().out
+    if algo == "descent":
+        assert main(["regimes", run, "--window", "30"]) == 0
+        assert "all together" in capsys.readouterr().out
     for bad, said in (
         (["regimes", run, "--window", "20"], "must be at least 30"),
         (["regimes", run, "--out", "x.gif"], "must end in .png"),
@@ -243,3 +246,28 @@ def test_bad_words(
     assert said in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+PAGE = "docs/optimizer.md"
+
+
+@pytest.mark.parametrize("code", blocks(PAGE, "python"), ids=["torch", "Stable-Baselines3"])
+def test_steps_of_the_recommended_code(code: str) -> None:
+    """The code of the page, and more of the same: no step is longer than max(3 sqrt(n), B) lr."""
+    if "PPO" in code:
+        code += "\nmodel.learn(256)\n"  # four more rollouts of ten optimizer steps
+    with measured() as seen:
+        run(code, PAGE)
+    assert 0 < seen["longest"] <= seen["allowed"]
+
+
+def test_steps_of_the_recommended_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("invariantzoo.commands.train.EPISODES", 2)
+    monkeypatch.setattr("invariantzoo.commands.train.FRAMES", 2)
+    (line,) = [block for block in blocks(PAGE, "") if block.startswith("invariantzoo train")]
+    short = ["--steps", "24000", "--out", str(tmp_path / "run")]
+    with measured() as seen:
+        assert main([*line.split()[1:], *short]) == 0
+    assert 0 < seen["longest"] <= seen["allowed"]
+    state = read_checkpoint(tmp_path / "run")["optimizers"]["policy"]
+    assert max(part["renewed"] for part in state["state"].values() if "renewed" in part) > 10
