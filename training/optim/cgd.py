@@ -661,7 +661,7 @@ def _compiled(
 
     A block of one parameter has no other basis.
     """
-    from .kernels import cgd as kernel
+    from . import kernel
 
     if grad.shape[-1] == 1:
         second = moments["second_moment"]
