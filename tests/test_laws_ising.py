@@ -631,7 +631,7 @@ def test_slow_transport_loses_what_the_metric_says() -> None:
     scores = evaluate(
         system, make_policy("straight", system), episodes=4000, seeds=1, deterministic=False
     )
-    points = system._straight_line(torch.arange(13)[:, None]).numpy()
+    points = system.path.line(torch.arange(13)[:, None]).numpy()
     expected = 0.0
     for here, there in pairwise(points):
         mean = exact.moments(4, *here).mean

@@ -27,22 +27,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from ..core.kernel import Kernel, parameter_record
 from ..core.observation import flatten
-from ..core.physics.lattice import around
+from ..core.physics.lattice import Isometry, Torus
+from ..core.physics.updates import Update, require_update
 from ..core.rng import Rng
-from ..core.scene import Chart, LegendEntry, Scene
+from ..core.scene import Chart, Scene
 from ..core.system import System
 from ..core.types import Bound, Knob, Range, Symmetry
 from ..core.validation import require_choice, require_count, require_number, require_range
-from .ground_state import ground_energy
+from . import picture, stationary
+from .ground_state import GROUND_SIZE, above_ground, ground_energy
 from .policies import heat_bath, metropolis, sample
-from .stationary import stationary
 
 SCENARIOS = {
     "ising-equilibrium-v0": {
@@ -59,42 +59,10 @@ SCENARIOS = {
             "size": 256,
         },
     },
-    "ising-anneal-v0": {
-        "system": "Ising",
-        "summary": "a spin glass that cools towards its ground state, which is known",
-        "parameters": {
-            "lattice_size": 6,
-            "bonds": "random",
-            "temperature": 3.0,
-            "final_temperature": 0.2,
-            "n_sweeps": 50,
-            "burn_in": 0,
-        },
-        "training": {
-            "ppo": {
-                "steps": 40_000_000,
-                "n_worlds": 128,
-                "batch_size": 8192,
-                "lr": 3e-3,
-                "gamma": 0.98,
-            }
-        },
-        "film": {
-            "parameters": {"update": "checkerboard", "n_sweeps": 30},
-            "policy": "heat-bath",
-            "n_worlds": 4,
-            "size": 320,
-        },
-    },
 }
 
-UPDATES = ("sequential", "checkerboard", "parallel")
 BONDS = ("uniform", "random")
-GROUND_SIZE = 6  # side up to which ground states are found
 _DRAWN_BONDS = 16  # side up to which a picture shows bonds
-_LEGEND = (LegendEntry("spin up", "cell", 1.0), LegendEntry("spin down", "cell", 0.0))
-_SAME = 1e-9  # energy per spin, below any difference between levels
-_ENUMERATED = 16  # spins up to which the exact law is summed state by state
 _MEANS = {"energy": "mean", "magnetization": "mean", "abs_magnetization": "mean"}
 
 
@@ -142,11 +110,7 @@ class Ising(System):
         require_range("temperature", self.temperature, 0, strict=True)
         require_range("field", self.field)
         require_range("coupling", self.coupling)
-        require_choice("update", self.update, UPDATES)
-        require_count("n_sweeps", self.n_sweeps)
-        require_count("burn_in", self.burn_in, 0)
-        if self.burn_in >= self.n_sweeps:
-            raise ValueError(f"burn_in={self.burn_in} must be below n_sweeps={self.n_sweeps}")
+        require_update(self.update, self.n_sweeps, self.burn_in)
         if self.update == "checkerboard" and self.lattice_size % 2:
             raise ValueError(f"lattice_size={self.lattice_size} must be even for a checkerboard")
         require_choice("bonds", self.bonds, BONDS)
@@ -171,7 +135,7 @@ class Ising(System):
 
     @property
     def sweep(self) -> int:  # type: ignore[override]
-        return {"sequential": self.n_agents, "checkerboard": 2, "parallel": 1}[self.update]
+        return self.schedule.sweep
 
     @property
     def horizon(self) -> int:  # type: ignore[override]
@@ -184,6 +148,15 @@ class Ising(System):
     @property
     def one_at_a_time(self) -> bool:  # type: ignore[override]
         return self.update != "parallel"
+
+    @property
+    def lattice(self) -> Torus:
+        return Torus((self.lattice_size, self.lattice_size))
+
+    @property
+    def schedule(self) -> Update:
+        """Who acts in which step."""
+        return Update(self.update, self.n_agents, self.lattice.colours)
 
     @property
     def cooling(self) -> float:
@@ -225,45 +198,35 @@ class Ising(System):
         spin = 2 * (rng.uniform(worlds, self.n_agents) < 0.5).double() - 1
         temperature = rng.draw(self.temperature, worlds)
         field, coupling = rng.draw(self.field, worlds), rng.draw(self.coupling, worlds)
-        first = torch.zeros_like(temperature, dtype=torch.int64)
-        if self.update == "sequential":
-            first = (self.n_agents * rng.uniform(worlds, 1)).long()
+        turn = self.schedule.first_turn(rng, worlds)
         if self.bonds == "random":
             up = rng.uniform(worlds, 2 * self.n_agents) < 0.5
             coupling = coupling * (2 * up.double() - 1)
         ground = torch.zeros_like(temperature)
         if self.final_temperature is not None:
             ground = ground_energy(coupling, field, self.lattice_size)
-        return State(spin, temperature, field, coupling, first, ground)
+        return State(spin, temperature, field, coupling, turn, ground)
 
     def transition(self, state: State, action: Tensor, rng: Rng) -> State:
         """`action` [worlds, agents]: 0 keep, 1 flip; only the active ones count."""
-        active = self.active(state)
-        flips = action.double() if active is None else action * active
-        turn = state.turn
-        if self.update == "sequential":
-            turn = (self.n_agents * rng.uniform(len(turn), 1)).long()
-        elif self.update == "checkerboard":
-            turn = 1 - turn
+        flips = self.schedule.used(action, state.turn).double()
+        turn = self.schedule.next_turn(state.turn, rng)
         temperature = state.temperature * self.cooling
         return state._replace(spin=state.spin * (1 - 2 * flips), temperature=temperature, turn=turn)
 
     def active(self, state: State) -> Tensor | None:
-        if self.update == "parallel":
-            return None
-        site = torch.arange(self.n_agents, device=state.turn.device)
-        return (site if self.update == "sequential" else self._colour(site)) == state.turn
+        return self.schedule.active(state.turn)
 
     def invariants(self, state: State) -> dict[str, Tensor]:
         """Of every spin, with the sign it has: its neighbours, the field; and the world's 1 / T."""
         return {
-            "alignment": state.spin * self._neighbours(state),
+            "alignment": state.spin * self._neighbour_sum(state),
             "field_alignment": state.spin * state.field,
             "inverse_temperature": (1 / state.temperature).expand_as(state.spin),
         }
 
     def loss(self, state: State, action: Tensor, next_state: State) -> Tensor:
-        return -next_state.spin * (self._neighbours(state) + state.field)
+        return -next_state.spin * (self._neighbour_sum(state) + state.field)
 
     def metrics(self, state: State, action: Tensor, next_state: State) -> dict[str, Tensor]:
         """Energy per spin, magnetization per spin and its size.
@@ -272,26 +235,21 @@ class Ising(System):
         end, and whether a ground state was seen.
         """
         m, energy = next_state.spin.mean(-1), self.energy(next_state)
-        found = {"energy": energy, "magnetization": m, "abs_magnetization": m.abs()}
-        return found if self.final_temperature is None else {**found, **_above(next_state, energy)}
+        means = {"energy": energy, "magnetization": m, "abs_magnetization": m.abs()}
+        if self.final_temperature is None:
+            return means
+        return {**means, **above_ground(energy, next_state.ground)}
 
     def symmetries(self, state: State, rng: Rng) -> Iterator[Symmetry]:
-        worlds, size = len(state.spin), self.lattice_size
-        site = torch.arange(self.n_agents, device=state.spin.device)
-        row, column = site // size, site % size
-        shift = (size * rng.uniform(worlds, 2)).long()
-        moved = (row + shift[:, :1]) % size * size + (column + shift[:, 1:]) % size
-        yield self._rearranged("translation", state, moved)
-        turned = (column * size + (size - 1 - row)).expand(worlds, -1)
-        yield self._rearranged("rotation", state, turned)
-        mirrored = (row * size + (size - 1 - column)).expand(worlds, -1)
-        yield self._rearranged("reflection", state, mirrored)
+        worlds, lattice = len(state.spin), self.lattice
+        shift = (self.lattice_size * rng.uniform(worlds, 2)).long()
+        yield self._rearranged("translation", state, lattice.shift(shift))
+        yield self._rearranged("rotation", state, lattice.turn(worlds))
+        yield self._rearranged("reflection", state, lattice.mirror(worlds))
         yield Symmetry("flip", state._replace(spin=-state.spin, field=-state.field))
         if self.bonds == "random" and self.field == 0:
             side = 2 * (rng.uniform(worlds, self.n_agents) < 0.5).double() - 1
-            bonds = torch.cat(
-                [side * side[:, self._beside(0, 1)], side * side[:, self._beside(1, 0)]], 1
-            )
+            bonds = torch.cat([side * lattice.ahead(side, 1), side * lattice.ahead(side, 0)], 1)
             gauged = state._replace(spin=side * state.spin, coupling=bonds * state.coupling)
             yield Symmetry("gauge", gauged)
 
@@ -300,35 +258,23 @@ class Ising(System):
 
         While it cools, also the energy per spin against that of the ground state.
         """
-        size = self.lattice_size
-        temperature, field = float(state.temperature[0, 0]), float(state.field[0, 0])
-        said = f"m {float(state.spin[0].mean()):+.3f}"
+        size, temperature = self.lattice_size, float(state.temperature[0, 0])
+        caption = f"m {float(state.spin[0].mean()):+.3f}"
         charts: tuple[Chart, ...] = ()
         if self.final_temperature is not None:
             energy, ground = float(self.energy(state)[0]), float(state.ground[0, 0])
-            said = f"{energy - ground:.3f} above ground"
+            caption = f"{energy - ground:.3f} above ground"
             levels = {"ground state": ground}
             charts = (Chart(1.1 * ground, 0.0, {"energy": energy}, (), levels, self.horizon),)
         drawn = self.bonds == "random" and size <= _DRAWN_BONDS
         return Scene(
-            view=(0.0, 0.0, float(size), float(size)),
-            cells=(0.5 * (1 + state.spin[0])).reshape(size, size).numpy(),
-            segments=self._unsatisfied(state) if drawn else None,
-            caption=(f"T {temperature:.2f}, h {field:+.2f}", said),
+            view=picture.view(size),
+            cells=picture.cells(state.spin, size),
+            segments=picture.broken_bonds(state.spin, state.coupling, size) if drawn else None,
+            caption=(f"T {temperature:.2f}, h {float(state.field[0, 0]):+.2f}", caption),
             charts=charts,
-            legend=(*_LEGEND, LegendEntry("bond not satisfied", "segment")) if drawn else _LEGEND,
+            legend=(*picture.SPIN_LEGEND, picture.BROKEN_BOND) if drawn else picture.SPIN_LEGEND,
         )
-
-    def _unsatisfied(self, state: State) -> np.ndarray:
-        """Strokes [n, 4] across the border between two cells whose bond is not satisfied."""
-        size = self.lattice_size
-        grid = state.spin[0].view(size, size)
-        right, down = state.coupling[0].view(2, size, size)
-        row, column = (right * grid * grid.roll(-1, 1) < 0).nonzero().double().unbind(1)
-        beside = torch.stack([column + 0.7, size - row - 0.5, column + 1.3, size - row - 0.5], 1)
-        row, column = (down * grid * grid.roll(-1, 0) < 0).nonzero().double().unbind(1)
-        below = torch.stack([column + 0.5, size - row - 0.7, column + 0.5, size - row - 1.3], 1)
-        return torch.cat([beside, below]).numpy()
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
         return {
@@ -342,16 +288,15 @@ class Ising(System):
         Of all metrics up to 16 spins. Of energy and magnetization up to a side of 8, unless spins
         act all at once. Parameters must be numbers, equal bonds, and a temperature that stays.
         """
-        world = (self.temperature, self.field, self.coupling)
-        varies = self.bonds == "random" or self.final_temperature is not None
-        if varies or any(isinstance(value, tuple) for value in world):
+        if not self._is_one_world:
             return {}
-        if self.n_agents > _ENUMERATED:
-            return self._by_transfer() if self.update != "parallel" else {}
+        if self.n_agents > stationary.ENUMERATED:
+            if self.update == "parallel":
+                return {}
+            return stationary.torus_means(self.lattice_size, *self._world)
         state = self._every_state()
         law = self.log_weight(state).softmax(0)
-        found = self.metrics(state, torch.zeros_like(state.turn), state)
-        return {name: float(law @ value) for name, value in found.items()}
+        return stationary.means(law, self.metrics(state, state.turn, state))
 
     def judge(self, probabilities: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Of the stationary law of a policy's own chain on the 4 x 4 torus, by power iteration.
@@ -360,38 +305,32 @@ class Ising(System):
         energy, magnetization, abs_magnetization: its means.
         Known for equal bonds and parameters that are numbers.
         """
-        world = (self.temperature, self.field, self.coupling)
-        varies = self.bonds == "random" or self.final_temperature is not None
-        if varies or self.n_agents > _ENUMERATED or any(isinstance(v, tuple) for v in world):
+        if not self._is_one_world or self.n_agents > stationary.ENUMERATED:
             return {}
         state = self._every_state()
         flip = probabilities(flatten(self, self.invariants(state)))[..., 1].double()
         gibbs = self.log_weight(state).softmax(0)
-        law = stationary(flip, gibbs)
-        found = self.metrics(state, torch.zeros_like(state.turn), state)
-        kl = (torch.special.xlogy(law, law) - torch.special.xlogy(law, gibbs)).sum()
-        return {"kl": float(kl), **{name: float(law @ value) for name, value in found.items()}}
+        law = stationary.law_of_flips(flip, gibbs)
+        means = stationary.means(law, self.metrics(state, state.turn, state))
+        return {"kl": stationary.relative_entropy(law, gibbs), **means}
+
+    @property
+    def _world(self) -> tuple[Any, Any, Any]:
+        return self.temperature, self.field, self.coupling
+
+    @property
+    def _is_one_world(self) -> bool:
+        """Whether all worlds have the same parameters at all times."""
+        fixed = self.bonds == "uniform" and self.final_temperature is None
+        return fixed and not any(isinstance(value, tuple) for value in self._world)
 
     def _every_state(self) -> State:
         """All configurations, one per world."""
-        code = torch.arange(2**self.n_agents)[:, None]
-        spin = 2.0 * (code >> torch.arange(self.n_agents) & 1).double() - 1
-        world = (self.temperature, self.field, self.coupling)
-        given = torch.tensor(world, dtype=torch.float64).reshape(3, 1, 1)
-        temperature, field, coupling = given.expand(3, len(code), 1)
-        turn = torch.zeros_like(code)
+        spin = stationary.configurations(self.n_agents)
+        given = torch.tensor(self._world, dtype=torch.float64).reshape(3, 1, 1)
+        temperature, field, coupling = given.expand(3, len(spin), 1)
+        turn = torch.zeros(len(spin), 1, dtype=torch.int64)
         return State(spin, temperature, field, coupling, turn, turn.double())
-
-    def _by_transfer(self) -> dict[str, float]:
-        from .exact import MOST_COLUMNS, moments
-
-        if self.lattice_size > MOST_COLUMNS:
-            return {}
-        world: tuple[Any, ...] = (self.temperature, self.field, self.coupling)
-        temperature, field, coupling = world
-        found = moments(self.lattice_size, coupling / temperature, field / temperature)
-        bonds, m = found.mean / self.n_agents
-        return {"energy": float(-coupling * bonds - field * m), "magnetization": float(m)}
 
     def rollout(
         self, state: State, policy: str, steps: int, rng: Rng, every: int
@@ -405,7 +344,7 @@ class Ising(System):
         table = torch.from_numpy(rows)
         found = dict(zip((*_MEANS, "loss"), table.unbind(-1), strict=True))
         if self.final_temperature is not None:
-            found |= _above(state, found["energy"])
+            found |= above_ground(found["energy"], state.ground)
         return after, found
 
     def kernel(self, worlds: int) -> Kernel:
@@ -428,69 +367,31 @@ class Ising(System):
         """Logarithm [worlds] of the unnormalised stationary law of heat-bath agents."""
         if self.update != "parallel":
             return -self.n_agents * self.energy(state) / state.temperature[:, 0]
-        force = (self._neighbours(state) + state.field) / state.temperature
+        force = (self._neighbour_sum(state) + state.field) / state.temperature
         cosh = torch.logaddexp(force, -force)
         return (cosh + state.field * state.spin / state.temperature).sum(-1)
 
     def energy(self, state: State) -> Tensor:
         """Energy per spin [worlds]; every bond counts once."""
-        return -(state.spin * (0.5 * self._neighbours(state) + state.field)).mean(-1)
+        return -(state.spin * (0.5 * self._neighbour_sum(state) + state.field)).mean(-1)
 
-    def _neighbours(self, state: State) -> Tensor:
+    def _neighbour_sum(self, state: State) -> Tensor:
         """Sum over the four neighbours, each times its bond [worlds, agents]."""
-        size = self.lattice_size
-        grid = state.spin.view(-1, size, size)
         if self.bonds == "uniform":
-            return state.coupling * around(state.spin, size)
-        right, down = state.coupling.view(-1, 2, size, size).unbind(1)
-        total = right * grid.roll(-1, 2) + (right * grid).roll(1, 2)
-        total = total + down * grid.roll(-1, 1) + (down * grid).roll(1, 1)
-        return total.flatten(1)
+            return state.coupling * self.lattice.neighbour_sum(state.spin)
+        right, down = state.coupling.chunk(2, 1)
+        return self.lattice.neighbour_sum(state.spin, (down, right))
 
-    def _beside(self, rows: int, columns: int) -> Tensor:
-        """For every spin the one so many rows and columns on [agents]."""
-        size = self.lattice_size
-        site = torch.arange(self.n_agents)
-        return (site // size + rows) % size * size + (site % size + columns) % size
-
-    def _colour(self, site: Tensor) -> Tensor:
-        """Sublattice 0 or 1 of a spin."""
-        return (site // self.lattice_size + site % self.lattice_size) % 2
-
-    def _moved_bonds(self, name: str, coupling: Tensor, agents: Tensor) -> Tensor:
-        """Bonds to the right and down when new spin i is old spin `agents[world, i]`."""
-        right, down = coupling.chunk(2, 1)
-        if name == "rotation":
-            below = agents[:, self._beside(1, 0)]
-            return torch.cat([down.gather(1, agents), right.gather(1, below)], 1)
-        if name == "reflection":
-            beside = agents[:, self._beside(0, 1)]
-            return torch.cat([right.gather(1, beside), down.gather(1, agents)], 1)
-        return torch.cat([right.gather(1, agents), down.gather(1, agents)], 1)
-
-    def _rearranged(self, name: str, state: State, agents: Tensor) -> Symmetry:
-        """New spin i is old spin `agents[world, i]`; bonds and whose turn it is move along."""
-        spin, n = state.spin.gather(1, agents), self.n_agents
+    def _rearranged(self, name: str, state: State, isometry: Isometry) -> Symmetry:
+        """Spins, bonds and whose turn it is move along."""
         if self.bonds == "random":
-            state = state._replace(coupling=self._moved_bonds(name, state.coupling, agents))
-        if self.update == "parallel":
-            return Symmetry(name, state._replace(spin=spin), agents)
-        if self.update == "checkerboard":
-            turn = (state.turn + self._colour(agents[:, :1])) % 2
-            return Symmetry(name, state._replace(spin=spin, turn=turn), agents)
-        place = agents.argsort(-1)
-
-        def noise(uniform: Tensor) -> Tensor:
-            return (place.gather(1, (n * uniform).long()) + 0.5) / n
-
-        turn = place.gather(1, state.turn)
-        return Symmetry(name, state._replace(spin=spin, turn=turn), agents, noise=noise)
-
-
-def _above(state: State, energy: Tensor) -> dict[str, Tensor]:
-    """How far energies per spin [..., worlds] lie above the ground state."""
-    excess = energy - state.ground[:, 0]
-    return {"residual_energy": excess, "solved": (excess < _SAME).double()}
+            right, down = state.coupling.chunk(2, 1)
+            down, right = self.lattice.moved_bonds((down, right), isometry)
+            state = state._replace(coupling=torch.cat([right, down], 1))
+        turn, noise = self.schedule.rearranged(state.turn, isometry.sites)
+        spin = self.lattice.moved(state.spin, isometry)
+        moved = state._replace(spin=spin, turn=turn)
+        return Symmetry(name, moved, isometry.sites, noise=noise)
 
 
 def _largest(value: Range) -> float:

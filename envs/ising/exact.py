@@ -41,6 +41,7 @@ def transfer_matrix(size: int, x: float, y: float) -> np.ndarray:
     return np.exp(half[:, None] + half[None] + x * between)
 
 
+@lru_cache(maxsize=64)
 def log_z(size: int, x: float, y: float) -> float:
     """log Z of the size x size torus at x = J / T, y = h / T."""
     values = np.linalg.eigvalsh(transfer_matrix(size, x, y))

@@ -6,20 +6,21 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from ..core.physics.updates import heat_bath_chance, metropolis_chance
 from ..core.rng import Rng
 
 
 def heat_bath(invariants: dict[str, Tensor]) -> Tensor:
     """Chance to flip [worlds, agents] that forgets the old spin: 1 / (1 + exp(change / T))."""
-    return 1 / (1 + _change(invariants).exp())
+    return heat_bath_chance(reduced_change(invariants))
 
 
 def metropolis(invariants: dict[str, Tensor]) -> Tensor:
     """Chance to flip [worlds, agents]: min(1, exp(-change / T))."""
-    return (-_change(invariants).clamp(min=0)).exp()
+    return metropolis_chance(reduced_change(invariants))
 
 
-def _change(invariants: dict[str, Tensor]) -> Tensor:
+def reduced_change(invariants: dict[str, Tensor]) -> Tensor:
     """What a flip would add to the energy, over T."""
     local = invariants["alignment"] + invariants["field_alignment"]
     return 2 * local * invariants["inverse_temperature"]
@@ -28,5 +29,6 @@ def _change(invariants: dict[str, Tensor]) -> Tensor:
 def sample(
     chance: Callable[[dict[str, Tensor]], Tensor], invariants: dict[str, Tensor], rng: Rng
 ) -> Tensor:
+    """Flips drawn with the chance of a policy."""
     flip = chance(invariants)
     return (rng.uniform(*flip.shape) < flip).long()

@@ -13,19 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ..core.physics.lattice import around
+from ..core.physics.lattice import Torus
+from ..core.physics.updates import heat_bath_chance
 from ..core.rng import Rng
-from ..core.scene import Chart, LegendEntry, Scene
+from ..core.scene import Chart, Scene
 from ..core.system import System
 from ..core.types import Bound, Symmetry
 from ..core.validation import require_count, require_number
+from . import picture
+from .exact import log_z, sample_rows
+from .path import ReducedPath
 
 SCENARIOS = {
     "ising-transport-v0": {
@@ -52,8 +56,6 @@ SCENARIOS = {
         },
     },
 }
-_HOTTEST = 0.01  # 1 / T
-_LEGEND = (LegendEntry("spin up", "cell", 1.0), LegendEntry("spin down", "cell", 0.0))
 
 
 class Driven(NamedTuple):
@@ -97,6 +99,15 @@ class Transport(System):
             require_number(f"h / T of {name}", value[1])
 
     @property
+    def lattice(self) -> Torus:
+        return Torus((self.side, self.side))
+
+    @property
+    def path(self) -> ReducedPath:
+        """The straight line and what an action does to it."""
+        return ReducedPath(self.start, self.end, self.reach, self.horizon)
+
+    @property
     def bounds(self) -> dict[str, Bound]:
         high = [max(self.start[i], self.end[i]) + self.reach[i] for i in range(2)]
         low = min(self.start[1], self.end[1]) - self.reach[1]
@@ -114,8 +125,6 @@ class Transport(System):
 
     def initial(self, rng: Rng, worlds: int) -> Driven:
         """An exact sample of the equilibrium at the start."""
-        from .exact import sample_rows
-
         uniform = rng.uniform(worlds, self.side).numpy()
         spin = torch.from_numpy(sample_rows(self.side, *self.start, uniform))
         point = torch.tensor([self.start] * worlds, dtype=torch.float64)
@@ -126,12 +135,11 @@ class Transport(System):
 
         1 / T is kept above 0.01. The last step leads to the end, whatever the action.
         """
-        point, spin = self._next(state, action), state.spin
-        site = torch.arange(self.side**2)
-        colour = (site // self.side + site % self.side) % 2
+        point, spin = self.path.next_point(state.time, action[:, 0]), state.spin
+        colour = self.lattice.colours()
         for half in range(2 * self.relaxation):
-            force = point[:, :1] * around(spin, self.side) + point[:, 1:]
-            up = rng.uniform(*spin.shape) < 1 / (1 + (-2 * force).exp())
+            force = point[:, :1] * self.lattice.neighbour_sum(spin) + point[:, 1:]
+            up = rng.uniform(*spin.shape) < heat_bath_chance(-2 * force)
             spin = torch.where(colour == half % 2, 2 * up.double() - 1, spin)
         return Driven(spin, point, state.time + 1)
 
@@ -157,79 +165,40 @@ class Transport(System):
         return {"dissipation": self.loss(state, action, next_state)[:, 0]}
 
     def symmetries(self, state: Driven, rng: Rng) -> Iterator[Symmetry]:
-        worlds, size = len(state.spin), self.side
-        site = torch.arange(size * size)
-        shift = 2 * (size // 2 * rng.uniform(worlds, 2)).long()
-        row, column = site // size + shift[:, :1], site % size + shift[:, 1:]
-        moved = row % size * size + column % size
+        half = (self.side // 2 * rng.uniform(len(state.spin), 2)).long()
+        sites = self.lattice.shift(2 * half).sites
 
         def permute(noise: Tensor) -> Tensor:
-            return noise.gather(1, moved)
+            return noise.gather(1, sites)
 
         yield Symmetry("translation", state._replace(spin=permute(state.spin)), noise=permute)
 
     def scene(self, state: Driven) -> Scene:
         """The lattice, spins up bright; over time the point lambda, m and the work dissipated."""
-        size = self.side
         x, y = state.point[0].tolist()
         m = float(state.spin[0].mean())
-        most = 1.2 * abs(self.end[1] - self.start[1]) * size**2  # work of the change at one stroke
+        most = 1.2 * abs(self.end[1] - self.start[1]) * self.side**2  # work of one sudden change
         charts = (
             Chart(-1.0, 1.0, {"h / T": y, "m": m, "1 / T": x}, length=self.horizon),
             Chart(-0.3 * most, most, metrics=("dissipation",), length=self.horizon),
         )
         return Scene(
-            view=(0.0, 0.0, float(size), float(size)),
-            cells=(0.5 * (1 + state.spin[0])).reshape(size, size).numpy(),
+            view=picture.view(self.side),
+            cells=picture.cells(state.spin, self.side),
             caption=(f"T {1 / x:.2f}, h {y / x:+.2f}, m {m:+.2f}",),
             charts=charts,
-            legend=_LEGEND,
+            legend=picture.SPIN_LEGEND,
         )
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
-        return {"straight": _straight, "geodesic": self._follow_geodesic}
+        geodesic = partial(self.path.follow_geodesic, self.side)
+        return {"straight": self.path.follow_line, "geodesic": geodesic}
 
     def observables(self, spin: Tensor) -> Tensor:
         """Sum of s_i s_j over bonds, and of s_i [worlds, 2]."""
-        bonds = 0.5 * (spin * around(spin, self.side)).sum(-1)
+        bonds = 0.5 * (spin * self.lattice.neighbour_sum(spin)).sum(-1)
         return torch.stack([bonds, spin.sum(-1)], -1)
 
     def free_change(self) -> float:
         """log Z at the end less that at the start, exact."""
-        return _log_z(self.side, *self.end) - _log_z(self.side, *self.start)
-
-    def towards(self, points: Tensor) -> Tensor:
-        """Actions [horizon, 2] that lead along points [horizon + 1, 2]."""
-        line = self._straight_line(torch.arange(1, self.horizon + 1)[:, None])
-        return ((points[1:] - line) / torch.tensor(self.reach, dtype=torch.float64)).clamp(-1, 1)
-
-    def _straight_line(self, step: Tensor) -> Tensor:
-        """Points [..., 2] of the straight line at steps [..., 1]."""
-        start, end = torch.tensor([self.start, self.end], dtype=torch.float64)
-        return start + (end - start) * step / self.horizon
-
-    def _next(self, state: Driven, action: Tensor) -> Tensor:
-        step = state.time + 1
-        reach = torch.tensor(self.reach, dtype=torch.float64)
-        away = torch.where(step < self.horizon, action[:, 0] * reach, 0.0)
-        point = self._straight_line(step) + away
-        return torch.cat([point[:, :1].clamp(min=_HOTTEST), point[:, 1:]], 1)
-
-    def _follow_geodesic(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
-        from .exact import geodesic
-
-        points = geodesic(self.side, self.start, self.end, self.horizon)
-        table = self.towards(torch.from_numpy(points))
-        step = (invariants["progress"] * self.horizon).round().long().clamp(max=self.horizon - 1)
-        return table[step]
-
-
-@cache
-def _log_z(size: int, x: float, y: float) -> float:
-    from .exact import log_z
-
-    return log_z(size, x, y)
-
-
-def _straight(invariants: dict[str, Tensor], rng: Rng) -> Tensor:
-    return torch.zeros(*invariants["progress"].shape, 2, dtype=torch.float64)
+        return log_z(self.side, *self.end) - log_z(self.side, *self.start)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ..core.kernel import Kernel, parameter_record
-from ..core.physics.updates import require_update
+from ..core.physics.updates import PARALLEL, SEQUENTIAL, Update, require_update
 from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.system import System
@@ -99,7 +99,7 @@ class Open(System):
             if np.max(getattr(self, name)) > 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at most 1")
         require_number("hop_probability", self.hop_probability, 0, 1, strict=True)
-        require_update(self)
+        require_update(self.update, self.n_sweeps, self.burn_in, (SEQUENTIAL, PARALLEL))
 
     @property
     def n_agents(self) -> int:  # type: ignore[override]
@@ -107,7 +107,7 @@ class Open(System):
 
     @property
     def sweep(self) -> int:  # type: ignore[override]
-        return self.n_agents if self.update == "sequential" else 1
+        return self.schedule.sweep
 
     @property
     def horizon(self) -> int:  # type: ignore[override]
@@ -122,6 +122,11 @@ class Open(System):
         return self.update == "sequential"
 
     @property
+    def schedule(self) -> Update:
+        """Who acts in which step."""
+        return Update(self.update, self.n_agents)
+
+    @property
     def bounds(self) -> dict[str, Bound]:
         return {"free": Bound(0.0, 1.0), "filling": Bound(-1.0, 1.0), "rate": Bound(0.0, 1.0)}
 
@@ -133,22 +138,16 @@ class Open(System):
         """Every site taken with chance 1 / 2."""
         occupied = (rng.uniform(worlds, self.n_sites) < 0.5).double()
         alpha, beta = rng.draw(self.alpha, worlds), rng.draw(self.beta, worlds)
-        turn = torch.zeros(worlds, 1, dtype=torch.int64, device=occupied.device)
-        if self.update == "sequential":
-            turn = (self.n_agents * rng.uniform(worlds, 1)).long()
+        turn = self.schedule.first_turn(rng, worlds)
         return Chain(occupied, alpha, beta, turn)
 
     def transition(self, state: Chain, action: Tensor, rng: Rng) -> Chain:
         """`action` [worlds, agents]: 0 wait, 1 hop; a hop that is not free does nothing."""
-        hops, turn = self._hops(state, action), state.turn
-        if self.update == "sequential":
-            turn = (self.n_agents * rng.uniform(len(turn), 1)).long()
+        hops, turn = self._hops(state, action), self.schedule.next_turn(state.turn, rng)
         return state._replace(occupied=state.occupied + hops[:, :-1] - hops[:, 1:], turn=turn)
 
     def active(self, state: Chain) -> Tensor | None:
-        if self.update == "parallel":
-            return None
-        return torch.arange(self.n_agents, device=state.turn.device) == state.turn
+        return self.schedule.active(state.turn)
 
     def invariants(self, state: Chain) -> dict[str, Tensor]:
         """Whether a hop over the bond is free; and if not, full (1) or empty (-1); and its rate."""
@@ -166,20 +165,16 @@ class Open(System):
         return {"current": current, "density": next_state.occupied.mean(-1)}
 
     def symmetries(self, state: Chain, rng: Rng) -> Iterator[Symmetry]:
-        n = self.n_agents
-        mirrored = torch.arange(n - 1, -1, -1, device=state.turn.device).expand(len(state.turn), -1)
-        turn = n - 1 - state.turn if self.update == "sequential" else state.turn
+        order = torch.arange(self.n_agents - 1, -1, -1, device=state.turn.device)
+        bonds = order.expand(len(state.turn), -1)
+        turn, noise = self.schedule.rearranged(state.turn, bonds)
         holes = Chain(1 - state.occupied.flip(-1), state.beta, state.alpha, turn)
-
-        def noise(uniform: Tensor) -> Tensor:
-            return (n - 1 - (n * uniform).long() + 0.5) / n
-
-        yield Symmetry("particles to holes", holes, mirrored, {"filling": -1.0}, noise)
+        yield Symmetry("particles to holes", holes, bonds, {"filling": -1.0}, noise)
 
     def scene(self, state: Chain) -> Scene:
         """The chain at its last times, the present at the bottom."""
-        said = f"alpha {float(state.alpha[0]):.2f}, beta {float(state.beta[0]):.2f}"
-        return diagram(state.occupied, said)
+        caption = f"alpha {float(state.alpha[0]):.2f}, beta {float(state.beta[0]):.2f}"
+        return diagram(state.occupied, caption)
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
         return {"hop": hop}
@@ -207,7 +202,7 @@ class Open(System):
         from .rollout_words import fused_open
 
         after = Chain(*(part.clone() for part in state))
-        arrays: Any = type(after)(*[part.numpy() for part in after])
+        arrays = type(after)(*(part.numpy() for part in after))  # type: ignore[arg-type]
         rows = fused_open(
             self,
             arrays,
@@ -233,9 +228,7 @@ class Open(System):
     def _hops(self, state: Chain, action: Tensor) -> Tensor:
         """1.0 for every bond over which a particle hops [worlds, agents]."""
         behind, ahead = _ends(state.occupied)
-        hops = behind * (1 - ahead) * action
-        active = self.active(state)
-        return hops if active is None else hops * active
+        return behind * (1 - ahead) * self.schedule.used(action, state.turn)
 
 
 def _ends(occupied: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,8 @@ _LEGEND = (
 )
 
 
-def diagram(occupied: Tensor, said: str) -> Scene:
+def diagram(occupied: Tensor, caption: str) -> Scene:
     n = float(occupied.shape[1])
     cells = occupied[:1].numpy()
     view = (0.0, 0.0, n, n)
-    return Scene(view=view, cells=cells, kept_rows=_KEPT_ROWS, caption=(said,), legend=_LEGEND)
+    return Scene(view=view, cells=cells, kept_rows=_KEPT_ROWS, caption=(caption,), legend=_LEGEND)

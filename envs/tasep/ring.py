@@ -18,14 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from ..core.kernel import Kernel, parameter_record
-from ..core.physics.updates import require_update
+from ..core.physics.updates import PARALLEL, SEQUENTIAL, Update, require_update
 from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.system import System
@@ -90,7 +90,7 @@ class Ring(System):
         require_number("hop_probability", self.hop_probability, 0, 1, strict=True)
         require_count("sight", self.sight, 0)
         require_number("crash_cost", self.crash_cost, 0)
-        require_update(self)
+        require_update(self.update, self.n_sweeps, self.burn_in, (SEQUENTIAL, PARALLEL))
 
     @property
     def n_agents(self) -> int:  # type: ignore[override]
@@ -98,7 +98,7 @@ class Ring(System):
 
     @property
     def sweep(self) -> int:  # type: ignore[override]
-        return self.n_agents if self.update == "sequential" else 1
+        return self.schedule.sweep
 
     @property
     def horizon(self) -> int:  # type: ignore[override]
@@ -111,6 +111,11 @@ class Ring(System):
     @property
     def one_at_a_time(self) -> bool:  # type: ignore[override]
         return self.update == "sequential"
+
+    @property
+    def schedule(self) -> Update:
+        """Who acts in which step."""
+        return Update(self.update, self.n_agents)
 
     @property
     def bounds(self) -> dict[str, Bound]:
@@ -132,22 +137,17 @@ class Ring(System):
         """Any places with equal chance."""
         order = rng.uniform(worlds, self.n_sites).argsort(-1)
         position = order[:, : self.n_particles].sort(-1).values
-        turn = torch.zeros(worlds, 1, dtype=torch.int64, device=position.device)
-        if self.update == "sequential":
-            turn = (self.n_agents * rng.uniform(worlds, 1)).long()
+        turn = self.schedule.first_turn(rng, worlds)
         return Traffic(position, turn)
 
     def transition(self, state: Traffic, action: Tensor, rng: Rng) -> Traffic:
         """`action` [worlds, agents]: 0 wait, 1 hop; at a taken site a hop is a crash: no move."""
-        hops, turn = self._attempts(state, action) * (self.gaps(state) > 0), state.turn
-        if self.update == "sequential":
-            turn = (self.n_agents * rng.uniform(len(turn), 1)).long()
+        hops = self._attempts(state, action) * (self.gaps(state) > 0)
+        turn = self.schedule.next_turn(state.turn, rng)
         return Traffic((state.position + hops.long()) % self.n_sites, turn)
 
     def active(self, state: Traffic) -> Tensor | None:
-        if self.update == "parallel":
-            return None
-        return torch.arange(self.n_agents, device=state.turn.device) == state.turn
+        return self.schedule.active(state.turn)
 
     def invariants(self, state: Traffic) -> dict[str, Tensor]:
         """Empty sites ahead, as far as seen; particles per site; the rate of the textbook model."""
@@ -176,11 +176,7 @@ class Ring(System):
             return
         first = (n * rng.uniform(worlds, 1)).long()
         agents = (torch.arange(n, device=first.device) + first) % n
-        turn = (state.turn - first) % n if self.update == "sequential" else state.turn
-
-        def noise(uniform: Tensor) -> Tensor:
-            return (((n * uniform).long() - first) % n + 0.5) / n
-
+        turn, noise = self.schedule.rearranged(state.turn, agents)
         renamed = Traffic(state.position.gather(1, agents), turn)
         yield Symmetry("other first particle", renamed, agents, noise=noise)
 
@@ -210,7 +206,7 @@ class Ring(System):
         from .rollout_bytes import fused_ring
 
         after = Traffic(*(part.clone() for part in state))
-        arrays: Any = type(after)(*[part.numpy() for part in after])
+        arrays = type(after)(*(part.numpy() for part in after))  # type: ignore[arg-type]
         rows = fused_ring(
             self,
             arrays,
@@ -248,5 +244,4 @@ class Ring(System):
 
     def _attempts(self, state: Traffic, action: Tensor) -> Tensor:
         """1.0 for everyone who hops or crashes [worlds, agents]."""
-        active = self.active(state)
-        return (action if active is None else action * active).double()
+        return self.schedule.used(action, state.turn).double()

@@ -1,0 +1,57 @@
+"""Paths of a controller in the plane of 1 / T and h / T."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..core.rng import Rng
+from .exact import geodesic
+
+_HOTTEST = 0.01  # 1 / T
+
+
+@final
+@dataclass(frozen=True)
+class ReducedPath:
+    """The straight line from a start to an end (1 / T, h / T), and how far an action leads off.
+
+    reach: in 1 / T and in h / T.  n_steps: in which to get there.
+    """
+
+    start: tuple[float, float]
+    end: tuple[float, float]
+    reach: tuple[float, float]
+    n_steps: int
+
+    def line(self, step: Tensor) -> Tensor:
+        """Points [..., 2] of the straight line at steps [..., 1]."""
+        start, end = torch.tensor([self.start, self.end], dtype=torch.float64)
+        return start + (end - start) * step / self.n_steps
+
+    def next_point(self, time: Tensor, action: Tensor) -> Tensor:
+        """Points [worlds, 2] after step `time` [worlds, 1] under actions [worlds, 2]."""
+        step = time + 1
+        reach = torch.tensor(self.reach, dtype=torch.float64)
+        away = torch.where(step < self.n_steps, action * reach, 0.0)
+        point = self.line(step) + away
+        return torch.cat([point[:, :1].clamp(min=_HOTTEST), point[:, 1:]], 1)
+
+    def towards(self, points: Tensor) -> Tensor:
+        """Actions [n_steps, 2] that lead along points [n_steps + 1, 2]."""
+        line = self.line(torch.arange(1, self.n_steps + 1)[:, None])
+        return ((points[1:] - line) / torch.tensor(self.reach, dtype=torch.float64)).clamp(-1, 1)
+
+    def follow_line(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
+        """The policy that stays on the straight line."""
+        return torch.zeros(*invariants["progress"].shape, 2, dtype=torch.float64)
+
+    def follow_geodesic(self, side: int, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
+        """The policy of the shortest path under the metric of a torus."""
+        points = geodesic(side, self.start, self.end, self.n_steps)
+        actions = self.towards(torch.from_numpy(points))
+        step = (invariants["progress"] * self.n_steps).round().long().clamp(max=self.n_steps - 1)
+        return actions[step]
