@@ -109,7 +109,7 @@ def test_code_is_kept_among_the_temporary_files(installed: Path, tmp_path: Path)
     assert json.loads(done.stdout)["n_steps"] == 2
     (folder,) = tmp_path.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert "tally.accumulate_metrics" in codes(folder)
+    assert "reductions.accumulate_metrics" in codes(folder)
     # a folder that others can write is not used: what is in it would be run
     folder.chmod(0o777)
     again = without_home(installed, str(tmp_path))
@@ -126,15 +126,15 @@ def test_code_that_cannot_be_kept_is_one_line(installed: Path, tmp_path: Path) -
     kept = without_home(installed, "/proc/no/folder", NUMBA_CACHE_DIR=str(tmp_path))
     assert kept.returncode == 0, kept.stderr
     assert "NUMBA_CACHE_DIR" not in kept.stderr
-    assert "tally.accumulate_metrics" in codes(tmp_path)
+    assert "reductions.accumulate_metrics" in codes(tmp_path)
 
 
 def test_a_full_disk_does_not_stop_compiled_code(installed: Path, tmp_path: Path) -> None:
     code = (
         "import resource; from invariantzoo.envs.core.kernels import compiling\n"
-        "from invariantzoo.envs.kernels import tally; import numpy as np\n"
+        "from invariantzoo.envs.core.kernels import reductions; import numpy as np\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
-        "print(tally.bad_action(np.zeros((1, 1, 1))), compiling.not_kept())"
+        "print(reductions.bad_action(np.zeros((1, 1, 1))), compiling.not_kept())"
     )
     environment = {**os.environ, "PYTHONPATH": str(installed), "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
@@ -235,6 +235,79 @@ def test_a_full_disk_stops_a_rollout_in_one_line(name: str, tmp_path: Path) -> N
     assert f"{path} could not be written" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    """Eight frames of two molecules in open space, with forces."""
+    rng = np.random.default_rng(0)
+    molecule = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+    position = np.concatenate([molecule, molecule + np.array([3.0, 0.0, 0.0])])
+    data = tmp_path / "data" / "few.npz"
+    data.parent.mkdir()
+    np.savez(
+        data,
+        positions=position + rng.normal(0, 0.03, (8, 6, 3)),
+        forces=rng.normal(0, 1, (8, 6, 3)),
+        cell=np.zeros((3, 3)),
+        numbers=[8, 1, 1, 8, 1, 1],
+        split=["train"] * 6 + ["val"] * 2,
+    )
+    return data
+
+
+@pytest.mark.parametrize("loss", ["pair", "net"])
+def test_a_full_disk_stops_a_fit_in_one_line(loss: str, frames: Path, tmp_path: Path) -> None:
+    """What stood in the place of the model stays there."""
+    model = tmp_path / "model.npz"
+    model.write_bytes(b"mine")
+    fit = ["fit", str(frames), "--loss", loss, "--out", str(model), "--epochs", "1"]
+    done = shell(*fit, "--channels", "2", before=limited(600))
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("invariantzoo: error: ") == 1
+    assert "could not be written: File too large" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert model.read_bytes() == b"mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "model.npz"]
+
+
+def test_a_full_disk_stops_a_reference_run_in_one_line_and_it_can_go_on(tmp_path: Path) -> None:
+    pytest.importorskip("tblite")
+    folder = tmp_path / "run"
+    line = ["reference", "--engine", "tblite", "--waters", "1", "--steps", "4", "--every", "2"]
+    line += ["--out", str(folder), "--json"]
+    full = shell(*line, before=limited(600))
+    assert full.returncode == 2, full.stderr
+    assert full.stderr.count("invariantzoo: error: ") == 1
+    assert "could not be written: File too large" in full.stderr.splitlines()[-1]
+    assert full.stdout == ""
+    assert not list(folder.glob(".*"))
+    assert shell(*line).returncode == 0
+    with np.load(folder / "frames.npz") as written:
+        assert len(written["positions"]) > 1
+
+
+def test_a_full_standard_output_loses_no_model(frames: Path, tmp_path: Path) -> None:
+    """JSON that cannot be written is one line and exit code 2; files that were written stay."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    model = tmp_path / "model.npz"
+    fit = ["fit", str(frames), "--loss", "pair", "--out", str(model), "--json"]
+    judge = ["forces", str(model), str(frames), "--json"]
+    score = ["evaluate", ENCOUNTER, "--policy", "straight", "--episodes", "2", "--seeds", "1"]
+    for line in (fit, judge, [*score, "--json"]):
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "invariantzoo", *line],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count("invariantzoo: error: ") == 1
+        assert done.stderr.endswith("No space left on device\n")
+        assert "Traceback" not in done.stderr
+        assert model.exists()
 
 
 def test_a_full_standard_output(tmp_path: Path) -> None:
