@@ -188,7 +188,7 @@ def _page(tuning: Any, best: Any, runs: Any, gains: dict[str, np.ndarray]) -> st
         ]
         for task in REPORTED
     ]
-    return f"""# CGD in reinforcement learning
+    return f"""# In reinforcement learning the diagonal metric is as good as Adam
 
 PPO and descent through the dynamics with Adam and with CGD. Every optimizer multiplies the learning
 rate that the task has for Adam by one factor, chosen on the tuning tasks and then frozen. A gain is
@@ -231,8 +231,9 @@ and at that rate it breaks or stays behind on particles and clusters. Single run
 Lines are medians over the seeds; the bands, from the best to the worst, may leave a panel.
 
 CPU seconds are those of whole training on a busy machine. "Same CPU time" takes every run as far as
-the quickest optimizer of its task and seed had come. Reprint with
-`python -m invariantzoo.figures.descent_agents`.
+the quickest optimizer of its task and seed had come.
+
+To reproduce: `python -m invariantzoo.figures.descent_agents`.
 """
 
 

@@ -129,7 +129,7 @@ def _page(found: dict[str, Any], seeds: int) -> str:
             if (names := [name for name in NAMES if verdicts[name] == verb])
         ]
         supports.append(f"- {said}: {'; '.join(parts)}")
-    return f"""# Does learning move into a subspace?
+    return f"""# Gradients concentrate under every optimizer, updates only with a long memory
 
 "Covariant Gradient Descent" says that with a full metric learning concentrates, as it goes on, in a
 subspace of fewer dimensions; it gives no number. Here the network of the
@@ -154,7 +154,7 @@ both as they are [now](optimizer-derived.md) it has not been run again.
 
 ![measures over training](images/descent-subspace.png)
 
-Reprint with `python -m invariantzoo.figures.descent_subspace`.
+To reproduce: `python -m invariantzoo.figures.descent_subspace`.
 """
 
 

@@ -159,7 +159,7 @@ def _page(found: dict[str, Any], turned: dict[str, Any]) -> str:
     ratio = _pair(found, 9.0, 9.0)[0]
     solved = _share(np.array(found["full (9, 9)"]["steps"]) <= STEPS)
     head = ["optimizer", "lr", "median steps", "from (-1.2, 1)", "solved"]
-    return f"""# Rosenbrock's valley
+    return f"""# A full metric crosses Rosenbrock's valley in three quarters of the steps
 
 f = (1 - x)^2 + 100 (y - x^2)^2 with exact gradients, from {STARTS} starts: (-1.2, 1) and others
 uniform in [-2, 2]^2. A start is solved when f stays below 1e-4 up to step {STEPS}; counted is the
@@ -183,8 +183,9 @@ made for.
 
 ![64 starts: diagonal left, full right](images/descent-valley.gif)
 
-Left diagonal, right full, both at (9, 9) and their own best learning rate. Reprint with
-`python -m invariantzoo.figures.descent_valley`.
+Left diagonal, right full, both at (9, 9) and their own best learning rate.
+
+To reproduce: `python -m invariantzoo.figures.descent_valley`.
 """
 
 

@@ -112,7 +112,7 @@ def _page(found: dict[str, list[dict[str, Any]]]) -> str:
     ranks = [
         [name, *(f"{_rank(runs, part):.1f}" for part in parts)] for name, runs in found.items()
     ]
-    return f"""# Regimes of learning
+    return f"""# Regimes of learning: Adam's layers lie between equilibration and efficient
 
 With kappa the covariance of gradients, a learner whose metric is g = kappa^alpha makes updates with
 covariance kappa^(1 - 2 alpha). In the eigenbasis of kappa, the variances of updates therefore have
@@ -193,7 +193,7 @@ Loss per agent and step in the first update, and in the last one before the wind
 Effective rank of the gradients:
 
 {table(["optimizer", *parts], ranks)}
-Reprint with `python -m invariantzoo.figures.regimes_of_runs`.
+To reproduce: `python -m invariantzoo.figures.regimes_of_runs`.
 """
 
 

@@ -52,6 +52,7 @@ RESULTS = {  # what a group of pages with results is about -> its pages
         "descent-compared",
         "descent-valley",
         "descent-subspace",
+        "descent-refresh",
         "regimes",
     ),
 }
