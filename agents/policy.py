@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,13 +12,12 @@ from ..envs.core.observation import by_name, is_discrete
 from ..envs.core.rng import Rng
 from ..envs.core.system import System
 from ..envs.core.validation import nearest
-from ..envs.particles.discs import Particles
 from .baselines import driving
 
 Policy = Callable[[Tensor, Rng | None], Tensor]
 
-_Driver = Callable[[Particles, dict[str, Tensor]], Tensor]
-_DRIVERS: dict[str, _Driver] = {
+_Baseline = Callable[[Any, dict[str, Tensor]], Tensor]
+_BASELINES: dict[str, _Baseline] = {
     "straight": driving.straight,
     "brake": driving.brake,
     "social-force": driving.social_force,
@@ -46,7 +46,7 @@ class OwnPolicy:
 
 def policy_names(system: System) -> list[str]:
     """Policies that need no training: the system's own exact ones and classical baselines."""
-    return sorted({"random", *system.policies(), *system.fused, *_drivers(system)})
+    return sorted({"random", *system.policies(), *system.fused, *system.baselines})
 
 
 def make_policy(name: str, system: System) -> Policy:
@@ -59,10 +59,9 @@ def make_policy(name: str, system: System) -> Policy:
         return lambda observation, rng: _random(system, observation, rng)
     if name in system.policies() or name in system.fused:
         return OwnPolicy(system, name)
-    drivers = _drivers(system)
-    if name in drivers:
-        driver = drivers[name]
-        return lambda observation, rng: driver(system, by_name(system, observation))  # type: ignore[arg-type]
+    if name in system.baselines:
+        baseline = _BASELINES[name]
+        return lambda observation, rng: baseline(system, by_name(system, observation))
     known = policy_names(system)
     hint = nearest(name, known)
     raise KeyError(f"unknown policy {name!r}{hint} (this environment has {', '.join(known)})")
@@ -77,14 +76,6 @@ def network_policy(network: nn.Module) -> Policy:
         return action.clamp(-1, 1).to(observation.device)
 
     return policy
-
-
-def _drivers(system: System) -> dict[str, _Driver]:
-    if not isinstance(system, Particles) or system.view == "raw":
-        return {}
-    if "I1" not in system.seen or system.actions == "lab":
-        return {}
-    return _DRIVERS
 
 
 def _given(rng: Rng | None, observation: Tensor) -> Rng:

@@ -25,8 +25,6 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"n_agents": 24, "seen": ("I1", "I2", "I3"), "n_neighbours": 3},
         {"n_agents": 12, "actions": "heading"},
         {"n_agents": 3, "actions": "heading", "seen": ("I1",)},
-        {"n_agents": 12, "actions": "lab"},
-        {"n_agents": 12, "actions": "lab", "view": "raw"},
         {"n_agents": 150, "seen": ("I2", "I4"), "n_neighbours": 5},
         {"n_agents": 150, "actions": "heading", "seen": ("I1", "I3")},
     ],

@@ -35,7 +35,7 @@ SHORT: dict[str, list[dict[str, Any]]] = {  # episodes that end within STEPS, wh
         {"horizon": 3, "n_agents": 3},
         {"horizon": 3, "n_agents": 7, "density": (0.1, 0.3), "speed": (0.5, 1.5)},
         {"horizon": 3, "n_agents": 5, "actions": "heading", "seen": ("I1", "I4")},
-        {"horizon": 3, "n_agents": 3, "actions": "lab", "view": "raw"},
+        {"horizon": 3, "n_agents": 3, "actions": "heading"},
     ],
     "particles-encounter-v0": [{"horizon": 3}, {"horizon": 3, "actions": "heading"}],
     "ising-equilibrium-v0": [

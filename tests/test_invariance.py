@@ -18,7 +18,7 @@ from invariantzoo.envs.core.rng import TEST, TRANSITION, Rng
 from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.types import State, Symmetry
 from invariantzoo.envs.ising.equilibrium import Ising
-from invariantzoo.envs.particles.discs import Particles
+from invariantzoo.envs.particles.crowd import Crowd
 
 WORLDS, STEPS, BEFORE = 5, 20, 4
 ONE_STEP, MANY_STEPS = 1e-12, 1e-8  # relative, in float64
@@ -133,7 +133,7 @@ def test_every_observer_sees_the_same(id: str, parameters: dict[str, Any]) -> No
 
 
 def test_particles_list_the_galilean_group() -> None:
-    system = Particles(n_agents=5)
+    system = Crowd(n_agents=5)
     names = {symmetry.name for _, symmetry in states_and_symmetries(system)}
     assert names == {"relabel", "translation", "boost", "rotation", "reflection"}
 
@@ -145,7 +145,7 @@ def test_spins_list_the_lattice_group() -> None:
 
 
 @dataclass(frozen=True)
-class SeesSpeed(Particles):
+class SeesSpeed(Crowd):
     """Wrong: its own speed in the laboratory."""
 
     def invariants(self, state: Any) -> dict[str, Tensor]:
@@ -153,7 +153,7 @@ class SeesSpeed(Particles):
 
 
 @dataclass(frozen=True)
-class SeesALittleSpeed(Particles):
+class SeesALittleSpeed(Crowd):
     """Wrong in the eleventh digit."""
 
     def invariants(self, state: Any) -> dict[str, Tensor]:
@@ -163,7 +163,7 @@ class SeesALittleSpeed(Particles):
 
 
 @dataclass(frozen=True)
-class SeesPlace(Particles):
+class SeesPlace(Crowd):
     """Wrong: where it stands on the torus."""
 
     def invariants(self, state: Any) -> dict[str, Tensor]:
@@ -173,7 +173,7 @@ class SeesPlace(Particles):
 
 
 @dataclass(frozen=True)
-class SeesHandedness(Particles):
+class SeesHandedness(Crowd):
     """Wrong: a pseudo-scalar passed off as a scalar."""
 
     def invariants(self, state: Any) -> dict[str, Tensor]:
@@ -182,7 +182,7 @@ class SeesHandedness(Particles):
 
 
 @dataclass(frozen=True)
-class SeesNumber(Particles):
+class SeesNumber(Crowd):
     """Wrong: the number that the agent happens to have."""
 
     def invariants(self, state: Any) -> dict[str, Tensor]:
@@ -192,7 +192,7 @@ class SeesNumber(Particles):
 
 
 @dataclass(frozen=True)
-class LosesByPlace(Particles):
+class LosesByPlace(Crowd):
     """Wrong: a loss that depends on where the laboratory is."""
 
     def loss(self, state: Any, action: Tensor, next_state: Any) -> Tensor:
@@ -200,7 +200,7 @@ class LosesByPlace(Particles):
 
 
 @dataclass(frozen=True)
-class FallsDown(Particles):
+class FallsDown(Crowd):
     """Wrong: an invariant loss and view, and an acceleration that turns with nothing."""
 
     def acceleration(self, state: Any, action: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from invariantzoo import make_system
 from invariantzoo.envs.core.physics.invariants import galilean_pair, time_to_collision
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.envs.particles.discs import Particles, State, gas_collision_rate
+from invariantzoo.envs.particles.crowd import Crowd, gas_collision_rate
+from invariantzoo.envs.particles.discs import Discs, State
+from invariantzoo.envs.particles.encounter import Encounter
+from invariantzoo.figures.brute_force import LaboratoryCrowd, RawCrowd
 
 HEAD_ON: dict[str, Any] = {
-    "layout": "encounter",
-    "n_agents": 2,
     "impact": 0.0,
     "angle": 0.0,
     "orientation": 0.0,
@@ -29,16 +32,16 @@ def random_pairs(n: int, seed: int = 1) -> tuple[Tensor, Tensor]:
     return 3 * rng.normal(n, 2), rng.normal(n, 2)
 
 
-def settle(system: Particles, worlds: int, seed: int = 3) -> State:
+def settle(system: Discs, worlds: int, seed: int = 3) -> State:
     """A state in which velocities differ from the desired ones."""
     rng = Rng.single(seed, worlds)
     state = system.initial(rng, worlds)
     return state._replace(velocity=state.velocity + 0.3 * rng.normal(*state.velocity.shape))
 
 
-def coefficients(system: Particles, worlds: int, **values: float) -> Tensor:
+def coefficients(system: Discs, worlds: int, **values: float) -> Tensor:
     """The action that sets some of A, B, C, D, E, the same for all agents and neighbours."""
-    rows = [torch.full((system.k,), values.get(name, 0.0)) for name in system.coefficients]
+    rows = [torch.full((system.k,), values.get(name, 0.0)) for name in system.sight.coefficients]
     row = torch.cat([*rows, torch.tensor([values.get("E", 0.0)])]).double()
     return row.expand(worlds, system.n_agents, -1)
 
@@ -99,7 +102,7 @@ def test_time_to_collision_against_motion() -> None:
 def test_time_to_collision_against_the_environment() -> None:
     """Straight drivers that meet touch if, and only if, the formula says so."""
     worlds = 2000
-    system = Particles(layout="encounter", n_agents=2, dt=0.01, horizon=500)
+    system = Encounter(dt=0.01, horizon=500)
     env = VectorEnv(system, worlds, seed=4)
     env.reset()
     state = env.tensors
@@ -125,7 +128,7 @@ def test_without_the_fourth_a_head_on_pair_stays_on_its_line(
     seen: tuple[str, ...], kernel: bool
 ) -> None:
     """Whatever the coefficients are: not off by a single bit."""
-    system = Particles(**HEAD_ON, seen=seen)
+    system = Encounter(**HEAD_ON, seen=seen)
     env = VectorEnv(system, 64, seed=1, kernel=kernel)
     env.reset()
     generator = np.random.default_rng(2)
@@ -138,7 +141,7 @@ def test_without_the_fourth_a_head_on_pair_stays_on_its_line(
 
 @pytest.mark.parametrize("coefficient", ["C", "D"])
 def test_with_the_fourth_it_leaves_it(coefficient: str) -> None:
-    system = Particles(**HEAD_ON)
+    system = Encounter(**HEAD_ON)
     env = VectorEnv(system, 1, seed=1)
     env.reset()
     for _ in range(20):
@@ -151,7 +154,7 @@ def test_with_the_fourth_it_leaves_it(coefficient: str) -> None:
 def test_along_any_line() -> None:
     """The same in a turned world, to rounding."""
     turned = {**HEAD_ON, "orientation": (0.0, 2 * math.pi)}
-    system = Particles(**turned, seen=("I1", "I2", "I3"))
+    system = Encounter(**turned, seen=("I1", "I2", "I3"))
     env = VectorEnv(system, 64, seed=1)
     env.reset()
     line = env.state.desired[:, 0] / np.linalg.norm(env.state.desired[:, 0], axis=-1)[:, None]
@@ -168,7 +171,7 @@ def test_along_any_line() -> None:
 
 
 def test_straight_drivers_collide_like_a_gas() -> None:
-    system = Particles(n_agents=24, horizon=200)
+    system = Crowd(n_agents=24, horizon=200)
     env = VectorEnv(system, 128, seed=6)
     env.reset()
     action = np.zeros((128, 24, *system.action_space.shape), np.float32)
@@ -182,7 +185,7 @@ def test_straight_drivers_collide_like_a_gas() -> None:
 
 
 def test_no_action_is_straight_motion() -> None:
-    system = Particles(n_agents=9)
+    system = Crowd(n_agents=9)
     start = system.initial(Rng.single(1, 3), 3)
     state = start
     for _ in range(5):
@@ -198,8 +201,8 @@ def test_no_action_is_straight_motion() -> None:
 
 
 def test_acceleration_is_limited() -> None:
-    for actions in ("pair", "heading", "lab"):
-        system = Particles(n_agents=24, actions=actions)
+    for actions in ("pair", "heading"):
+        system = Crowd(n_agents=24, actions=actions)
         state = settle(system, 16)
         size = system.action_space.shape[0]
         for scale in (0.01, 1.0):
@@ -211,7 +214,7 @@ def test_acceleration_is_limited() -> None:
 
 def test_equal_coefficients_obey_the_third_law_and_others_need_not() -> None:
     """Momentum is kept if all agents choose alike and nobody is pulled to its own velocity."""
-    system = Particles(n_agents=8, n_neighbours=7, gain=0.5, max_acceleration=100.0)
+    system = Crowd(n_agents=8, n_neighbours=7, gain=0.5, max_acceleration=100.0)
     state = settle(system, 16)
     alike = coefficients(system, 16, A=0.3, B=-0.7, C=0.2, D=0.9)
     assert float(system.acceleration(state, alike).abs().max()) > 0.1
@@ -223,7 +226,7 @@ def test_equal_coefficients_obey_the_third_law_and_others_need_not() -> None:
 
 
 def test_the_desired_velocity_is_restored_at_the_stated_rate() -> None:
-    system = Particles(n_agents=2, density=0.01, max_acceleration=100.0)
+    system = Crowd(n_agents=2, density=0.01, max_acceleration=100.0)
     state = settle(system, 8)
     p = state.desired - state.velocity
     a = system.acceleration(state, coefficients(system, 8, E=0.5))
@@ -232,7 +235,7 @@ def test_the_desired_velocity_is_restored_at_the_stated_rate() -> None:
 
 def test_forces_fade_at_the_cutoff() -> None:
     """A neighbour that comes into sight changes the acceleration by nothing at first."""
-    system = Particles(layout="encounter", n_agents=2)
+    system = Encounter()
     state = system.initial(Rng.single(1, 1), 1)
     action = coefficients(system, 1, A=1.0, B=1.0, C=1.0, D=1.0)
     sizes = []
@@ -252,7 +255,7 @@ def test_forces_fade_at_the_cutoff() -> None:
 @pytest.mark.parametrize("seen", [("I1", "I2", "I3", "I4"), ("I1",)])
 def test_moving_while_the_goal_stands_is_noticed(seen: tuple[str, ...]) -> None:
     """A boost of the velocities but not of the desired ones is no symmetry."""
-    system = Particles(n_agents=6, seen=seen)
+    system = Crowd(n_agents=6, seen=seen)
     state = settle(system, 4)
     boost = torch.tensor([0.7, -0.2], dtype=torch.float64)
     before = system.invariants(state)
@@ -284,7 +287,7 @@ def densest(n: int, radius: float) -> float:
 @pytest.mark.parametrize("crowded", [0.05, 0.5, 0.999999])
 def test_discs_never_start_in_contact(n: int, crowded: float) -> None:
     radius = 0.25
-    system = Particles(n_agents=n, radius=radius, density=crowded * densest(n, radius))
+    system = Crowd(n_agents=n, radius=radius, density=crowded * densest(n, radius))
     state = system.initial(Rng.single(7, 200), 200)
     assert (closest(state.position.numpy(), state.box.numpy()) >= 2 * radius).all()
     inside = (state.position >= 0) & (state.position <= state.box[..., None])
@@ -294,7 +297,7 @@ def test_discs_never_start_in_contact(n: int, crowded: float) -> None:
 
 
 def test_discs_never_start_in_contact_over_a_range() -> None:
-    system = Particles(n_agents=24, density=(0.05, 0.9 * densest(24, 0.25)))
+    system = Crowd(n_agents=24, density=(0.05, 0.9 * densest(24, 0.25)))
     state = system.initial(Rng.single(8, 500), 500)
     assert (closest(state.position.numpy(), state.box.numpy()) >= 0.5).all()
     assert 24 / float(state.box.max()) ** 2 < 0.2
@@ -304,16 +307,16 @@ def test_discs_never_start_in_contact_over_a_range() -> None:
 @pytest.mark.parametrize("n", [2, 24, 150])
 def test_more_than_fit_are_refused(n: int) -> None:
     most = densest(n, 0.25)
-    Particles(n_agents=n, density=most * (1 - 1e-9))
+    Crowd(n_agents=n, density=most * (1 - 1e-9))
     for density in (most * 1.001, (0.1, most * 1.001), 1e6):
         with pytest.raises(ValueError, match="density") as caught:
-            Particles(n_agents=n, density=density)
+            Crowd(n_agents=n, density=density)
         assert "\n" not in str(caught.value)
         assert str(n) in str(caught.value)
 
 
 def test_a_crowd_fills_its_torus_evenly() -> None:
-    system = Particles(n_agents=24)
+    system = Crowd(n_agents=24)
     state = system.initial(Rng.single(9, 2000), 2000)
     place = (state.position / state.box[..., None]).numpy().reshape(-1, 2)
     direction = torch.atan2(state.desired[..., 1], state.desired[..., 0]).numpy().ravel()
@@ -328,7 +331,7 @@ def test_a_crowd_fills_its_torus_evenly() -> None:
 
 
 def test_encounters_are_as_described() -> None:
-    system = Particles(layout="encounter", n_agents=2)
+    system = Encounter()
     state = system.initial(Rng.single(5, 1000), 1000)
     r, u = (part[:, 1] - part[:, 0] for part in (state.position, state.velocity))
     assert float(state.position.sum(1).abs().max()) < 1e-12
@@ -342,7 +345,7 @@ def test_encounters_are_as_described() -> None:
     assert float(between.max()) <= 0.3 + 1e-6
     assert float(between.max()) > 0.25
     exact = galilean_pair(
-        *(p[:, 1] - p[:, 0] for p in Particles(**HEAD_ON).initial(Rng.single(5, 3), 3)[:2])
+        *(p[:, 1] - p[:, 0] for p in Encounter(**HEAD_ON).initial(Rng.single(5, 3), 3)[:2])
     )
     assert not exact["I4"].any()
     assert exact["I1"].tolist() == [3.6**2] * 3
@@ -360,14 +363,80 @@ def test_encounters_are_as_described() -> None:
         ({"speed": (2.0, 1.0)}, "speed=.*low <= high"),
         ({"seen": ("I5",)}, "seen='I5' must be one of I1, I2, I3, I4"),
         ({"seen": ()}, "must name at least one of"),
-        ({"layout": "crowds"}, "did you mean 'crowd'"),
         ({"actions": "pairs"}, "did you mean 'pair'"),
-        ({"layout": "encounter", "n_agents": 3}, "n_agents=3 must be 2"),
-        ({"layout": "encounter", "n_agents": 2, "separation": 0.5}, "separation=0.5 must be above"),
-        ({"view": "raw"}, "view='raw' needs actions='lab'"),
     ],
 )
 def test_bad_parameters_are_refused(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        Particles(**parameters)
+        Crowd(**parameters)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"n_agents": 3}, "n_agents=3 must be 2"),
+        ({"separation": 0.5}, "separation=0.5 must be above"),
+    ],
+)
+def test_bad_encounters_are_refused(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Encounter(**parameters)
+
+
+# What the scenarios share
+
+
+@dataclass(frozen=True)
+class Heavier(Crowd):
+    """A scenario with a loss of its own."""
+
+    def loss(self, state: State, action: Tensor, next_state: State) -> Tensor:
+        return 2 * super().loss(state, action, next_state)
+
+
+def test_a_scenario_with_laws_of_its_own_takes_no_compiled_form_of_others() -> None:
+    system, plain = Heavier(n_agents=3), Crowd(n_agents=3)
+    assert system.kernel(1) is None
+    assert plain.kernel(1) is not None
+    action = np.zeros((2, 3, *plain.action_space.shape), np.float32)
+    action[..., -1] = 0.7
+    rewards = []
+    for world in (system, plain):
+        env = VectorEnv(world, 2, seed=4)
+        env.reset()
+        env.state.velocity[:] += 0.3
+        rewards.append(env.step(action).reward.copy())
+    np.testing.assert_allclose(rewards[0], 2 * rewards[1], rtol=1e-6)
+    assert (rewards[1] < -0.01).all()
+
+
+def test_former_parameters_of_the_ids_are_taken_where_nothing_changes() -> None:
+    crowd = make_system("particles-crowd-v0", layout="crowd", view="invariants", separation=3.0)
+    assert crowd == make_system("particles-crowd-v0")
+    encounter = make_system("particles-encounter-v0", layout="encounter", density=0.24)
+    assert encounter == make_system("particles-encounter-v0")
+    with pytest.raises(ValueError, match="view='raw' of particles-crowd-v0 must be 'invariants'"):
+        make_system("particles-crowd-v0", view="raw", actions="heading")
+    with pytest.raises(ValueError, match="actions='lab' must be one of pair, heading"):
+        make_system("particles-crowd-v0", actions="lab")
+
+
+@pytest.mark.parametrize("cls", [LaboratoryCrowd, RawCrowd])
+def test_laboratory_crowds_are_the_crowd_in_other_coordinates(cls: type[Crowd]) -> None:
+    """The same worlds and the same step as with a heading, if the accelerations are the same."""
+    system, plain = cls(n_agents=6), Crowd(n_agents=6, actions="heading")
+    state = settle(system, 5)
+    for left, right in zip(state, settle(plain, 5), strict=True):
+        assert torch.equal(left, right)
+    rng = Rng.single(9, 5)
+    action = 0.5 * (2 * rng.uniform(5, 6, 2) - 1)
+    a = plain.acceleration(state, action) / system.max_acceleration
+    after, expected = system.transition(state, a, None), plain.transition(state, action, None)
+    torch.testing.assert_close(after, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        system.loss(state, a, after), plain.loss(state, action, expected), rtol=1e-12, atol=0
+    )
+    seen = system.invariants(state)
+    assert list(seen) == list(system.bounds)
+    assert system.kernel(1) is None

@@ -363,7 +363,7 @@ def test_a_folder_is_no_film(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_what_has_no_picture_is_not_filmed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("invariantzoo.envs.particles.discs.Particles.scene", System.scene)
+    monkeypatch.setattr("invariantzoo.envs.particles.discs.Discs.scene", System.scene)
     assert "has no picture" in refusal(capsys, CROWD, "--video", tmp_path / "a.mp4")
     assert os.listdir(tmp_path) == []
 

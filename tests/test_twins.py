@@ -13,11 +13,13 @@ from torch import Tensor
 
 import invariantzoo
 from invariantzoo.envs.core.observation import is_discrete
+from invariantzoo.envs.core.physics.kernels.discs import GRID_FROM, nearest_discs
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.envs.particles.discs import Particles, State
-from invariantzoo.envs.particles.step import GRID_FROM, search
+from invariantzoo.envs.particles.crowd import Crowd
+from invariantzoo.envs.particles.discs import State
+from invariantzoo.envs.particles.encounter import Encounter
 
 ONE_STEP = 1e-12
 FLOAT32 = 2**-23  # one unit in the last place, relative
@@ -177,8 +179,7 @@ def test_neighbours_are_those_of_looking_at_all(n: int, side: float, k: int) -> 
     x = generator.uniform(0, side or 8.0, (1, n, 2))
     x[0, : n // 4] = np.nextafter(x[0, : n // 4] * 0 + (side or 8.0), 0)  # piled up in a corner
     x[0, : n // 4] -= generator.uniform(0, 0.3, (n // 4, 2))
-    index = np.full((1, n, k), -2, np.int32)
-    search(x, np.array([[side]]), 2.0, index)
+    index = nearest_discs(x, np.array([[side]]), 2.0, k)
     for i, expected in enumerate(reference.neighbours(x[0], side, 2.0, k)):
         found = [int(j) for j in index[0, i] if j >= 0]
         assert found == expected, i
@@ -187,7 +188,7 @@ def test_neighbours_are_those_of_looking_at_all(n: int, side: float, k: int) -> 
 
 def test_the_cell_list_does_not_change_the_physics() -> None:
     """A crowd just above the threshold against the torch form with all pairs sorted."""
-    system = Particles(n_agents=GRID_FROM + 3, n_neighbours=5)
+    system = Crowd(n_agents=GRID_FROM + 3, n_neighbours=5)
     fast, _ = twins(system, 2)
     action = action_table(system, 1, 2)[0]
     fast.step(action)
@@ -204,14 +205,14 @@ def test_the_cell_list_does_not_change_the_physics() -> None:
     [
         {"n_agents": 3, "density": 0.5},
         {"n_agents": 3, "density": 0.5, "actions": "heading", "seen": ("I1", "I4")},
-        {"n_agents": 3, "density": 0.5, "actions": "lab"},
-        {"n_agents": 2, "layout": "encounter", "separation": 1.0},
+        {"separation": 1.0},
     ],
     ids=str,
 )
 def test_gradients_flow_through_the_dynamics(parameters: dict[str, Any]) -> None:
     """d loss, d invariants / d (position, velocity, desired velocity, action), by differences."""
-    system = Particles(horizon=3, max_acceleration=20.0, margin=2.0, **parameters)
+    cls: Any = Encounter if "separation" in parameters else Crowd
+    system = cls(horizon=3, max_acceleration=20.0, margin=2.0, **parameters)
     start = system.initial(Rng.single(SEED, 1), 1)
     rng = Rng.single(SEED + 1, 1)
     velocity = start.velocity + 0.3 * rng.normal(*start.velocity.shape)

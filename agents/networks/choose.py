@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ...envs.core.observation import by_name, is_discrete, observation_limits
 from ...envs.core.system import System
+from ...envs.core.types import Neighbourhood
 from ...envs.core.validation import nearest
-from ...envs.particles.discs import Particles
 
 # Untrained agents hardly act: loud ones throw each other off any course worth learning.
 _QUIET = 0.1
@@ -26,9 +26,10 @@ _QUIET = 0.1
 
 def network_names(system: System) -> list[str]:
     """Networks that fit a system, best suited first."""
-    if not isinstance(system, Particles) or system.view == "raw":
+    neighbourhood = system.neighbourhood
+    if neighbourhood is None:
         return ["mlp"]
-    return ["pair", "set", "mlp"] if system.actions == "pair" else ["set", "mlp"]
+    return ["pair", "set", "mlp"] if neighbourhood.coefficients else ["set", "mlp"]
 
 
 def make_network(name: str, system: System, seed: int = 0, *, width: int = 24) -> nn.Module:
@@ -61,10 +62,12 @@ def initialise(network: nn.Module, seed: int) -> None:
 class PairNetwork(nn.Module):
     """The covariant pair policy: one net from a neighbour's invariants to its coefficients."""
 
-    def __init__(self, system: Particles, width: int) -> None:
+    def __init__(self, system: System, width: int) -> None:
         super().__init__()
         self.system = system
-        self.net = _mlp(len(system.seen), width, len(system.coefficients))
+        self.neighbourhood = _neighbourhood(system)
+        names, coefficients = self.neighbourhood.names, self.neighbourhood.coefficients
+        self.net = _mlp(len(names), width, len(coefficients))
         self.own = nn.Parameter(torch.full((1,), 0.5))
 
     @property
@@ -74,7 +77,7 @@ class PairNetwork(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         seen = by_name(self.system, observation)
-        pair = self.net(torch.stack(_features(self.system, seen), -1))
+        pair = self.net(self.neighbourhood.features(seen))
         per_neighbour = pair.transpose(-1, -2).flatten(-2)
         own = self.own.expand(*observation.shape[:-1], 1).to(observation.dtype)
         return torch.cat([per_neighbour, own], -1)
@@ -83,17 +86,24 @@ class PairNetwork(nn.Module):
 class SetNetwork(nn.Module):
     """Embeds neighbours, pools them under the window, and acts on the pool."""
 
-    def __init__(self, system: Particles, width: int) -> None:
+    def __init__(self, system: System, width: int) -> None:
         super().__init__()
         self.system = system
-        self.per_pair = system.actions == "pair"
-        names = list(system.bounds)
-        self.own_names = [name for name in names if system.bounds[name].size is None]
-        self.more = [name for name in names if name[1:] in ("_along", "_across") and name[0] != "p"]
-        self.embed = _mlp(len(system.seen) + len(self.more), width, width)
-        self.pool = _mlp(width + len(self.own_names), width, 1 if self.per_pair else 2)
+        self.neighbourhood = _neighbourhood(system)
+        names, coefficients = self.neighbourhood.names, self.neighbourhood.coefficients
+        self.per_pair = bool(coefficients)
+        bounds = system.bounds
+        self.own_names = [name for name, bound in bounds.items() if bound.size is None]
+        self.more = [  # of neighbours too, and of order one already
+            name
+            for name, bound in bounds.items()
+            if bound.axis == "neighbours" and name not in names
+        ]
+        self.embed = _mlp(len(names) + len(self.more), width, width)
+        joint = 1 if self.per_pair else action_size(system)
+        self.pool = _mlp(width + len(self.own_names), width, joint)
         if self.per_pair:
-            self.each = _mlp(2 * width, width, len(system.coefficients))
+            self.each = _mlp(2 * width, width, len(coefficients))
 
     @property
     def heads(self) -> list[Any]:
@@ -102,11 +112,9 @@ class SetNetwork(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         seen = by_name(self.system, observation)
-        features = _features(self.system, seen)
-        features += [seen[name] for name in self.more]
-        embedded = self.embed(torch.stack(features, -1))
-        near = (1 - seen["I1"] / self.system.cutoff**2).clamp(min=0)
-        pooled = (near.unsqueeze(-1) ** 2 * embedded).sum(-2)
+        more = [seen[name].unsqueeze(-1) for name in self.more]
+        embedded = self.embed(torch.cat([self.neighbourhood.features(seen), *more], -1))
+        pooled = (self.neighbourhood.window(seen).unsqueeze(-1) * embedded).sum(-2)
         own = torch.stack([torch.asinh(seen[name]) for name in self.own_names], -1)
         together = self.pool(torch.cat([pooled, own], -1))
         if not self.per_pair:
@@ -163,12 +171,7 @@ def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
     )
 
 
-def _features(system: Particles, seen: dict[str, Tensor]) -> list[Tensor]:
-    """The seen pair invariants, brought to order one [..., k]."""
-    scaled = {
-        "I1": lambda x: 2 * x.clamp(min=1e-12).sqrt() / system.cutoff - 1,
-        "I2": torch.asinh,
-        "I3": lambda x: torch.asinh(x) - 0.7,
-        "I4": torch.asinh,
-    }
-    return [scaled[name](seen[name]) for name in system.seen]
+def _neighbourhood(system: System) -> Neighbourhood:
+    neighbourhood = system.neighbourhood
+    assert neighbourhood is not None  # network_names has asked
+    return neighbourhood

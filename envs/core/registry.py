@@ -22,6 +22,7 @@ import gymnasium
 import pettingzoo
 
 from .film import Film, film_of
+from .renamed import without_former_parameters
 from .validation import nearest
 
 if TYPE_CHECKING:
@@ -267,6 +268,7 @@ def make_system(id: str, **parameters: Any) -> System:
     Raises KeyError for an unknown id and ValueError for an unknown parameter or a bad value.
     """
     cls = system_class(id)
+    parameters = without_former_parameters(id, parameters)
     _require_known(id, cls, parameters)
     return cls(**{**spec(id).parameters, **parameters})
 

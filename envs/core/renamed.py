@@ -79,6 +79,9 @@ SYSTEM_NAMES = {  # what once stood in envs.core.system -> the module that holds
 }
 
 NAMES = {  # other former names, with their module -> where they stand now
+    "envs.particles.Particles": "envs.particles.crowd.Crowd",
+    "envs.particles.State": "envs.particles.discs.State",
+    "envs.particles.gas_collision_rate": "envs.particles.crowd.gas_collision_rate",
     "envs.clusters.Clusters": "envs.clusters.relaxation.Clusters",
     "envs.clusters.State": "envs.clusters.relaxation.State",
     "envs.clusters.GLOBAL_MINIMA": "envs.clusters.relaxation.GLOBAL_MINIMA",
@@ -89,6 +92,14 @@ NAMES = {  # other former names, with their module -> where they stand now
     "envs.water.Data": "envs.water.frames.Data",
     "envs.water.read": "envs.water.frames.read",
     "envs.water.optimum": "envs.water.least_squares.optimum",
+}
+PARAMETERS: dict[str, dict[str, Any]] = {  # former parameters of ids -> the value that is left
+    "particles-crowd-v0": {
+        "layout": "crowd",
+        "view": "invariants",
+        **dict.fromkeys(("separation", "impact", "angle", "orientation"), ...),
+    },
+    "particles-encounter-v0": {"layout": "encounter", "view": "invariants", "density": ...},
 }
 
 
@@ -117,6 +128,18 @@ def install() -> None:
     """Let `import` find modules by their former names, too; the second call changes nothing."""
     if not any(isinstance(finder, _FormerModules) for finder in sys.meta_path):
         sys.meta_path.append(_FormerModules())
+
+
+def without_former_parameters(id: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Those of an id's parameters that it still has; `...` stands for one that never mattered.
+
+    Raises ValueError for a former parameter of a value that is no longer there.
+    """
+    former = PARAMETERS.get(id, {})
+    for name in former.keys() & parameters.keys():
+        if former[name] is not ... and parameters[name] != former[name]:
+            raise ValueError(f"{name}={parameters[name]!r} of {id} must be {former[name]!r}")
+    return {name: value for name, value in parameters.items() if name not in former}
 
 
 def system_name(name: str) -> Any:

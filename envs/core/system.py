@@ -22,7 +22,7 @@ from . import renamed
 from .kernel import Kernel
 from .rng import Rng
 from .scene import Scene
-from .types import Bound, Knob, State, Symmetry
+from .types import Bound, Knob, Neighbourhood, State, Symmetry
 
 
 class System(ABC):
@@ -53,6 +53,16 @@ class System(ABC):
     @abstractmethod
     def action_space(self) -> spaces.Box | spaces.Discrete:
         """One agent's action: Box(-1, 1, (size,)) or Discrete(n)."""
+
+    @property
+    def neighbourhood(self) -> Neighbourhood | None:
+        """What networks that share weights among neighbours need; None: there are none."""
+        return None
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Hand-written policies of `agents/baselines` that suit it, by name."""
+        return ()
 
     @abstractmethod
     def initial(self, rng: Rng, worlds: int) -> State:

@@ -13,16 +13,35 @@ State = Any  # a NamedTuple of Tensors [worlds, ...], one type per system
 
 
 class Bound(NamedTuple):
-    """Finite limits of an invariant; `size` is its entries per agent, None for a scalar."""
+    """Finite limits of an invariant; `size` is its entries per agent, None for a scalar.
+
+    axis: what the entries belong to: "neighbours", nearest first, or nothing in particular.
+    """
 
     low: float
     high: float
     size: int | None = None
+    axis: str = ""
 
     @property
     def width(self) -> int:
         """Places in the flat observation."""
         return 1 if self.size is None else self.size
+
+
+class Neighbourhood(NamedTuple):
+    """What networks and hand-written policies may know of a system whose agents see neighbours.
+
+    names: invariants of neighbours that `features` brings to order one [..., k, names].
+    coefficients: the action is a number per neighbour for each of these vectors, then one for the
+        agent itself; empty: the action belongs to no neighbour.
+    window: the weight of each neighbour [..., k], 0 where there is none.
+    """
+
+    names: tuple[str, ...]
+    coefficients: tuple[str, ...]
+    features: Callable[[dict[str, Tensor]], Tensor]
+    window: Callable[[dict[str, Tensor]], Tensor]
 
 
 class Symmetry(NamedTuple):

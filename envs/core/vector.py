@@ -498,7 +498,7 @@ class VectorEnv:
             ]
         for array, part in zip(self._state, fresh, strict=True):
             array[:] = part
-        reductions.accumulate_metrics(self._episode)
+        reductions.accumulate_plainly(self._episode)
 
     def _checked(self, action: np.ndarray) -> np.ndarray:
         action = np.asarray(action)

@@ -1,4 +1,4 @@
-"""Autonomous particles: discs that keep their desired velocity and do not touch.
+"""Discs in the plane that drive themselves: what all their scenarios share.
 
 State      position x_i, velocity v_i, desired velocity w_i, radius R_i; torus side L (0: open)
 Dynamics   v_i += a_i dt, x_i += v_i dt, |a_i| <= max_acceleration; discs pass through each other
@@ -8,8 +8,6 @@ Action     a_i = gain sum_j window(r) [A r + B u + C r_perp + D u_perp] + relaxa
            general pair-additive Galilean-covariant acceleration: A..D per neighbour, and E
 Loss       L_i = collision_weight sum_j max(0, margin (R_i + R_j) - |r|)^2 + speed_weight |p|^2
            + effort_weight |a_i|^2, at everybody's new places
-Reference  straight driving on a torus: collisions per particle and time close to those of a gas,
-           (N - 1) / (2 L^2) 4 R (4 / pi) speed; two discs in straight motion: `time_to_collision`
 
 The idea, that four invariants suffice to drive without collisions, is from Andrejic and Vanchurin,
 "Autonomous particles" (arXiv 2301.10077). Only its abstract was available: the choice of the four,
@@ -19,78 +17,39 @@ Neighbours are the `n_neighbours` nearest discs within `cutoff` (half the torus 
 by distance; a missing one reads I1 = cutoff^2 and 0 elsewhere, and window(r) =
 (1 - r^2/cutoff^2)^2 is 0 there. `seen` chooses among I1..I4 and with it the vectors that the action
 has: r always, u with any of I2..I4, and the perpendicular ones with I4.
+
+A scenario is a class derived from Discs that says where discs start (`initial`) and how wide the
+picture is (`half_width`); it may override loss and metrics, and then runs in its torch form.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ..core.kernel import Kernel
-from ..core.physics.invariants import galilean_pair
-from ..core.physics.plane import cross, dot, nearest_image, rotate_quarter, wrap
+from ..core.kernel import Kernel, parameter_record
+from ..core.physics.plane import dot, nearest_image, rotate_quarter, wrap
 from ..core.rng import Rng
 from ..core.scene import LegendEntry, Scene
 from ..core.system import System
-from ..core.types import Bound, Range, Symmetry
+from ..core.types import Bound, Neighbourhood, Range, Symmetry
 from ..core.validation import require_choice, require_count, require_number, require_range
+from .control import Control, HeadingControl, PairControl
+from .sight import INVARIANTS, Pairs, Sight
 
-SCENARIOS = {
-    "particles-crowd-v0": {
-        "system": "Particles",
-        "summary": "discs with desired velocities in random directions on a torus",
-        "parameters": {"layout": "crowd"},
-        "training": {
-            "ppo": {
-                "steps": 4_000_000,
-                "n_steps": 8,
-                "lr": 3e-3,
-                "gamma": 0.9,
-                "clip_range": 0.4,
-                "width": 24,
-            },
-        },
-        "film": {
-            "policy": "social-force",
-            "steps": 60,
-            "training": {"algo": "descent", "steps": 1_920_000, "n_worlds": 8},
-        },
-    },
-    "particles-encounter-v0": {
-        "system": "Particles",
-        "summary": "two discs that meet in open space, the exact head-on case included",
-        "parameters": {
-            "layout": "encounter",
-            "n_agents": 2,
-            "horizon": 60,
-            "collision_weight": 15.0,
-            "margin": 1.3,
-            "speed_weight": 0.25,
-        },
-        "training": {"ppo": {"steps": 2_000_000, "n_worlds": 128, "lr": 3e-3}},
-        "film": {
-            "policy": "social-force",
-            "n_worlds": 4,
-            "steps": 50,
-            "training": {"algo": "descent", "steps": 160_000, "n_worlds": 8},
-        },
-    },
-}
-
+CONTROLS = ("pair", "heading")
 _LEGEND = (
     LegendEntry("far from others, to within the margin of one", "scale"),
     LegendEntry("velocity", "arrow"),
 )
-INVARIANTS = ("I1", "I2", "I3", "I4")
-_SOFTENING = 0.1  # speed below which the heading fades out
-_SPACING = 1.5  # cells of the initial placement, in diameters
 
 
 class State(NamedTuple):
@@ -101,42 +60,24 @@ class State(NamedTuple):
     box: Tensor  # [worlds, 1] length, 0 for open space
 
 
-class Pairs(NamedTuple):
-    """Neighbours of every agent, nearest first."""
-
-    neighbour: Tensor  # [worlds, agents, k] index of the agent, its own where absent
-    present: Tensor  # [worlds, agents, k]
-    r: Tensor  # [worlds, agents, k, 2], 0 where absent
-    u: Tensor  # [worlds, agents, k, 2], 0 where absent
-    i1: Tensor  # [worlds, agents, k], cutoff^2 where absent
-    window: Tensor  # [worlds, agents, k]
-
-
 @dataclass(frozen=True)
-class Particles(System):
+class Discs(System):
     """Parameters with their units.
 
     n_agents: number of discs.  horizon: steps of an episode.  dt: time step.
-    layout: "crowd" on a torus or "encounter" of two in open space.
-    radius: of a disc.  density: discs per area of the torus.  speed: |w|.
+    radius: of a disc.  speed: |w|.
     max_acceleration: limit of |a|.  gain: acceleration per unit of A..D times vector.
     relaxation: rate at which E = 1 restores the desired velocity, 1 / time.
     n_neighbours: how many are seen at most.  cutoff: how far.  seen: which of I1..I4.
-    actions: "pair" (coefficients A..E), "heading" (along and across a covariant heading) or "lab"
-        (x and y of the laboratory; not covariant, for comparison).
-    view: "invariants", or "raw" positions and velocities in the laboratory (for comparison).
+    actions: "pair" (coefficients A..E) or "heading" (along and across a covariant heading).
     collision_weight, speed_weight, effort_weight: terms of the loss.  margin: reach of the first
         of them, in sums of radii.
-    separation: distance at the start of an encounter.  impact: its impact parameter.
-    angle: between its lines of motion, radians.  orientation: of the first line, radians.
     """
 
     n_agents: int = 24
     horizon: int = 200
     dt: float = 0.1
-    layout: str = "crowd"
     radius: float = 0.25
-    density: Range = 0.24
     speed: Range = 1.0
     max_acceleration: float = 2.0
     gain: float = 10.0
@@ -145,15 +86,10 @@ class Particles(System):
     cutoff: float = 2.5
     seen: tuple[str, ...] = INVARIANTS
     actions: str = "pair"
-    view: str = "invariants"
     collision_weight: float = 30.0
     margin: float = 1.5
     speed_weight: float = 0.5
     effort_weight: float = 0.01
-    separation: float = 3.6
-    impact: Range = (-0.6, 0.6)
-    angle: Range = (-0.3, 0.3)
-    orientation: Range = (0.0, 2 * math.pi)
 
     agent_name: ClassVar[str] = "particle"
     reductions: ClassVar[dict[str, str]] = {
@@ -166,52 +102,27 @@ class Particles(System):
         for name in ("horizon", "n_neighbours"):
             require_count(name, getattr(self, name))
         require_count("n_agents", self.n_agents, 2)
-        for name in (
-            "dt",
-            "radius",
-            "max_acceleration",
-            "gain",
-            "relaxation",
-            "cutoff",
-            "separation",
-        ):
+        for name in ("dt", "radius", "max_acceleration", "gain", "relaxation", "cutoff"):
             require_number(name, getattr(self, name), 0, strict=True)
         for name in ("collision_weight", "speed_weight", "effort_weight", "margin"):
             require_number(name, getattr(self, name), 0)
-        require_range("density", self.density, 0, strict=True)
         require_range("speed", self.speed, 0, strict=True)
-        for name in ("impact", "angle", "orientation"):
-            require_range(name, getattr(self, name))
-        require_choice("layout", self.layout, ("crowd", "encounter"))
-        require_choice("actions", self.actions, ("pair", "heading", "lab"))
-        require_choice("view", self.view, ("invariants", "raw"))
+        require_choice("actions", self.actions, CONTROLS)
         names = (self.seen,) if isinstance(self.seen, str) else tuple(self.seen)
         object.__setattr__(self, "seen", tuple(sorted(set(names))))
         for name in self.seen:
             require_choice("seen", name, INVARIANTS)
         if not self.seen:
             raise ValueError("seen=() must name at least one of I1, I2, I3, I4")
-        if self.view == "raw" and self.actions != "lab":
-            raise ValueError(f"view='raw' needs actions='lab', not {self.actions!r}")
-        if self.layout == "encounter" and self.n_agents != 2:
-            raise ValueError(f"n_agents={self.n_agents} must be 2 for layout='encounter'")
-        if self.layout == "encounter" and self.separation <= 2 * self.radius:
-            raise ValueError(
-                f"separation={self.separation} must be above 2 radius={2 * self.radius}"
-            )
-        if self.layout == "crowd":
-            self._require_room()
 
-    def _require_room(self) -> None:
-        """Discs start on cells of a square lattice: refuse what does not fit there."""
-        densest = self.density[1] if isinstance(self.density, tuple) else self.density
-        side = math.sqrt(self.n_agents / densest)
-        if side / math.ceil(math.sqrt(self.n_agents)) < 2 * self.radius:
-            limit = self.n_agents / (2 * self.radius * math.ceil(math.sqrt(self.n_agents))) ** 2
-            raise ValueError(
-                f"n_agents={self.n_agents} discs of radius={self.radius} cannot be placed at "
-                f"density={densest:g}; at most {limit:.4g} is possible"
-            )
+    @property
+    @abstractmethod
+    def half_width(self) -> float:
+        """Half of what a picture of open space shows, length."""
+
+    @staticmethod
+    def _ends(value: Range) -> tuple[float, float]:
+        return value if isinstance(value, tuple) else (value, value)
 
     @property
     def k(self) -> int:
@@ -219,54 +130,44 @@ class Particles(System):
         return min(self.n_neighbours, self.n_agents - 1)
 
     @property
-    def sees_motion(self) -> bool:
-        """Whether relative velocities are seen."""
-        return self.seen != ("I1",)
-
-    @property
-    def coefficients(self) -> tuple[str, ...]:
-        """The pair coefficients that the action has, of A, B, C, D."""
-        motion, handed = self.sees_motion, "I4" in self.seen
-        return ("A", *("B" * motion), *("C" * handed), *("D" * (handed and motion)))
-
-    @property
     def speed_limit(self) -> float:
         """Where relative velocities are clipped in the observation."""
-        return 4 * (self.speed[1] if isinstance(self.speed, tuple) else self.speed)
+        return 4 * self._ends(self.speed)[1]
+
+    @property
+    def sight(self) -> Sight:
+        """What is seen of neighbours."""
+        return Sight(self.k, self.cutoff, self.speed_limit, self.seen)
+
+    @property
+    def control(self) -> Control:
+        """What an action means."""
+        if self.actions == "heading":
+            return HeadingControl(self.max_acceleration)
+        return PairControl(self.gain, self.relaxation)
 
     @property
     def bounds(self) -> dict[str, Bound]:
-        k, c, u = self.k, self.cutoff, self.speed_limit
-        if self.view == "raw":
-            least = self.density[0] if isinstance(self.density, tuple) else self.density
-            far = (
-                math.sqrt(self.n_agents / least) if self.layout == "crowd" else 4 * self.separation
-            )
-            return {"own": Bound(-far - u, far + u, 6), "others": Bound(-far - u, far + u, 4 * k)}
-        limits = {"I1": (0, c * c), "I2": (-c * u, c * u), "I3": (0, u * u), "I4": (-c * u, c * u)}
-        found = {"speed_error": Bound(0, u * u)}
-        if self.actions == "heading":
-            found |= {name: Bound(-u, u) for name in ("p_along", "p_across")}
-        found |= {name: Bound(*limits[name], k) for name in self.seen}
-        if self.actions == "heading":
-            found |= {name: Bound(-c, c, k) for name in ("r_along", "r_across")}
-            if self.sees_motion:
-                found |= {name: Bound(-u, u, k) for name in ("u_along", "u_across")}
-        return found
+        own, neighbours = self.control.bounds(self.sight)
+        speed_error = {"speed_error": Bound(0, self.speed_limit**2)}
+        return speed_error | own | self.sight.bounds | neighbours
+
+    @property
+    def neighbourhood(self) -> Neighbourhood | None:
+        sight = self.sight
+        per_neighbour = sight.coefficients if self.actions == "pair" else ()
+        return Neighbourhood(self.seen, per_neighbour, sight.features, sight.window)
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return ("straight", "brake", "social-force") if "I1" in self.seen else ()
 
     @property
     def action_space(self) -> spaces.Box:
-        size = len(self.coefficients) * self.k + 1 if self.actions == "pair" else 2
-        return spaces.Box(-1.0, 1.0, (size,), np.float32)
-
-    def initial(self, rng: Rng, worlds: int) -> State:
-        place = {"crowd": self._crowd, "encounter": self._encounter}[self.layout]
-        position, desired, box = place(rng, worlds)
-        radius = torch.full_like(position[..., 0], self.radius)
-        return State(position, desired.clone(), desired, radius, box)
+        return spaces.Box(-1.0, 1.0, (self.control.size(self.sight),), np.float32)
 
     def transition(self, state: State, action: Tensor, rng: Rng | None) -> State:
-        """`action` [worlds, agents, size]: (A_1..A_k, B.., C.., D.., E), or two components."""
+        """`action` [worlds, agents, size], as the control has it."""
         a = self.acceleration(state, action)
         velocity = state.velocity + self.dt * a
         position = wrap(state.position + self.dt * velocity, state.box[..., None])
@@ -276,18 +177,8 @@ class Particles(System):
         """Of every agent: `speed_error` p.p, and I1..I4 of its neighbours, nearest first."""
         pairs = self.pairs(state)
         p = state.desired - state.velocity
-        if self.view == "raw":
-            return self._raw(state, pairs)
-        four = galilean_pair(pairs.r, pairs.u)
-        four["I1"] = pairs.i1
-        found = {"speed_error": dot(p, p), **{name: four[name] for name in self.seen}}
-        if self.actions == "heading":
-            e = heading(p, pairs)
-            found |= {"p_along": dot(p, e), "p_across": cross(e, p)}
-            along = e.unsqueeze(-2)
-            found |= {"r_along": dot(pairs.r, along), "r_across": cross(along, pairs.r)}
-            found |= {"u_along": dot(pairs.u, along), "u_across": cross(along, pairs.u)}
-        return found
+        seen = self.sight.invariants(pairs)
+        return {"speed_error": dot(p, p), **seen, **self.control.invariants(self.sight, pairs, p)}
 
     def loss(self, state: State, action: Tensor, next_state: State) -> Tensor:
         pairs = self.pairs(next_state)
@@ -323,10 +214,10 @@ class Particles(System):
         worlds, n = state.radius.shape
         order = torch.argsort(rng.uniform(worlds, n), -1)
         per_vector = order.unsqueeze(-1).expand(-1, -1, 2)
-        x, v, w = (part.gather(1, per_vector) for part in state[:3])
+        x, v, w = (vector.gather(1, per_vector) for vector in state[:3])
         mixed = State(x, v, w, state.radius.gather(1, order), state.box)
         yield Symmetry("relabel", mixed, order)
-        if self.view == "raw" or self.actions == "lab":
+        if not self.control.covariant:
             return
         box = state.box[..., None]
         shift = (2 * rng.uniform(worlds, 1, 2) - 1) * torch.where(box > 0, box, 10.0)
@@ -337,31 +228,31 @@ class Particles(System):
         quarter = 0.5 * math.pi * (1 + (3 * rng.uniform(worlds, 1)).floor())
         angle = torch.where(state.box > 0, quarter, 2 * math.pi * rng.uniform(worlds, 1))
         c, s = angle.cos()[..., None], angle.sin()[..., None]
-        x, v, w = (c * part + s * rotate_quarter(part) for part in state[:3])
+        x, v, w = (c * vector + s * rotate_quarter(vector) for vector in state[:3])
         turned = State(wrap(x, box), v, w, state.radius, state.box)
         yield Symmetry("rotation", turned)
         mirror = torch.tensor([-1.0, 1.0], dtype=torch.float64)
-        x, v, w = (mirror * part for part in state[:3])
+        x, v, w = (mirror * vector for vector in state[:3])
         flipped = State(wrap(x, box), v, w, state.radius, state.box)
-        signs: dict[str, float | Tensor] = {"action": self._parity()}
+        parity = torch.tensor(self.control.parity(self.sight), dtype=torch.float64)
+        signs: dict[str, float | Tensor] = {"action": parity}
         signs |= {name: -1.0 for name in ("I4", "p_across", "r_across", "u_across")}
         yield Symmetry("reflection", flipped, signs=signs)
 
     def scene(self, state: State) -> Scene:
         """Discs and velocities; red within the margin of a neighbour, blue beyond twice that."""
-        from .step import search
+        from ..core.physics.kernels.discs import nearest_discs
 
         x, v = state.position[0].numpy(), state.velocity[0].numpy()
         radius, side = state.radius[0].numpy(), float(state.box[0, 0])
-        nearest = np.empty((1, len(x), 1), np.int32)
-        search(state.position[:1].numpy(), state.box[:1].numpy(), self.cutoff, nearest)
-        other = nearest[0, :, 0]
+        here = (state.position[:1].numpy(), state.box[:1].numpy())
+        other = nearest_discs(*here, self.cutoff, 1)[0, :, 0]
         r = x[other] - x
         if side > 0:
             r -= side * np.round(r / side)
         reach = self.margin * (radius + radius[other])
         closeness = (2 - np.hypot(r[:, 0], r[:, 1]) / reach).clip(0, 1)
-        half = self.separation
+        half = self.half_width
         return Scene(
             view=(0.0, 0.0, side, side) if side > 0 else (-half, -half, half, half),
             periodic=side > 0,
@@ -372,24 +263,40 @@ class Particles(System):
             legend=_LEGEND,
         )
 
-    def kernel(self, worlds: int) -> Kernel:
-        from .step import make_kernel
+    def placement(self) -> Callable[[Rng], tuple[np.ndarray, ...]] | None:
+        """`initial` as numpy arrays, the fields of a State, where that is quicker."""
+        return None
 
-        return make_kernel(self, worlds)
+    def kernel(self, worlds: int) -> Kernel | None:
+        """The compiled form; None for a scenario with laws of its own."""
+        laws = ("transition", "acceleration", "invariants", "loss", "metrics", "control", "bounds")
+        if any(getattr(type(self), name) is not getattr(Discs, name) for name in laws):
+            return None
+        from ..core.physics.kernels.discs import GRID_FROM
+        from . import step
+
+        control, by_cells = self.actions == "pair", self.n_agents >= GRID_FROM
+        return Kernel(
+            step.step_by_cells if by_cells else step.step,
+            step.observe_by_cells if by_cells else step.observe,
+            parameter_record(
+                step.PARAMETERS,
+                heading=not control,
+                sees_motion=self.sight.sees_motion,
+                **{f"sees_i{m}": f"I{m}" in self.seen for m in (1, 2, 3, 4)},
+                gain=self.gain if control else self.max_acceleration,
+                relaxation=self.relaxation / self.gain,
+                speed_limit=self.speed_limit,
+                **{name: getattr(self, name) for name in step.OWN_NAMES},
+            ),
+            scratch=step.scratch(worlds, self.n_agents, self.k),
+            initial=self.placement(),
+        )
 
     def acceleration(self, state: State, action: Tensor) -> Tensor:
-        """The covariant acceleration [worlds, agents, 2] that an action stands for, limited."""
-        if self.actions == "lab":
-            a = self.max_acceleration * action
-        else:
-            pairs = self.pairs(state)
-            p = state.desired - state.velocity
-            if self.actions == "heading":
-                e = heading(p, pairs)
-                a = action[..., :1] * e + action[..., 1:] * rotate_quarter(e)
-                a = self.max_acceleration * a
-            else:
-                a = self._pair_sum(pairs, p, action)
+        """The acceleration [worlds, agents, 2] that an action stands for, limited."""
+        p = state.desired - state.velocity
+        a = self.control.acceleration(self.sight, self.pairs(state), p, action)
         limit = self.max_acceleration
         return a * limit / dot(a, a).clamp(min=limit**2).sqrt().unsqueeze(-1)
 
@@ -409,15 +316,13 @@ class Particles(System):
         """Index and presence [worlds, agents, k] of the k nearest within the cutoff."""
         position = state.position.detach()
         if position.device.type == "cpu":
-            from .step import search
+            from ..core.physics.kernels.discs import nearest_discs
 
-            worlds, n, _ = position.shape
-            nearest = np.empty((worlds, n, self.k), np.int32)
-            search(position.numpy(), state.box.numpy(), self.cutoff, nearest)
-            found = torch.from_numpy(nearest).long()
-            present = found >= 0
-            own = torch.arange(n)[None, :, None]
-            return torch.where(present, found, own), present
+            here = (position.numpy(), state.box.numpy())
+            nearest = torch.from_numpy(nearest_discs(*here, self.cutoff, self.k)).long()
+            present = nearest >= 0
+            own = torch.arange(position.shape[1])[None, :, None]
+            return torch.where(present, nearest, own), present
         r = position.unsqueeze(1) - position.unsqueeze(2)
         r = nearest_image(r, state.box[..., None, None])
         d2 = dot(r, r)
@@ -438,85 +343,3 @@ class Particles(System):
         open_space = torch.full_like(state.box, self.cutoff)
         half = torch.where(state.box > 0, 0.5 * state.box, open_space)
         return half.clamp(max=self.cutoff).unsqueeze(-1)
-
-    def _pair_sum(self, pairs: Pairs, p: Tensor, action: Tensor) -> Tensor:
-        vectors = {
-            "A": pairs.r,
-            "B": pairs.u,
-            "C": rotate_quarter(pairs.r),
-            "D": rotate_quarter(pairs.u),
-        }
-        a = torch.zeros_like(p)
-        for m, name in enumerate(self.coefficients):
-            part = action[..., m * self.k : (m + 1) * self.k]
-            a = a + ((pairs.window * part).unsqueeze(-1) * vectors[name]).sum(-2)
-        return self.gain * a + self.relaxation * action[..., -1:] * p
-
-    def _parity(self) -> Tensor:
-        """Signs of the action's components under reflection."""
-        if self.actions == "heading":
-            return torch.tensor([1.0, -1.0], dtype=torch.float64)
-        signs = [-1.0 if name in "CD" else 1.0 for name in self.coefficients]
-        return torch.tensor([*np.repeat(signs, self.k), 1.0], dtype=torch.float64)
-
-    def _raw(self, state: State, pairs: Pairs) -> dict[str, Tensor]:
-        worlds = torch.arange(len(pairs.neighbour), device=pairs.neighbour.device)[:, None, None]
-        everything = torch.cat([state.position, state.velocity], -1)
-        others = everything[worlds, pairs.neighbour].where(pairs.present.unsqueeze(-1), 0.0)
-        own = torch.cat([everything, state.desired], -1)
-        return {"own": own, "others": others.flatten(2)}
-
-    @property
-    def rows(self) -> int:
-        """Side of the finest lattice that keeps cells wide, the same for all worlds of a batch."""
-        densest = self.density[1] if isinstance(self.density, tuple) else self.density
-        side = math.sqrt(self.n_agents / densest)
-        root = math.ceil(math.sqrt(self.n_agents))
-        return max(min(int(side / (2 * _SPACING * self.radius)), 2 * root), root)
-
-    def _crowd(self, rng: Rng, worlds: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Random cells of a lattice on the torus, jittered so that no two discs overlap."""
-        n = self.n_agents
-        box = (n / rng.draw(self.density, worlds)).sqrt()
-        rows = self.rows
-        cell = torch.argsort(rng.uniform(worlds, rows * rows), -1)[:, :n]
-        spacing = (box / rows).unsqueeze(-1)
-        corner = torch.stack([cell % rows, cell // rows], -1).double()
-        slack = (1 - 2 * self.radius / spacing) * (1 - 1e-9)
-        jitter = 0.5 + slack * (rng.uniform(worlds, n, 2) - 0.5)
-        position = (corner + jitter) * spacing + rng.uniform(worlds, 1, 2) * box.unsqueeze(-1)
-        direction = 2 * math.pi * rng.uniform(worlds, n)
-        speed = rng.draw(self.speed, worlds)
-        desired = torch.stack([speed * direction.cos(), speed * direction.sin()], -1)
-        return wrap(position, box.unsqueeze(-1)), desired, box
-
-    def _encounter(self, rng: Rng, worlds: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Two discs `separation` apart that drive towards each other, centred at the origin."""
-        impact, angle = rng.draw(self.impact, worlds), rng.draw(self.angle, worlds)
-        turn, speed = rng.draw(self.orientation, worlds), rng.draw(self.speed, worlds)
-        half = torch.cat([torch.full_like(impact, -0.5 * self.separation), 0.5 * impact], -1)
-        position = torch.stack([half, -half], 1)
-        across = torch.cat([angle.sin(), -angle.sin() * 0], -1)
-        along = torch.cat([angle.cos(), torch.full_like(angle, -1.0)], -1)
-        desired = speed.unsqueeze(-1) * torch.stack([along, across], -1)
-        c, s = turn.cos().unsqueeze(-1), turn.sin().unsqueeze(-1)
-        turned = [c * part + s * rotate_quarter(part) for part in (position, desired)]
-        return turned[0], turned[1], torch.zeros_like(impact)
-
-
-def heading(p: Tensor, pairs: Pairs) -> Tensor:
-    """A covariant direction [worlds, agents, 2] of length below 1: where the agent wants to go.
-
-    It is the desired velocity seen from the mean motion of the neighbours, weighted by the window.
-    """
-    window = pairs.window.unsqueeze(-1)
-    h = p - (window * pairs.u).sum(-2) / (1 + window.sum(-2))
-    return h / (dot(h, h) + _SOFTENING**2).sqrt().unsqueeze(-1)
-
-
-def gas_collision_rate(system: Particles) -> float:
-    """Collisions per particle and time of straight driving, from the kinetic theory of gases."""
-    density: Any = system.density
-    area = system.n_agents / density
-    n = system.n_agents
-    return 0.5 * (n - 1) / area * 4 * system.radius * (4 / math.pi) * float(system.speed)  # type: ignore[arg-type]

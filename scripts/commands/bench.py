@@ -647,17 +647,17 @@ def vmas_batched(worlds: int, n: int) -> Work:
 
 def all_pairs(n: int) -> Work:
     """The search for neighbours alone, by comparing all pairs of one world of n particles."""
+    from invariantzoo.envs.core.physics.kernels.discs import rows_of, search_all
     from invariantzoo.envs.core.vector import VectorEnv
-    from invariantzoo.envs.particles.step import select_all
 
     system: Any = invariantzoo.make_system(CROWD, n_agents=n)
     env = VectorEnv(system, 1, seed=0)
     env.reset()
     position, box = env.state.position, env.state.box
-    scratch, index = np.empty((5, n)), np.empty((1, n, system.k), np.int32)
+    rows, index = rows_of(n), np.empty((1, n, system.k), np.int32)
 
     def work() -> int:
-        select_all(position, box, system.cutoff, scratch, index, 0, 1)
+        search_all(position, box, system.cutoff, rows, index)
         return n
 
     return work

@@ -11,20 +11,28 @@ picture and brute-force.json.
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
+import invariantzoo
+from invariantzoo.envs.core.types import Bound
+from invariantzoo.envs.particles.crowd import Crowd
+from invariantzoo.envs.particles.discs import State
+from invariantzoo.envs.particles.sight import Pairs, Sight
 from invariantzoo.report import page_figure, recorded, save_figure, table, write_text
 
 ID = "particles-crowd-v0"
-VIEWS: dict[str, dict[str, Any]] = {
-    "invariants, covariant heading": {"actions": "heading"},
-    "invariants, covariant pairs": {"actions": "pair"},
-    "invariants, laboratory": {"actions": "lab"},
-    "raw, laboratory": {"view": "raw", "actions": "lab"},
+VIEWS: dict[str, tuple[str, dict[str, Any]]] = {  # name -> id, parameters
+    "invariants, covariant heading": (ID, {"actions": "heading"}),
+    "invariants, covariant pairs": (ID, {"actions": "pair"}),
+    "invariants, laboratory": ("crowd-laboratory-v0", {}),
+    "raw, laboratory": ("crowd-raw-v0", {}),
 }
 TESTS = ("as trained", "boosted", "turned", "relabelled")
 STEPS, EVERY, WORLDS = 1_536_000, 153_600, 32
@@ -38,37 +46,92 @@ PPO = {
 }
 
 
-def run(parameters: dict[str, Any], seed: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class LaboratoryControl:
+    """x and y of the laboratory, in units of the largest acceleration: not covariant."""
+
+    max_acceleration: float
+    covariant: ClassVar[bool] = False
+
+    def size(self, sight: Sight) -> int:
+        return 2
+
+    def bounds(self, sight: Sight) -> tuple[dict[str, Bound], dict[str, Bound]]:
+        return {}, {}
+
+    def invariants(self, sight: Sight, pairs: Pairs, p: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def acceleration(self, sight: Sight, pairs: Pairs, p: Tensor, action: Tensor) -> Tensor:
+        return self.max_acceleration * action
+
+    def parity(self, sight: Sight) -> list[float]:
+        return [1.0, 1.0]
+
+
+@dataclass(frozen=True)
+class LaboratoryCrowd(Crowd):
+    """The crowd with actions in the laboratory."""
+
+    baselines: ClassVar[tuple[str, ...]] = ()  # type: ignore[misc]
+
+    @property
+    def control(self) -> LaboratoryControl:
+        return LaboratoryControl(self.max_acceleration)
+
+    @property
+    def neighbourhood(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class RawCrowd(LaboratoryCrowd):
+    """The same, seeing positions and velocities in the laboratory."""
+
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        far = 2 * self.half_width + self.speed_limit
+        return {"own": Bound(-far, far, 6), "others": Bound(-far, far, 4 * self.k)}
+
+    def invariants(self, state: State) -> dict[str, Tensor]:
+        pairs = self.pairs(state)
+        worlds = torch.arange(len(pairs.neighbour))[:, None, None]
+        everything = torch.cat([state.position, state.velocity], -1)
+        others = everything[worlds, pairs.neighbour].where(pairs.present.unsqueeze(-1), 0.0)
+        return {"own": torch.cat([everything, state.desired], -1), "others": others.flatten(2)}
+
+
+def run(id: str, parameters: dict[str, Any], seed: int) -> dict[str, Any]:
     """Learning curve and mean loss in every test of one trained policy."""
     from stable_baselines3 import PPO as Ppo
 
     from invariantzoo.envs.core.interfaces.stable_baselines3 import make_vec_env
     from invariantzoo.training.rl.policies import Scaled
 
-    env = make_vec_env(ID, n_worlds=WORLDS, seed=seed, **parameters)
+    env = make_vec_env(id, n_worlds=WORLDS, seed=seed, **parameters)
     architecture = {
         "features_extractor_class": Scaled,
         "net_arch": [64, 64],
         "log_std_init": -1.0,
     }
     model = Ppo("MlpPolicy", env, policy_kwargs=architecture, seed=seed, device="cpu", **PPO)  # type: ignore[arg-type]
-    curve = [(0, tested(model, parameters, "as trained", worlds=8))]
+    curve = [(0, tested(model, id, parameters, "as trained", worlds=8))]
     while model.num_timesteps < STEPS:
         model.learn(EVERY, reset_num_timesteps=False)
-        curve.append((model.num_timesteps, tested(model, parameters, "as trained", worlds=8)))
+        curve.append((model.num_timesteps, tested(model, id, parameters, "as trained", worlds=8)))
     return {
         "curve": curve,
-        "tests": {name: tested(model, parameters, name, worlds=64) for name in TESTS},
+        "tests": {name: tested(model, id, parameters, name, worlds=64) for name in TESTS},
     }
 
 
-def tested(model: Any, parameters: dict[str, Any], name: str, worlds: int) -> float:
+def tested(model: Any, id: str, parameters: dict[str, Any], name: str, worlds: int) -> float:
     """Mean loss per agent and step over an episode of the same worlds seen by another observer."""
     from invariantzoo import make_system
     from invariantzoo.envs.core.vector import VectorEnv
     from invariantzoo.training.rl.score import HELD_OUT
 
-    system = make_system(ID, **parameters)
+    system = make_system(id, **parameters)
     env = VectorEnv(system, worlds, seed=HELD_OUT, autoreset=False)
     env.reset()
     observation = env.restore(transformed(env.save(), name))
@@ -114,8 +177,8 @@ def transformed(saved: dict[str, Any], name: str) -> dict[str, Any]:
 
 def main() -> None:
     """Compute what is missing, then print and write the page."""
-    import torch
-
+    invariantzoo.register("crowd-laboratory-v0", LaboratoryCrowd, replace=True)
+    invariantzoo.register("crowd-raw-v0", RawCrowd, replace=True)
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument("--seeds", type=int, default=5)
@@ -125,10 +188,10 @@ def main() -> None:
     straight = recorded(store, "straight", _straight)
     runs = {
         name: [
-            recorded(store, f"{name}, seed {seed}", partial(run, view, seed))
+            recorded(store, f"{name}, seed {seed}", partial(run, id, parameters, seed))
             for seed in range(args.seeds)
         ]
-        for name, view in VIEWS.items()
+        for name, (id, parameters) in VIEWS.items()
     }
     page = _page(straight, runs)
     print(page)

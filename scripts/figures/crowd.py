@@ -72,7 +72,7 @@ def main() -> None:
     import torch
 
     from invariantzoo import make_system
-    from invariantzoo.envs.particles.discs import gas_collision_rate
+    from invariantzoo.envs.particles.crowd import gas_collision_rate
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, default=Path("docs"))

@@ -10,9 +10,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from .compiling import compiled
+from .compiling import compiled, compiled_part
 
 MASK = np.uint64(0xFFFFFFFF)
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -21,7 +20,7 @@ _S32, _S5, _S6 = np.uint64(32), np.uint64(5), np.uint64(6)
 _TWO26, _TWO53 = 67108864.0, 9007199254740992.0
 
 
-@njit(inline="always")
+@compiled_part(forceinline=True)
 def philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
     """Four random 32-bit words (held in uint64) for a counter of four words and a key of two."""
     for _ in range(10):
@@ -38,7 +37,7 @@ def philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
     return c0, c1, c2, c3
 
 
-@njit(inline="always")
+@compiled_part(forceinline=True)
 def uniform_pair(seed: Any, world: Any, clock: Any, draw: Any, block: Any) -> Any:
     """Two numbers in [0, 1) with 53 random bits; all arguments are whole numbers."""
     key = np.uint64(seed)

@@ -1,59 +1,91 @@
-"""Bookkeeping after every step, in one compiled call: numpy would cost more than the physics."""
+"""Bookkeeping after every step: the loss becomes a reward, metrics are reduced over the episode."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compiling import compiled
+from .binding import arrays_at
+from .compiling import compiled_part
 
 MEAN, SUM, MAX, LAST = 0, 1, 2, 3
 _TOLERANCE = 1.0 + 1e-6  # of float32
 CODES = {"mean": MEAN, "sum": SUM, "max": MAX, "last": LAST}
 
 
-@compiled()
-def accumulate_metrics(episode: Any) -> None:
-    """Turn the loss that `episode.reward` [worlds, agents] holds into reward = -loss, in place.
+class Totals(NamedTuple):
+    """Of an episode, what is kept up to date after a step; see Episode in core/kernel.py."""
+
+    clock: Any
+    age: Any
+    reward: Any
+    metric: Any
+    totals: Any
+    reduction: Any
+    warm_up: Any
+
+
+@compiled_part()
+def accumulate_metrics(group: Any) -> None:
+    """Turn the loss that `reward` [worlds, agents] holds into reward = -loss, in place.
 
     Reduces the step's metrics into the totals after the warm-up; advances clocks and ages.
+    group: the group `episode` of an `address_record`. One compiled loop: numpy would cost more
+    than the physics of a small world.
     """
-    reward, totals, reduction = episode.reward, episode.totals, episode.reduction
+    clock, age, reward, metric, totals, reduction, warm_up = arrays_at(group, Totals)
     worlds, n = reward.shape
     for w in range(worlds):
         for i in range(n):
             reward[w, i] = -reward[w, i]
-        for m in range(len(reduction) if episode.age[w] >= episode.warm_up[0] else 0):
-            value = episode.metric[w, m]
+        for m in range(len(reduction) if age[w] >= warm_up[0] else 0):
+            value = metric[w, m]
             if reduction[m] == MAX:
                 totals[w, m] = max(totals[w, m], value)
             elif reduction[m] == LAST:
                 totals[w, m] = value
             else:
                 totals[w, m] += value
-        episode.clock[w] += 1
-        episode.age[w] += 1
+        clock[w] += 1
+        age[w] += 1
 
 
-@compiled()
-def start_totals(episode: Any, worlds: Any) -> None:
+def accumulate_plainly(episode: Any) -> None:
+    """`accumulate_metrics` for systems without a compiled form, on the arrays of an Episode."""
+    np.negative(episode.reward, out=episode.reward)
+    counted = episode.age >= episode.warm_up[0]
+    for m, code in enumerate(episode.reduction):
+        total, value = episode.totals[:, m], episode.metric[:, m]
+        if code == MAX:
+            np.maximum(total, value, out=total, where=counted)
+        elif code == LAST:
+            np.copyto(total, value, where=counted)
+        else:
+            np.add(total, value, out=total, where=counted)
+    episode.clock[:] += 1
+    episode.age[:] += 1
+
+
+def start_totals(episode: Any, worlds: np.ndarray) -> None:
     """Empty the running metrics of the worlds whose indices are given."""
-    for w in worlds:
-        for m in range(len(episode.reduction)):
-            episode.totals[w, m] = -np.inf if episode.reduction[m] == MAX else 0.0
+    episode.totals[worlds] = np.where(episode.reduction == MAX, -np.inf, 0.0)
 
 
-@compiled()
+@compiled_part()
 def bad_action(action: Any) -> int:
     """-1, or the flat index of an agent whose action [worlds, agents, size] is not in [-1, 1]."""
-    flat, size = action.reshape(-1), action.shape[2]
+    worlds, n, size = action.shape
     good = True
-    for m in range(len(flat)):
-        good &= abs(flat[m]) <= _TOLERANCE  # false for NaN
+    for w in range(worlds):
+        for i in range(n):
+            for m in range(size):
+                good &= abs(action[w, i, m]) <= _TOLERANCE  # false for NaN
     if good:
         return -1
-    for m in range(len(flat)):
-        if not abs(flat[m]) <= _TOLERANCE:
-            return m // size
+    for w in range(worlds):
+        for i in range(n):
+            for m in range(size):
+                if not abs(action[w, i, m]) <= _TOLERANCE:
+                    return w * n + i
     return -1

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from .compiling import compiled
+from .compiling import compiled, compiled_part
 from .philox import MASK, philox
 
 FUSED = 4 << 24  # the draw number of Philox that seeds fused runs
@@ -24,13 +23,13 @@ _S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(
 TWO32 = 4294967296.0
 
 
-@njit(inline="always")
+@compiled_part(forceinline=True)
 def advance(x: Any) -> Any:
     """The next state of a splitmix64 generator (Steele, Lea and Flood 2014)."""
     return x + _GOLDEN
 
 
-@njit(inline="always")
+@compiled_part(forceinline=True)
 def mixed(x: Any) -> Any:
     """The 64 random bits that belong to a state."""
     x = (x ^ (x >> _S30)) * _M1
@@ -38,7 +37,7 @@ def mixed(x: Any) -> Any:
     return x ^ (x >> _S31)
 
 
-@njit(inline="always")
+@compiled_part(forceinline=True)
 def below(bits: Any, n: Any) -> Any:
     """A whole number in [0, n) from the upper 32 of 64 bits (Lemire 2019, without rejection)."""
     return ((bits >> _S32) * np.uint64(n)) >> _S32
