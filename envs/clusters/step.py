@@ -231,5 +231,5 @@ def step(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
         episode.metric[w, 0] = energy
         episode.metric[w, 1] = math.sqrt(spread / n)
         _write(last, atoms.age[w, 0], p.horizon, tables.limits, scratch, observation[w])
-    accumulate_metrics(episode)
+    accumulate_metrics(arrays[0].episode)
     return -1

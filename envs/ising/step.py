@@ -154,5 +154,5 @@ def step(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
             excess = energy / n - state.ground[w, 0]
             metric[w, 3] = excess
             metric[w, 4] = 1.0 if excess < 1e-9 else 0.0
-    accumulate_metrics(episode)
+    accumulate_metrics(arrays[0].episode)
     return -1

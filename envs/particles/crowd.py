@@ -51,7 +51,10 @@ _SPACING = 1.5  # cells of the initial placement, in diameters
 
 @dataclass(frozen=True)
 class Crowd(Discs):
-    """Parameters besides those of all discs: density, discs per area of the torus."""
+    """Parameters besides those of all discs.
+
+    density: discs per area of the torus.
+    """
 
     density: Range = 0.24
 

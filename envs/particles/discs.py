@@ -167,7 +167,7 @@ class Discs(System):
         return spaces.Box(-1.0, 1.0, (self.control.size(self.sight),), np.float32)
 
     def transition(self, state: State, action: Tensor, rng: Rng | None) -> State:
-        """`action` [worlds, agents, size], as the control has it."""
+        """`action` [worlds, agents, size]: (A_1..A_k, B.., C.., D.., E), or along and across."""
         a = self.acceleration(state, action)
         velocity = state.velocity + self.dt * a
         position = wrap(state.position + self.dt * velocity, state.box[..., None])

@@ -96,5 +96,5 @@ def step(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
         episode.metric[w, 2] = episode.reward[w, stiffest]
         episode.metric[w, 3] = mean
         _write(q, h, noise, limits, observation[w])
-    accumulate_metrics(episode)
+    accumulate_metrics(arrays[0].episode)
     return -1

@@ -95,7 +95,7 @@ def step_open(arrays: Any, parameters: Any, action: Any, observation: Any) -> in
         episode.metric[w, 0] = hops * p.sweep / (n + 1)
         episode.metric[w, 1] = taken.sum() / n
         _see_bonds(taken, state.alpha[w, 0], state.beta[w, 0], p, observation[w])
-    accumulate_metrics(episode)
+    accumulate_metrics(arrays[0].episode)
     return -1
 
 
@@ -175,7 +175,7 @@ def step_ring(arrays: Any, parameters: Any, action: Any, observation: Any) -> in
         episode.metric[w, 0] = p.per_site * hops
         episode.metric[w, 1] = p.per_site * crashes
         _see_particles(x, p, observation[w])
-    accumulate_metrics(episode)
+    accumulate_metrics(arrays[0].episode)
     return -1
 
 
@@ -251,5 +251,5 @@ def step_gates(arrays: Any, parameters: Any, action: Any, observation: Any) -> i
         episode.metric[w, 0], episode.metric[w, 1] = hops, taken.sum() / n
         episode.metric[w, 2], episode.metric[w, 3] = rate[w, 0], rate[w, 1]
         _see_gates(taken, rate[w], p.depth, observation[w])
-    accumulate_metrics(episode)
+    accumulate_metrics(arrays[0].episode)
     return -1

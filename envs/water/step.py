@@ -315,7 +315,7 @@ def step_frame(arrays: Any, parameters: Any, action: Any, observation: Any) -> i
         episode.metric[w, 3] = math.sqrt(net[0] ** 2 + net[1] ** 2 + net[2] ** 2) / n
         _look(x, oxygen, cell, tables, p.reach, scratch, scratch.no_count, 1.0)
         _write(oxygen, tables.limits, scratch, observation[w])
-    accumulate_metrics(episode)
+    accumulate_metrics(arrays[0].episode)
     return -1
 
 
@@ -405,5 +405,5 @@ def step_motion(arrays: Any, parameters: Any, action: Any, observation: Any) -> 
         episode.metric[w, 1] = broken / (n - o)
         _write(oxygen, tables.limits, scratch, observation[w])
         _write_motion(v, kt, mass, p.kinetic, tables.limits, scratch.first, observation[w])
-    accumulate_metrics(episode)
+    accumulate_metrics(arrays[0].episode)
     return -1

@@ -169,16 +169,19 @@ def page(id: str, root: Path) -> str:
 
 
 def meanings(system: System) -> dict[str, str]:
-    """What each parameter means, by name, as the docstring of the class says."""
-    text = inspect.getdoc(type(system)) or ""
+    """What each parameter means, by name, as the docstrings of the class and its bases say."""
     known = {field.name for field in fields(system)}  # type: ignore[arg-type]
-    starts = [match for match in _FIELD.finditer(text) if set(match[1].split(", ")).issubset(known)]
-    found: dict[str, str] = {}
-    for match, following in zip(starts, [*starts[1:], None], strict=True):
-        end = following.start() if following else len(text)
-        meaning = " ".join(text[match.end() : end].split()).rstrip(".")
-        found |= {name: meaning for name in match[1].split(", ")}
-    return found
+    by_name: dict[str, str] = {}
+    for cls in reversed(type(system).__mro__):
+        text = inspect.cleandoc(vars(cls).get("__doc__") or "")
+        starts = [
+            match for match in _FIELD.finditer(text) if set(match[1].split(", ")).issubset(known)
+        ]
+        ends = [match.start() for match in starts[1:]] + [len(text)]
+        for match, end in zip(starts, ends[: len(starts)], strict=True):
+            meaning = " ".join(text[match.end() : end].split()).rstrip(".")
+            by_name |= {name: meaning for name in match[1].split(", ")}
+    return by_name
 
 
 def _results(id: str, root: Path) -> Iterator[str]:
@@ -189,8 +192,10 @@ def _results(id: str, root: Path) -> Iterator[str]:
 
 
 def _module(system: System) -> str:
-    """The docstring of the system's file; paragraphs of aligned rows are kept as they stand."""
-    text = inspect.getdoc(importlib.import_module(type(system).__module__)) or ""
+    """The docstrings of the system's file, then of its bases'; rows are kept as they stand."""
+    modules = [cls.__module__ for cls in type(system).__mro__ if cls is not System]
+    own = [name for name in dict.fromkeys(modules) if name.startswith("invariantzoo.envs.")]
+    text = "\n\n".join(inspect.getdoc(importlib.import_module(name)) or "" for name in own)
     parts = []
     for paragraph in text.split("\n\n"):
         aligned = re.match(r"\w+ {2,}\S", paragraph)

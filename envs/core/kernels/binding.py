@@ -41,8 +41,7 @@ def address_record(**groups: Any) -> np.ndarray:
     return record
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def arrays_at(typing_context: Any, group: Any, kind: Any) -> Any:
+def _arrays_at(typing_context: Any, group: Any, kind: Any) -> Any:
     """The NamedTuple `kind` of the arrays of a group of an `address_record`; in compiled code only.
 
     The fields of `kind` are those of the group, in any order; it may leave some out. (numba's
@@ -84,3 +83,6 @@ def arrays_at(typing_context: Any, group: Any, kind: Any) -> Any:
         return context.make_tuple(builder, made, values)
 
     return made(group, kind), generate
+
+
+arrays_at: Any = intrinsic(_arrays_at)
