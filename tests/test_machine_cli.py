@@ -331,7 +331,10 @@ def test_a_full_standard_output(tmp_path: Path) -> None:
 
 def test_a_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine", encoding="utf-8")
     assert main(["train", ENCOUNTER, "--out", str(folder), *TRAIN]) == 0
+    assert (folder / "mine.txt").read_text(encoding="utf-8") == "mine"
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     code = (
         "import sys; from pathlib import Path\n"
