@@ -88,7 +88,8 @@ class CGD(Optimizer):
     weight_decay: decoupled, q <- (1 - lr weight_decay) q before the step.
     maximize: go up.  check_finite: raise ValueError that names the tensor, before anything moves,
         if a gradient holds NaN or infinity.
-    fused: compiled kernel (None: where it can be used); False: torch operations over lists.
+    fused: compiled kernels, of diagonal steps and of dense ones along kept eigenvectors (None:
+        where they can be used; True: a diagonal one must be); False: torch operations.
 
     Moments of dense metrics are kept in double precision, others in the precision of the parameter
     but at least float32. A parameter without gradient is left alone; in "full" and "lowrank" a
