@@ -144,14 +144,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 OPEN = [  # circles that are known, to be opened
     ["invariantzoo.envs.particles.discs", "invariantzoo.envs.particles.step"],
-    [
-        "invariantzoo.envs.ising.equilibrium",
-        "invariantzoo.envs.ising.rollout",
-        "invariantzoo.envs.ising.rollout_words",
-    ],
     ["invariantzoo.bench.molecules", "invariantzoo.commands.bench"],
-    ["invariantzoo.envs.tasep.open", "invariantzoo.envs.tasep.rollout_words"],
-    ["invariantzoo.envs.tasep.ring", "invariantzoo.envs.tasep.rollout_bytes"],
 ]
 
 

@@ -10,13 +10,15 @@ import torch
 
 from invariantzoo import make_system
 from invariantzoo.agents.policy import make_policy
-from invariantzoo.envs.core.rng import POLICY
+from invariantzoo.envs.core.kernels.rollouts import rollout_plan
+from invariantzoo.envs.core.rng import POLICY, Rng
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.tasep import exact
 from invariantzoo.envs.tasep import rollout_words as kernels
 from invariantzoo.envs.tasep.gates import Gates
 from invariantzoo.envs.tasep.open import Chain, Open
 from invariantzoo.envs.tasep.ring import Ring, Traffic
+from invariantzoo.envs.tasep.step import OpenArrays
 from invariantzoo.training.rl.score import evaluate
 
 LENGTHS = (1, 2, 10, 50, 100, 1000)
@@ -191,9 +193,10 @@ def words(n: int, gates: tuple[float, float], worlds: int, sweeps: int) -> Any:
     env = VectorEnv(system, worlds, seed=6)
     env.reset()
     state = env.state
-    records = np.empty((sweeps, worlds, 3))
-    place = (np.uint64(6), np.arange(worlds), np.zeros(worlds, np.int64), records)
-    kernels.run_words(*state, sweeps * system.sweep, system.sweep, *place)
+    rng = Rng.single(6, worlds)
+    plan = rollout_plan(sweeps * system.sweep, system.sweep, rng, 3)
+    kernels.run_words(OpenArrays(*state), plan)
+    records = plan.records
     return state, records
 
 
@@ -221,7 +224,7 @@ def test_hops_are_counted() -> None:
     system = Open(n_sites=100, alpha=0.5, beta=0.5)
     env = VectorEnv(system, 32, seed=1)
     env.reset()
-    assert kernels.in_words(system, 32)
+    assert kernels.in_words(32, system.n_sites, system.hop_probability)
     env.state.occupied[:] = 0.0
     env.state.turn[:] = 0
     found = env.rollout("hop", 2000, every=1)
@@ -234,7 +237,7 @@ def test_hops_are_counted() -> None:
 def test_worlds_of_a_word_vary_as_independent_ones(gates: tuple[float, float]) -> None:
     """Variance of a mean over the 32 worlds of a word, over a 32nd of that of a world."""
     system = Open(n_sites=100, alpha=gates[0], beta=gates[1])
-    assert kernels.in_words(system, 2048)
+    assert kernels.in_words(2048, system.n_sites, system.hop_probability)
     env = VectorEnv(system, 2048, seed=8)
     env.reset()
     every = 20 * system.sweep
@@ -310,8 +313,6 @@ def test_full_ring_stands_still_and_a_lone_particle_runs() -> None:
 
 
 def torch_rng(worlds: int = 2) -> Any:
-    from invariantzoo.envs.core.rng import Rng
-
     return Rng.single(0, worlds)
 
 

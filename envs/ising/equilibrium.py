@@ -336,24 +336,26 @@ class Ising(System):
         self, state: State, policy: str, steps: int, rng: Rng, every: int
     ) -> tuple[State, dict[str, Tensor]]:
         """Fused; worlds in blocks of 64 that share their parameters go a bit each."""
-        from .rollout import fused_run
+        from ..core.kernels.rollouts import rollout_plan
+        from .rollout import RECORDED, compiled_rollout
+        from .step import Spins
 
-        after = State(*(part.clone() for part in state))
-        arrays = State(*(part.numpy() for part in after))  # type: ignore[arg-type]
-        rows = fused_run(self, arrays, policy, steps, rng.seed, rng.world, rng.clock, every)
-        table = torch.from_numpy(rows)
-        found = dict(zip((*_MEANS, "loss"), table.unbind(-1), strict=True))
+        after = State(*(array.clone() for array in state))
+        plan = rollout_plan(steps, every, rng, len(RECORDED))
+        arrays = Spins(*(array.numpy() for array in after))
+        compiled_rollout(arrays, plan, policy, self.schedule.code, self.cooling)
+        records = dict(zip(RECORDED, torch.from_numpy(plan.records).unbind(-1), strict=True))
         if self.final_temperature is not None:
-            found |= above_ground(found["energy"], state.ground)
-        return after, found
+            records |= above_ground(records["energy"], state.ground)
+        return after, records
 
     def kernel(self, worlds: int) -> Kernel:
-        from .step import PARAMETERS, UPDATES, make_kernel
+        from .step import PARAMETERS, make_kernel
 
         bounds = self.bounds
         parameters = parameter_record(
             PARAMETERS,
-            update=UPDATES.index(self.update),
+            update=self.schedule.code,
             lattice_size=self.lattice_size,
             solves="solved" in self.reductions,
             most_aligned=bounds["alignment"].high,

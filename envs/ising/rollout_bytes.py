@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -11,12 +11,25 @@ from numba import njit
 from ..core.kernels.compiling import compiled
 from ..core.kernels.philox import MASK
 from ..core.kernels.splitmix import advance, below, mixed, seed_of, threshold
-from .step import CHECKERBOARD, SEQUENTIAL
+from ..core.physics.kernels.updates import (
+    CHECKERBOARD,
+    SEQUENTIAL,
+    heat_bath_chance,
+    metropolis_chance,
+)
 
 HEAT_BATH, METROPOLIS, WOLFF = 0, 1, 2
 
 _compile = compiled(error_model="numpy")
 _inline = njit(inline="always", error_model="numpy")
+
+
+class WorldParameters(NamedTuple):
+    """Of one world: energies."""
+
+    temperature: float
+    field: float
+    coupling: float
 
 
 @_compile
@@ -25,10 +38,7 @@ def flip_table(policy: int, temperature: float, field: float, coupling: float, t
     for up in range(2):
         for n in range(-4, 5):
             change = 2.0 * (2 * up - 1) * (coupling * n + field) / temperature
-            if policy == HEAT_BATH:
-                chance = 1.0 / (1.0 + math.exp(min(change, 700.0)))
-            else:
-                chance = math.exp(-max(change, 0.0))
+            chance = heat_bath_chance(change) if policy == HEAT_BATH else metropolis_chance(change)
             table[up, n + 4] = threshold(chance)
 
 
@@ -100,15 +110,7 @@ def all_at_once(spin: Any, before: Any, sign: Any, table: Any, size: Any, stream
 
 @_compile
 def cluster(
-    spin: Any,
-    sign: Any,
-    temperature: float,
-    field: float,
-    coupling: float,
-    size: Any,
-    member: Any,
-    stack: Any,
-    stream: Any,
+    spin: Any, sign: Any, world: WorldParameters, size: Any, member: Any, stack: Any, stream: Any
 ) -> int:
     """One cluster (Wolff 1989), flipped if the field allows; returns its size.
 
@@ -117,13 +119,13 @@ def cluster(
     are scratch.
     """
     x, n = stream[0], size * size
-    bond = threshold(1.0 - math.exp(-2.0 * abs(coupling) / temperature))
-    side = 1 if coupling > 0.0 else -1
+    bond = threshold(1.0 - math.exp(-2.0 * abs(world.coupling) / world.temperature))
+    side = 1 if world.coupling > 0.0 else -1
     x = advance(x)
     first = np.int64(below(mixed(x), n))
-    stack[0], member[first], found, at = first, 1, 1, 0
+    stack[0], member[first], members, at = first, 1, 1, 0
     total = 0
-    while at < found:
+    while at < members:
         i = stack[at]
         at += 1
         total += spin[i]
@@ -146,18 +148,18 @@ def cluster(
                 x = advance(x)
                 if (mixed(x) & MASK) < bond:
                     member[j] = 1
-                    stack[found] = j
-                    found += 1
+                    stack[members] = j
+                    members += 1
     x = advance(x)
-    change = 2.0 * field * total / temperature
-    flips = (mixed(x) & MASK) < threshold(math.exp(-max(change, 0.0)))
-    for m in range(found):
+    change = 2.0 * world.field * total / world.temperature
+    flips = (mixed(x) & MASK) < threshold(metropolis_chance(change))
+    for m in range(members):
         i = stack[m]
         member[i] = 0
         if flips:
             spin[i] = -spin[i]
     stream[0] = x
-    return found
+    return members
 
 
 @_compile
@@ -169,11 +171,11 @@ def measure(spin: Any, sign: Any, field: float, coupling: float, size: Any, row:
     for i in range(n):
         bonds += spin[i] * _around(spin, sign, i, size)
         m += spin[i]
-    _record(0.5 * bonds, float(m), field, coupling, n, row)
+    write_record(0.5 * bonds, float(m), field, coupling, n, row)
 
 
 @_inline
-def _record(bonds: float, m: float, field: float, coupling: float, n: Any, row: Any) -> None:
+def write_record(bonds: float, m: float, field: float, coupling: float, n: Any, row: Any) -> None:
     row[0] = -(coupling * bonds + field * m) / n
     row[1] = m / n
     row[2] = abs(m) / n
@@ -181,23 +183,13 @@ def _record(bonds: float, m: float, field: float, coupling: float, n: Any, row: 
 
 
 @_compile
-def run_one_by_one(
-    spin: Any,
-    temperature: Any,
-    field: Any,
-    coupling: Any,
-    turn: Any,
-    cooling: float,
-    update: int,
-    policy: int,
-    steps: int,
-    every: int,
-    seed: Any,
-    world: Any,
-    clock: Any,
-    records: Any,
-) -> None:
-    """A fused run of any update and any bonds, in place; records [records, worlds, 4]."""
+def run_one_by_one(state: Any, plan: Any, policy: int, update: int, cooling: float) -> None:
+    """A rollout of any update and any bonds, in place; records [records, worlds, 4].
+
+    state: the arrays `Spins`; plan: a RolloutPlan.
+    """
+    spin, coupling, turn, records = state.spin, state.coupling, state.turn, plan.records
+    steps, every = plan.steps, plan.every
     worlds, n = spin.shape
     size = np.int64(math.sqrt(n) + 0.5)
     small = np.empty(n, np.int8)
@@ -208,13 +200,13 @@ def run_one_by_one(
     stream = np.empty(1, np.uint64)
     sweep = n if update == SEQUENTIAL else 2 if update == CHECKERBOARD else 1
     for w in range(worlds):
-        stream[0] = seed_of(seed, world[w], clock[w], 0)
+        stream[0] = seed_of(plan.seed, plan.world[w], plan.clock[w], 0)
         strength = abs(coupling[w, 0]) if len(sign) else coupling[w, 0]
         for b in range(len(sign)):
             sign[b] = 1 if coupling[w, b] > 0.0 else -1
         for i in range(n):
             small[i] = np.int8(spin[w, i])
-        t, h = temperature[w, 0], field[w, 0]
+        t, h = state.temperature[w, 0], state.field[w, 0]
         flip_table(policy, t, h, strength, table)
         done = 0
         while done < steps:
@@ -224,7 +216,8 @@ def run_one_by_one(
             if policy == WOLFF:
                 for moment in range(done, done + ahead):
                     if moment % sweep == 0:
-                        cluster(small, sign, t, h, strength, size, before, stack, stream)
+                        world = WorldParameters(t, h, strength)
+                        cluster(small, sign, world, size, before, stack, stream)
             elif update == SEQUENTIAL:
                 turn[w, 0] = attempts(small, sign, table, size, ahead, turn[w, 0], stream)
             elif update == CHECKERBOARD:
@@ -240,6 +233,6 @@ def run_one_by_one(
             done += ahead
             if done % every == 0:
                 measure(small, sign, h, strength, size, records[done // every - 1, w])
-        temperature[w, 0] = t
+        state.temperature[w, 0] = t
         for i in range(n):
             spin[w, i] = small[i]

@@ -10,7 +10,8 @@ import numpy as np
 from ..core.kernels.compiling import compiled
 from ..core.kernels.philox import MASK
 from ..core.kernels.splitmix import seed_of, threshold
-from .rollout_bytes import _record
+from ..core.physics.kernels.updates import heat_bath_chance
+from .rollout_bytes import write_record
 
 _compile = compiled(error_model="numpy")
 _U8, _U32, _U64, _F64 = np.uint8, np.uint32, np.uint64, np.float64
@@ -20,8 +21,8 @@ _U8, _U32, _U64, _F64 = np.uint8, np.uint32, np.uint64, np.float64
 def up_table(temperature: float, field: float, coupling: float, table: Any) -> None:
     """Thresholds [5] uint32 of the heat bath's chance to be up among 0..4 neighbours up."""
     for n in range(5):
-        chance = 1.0 / (1.0 + math.exp(-2.0 * (coupling * (2 * n - 4) + field) / temperature))
-        table[n] = _U32(min(threshold(chance), MASK))
+        change = -2.0 * (coupling * (2 * n - 4) + field) / temperature
+        table[n] = _U32(min(threshold(heat_bath_chance(change)), MASK))
 
 
 @_compile
@@ -97,7 +98,7 @@ def measure_colours(black: Any, white: Any, field: float, coupling: float, row: 
         bonds += 4 * half - 2 * np.int64(alike)
         ups += np.int64(up)
     n = size * size
-    _record(_F64(bonds), _F64(2 * ups - n), field, coupling, n, row)
+    write_record(_F64(bonds), _F64(2 * ups - n), field, coupling, n, row)
 
 
 @_compile
@@ -110,8 +111,8 @@ def pack_colours(spin: Any, black: Any, white: Any) -> None:
         for j in range(half):
             black[r, j + 1] = _U8(spin[r * size + 2 * j + odd] > 0.0)
             white[r, j + 1] = _U8(spin[r * size + 2 * j + 1 - odd] > 0.0)
-        for part in (black, white):
-            part[r, 0], part[r, half + 1] = part[r, half], part[r, 1]
+        for colour in (black, white):
+            colour[r, 0], colour[r, half + 1] = colour[r, half], colour[r, 1]
 
 
 @_compile
@@ -127,20 +128,13 @@ def unpack_colours(black: Any, white: Any, spin: Any) -> None:
 
 
 @_compile
-def run_colours(
-    spin: Any,
-    temperature: Any,
-    field: Any,
-    coupling: Any,
-    turn: Any,
-    steps: int,
-    every: int,
-    seed: Any,
-    world: Any,
-    clock: Any,
-    records: Any,
-) -> None:
-    """A fused run of the heat bath on a checkerboard with equal bonds, world by world."""
+def run_colours(state: Any, plan: Any) -> None:
+    """A rollout of the heat bath on a checkerboard with equal bonds, world by world.
+
+    state: the arrays `Spins`; plan: a RolloutPlan.
+    """
+    spin, field, coupling, turn = state.spin, state.field, state.coupling, state.turn
+    steps, every = plan.steps, plan.every
     worlds, n = spin.shape
     size = np.int64(math.sqrt(n) + 0.5)
     black = np.empty((size, size // 2 + 2), np.uint8)
@@ -148,8 +142,8 @@ def run_colours(
     lanes = np.empty((2, size // 2), np.uint32)
     table = np.empty(5, np.uint32)
     for w in range(worlds):
-        start_lanes(seed, world[w], clock[w], lanes)
-        up_table(temperature[w, 0], field[w, 0], coupling[w, 0], table)
+        start_lanes(plan.seed, plan.world[w], plan.clock[w], lanes)
+        up_table(state.temperature[w, 0], field[w, 0], coupling[w, 0], table)
         pack_colours(spin[w], black, white)
         done = 0
         while done < steps:
@@ -157,6 +151,6 @@ def run_colours(
             turn[w, 0] = colour_steps(black, white, table, lanes, ahead, turn[w, 0])
             done += ahead
             if done % every == 0:
-                row = records[done // every - 1, w]
+                row = plan.records[done // every - 1, w]
                 measure_colours(black, white, field[w, 0], coupling[w, 0], row)
         unpack_colours(black, white, spin[w])

@@ -7,17 +7,15 @@ worlds of a block are decided; every bit of the generator belongs to one world.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numba import njit
 
 from ..core.kernels.compiling import compiled
 from ..core.kernels.splitmix import fill
-from .rollout_bytes import _record
-
-if TYPE_CHECKING:
-    from .equilibrium import State
+from ..core.physics.kernels.updates import heat_bath_chance
+from .rollout_bytes import write_record
 
 WORD, MOST_WORDS = 64, 64  # worlds in a word, words that are updated together
 THRESHOLD_BITS = 24
@@ -33,12 +31,12 @@ def word_table(temperature: float, field: float, coupling: float, table: Any) ->
     """Bits [24, 5] of the chances to be up, most significant first, as `_decide` combines them."""
     chance = np.empty(5, np.int64)
     for n in range(5):
-        up = 1.0 / (1.0 + math.exp(-2.0 * (coupling * (2 * n - 4) + field) / temperature))
+        up = heat_bath_chance(-2.0 * (coupling * (2 * n - 4) + field) / temperature)
         chance[n] = np.int64(min(np.rint(up * (1 << THRESHOLD_BITS)), (1 << THRESHOLD_BITS) - 1))
     for k in range(THRESHOLD_BITS):
         for n in range(5):
-            one = (chance[n] >> (THRESHOLD_BITS - 1 - k)) & 1
-            table[k, n] = _ALL if one else _NONE
+            bit = (chance[n] >> (THRESHOLD_BITS - 1 - k)) & 1
+            table[k, n] = _ALL if bit else _NONE
         table[k, 1] ^= table[k, 0]
         table[k, 3] ^= table[k, 2]
 
@@ -171,24 +169,16 @@ def measure_words(spins: Any, field: float, coupling: float, planes: Any, rows: 
             for k in range(planes.shape[1]):
                 bonds -= np.int64((unlike[k] >> _U64(b)) & _ONE) << (k + 1)
                 m += np.int64((ups[k] >> _U64(b)) & _ONE) << (k + 1)
-            _record(_F64(bonds), _F64(m), field, coupling, n, rows[w * WORD + b])
+            write_record(_F64(bonds), _F64(m), field, coupling, n, rows[w * WORD + b])
 
 
 @_compile
-def run_words(
-    spin: Any,
-    temperature: Any,
-    field: Any,
-    coupling: Any,
-    turn: Any,
-    steps: int,
-    every: int,
-    seed: Any,
-    world: Any,
-    clock: Any,
-    records: Any,
-) -> None:
-    """A fused run of blocks of 64 worlds that share their parameters and whose turn it is."""
+def run_words(state: Any, plan: Any) -> None:
+    """A rollout of blocks of 64 worlds that share their parameters and whose turn it is.
+
+    state: the arrays `Spins`; plan: a RolloutPlan.
+    """
+    spin, turn, steps, every = state.spin, state.turn, plan.steps, plan.every
     worlds, n = spin.shape
     size = np.int64(math.sqrt(n) + 0.5)
     q = np.empty(BUFFER, np.uint64)
@@ -197,15 +187,11 @@ def run_words(
     first = 0
     while first < worlds:
         last = first + WORD
-        while (
-            last < worlds
-            and last < first + WORD * MOST_WORDS
-            and _alike(temperature, field, coupling, turn, first, last)
-        ):
+        while last < worlds and last < first + WORD * MOST_WORDS and _alike(state, first, last):
             last += WORD
-        t, h, j = temperature[first, 0], field[first, 0], coupling[first, 0]
+        t, h, j = state.temperature[first, 0], state.field[first, 0], state.coupling[first, 0]
         word_table(t, h, j, table)
-        start_words(seed, world[first], clock[first], q)
+        start_words(plan.seed, plan.world[first], plan.clock[first], q)
         spins = np.empty((size, size, (last - first) // WORD), np.uint64)
         pack_words(spin[first:last], spins)
         done, acts = 0, turn[first, 0]
@@ -214,27 +200,28 @@ def run_words(
             acts = word_steps(spins, q, table, ahead, acts)
             done += ahead
             if done % every == 0:
-                measure_words(spins, h, j, planes, records[done // every - 1, first:last])
+                rows = plan.records[done // every - 1, first:last]
+                measure_words(spins, h, j, planes, rows)
         unpack_words(spins, spin[first:last])
         turn[first:last, 0] = acts
         first = last
 
 
 @_compile
-def _alike(temperature: Any, field: Any, coupling: Any, turn: Any, one: int, other: int) -> bool:
+def _alike(state: Any, first: int, second: int) -> bool:
     return (
-        temperature[one, 0] == temperature[other, 0]
-        and field[one, 0] == field[other, 0]
-        and coupling[one, 0] == coupling[other, 0]
-        and turn[one, 0] == turn[other, 0]
+        state.temperature[first, 0] == state.temperature[second, 0]
+        and state.field[first, 0] == state.field[second, 0]
+        and state.coupling[first, 0] == state.coupling[second, 0]
+        and state.turn[first, 0] == state.turn[second, 0]
     )
 
 
-def in_words(state: State) -> bool:
+def in_words(state: Any) -> bool:
     """Whether worlds come in blocks of 64 that share their parameters and whose turn it is."""
     worlds = len(state.spin)
     if worlds % WORD:
         return False
-    parts: tuple[Any, ...] = (state.temperature, state.field, state.coupling, state.turn)
-    blocks = [part.reshape(-1, WORD) for part in parts]
+    shared = (state.temperature, state.field, state.coupling, state.turn)
+    blocks = [values.reshape(-1, WORD) for values in shared]
     return all((block == block[:, :1]).all() for block in blocks)

@@ -10,11 +10,8 @@ from numba import njit
 from ..core.kernel import Episode, Kernel
 from ..core.kernels.binding import arrays_at
 from ..core.kernels.compiling import compiled
-from ..core.kernels.philox import uniform_pair
 from ..core.kernels.reductions import accumulate_metrics
-
-SEQUENTIAL, CHECKERBOARD, PARALLEL = 0, 1, 2
-UPDATES = ("sequential", "checkerboard", "parallel")
+from ..core.physics.kernels.updates import PARALLEL, SEQUENTIAL, drawn_turn
 
 _compile = compiled(error_model="numpy")
 _inline = njit(inline="always", error_model="numpy")
@@ -128,8 +125,7 @@ def step(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
         if p.update == SEQUENTIAL:
             if action[w, acts] == 1:
                 s[acts] = -s[acts]
-            first, _ = uniform_pair(episode.seed[0], episode.world[w], episode.clock[w], 0, 0)
-            turn[w, 0] = np.int64(n * first)
+            turn[w, 0] = drawn_turn(episode.seed[0], episode.world[w], episode.clock[w], n)
         elif p.update == PARALLEL:
             for i in range(n):
                 s[i] *= 1.0 - 2.0 * action[w, i]

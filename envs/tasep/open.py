@@ -199,27 +199,32 @@ class Open(System):
         self, state: Chain, policy: str, steps: int, rng: Rng, every: int
     ) -> tuple[Chain, dict[str, Tensor]]:
         """Fused; a byte per site, or for 32 worlds a word."""
-        from .rollout_words import fused_open
+        from ..core.kernels.rollouts import rollout_plan
+        from .rollout_bytes import run_open
+        from .rollout_words import in_words, run_words
+        from .step import OpenArrays
 
-        after = Chain(*(part.clone() for part in state))
-        arrays = type(after)(*(part.numpy() for part in after))  # type: ignore[arg-type]
-        rows = fused_open(
-            self,
-            arrays,
-            steps,
-            rng.seed,
-            rng.world,
-            rng.clock,
-            every,
-        )
-        return after, _records(rows, self.sweep / self.n_agents)
+        after = Chain(*(array.clone() for array in state))
+        arrays = OpenArrays(*(array.numpy() for array in after))
+        plan = rollout_plan(steps, every, rng, 3)
+        parallel = self.update == PARALLEL
+        if not parallel and in_words(len(state.turn), self.n_sites, self.hop_probability):
+            run_words(arrays, plan)
+        else:
+            run_open(arrays, plan, self.hop_probability, parallel)
+        hops, density, loss = torch.from_numpy(plan.records).unbind(-1)
+        return after, {
+            "current": self.sweep / self.n_agents * hops,
+            "density": density,
+            "loss": loss,
+        }
 
     def kernel(self, worlds: int) -> Kernel:
         from .step import OPEN_PARAMETERS, see_open, step_open
 
         parameters = parameter_record(
             OPEN_PARAMETERS,
-            parallel=self.update == "parallel",
+            parallel=self.update == PARALLEL,
             hop_probability=self.hop_probability,
             sweep=self.sweep,
         )
@@ -235,9 +240,3 @@ def _ends(occupied: Tensor) -> tuple[Tensor, Tensor]:
     """What lies behind and ahead of every bond [worlds, sites + 1]: full and empty at the ends."""
     behind = torch.nn.functional.pad(occupied, (1, 0), value=1.0)
     return behind, torch.nn.functional.pad(occupied, (0, 1))
-
-
-def _records(rows: np.ndarray, scale: float) -> dict[str, Tensor]:
-    """From hops per step, density and loss [records, worlds, 3]."""
-    hops, density, loss = torch.from_numpy(rows).unbind(-1)
-    return {"current": scale * hops, "density": density, "loss": loss}

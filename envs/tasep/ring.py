@@ -203,20 +203,15 @@ class Ring(System):
         self, state: Traffic, policy: str, steps: int, rng: Rng, every: int
     ) -> tuple[Traffic, dict[str, Tensor]]:
         """Fused; a whole number per particle."""
-        from .rollout_bytes import fused_ring
+        from ..core.kernels.rollouts import rollout_plan
+        from .rollout_bytes import run_ring
+        from .step import RingArrays
 
-        after = Traffic(*(part.clone() for part in state))
-        arrays = type(after)(*(part.numpy() for part in after))  # type: ignore[arg-type]
-        rows = fused_ring(
-            self,
-            arrays,
-            steps,
-            rng.seed,
-            rng.world,
-            rng.clock,
-            every,
-        )
-        hops, crashes = torch.from_numpy(rows).unbind(-1)
+        after = Traffic(*(array.clone() for array in state))
+        arrays = RingArrays(*(array.numpy() for array in after))
+        plan = rollout_plan(steps, every, rng, 2)
+        run_ring(arrays, plan, self.n_sites, self.hop_probability, self.update == PARALLEL)
+        hops, crashes = torch.from_numpy(plan.records).unbind(-1)
         crashes = crashes if self.sight == 0 else torch.zeros_like(crashes)
         scale = self.sweep / self.n_sites
         loss = (self.crash_cost * crashes - hops) / self.n_agents
@@ -227,7 +222,7 @@ class Ring(System):
 
         parameters = parameter_record(
             RING_PARAMETERS,
-            parallel=self.update == "parallel",
+            parallel=self.update == PARALLEL,
             n_sites=self.n_sites,
             sight=self.sight,
             hop_probability=self.hop_probability,

@@ -6,8 +6,7 @@ bond: worlds that shared it would become alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +14,6 @@ from ..core.kernels.compiling import compiled
 from ..core.kernels.philox import MASK
 from ..core.kernels.splitmix import advance, below, mixed, seed_of, threshold
 from .step import gap
-
-if TYPE_CHECKING:
-    from .ring import Ring, Traffic
 
 _compile = compiled(error_model="numpy")
 _U8 = np.uint8
@@ -70,28 +66,19 @@ def sweeps_at_once(taken: Any, limit: Any, steps: int, state: Any) -> int:
 
 
 @_compile
-def run_open(
-    occupied: Any,
-    alpha: Any,
-    beta: Any,
-    turn: Any,
-    p: float,
-    parallel: bool,
-    steps: int,
-    every: int,
-    seed: Any,
-    world: Any,
-    clock: Any,
-    records: Any,
-) -> None:
-    """A fused run, world by world."""
+def run_open(chain: Any, plan: Any, hop_probability: float, parallel: bool) -> None:
+    """A rollout of open chains, world by world; records hops per step, density and loss.
+
+    chain: the arrays `OpenArrays`; plan: a RolloutPlan.
+    """
+    occupied, turn, steps, every = chain.occupied, chain.turn, plan.steps, plan.every
     worlds, n = occupied.shape
     taken, limit = np.empty(n + 2, np.uint8), np.empty(n + 1, np.uint64)
     state = np.empty(1, np.uint64)
     for w in range(worlds):
-        state[0] = seed_of(seed, world[w], clock[w], 0)
-        limit[:] = threshold(p)
-        limit[0], limit[n] = threshold(alpha[w, 0]), threshold(beta[w, 0])
+        state[0] = seed_of(plan.seed, plan.world[w], plan.clock[w], 0)
+        limit[:] = threshold(hop_probability)
+        limit[0], limit[n] = threshold(chain.alpha[w, 0]), threshold(chain.beta[w, 0])
         taken[0], taken[n + 1] = 1, 0
         for i in range(n):
             taken[i + 1] = _U8(occupied[w, i])
@@ -105,7 +92,7 @@ def run_open(
             filled = 0
             for i in range(n):
                 filled += taken[i + 1]
-            row = records[done // every, w]
+            row = plan.records[done // every, w]
             row[0] = hops / ahead
             row[1] = filled / n
             row[2] = -hops / ahead / (n + 1)
@@ -118,25 +105,17 @@ def run_open(
 
 
 @_compile
-def run_ring(
-    position: Any,
-    turn: Any,
-    sites: int,
-    p: float,
-    parallel: bool,
-    steps: int,
-    every: int,
-    seed: Any,
-    world: Any,
-    clock: Any,
-    records: Any,
-) -> None:
-    """A fused run, world by world."""
+def run_ring(particles: Any, plan: Any, sites: int, hop_probability: float, parallel: bool) -> None:
+    """A rollout of rings, world by world; records hops and blocked attempts per step.
+
+    particles: the arrays `RingArrays`; plan: a RolloutPlan.
+    """
+    position, turn, every, records = particles.position, particles.turn, plan.every, plan.records
     worlds, n = position.shape
-    limit = threshold(p)
+    limit = threshold(hop_probability)
     free = np.empty(n, np.bool_)
     for w in range(worlds):
-        state = seed_of(seed, world[w], clock[w], 0)
+        state = seed_of(plan.seed, plan.world[w], plan.clock[w], 0)
         x, acts = position[w], turn[w, 0]
         for r in range(len(records)):
             hops, crashes = 0, 0
@@ -159,15 +138,3 @@ def run_ring(
             records[r, w, 0] = hops / every
             records[r, w, 1] = crashes / every
         turn[w, 0] = acts
-
-
-def fused_ring(
-    system: Ring, state: Traffic, steps: int, seed: int, world: Any, clock: Any, every: int
-) -> np.ndarray:
-    """Move a state of arrays on, in place: hops and blocked tries per step [records, worlds, 2]."""
-    records = np.empty((steps // every, len(state.position), 2))
-    parallel = system.update == "parallel"
-    place = (np.uint64(seed), np.asarray(world), np.asarray(clock), records)
-    compiled: Callable[..., None] = run_ring
-    compiled(*state, system.n_sites, system.hop_probability, parallel, steps, every, *place)
-    return records

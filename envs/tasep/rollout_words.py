@@ -11,18 +11,13 @@ within a few per cent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..core.kernels.compiling import compiled
 from ..core.kernels.philox import MASK
 from ..core.kernels.splitmix import TWO32, advance, below, mixed, seed_of, threshold
-from .rollout_bytes import run_open
-
-if TYPE_CHECKING:
-    from .open import Chain, Open
 
 _compile = compiled(error_model="numpy")
 _U32, _U64 = np.uint32, np.uint64
@@ -141,23 +136,15 @@ def _attempt_own(taken: Any, bond: int, alpha: float, beta: float, chance: float
 
 
 @_compile
-def run_words(
-    occupied: Any,
-    alpha: Any,
-    beta: Any,
-    turn: Any,
-    steps: int,
-    every: int,
-    seed: Any,
-    world: Any,
-    clock: Any,
-    records: Any,
-) -> None:
-    """A fused run of one attempt at a time, 32 worlds by 32; hops inside at rate 1.
+def run_words(chain: Any, plan: Any) -> None:
+    """A rollout of one attempt at a time, 32 worlds by 32; hops inside at rate 1.
 
     The first attempt is at the bond whose turn it is. Hops follow from who left and where the
     others are: one hop moves the sum of the sites by 1, or by 1 less the number of bonds.
+    chain: the arrays `OpenArrays`; plan: a RolloutPlan. Records hops per step, density and loss.
     """
+    occupied, alpha, beta, turn = chain.occupied, chain.alpha, chain.beta, chain.turn
+    every, records = plan.every, plan.records
     worlds, n = occupied.shape
     bonds = n + 1
     limit, state = np.empty((2, WORD), np.uint64), np.empty(1, np.uint64)
@@ -165,7 +152,7 @@ def run_words(
     exits, filled, before, after = counts[0], counts[1], counts[2], counts[3]
     ring, spare = np.empty(bonds, np.uint32), np.empty(bonds, np.uint32)
     for low in range(0, worlds, WORD):
-        x = seed_of(seed, world[low], clock[low], 0)
+        x = seed_of(plan.seed, plan.world[low], plan.clock[low], 0)
         ring[:] = 0
         exits[:] = 0
         for b in range(WORD):
@@ -206,23 +193,6 @@ def run_words(
             turn[low + b, 0] = np.int64(below(mixed(x), bonds))
 
 
-def fused_open(
-    system: Open, state: Chain, steps: int, seed: int, world: Any, clock: Any, every: int
-) -> np.ndarray:
-    """Move a state of arrays on, in place: hops per step, density, loss [records, worlds, 3]."""
-    records = np.empty((steps // every, len(state.occupied), 3))
-    parallel = system.update == "parallel"
-    place = (np.uint64(seed), np.asarray(world), np.asarray(clock), records)
-    compiled: Callable[..., None] = run_open
-    if in_words(system, len(state.occupied)):
-        compiled = run_words
-        compiled(*state, steps, every, *place)
-    else:
-        compiled(*state, system.hop_probability, parallel, steps, every, *place)
-    return records
-
-
-def in_words(system: Open, worlds: int) -> bool:
-    """Whether a fused run takes 32 worlds at a time."""
-    whole = worlds % WORD == 0 and system.n_sites >= LONG
-    return whole and system.update == "sequential" and system.hop_probability == 1.0
+def in_words(worlds: int, n_sites: int, hop_probability: float) -> bool:
+    """Whether sequential rollouts of so many worlds take 32 at a time."""
+    return worlds % WORD == 0 and n_sites >= LONG and hop_probability == 1.0

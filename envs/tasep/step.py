@@ -11,6 +11,7 @@ from ..core.kernels.binding import arrays_at
 from ..core.kernels.compiling import compiled
 from ..core.kernels.philox import uniform_pair
 from ..core.kernels.reductions import accumulate_metrics, bad_action
+from ..core.physics.kernels.updates import drawn_turn
 
 _compile = compiled(error_model="numpy")
 
@@ -90,8 +91,7 @@ def step_open(arrays: Any, parameters: Any, action: Any, observation: Any) -> in
                 if bond < n:
                     taken[bond] = 1.0
         if not p.parallel:
-            first, _ = uniform_pair(episode.seed[0], episode.world[w], episode.clock[w], 0, 0)
-            turn[w, 0] = np.int64((n + 1) * first)
+            turn[w, 0] = drawn_turn(episode.seed[0], episode.world[w], episode.clock[w], n + 1)
         episode.metric[w, 0] = hops * p.sweep / (n + 1)
         episode.metric[w, 1] = taken.sum() / n
         _see_bonds(taken, state.alpha[w, 0], state.beta[w, 0], p, observation[w])
@@ -108,8 +108,8 @@ def gap(x: Any, i: int, sites: int) -> int:
     n = len(x)
     if n == 1:
         return sites - 1
-    found = x[i + 1 if i + 1 < n else 0] - x[i] - 1
-    return found if found >= 0 else found + sites
+    free = x[i + 1 if i + 1 < n else 0] - x[i] - 1
+    return free if free >= 0 else free + sites
 
 
 class RingArrays(NamedTuple):
@@ -170,8 +170,7 @@ def step_ring(arrays: Any, parameters: Any, action: Any, observation: Any) -> in
             if loss[w, i] < 0.0:
                 x[i] = x[i] + 1 if x[i] + 1 < sites else 0
         if not p.parallel:
-            first, _ = uniform_pair(episode.seed[0], episode.world[w], episode.clock[w], 0, 0)
-            turn[w, 0] = np.int64(n * first)
+            turn[w, 0] = drawn_turn(episode.seed[0], episode.world[w], episode.clock[w], n)
         episode.metric[w, 0] = p.per_site * hops
         episode.metric[w, 1] = p.per_site * crashes
         _see_particles(x, p, observation[w])
