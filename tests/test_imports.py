@@ -142,14 +142,8 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return [group for group in groups if len(group) > 1]
 
 
-OPEN = [  # circles that are known, to be opened
-    ["invariantzoo.envs.particles.discs", "invariantzoo.envs.particles.step"],
-    ["invariantzoo.bench.molecules", "invariantzoo.commands.bench"],
-]
-
-
 def test_no_circles_between_files() -> None:
-    assert [circle for circle in circles(edges()) if circle not in OPEN] == []
+    assert circles(edges()) == []
 
 
 def test_no_circles_between_folders() -> None:
@@ -162,7 +156,7 @@ def test_no_circles_between_folders() -> None:
             graph.setdefault(folder, set())
             if folder != own:
                 graph[own].add(folder)
-    assert [c for c in circles(graph) if "invariantzoo.commands" not in c] == []
+    assert circles(graph) == []
 
 
 def test_compiled_functions_find_a_place_for_their_code() -> None:

@@ -1,1 +1,1 @@
-"""Cases of the benchmark beside other software."""
+"""What the command `bench` measures, by subject: interfaces, learning, lattices, molecules."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from invariantzoo.commands.bench import Case, Work
+from invariantzoo.bench.measure import Case, Work
 
 XTB = "GFN1-xTB, tblite through ASE"
 UNIT = "atom-steps/s"
