@@ -177,6 +177,9 @@ def test_regimes_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A table, a picture, JSON, and a run folder that is otherwise as it was."""
+    monkeypatch.setattr(
+        "invariantzoo.training.runs.learning_curve.draw_learning_curve", lambda *_, **__: None
+    )
     monkeypatch.setattr("invariantzoo.commands.train.EPISODES", 2)
     monkeypatch.setattr("invariantzoo.commands.train.FRAMES", 2)
     run = str(tmp_path / "run")
