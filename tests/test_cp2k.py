@@ -26,8 +26,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from invariantzoo.envs.core.physics.units import BOHR, HARTREE, HARTREE_PER_BOHR
+from invariantzoo.training.molecules.cp2k_facts import cell_and_elements
 from invariantzoo.training.molecules.cp2k_input import read_input, unit
-from invariantzoo.training.molecules.cp2k_run import _cell_and_elements
 from invariantzoo.training.molecules.frames import Frames, describe, read_frames
 
 OPEN = np.zeros((3, 3))
@@ -39,7 +39,7 @@ def cell_in(folder: Path, text: str, before: str = "", files: dict[str, str] | N
         (folder / name).write_text(content)
     path = folder / "w.inp"
     path.write_text(deck(text, before))
-    cell, _ = _cell_and_elements(read_input(path), folder)
+    cell, _ = cell_and_elements(read_input(path), folder)
     assert cell is not None
     return cell.vectors
 

@@ -15,6 +15,7 @@ from invariantzoo.__main__ import main
 from invariantzoo.envs.core.physics.units import WAVENUMBER
 from invariantzoo.envs.molecules.files import Sample, Saved, load_model, save_model
 from invariantzoo.training.molecules import measurements, observables
+from invariantzoo.training.molecules import plan as planning
 from invariantzoo.training.molecules import simulate as simulation
 from invariantzoo.training.molecules.observables import Run
 from invariantzoo.training.molecules.rdf import (
@@ -313,7 +314,7 @@ def test_a_run_in_progress_shows_its_whole_blocks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A file that is being written is none of them."""
-    monkeypatch.setattr(simulation, "_BLOCK", 400.0)
+    monkeypatch.setattr(planning, "_BLOCK", 400.0)
     lengths: list[float] = []
 
     def look(now: Any) -> None:

@@ -19,15 +19,11 @@ from invariantzoo.agents.policy import make_policy, policy_names
 from invariantzoo.commands.rollout import Session
 from invariantzoo.envs.core.film import Film, film_of
 from invariantzoo.envs.core.rendering import plots, text
+from invariantzoo.envs.core.rendering.colours import BACKGROUND, CELL_PALETTE, DISC_PALETTE
 from invariantzoo.envs.core.rendering.legend import flow
-from invariantzoo.envs.core.rendering.painter import (
-    BACKGROUND,
-    CELL_PALETTE,
-    DISC_PALETTE,
-    Painter,
-    Window,
-)
+from invariantzoo.envs.core.rendering.painter import Painter
 from invariantzoo.envs.core.rendering.viewer import COMPILING, Viewer
+from invariantzoo.envs.core.rendering.window import Window
 from invariantzoo.envs.core.scene import Chart, LegendEntry, Scene
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.site.pages import own_ids

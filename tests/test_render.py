@@ -18,19 +18,18 @@ from invariantzoo.agents.policy import make_policy
 from invariantzoo.commands.rollout import Session
 from invariantzoo.envs.core.observation import by_name
 from invariantzoo.envs.core.rendering import raster as kernel
-from invariantzoo.envs.core.rendering.colours import FILL, LINE
-from invariantzoo.envs.core.rendering.painter import (
-    _OPEN_WINDOWS,
+from invariantzoo.envs.core.rendering.colours import (
     BACKGROUND,
     CELL_PALETTE,
     DISC_PALETTE,
+    FILL,
+    LINE,
     PANEL,
-    Lens,
-    Painter,
-    Window,
-    agent_at,
 )
+from invariantzoo.envs.core.rendering.lens import Lens, agent_at
+from invariantzoo.envs.core.rendering.painter import Painter
 from invariantzoo.envs.core.rendering.viewer import FASTEST, SLOWEST, Viewer
+from invariantzoo.envs.core.rendering.window import _OPEN_WINDOWS, Window
 from invariantzoo.envs.core.scene import Plot, Scene
 from invariantzoo.envs.core.vector import VectorEnv
 

@@ -24,7 +24,8 @@ from invariantzoo.envs.core.physics.units import HARTREE, HARTREE_PER_BOHR
 from invariantzoo.envs.molecules.files import Sample, Saved, load_model, save_model
 from invariantzoo.envs.molecules.linear import no_walls
 from invariantzoo.envs.molecules.molecular_dynamics import advance, make_bodies
-from invariantzoo.training.molecules import measurements
+from invariantzoo.training.molecules import alarms, measurements
+from invariantzoo.training.molecules import plan as planning
 from invariantzoo.training.molecules import simulate as simulation
 from invariantzoo.training.molecules.frames import read_frames
 from invariantzoo.training.molecules.observables import observe
@@ -49,7 +50,7 @@ def model(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 400 fs instead of 2 ps."""
-    monkeypatch.setattr(simulation, "_BLOCK", 400.0)
+    monkeypatch.setattr(planning, "_BLOCK", 400.0)
 
 
 @pytest.fixture
@@ -206,8 +207,9 @@ def test_a_run_torn_anywhere_goes_on(
 KILLED = """
 import os, signal, sys
 from invariantzoo.__main__ import main
-from invariantzoo.training import simulation
-simulation._BLOCK = 400.0
+from invariantzoo.training.molecules import plan as planning
+from invariantzoo.training.molecules import simulate as simulation
+planning._BLOCK = 400.0
 advance, calls = simulation.advance, [0]
 def killed(*args, **kwargs):
     calls[0] += 1
@@ -623,7 +625,7 @@ def test_hydrogens_that_are_not_bound_to_oxygen_break_nothing() -> None:
 def test_the_conserved_quantity_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = load_model("water-angular")
     plan = Plan(330.0, "nose-hoover", 100.0, 0.5, 40, 100.0, 0, 1, "float64")
-    monkeypatch.setattr(simulation, "DRIFT", 1e-7)
+    monkeypatch.setattr(alarms, "DRIFT", 1e-7)
     with pytest.raises(simulation.Alarm, match="conserved quantity left its start by"):
         simulation.simulate(tmp_path / "a", saved, saved.sample, plan, {})
 

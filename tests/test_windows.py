@@ -16,7 +16,8 @@ import pygame
 import pytest
 
 import invariantzoo
-from invariantzoo.envs.core.rendering.painter import Painter, Window
+from invariantzoo.envs.core.rendering.painter import Painter
+from invariantzoo.envs.core.rendering.window import Window
 
 SMALL = "particles-encounter-v0"
 LARGE = "particles-crowd-v0"

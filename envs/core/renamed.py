@@ -82,6 +82,7 @@ NAMES = {  # other former names, with their module -> where they stand now
     "envs.particles.Particles": "envs.particles.crowd.Crowd",
     "envs.particles.State": "envs.particles.discs.State",
     "envs.particles.gas_collision_rate": "envs.particles.crowd.gas_collision_rate",
+    "envs.core.rendering.painter.agent_at": "envs.core.rendering.lens.agent_at",
     "envs.clusters.Clusters": "envs.clusters.relaxation.Clusters",
     "envs.clusters.State": "envs.clusters.relaxation.State",
     "envs.clusters.GLOBAL_MINIMA": "envs.clusters.relaxation.GLOBAL_MINIMA",

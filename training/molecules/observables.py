@@ -15,8 +15,9 @@ from ...envs.core.physics.cell import widths
 from ...envs.core.physics.kernels.neighbours import NeighbourList
 from ...envs.core.physics.units import ATOMIC_WEIGHTS, BOLTZMANN, SYMBOLS, WAVENUMBER
 from .measurements import read_blocks
+from .plan import Intervals, Plan
 from .rdf import COMPARED, difference, first_maximum, first_minimum, normalised, radii
-from .simulate import Intervals, Plan, final_state, read_alarm, read_config
+from .simulate import final_state, read_alarm, read_config
 
 _SLOW = 10.0  # ps
 _DROP = 5.0  # ps left out at the start

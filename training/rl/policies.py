@@ -20,7 +20,9 @@ from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...agents.networks.choose import PlainNetwork, action_size, initialise, make_network
+from ...agents.networks.choose import make_network
+from ...agents.networks.layers import action_size, initialise
+from ...agents.networks.plain import PlainNetwork
 from ...agents.policy import Policy
 from ...envs.core.rng import Rng
 from ...envs.core.system import System

@@ -1,6 +1,6 @@
 """A Scene painted: as an image, and in a window.
 
-The shapes are painted by `kernels/render.py` straight into the array that is returned, because
+The shapes are painted by `raster.py` straight into the array that is returned, because
 reading a pygame surface back alone takes longer than that. pygame writes the text and owns the
 window; no display is needed for images.
 """
@@ -8,21 +8,22 @@ window; no display is needed for images.
 from __future__ import annotations
 
 import math
-import os
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
-from weakref import WeakSet
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import renamed
 from ..scene import Chart, LegendEntry, Scene
 from . import legend, plots, pygame, text
 from . import raster as kernel
 from . import spheres as solid
-from .colours import ARROW, BACKGROUND, CELL_PALETTE, DISC_PALETTE, FAINT_TEXT, PANEL, SEGMENT, TEXT
+from .colours import ARROW, BACKGROUND, CELL_PALETTE, DISC_PALETTE, PANEL, SEGMENT, TEXT
+from .lens import CLOSE, Lens, agent_under
+from .panel import MARGIN, write_panel
+from .window import Window, surface_of
 
 RING = (255, 255, 255, 1.0)
 RING_ON_CELLS = (255, 40, 110, 1.0)  # unlike every colour of cells
@@ -35,8 +36,6 @@ _RING_RIM = 1.6  # on both sides of a ring
 _RING_GAP = 3.0
 _LEAST_RING = 7.0  # inner radius
 _LARGE_CELL = 40.0  # inside which a ring fits
-_CLOSE = 8.0  # from its rim within which a click means a disc
-_MARGIN = 14
 _STICK = (150.0, 166.0, 182.0)  # colour of a bond
 _THIN_STICK = 0.22  # of a ball's radius
 _EYE = 3.5  # distance of the eye from the centre, in half views
@@ -45,43 +44,11 @@ _STRIP = 0.3  # of the height, for plots
 _LEAST_STRIP = 56
 _MOST_CAPTION, _MOST_LEGEND = 0.45, 0.25  # of the height: without them where they would take more
 _LARGEST_KEY = 17
-_FRAME = (16, 80)  # what a window's frame and the desktop's bar take
 _TURN = 0.01  # radians per pixel of a drag
 _TILT = (0.5, 0.35)  # turn to begin with, radians about the upright and the level axis
 
 _DISC_COLOUR = np.column_stack([DISC_PALETTE, np.ones(256)])  # opaque
 _OPEN = np.zeros(2)
-
-
-class Lens:
-    """Where a scene lies on a picture of `size` (width, height): undistorted and centred.
-
-    top: pixels above it.  scale: pixels per length.
-    clip: left, top, right, bottom of the view in whole pixels.
-    """
-
-    def __init__(
-        self, view: tuple[float, float, float, float], size: tuple[int, int], top: int = 0
-    ) -> None:
-        self.view, self.size, self.top = view, size, top
-        left, bottom, right, high = view
-        width, height = right - left, high - bottom
-        self.scale = min(size[0] / width, size[1] / height)
-        x = 0.5 * (size[0] - width * self.scale)
-        y = 0.5 * (size[1] - height * self.scale) + top
-        self._corner = np.array([left, high])
-        self._place = np.array([x, y])
-        self._flip = np.array([self.scale, -self.scale])
-        self.extent = np.array([width * self.scale, height * self.scale])
-        self.clip = (round(x), round(y), round(x + self.extent[0]), round(y + self.extent[1]))
-
-    def pixels(self, position: np.ndarray) -> np.ndarray:
-        """Pixels [n, 2] of positions [n, 2]; the second axis points down."""
-        return (position - self._corner) * self._flip + self._place
-
-    def positions(self, pixel: np.ndarray) -> np.ndarray:
-        """Positions [n, 2] at pixels [n, 2]."""
-        return (pixel - self._place) / self._flip + self._corner
 
 
 class Layout(NamedTuple):
@@ -195,7 +162,7 @@ class Painter:
         key_size = _key_size(width)
         shown: list[legend.Row] = []
         if self.legend and scene.legend:
-            shown = legend.flow(scene.legend, width - _MARGIN, key_size)
+            shown = legend.flow(scene.legend, width - MARGIN, key_size)
         below = len(shown) * text.line_height(key_size) + key_size // 2 if shown else 0
         if below > _MOST_LEGEND * height:
             shown, below = [], 0
@@ -208,7 +175,7 @@ class Painter:
     def key(self, scene: Scene) -> np.ndarray | None:
         """The legend of a scene alone [height, width, 3], or None where it has none."""
         size = _key_size(self.size[0])
-        rows = legend.flow(scene.legend, self.size[0] - _MARGIN, size)
+        rows = legend.flow(scene.legend, self.size[0] - MARGIN, size)
         if not rows:
             return None
         high = len(rows) * text.line_height(size) + size // 2
@@ -221,12 +188,12 @@ class Painter:
         """A picture with one text in the middle, over another one or over none."""
         image = self._blank.copy() if picture is None else picture.copy()
         height, width, _ = image.shape
-        size = text.largest_fit([said], width - 2 * _MARGIN)
-        rows = text.wrapped(said, width - 2 * _MARGIN, size)
+        size = text.largest_fit([said], width - 2 * MARGIN)
+        rows = text.wrapped(said, width - 2 * MARGIN, size)
         line = text.line_height(size)
         top = (height - len(rows) * line) // 2
         image[max(top - line // 2, 0) : top + len(rows) * line + line // 2] = PANEL
-        surface = _surface(image)
+        surface = surface_of(image)
         for k, row in enumerate(rows):
             place = ((width - text.width(row, size)) // 2, top + k * line)
             text.write(surface, row, place, size, TEXT)
@@ -250,7 +217,7 @@ class Painter:
         """Rows of text that fit into the width, and their size."""
         if not caption:
             return (), text.LARGEST
-        room = self.size[0] - _MARGIN
+        room = self.size[0] - MARGIN
         start = min(max(self.size[0] // 14, text.SMALLEST), self._caption_size)
         size = text.largest_fit(caption, room, largest=start)
         if self._keeps:
@@ -296,7 +263,7 @@ class Painter:
         """The agent at a pixel of a picture of this scene, drawn with charts, or None."""
         if scene.balls is not None:
             return self._ball_at(pixel) if len(self._ball) == len(scene.balls) else None
-        return _agent_under(scene, self._look(scene, self.layout(scene, charts=True)), pixel)
+        return agent_under(scene, self._look(scene, self.layout(scene, charts=True)), pixel)
 
     def _ball_at(self, pixel: tuple[int, int]) -> int | None:
         """The nearest to the viewer of the balls at a pixel, else the closest within a few."""
@@ -306,7 +273,7 @@ class Painter:
         if len(hit):
             return int(hit[self._ball[hit, 2].argmax()])
         nearest = int(gap.argmin())
-        return nearest if gap[nearest] <= _CLOSE else None
+        return nearest if gap[nearest] <= CLOSE else None
 
     def _cells(self, scene: Scene) -> np.ndarray:
         """The cells of a scene below those that it keeps of earlier ones."""
@@ -395,7 +362,7 @@ class Painter:
         depth: np.ndarray,
     ) -> None:
         """Letters on the balls that are large enough and whose middle nothing hides."""
-        surface = _surface(image)
+        surface = surface_of(image)
         left, top, right, bottom = lens.clip
         for mark, (x, y, z, radius) in zip(marks, ball, strict=True):
             size = min(int(1.5 * radius), 2 * text.LARGEST)
@@ -481,25 +448,25 @@ class Painter:
         step: int | None,
     ) -> None:
         """Everything with text: the caption above, plots and the legend below, the panel."""
-        surface = _surface(image)
+        surface = surface_of(image)
         line = text.line_height(layout.caption_size)
         for k, said in enumerate(layout.caption):
-            place = (_MARGIN // 2, layout.caption_size // 4 + k * line)
+            place = (MARGIN // 2, layout.caption_size // 4 + k * line)
             text.write(surface, said, place, layout.caption_size, TEXT)
         if layout.strip < layout.key:
             self._plots(image, surface, scene, layout, step)
         self._write_legend(image, layout.legend, layout.legend_size, layout.key)
         if lines and self.panel:
-            self._write_panel(image, surface, lines)
+            write_panel(image, surface, lines, start=self.size[0])
 
     def _write_legend(
         self, image: np.ndarray, rows: Sequence[legend.Row], size: int, top: int
     ) -> None:
-        surface = _surface(image)
+        surface = surface_of(image)
         for k, row in enumerate(rows):
             down = top + size // 4 + k * text.line_height(size)
             for entry, left in zip(row.entries, row.left, strict=True):
-                place = (_MARGIN // 2 + left, down)
+                place = (MARGIN // 2 + left, down)
                 legend.draw_entry(image, surface, entry, place, size, self.size[0] - place[0])
 
     def _plots(
@@ -522,35 +489,6 @@ class Painter:
             else:
                 plots.draw_plot(image, surface, box, part)
 
-    def _write_panel(
-        self, image: np.ndarray, surface: pygame.Surface, lines: Sequence[str | LegendEntry]
-    ) -> None:
-        """Lines at the right: smaller where there are many, the last left out if there are more."""
-        width, height = self.size
-        margin = min(_MARGIN, self.panel // 12)
-        left, room = width + margin, self.panel - 2 * margin
-        tall = height - margin
-        size = text.LARGEST
-        while size > text.SMALLEST and len(lines) * text.line_height(size) > tall:
-            size -= 1
-        if len(lines) * text.line_height(size) > tall:
-            lines = [line for line in lines if line != ""]
-        most = max(tall // text.line_height(size), 1)
-        if len(lines) > most:
-            lines = [*lines[: most - 1], "…"]
-        texts = [line.partition("\t") for line in lines if isinstance(line, str)]
-        labels = [text.width(label, size) for label, tab, _ in texts if tab]
-        second = min(max(labels, default=0), room // 2) + margin
-        for k, line in enumerate(lines):
-            top = margin + k * text.line_height(size)
-            if isinstance(line, LegendEntry):
-                legend.draw_entry(image, surface, line, (left, top), size, room)
-                continue
-            label, tab, value = line.partition("\t")
-            first = second - margin // 2 if tab else room
-            _fit(surface, label, (left, top), size, first, FAINT_TEXT)
-            _fit(surface, value, (left + second, top), size, room - second, TEXT)
-
     def _show(self, image: np.ndarray) -> None:
         if self._window is None:
             height, width, _ = image.shape
@@ -566,159 +504,6 @@ class Painter:
                 return
         if self._window.size != self.size:
             self.resize(self._window.size)
-
-
-_OPEN_WINDOWS: WeakSet[Window] = WeakSet()
-_HANDED_BACK = 256  # events of windows that are not ours, in case nobody ever takes them
-_quit_display = pygame.display.quit
-
-
-class Window:
-    """A window that shows pictures; the user may change its size. OSError if there is no display.
-
-    Any number of them, of any sizes, stay open side by side, and beside the one window of
-    `pygame.display`. If somebody shuts pygame or its display down, `show` opens it anew.
-    """
-
-    def __init__(self, size: tuple[int, int], *, title: str, fps: int) -> None:
-        self._size, self._title = size, title
-        self._frame = 1 / fps
-        self._shown = time.perf_counter()
-        self._events: list[pygame.event.Event] = []
-        self._window: pygame.Window | None = self._opened()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it can be seen now."""
-        self._forget_if_freed()
-        return self._window is not None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in pixels, as the user has made them."""
-        self._forget_if_freed()
-        if self._window is not None:
-            self._size = self._window.size
-        return self._size
-
-    def show(self, image: np.ndarray) -> float:
-        """Show a picture [height, width, 3] and wait for its turn; the seconds that took."""
-        self._forget_if_freed()
-        if self._window is None:
-            self._window = self._opened()
-        self._window.get_surface().blit(_surface(image), (0, 0))
-        self._window.flip()
-        # Not by pygame's clock: it starts anew with SDL, and would then wait as long as it had run.
-        before = self._shown
-        time.sleep(max(before + self._frame - time.perf_counter(), 0))
-        self._shown = time.perf_counter()
-        return self._shown - before
-
-    def events(self) -> list[pygame.event.Event]:
-        """What the user has done in this window since the last call; QUIT closes it."""
-        self._forget_if_freed()
-        if self._window is not None:
-            _deal_out_events()
-        events, self._events = self._events, []
-        return events
-
-    def close(self) -> None:
-        """Close this window and no other; `show` would open it again."""
-        self._forget_if_freed()
-        window, self._window = self._window, None
-        _OPEN_WINDOWS.discard(self)
-        if window is not None:
-            window.destroy()
-        if not _OPEN_WINDOWS and pygame.display.quit is _quit_display_and_windows:
-            pygame.display.quit = _quit_display
-
-    def take(self, event: pygame.event.Event) -> bool:
-        """Keep an event for `events` unless it belongs to another window; whether it was kept."""
-        owner = getattr(event, "window", self._window)
-        if owner is not self._window:
-            return False
-        if event.type == pygame.WINDOWCLOSE:
-            event = pygame.event.Event(pygame.QUIT)
-        self._events.append(event)
-        return True
-
-    def _forget_if_freed(self) -> None:
-        if not pygame.display.get_init():  # shut down past `_quit_display_and_windows`
-            self._window = None
-
-    def _opened(self) -> pygame.Window:
-        started = pygame.display.get_init()
-        try:
-            pygame.display.init()
-            size = _within_desktop(self._size)
-            window = pygame.Window(self._title, size, resizable=True)
-        except pygame.error as error:
-            raise OSError(f"no window can be opened: {error}") from None
-        if pygame.display.get_driver() == "offscreen" and "SDL_VIDEODRIVER" not in os.environ:
-            # What SDL falls back to without a display: a window that nobody could ever close.
-            window.destroy()
-            if not started:
-                pygame.display.quit()
-            raise OSError("no window can be opened: there is no display")
-        _OPEN_WINDOWS.add(self)
-        pygame.display.quit = _quit_display_and_windows
-        return window
-
-
-def _quit_display_and_windows() -> None:
-    """What stands for `pygame.display.quit` while a window of ours is open.
-
-    pygame itself (`pygame.quit` as well) would free the memory of our windows without telling them,
-    and the next picture would end the process.
-    """
-    for window in list(_OPEN_WINDOWS):
-        window.close()
-    pygame.display.quit = _quit_display
-    _quit_display()
-
-
-def _deal_out_events() -> None:
-    """Give every waiting event to its window; those of windows that are not ours go back."""
-    others = []
-    for event in pygame.event.get():
-        taken = [window.take(event) for window in list(_OPEN_WINDOWS)]
-        if not any(taken) and (event.window or pygame.display.get_surface()):
-            others.append(event)
-    for event in others[-_HANDED_BACK:]:
-        pygame.event.post(event)
-
-
-def _within_desktop(size: tuple[int, int]) -> tuple[int, int]:
-    """A size that leaves room on the screen for a window's frame and a bar."""
-    wide, high = pygame.display.get_desktop_sizes()[0]
-    return max(min(size[0], wide - _FRAME[0]), 1), max(min(size[1], high - _FRAME[1]), 1)
-
-
-def agent_at(scene: Scene, size: tuple[int, int], pixel: tuple[int, int]) -> int | None:
-    """The agent drawn at a pixel of a picture of `size`: the nearest disc, or the cell; or None."""
-    return _agent_under(scene, Lens(scene.view, size), pixel)
-
-
-def _agent_under(scene: Scene, lens: Lens, pixel: tuple[int, int]) -> int | None:
-    left, top, right, bottom = lens.clip
-    x, y = pixel
-    if not (left <= x < right and top <= y < bottom):
-        return None
-    if scene.discs is not None and len(scene.discs):
-        away = lens.pixels(scene.discs) - (x + 0.5, y + 0.5)
-        if scene.periodic:
-            away -= lens.extent * np.round(away / lens.extent)
-        radius = 1.0 if scene.disc_radius is None else scene.disc_radius
-        gap = np.hypot(*away.T) - lens.scale * radius
-        nearest = int(gap.argmin())
-        if gap[nearest] > _CLOSE:
-            return None
-        return nearest if scene.agents is None else int(scene.agents[nearest])
-    if scene.cells is not None:
-        rows, columns = scene.cells.shape
-        row, column = (y - top) * rows // (bottom - top), (x - left) * columns // (right - left)
-        return row * columns + column
-    return None
 
 
 def _strokes(
@@ -743,19 +528,5 @@ def _key_size(wide: int) -> int:
     return min(max(wide // 20, text.SMALLEST), _LARGEST_KEY)
 
 
-def _surface(image: np.ndarray) -> pygame.Surface:
-    """A surface that writes into an image [height, width, 3]."""
-    return pygame.image.frombuffer(image.data, image.shape[1::-1], "RGB")
-
-
-def _fit(
-    surface: pygame.Surface,
-    said: str,
-    place: tuple[int, int],
-    size: int,
-    room: int,
-    colour: tuple[int, int, int],
-) -> None:
-    """Write a text in at most `room` pixels: smaller, and shortened where that is not enough."""
-    size = text.largest_fit([said], room, largest=size)
-    text.write(surface, text.shortened(said, room, size), place, size, colour)
+def __getattr__(name: str) -> Any:
+    return renamed.former_name(__name__, name)

@@ -13,7 +13,9 @@ import torch
 from ..observation import by_name
 from ..scene import LegendEntry, Scene
 from ..vector import Step, VectorEnv
-from .painter import Painter, Window, pygame
+from . import pygame
+from .painter import Painter
+from .window import Window
 
 KEYS = (
     ("space", "pause, go on"),

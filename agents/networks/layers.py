@@ -1,0 +1,42 @@
+"""Layers that all networks are made of, and how they begin."""
+
+from __future__ import annotations
+
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from ...envs.core.observation import is_discrete
+from ...envs.core.system import System
+
+
+def initialise(network: nn.Module, seed: int) -> None:
+    """Draw all weights from one seed: uniform in +-1/sqrt(fan-in), as torch's default."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            limit = layer.in_features**-0.5
+            with torch.no_grad():
+                layer.weight.uniform_(-limit, limit, generator=generator)
+                layer.bias.uniform_(-limit, limit, generator=generator)
+
+
+def action_size(system: System) -> int:
+    """Number of outputs: components of a Box, or choices of a Discrete."""
+    space = system.action_space
+    if is_discrete(system):
+        assert isinstance(space, spaces.Discrete)
+        return int(space.n)
+    assert space.shape is not None
+    return int(space.shape[0])
+
+
+def mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers of tanh."""
+    return nn.Sequential(
+        nn.Linear(inputs, width),
+        nn.Tanh(),
+        nn.Linear(width, width),
+        nn.Tanh(),
+        nn.Linear(width, outputs),
+    )
