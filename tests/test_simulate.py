@@ -717,6 +717,20 @@ def test_other_folders_are_left_alone(
         assert str(tmp_path / "config.json") in refused(["observe", str(tmp_path)], capsys)
 
 
+@pytest.mark.usefixtures("short_blocks", "quick")
+def test_what_was_measured_is_not_lost_with_the_checkpoint(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert main(words(model, folder, 250)) == 0
+    blocks = {path.name: path.read_bytes() for path in (folder / "blocks").iterdir()}
+    assert len(blocks) > 1
+    (folder / "checkpoint.npz").unlink()
+    said = refused(words(model, folder, 300), capsys)
+    assert f"has measured {len(blocks)} blocks but lost its checkpoint.npz" in said
+    assert {path.name: path.read_bytes() for path in (folder / "blocks").iterdir()} == blocks
+
+
 def test_a_folder_takes_one_process(
     model: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -386,6 +386,12 @@ def _require_same_run(folder: Path, config: dict[str, Any]) -> None:
         if any(path.name != LOCK for path in folder.iterdir()):
             raise ValueError(f"{folder} is not empty and holds no simulation: choose another --out")
         return
+    blocks = len(list((folder / BLOCKS).glob("*.npz")))
+    if blocks > 1 and not (folder / CHECKPOINT).exists():  # the first may come before it
+        raise ValueError(
+            f"{folder} has measured {blocks} blocks but lost its {CHECKPOINT}: it cannot go on; "
+            "choose another --out"
+        )
     was = read_config(folder)
     pairs = [(name, was["plan"][name], value) for name, value in config["plan"].items()]
     pairs += [(name, was.get(name), config.get(name)) for name in ("digest", "start")]
