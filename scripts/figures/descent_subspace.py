@@ -149,9 +149,6 @@ as with a full metric. With tau2 = 99, where learning is best, updates spread ov
 metric of exponent 1/2 lifts the weak modes as it comes to know them. The paper's words hold for
 gradients, and for updates with tau2 = 999; as a mark of the covariant metric they do not.
 
-"CGD lowrank" was measured when its force remembered more gradients than its metric; with the 40 of
-both as they are [now](optimizer-derived.md) it has not been run again.
-
 ![measures over training](images/descent-subspace.png)
 
 To reproduce: `python -m invariantzoo.figures.descent_subspace`.
