@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from ..core.kernel import Episode, Kernel
+from ..core.kernel import Kernel
 from ..core.kernels.binding import arrays_at
-from ..core.kernels.compiling import compiled
+from ..core.kernels.compiling import compiled, compiled_part
 from ..core.kernels.reductions import accumulate_metrics
-from ..core.physics.kernels.updates import PARALLEL, SEQUENTIAL, drawn_turn
+from ..core.physics.kernels.updates import PARALLEL, SEQUENTIAL, Scores, bad_choice, drawn_turn
 
 _compile = compiled(error_model="numpy")
-_inline = njit(inline="always", error_model="numpy")
+_part = compiled_part(error_model="numpy")
 
 
 class Spins(NamedTuple):
@@ -52,7 +51,7 @@ def make_kernel(n_agents: int, parameters: np.ndarray) -> Kernel:
     return Kernel(step, observe, parameters, scratch=Scratch(np.empty(n_agents)))
 
 
-@_compile
+@_part
 def _forces(spin: Any, coupling: Any, size: Any, local: Any) -> None:
     """J times the neighbours of every spin of one world [N]."""
     for r in range(size):
@@ -79,20 +78,20 @@ def _forces(spin: Any, coupling: Any, size: Any, local: Any) -> None:
                 )
 
 
-@_inline
-def _clip(value: float, limit: float) -> float:
-    return min(max(value, -limit), limit)
-
-
-@_compile
+@_part
 def _write(
     spin: Any, temperature: float, field: float, local: Any, p: Any, observation: Any
 ) -> None:
     """Observations of one world whose forces are known."""
-    cold = min(1.0 / temperature, p.coldest)
+    aligned, most, cold = p.most_aligned, p.most_field, 1.0 / temperature
+    cold = cold if cold < p.coldest else p.coldest
     for i in range(len(spin)):
-        observation[i, 0] = _clip(spin[i] * local[i], p.most_aligned)
-        observation[i, 1] = _clip(spin[i] * field, p.most_field)
+        value = spin[i] * local[i]
+        value = value if value < aligned else aligned
+        observation[i, 0] = value if value > -aligned else -aligned
+        value = spin[i] * field
+        value = value if value < most else most
+        observation[i, 1] = value if value > -most else -most
         observation[i, 2] = cold
 
 
@@ -110,13 +109,12 @@ def observe(arrays: Any, parameters: Any, worlds: Any, observation: Any) -> None
 @_compile
 def step(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
     """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
+    bad = bad_choice(action)
+    if bad >= 0:
+        return bad
     worlds, n = action.shape
-    flat = action.reshape(-1)
-    for m in range(len(flat)):
-        if not (flat[m] == 0 or flat[m] == 1):
-            return m
     state, scratch = arrays_at(arrays[0].state, Spins), arrays_at(arrays[0].scratch, Scratch)
-    episode, p = arrays_at(arrays[0].episode, Episode), parameters[0]
+    episode, p = arrays_at(arrays[0].episode, Scores), parameters[0]
     size, local, turn, metric = p.lattice_size, scratch.local, state.turn, episode.metric
     for w in range(worlds):
         s, h = state.spin[w], state.field[w, 0]

@@ -6,26 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.kernel import Episode
 from ..core.kernels.binding import arrays_at
-from ..core.kernels.compiling import compiled
+from ..core.kernels.compiling import compiled, compiled_part
 from ..core.kernels.philox import uniform_pair
 from ..core.kernels.reductions import accumulate_metrics, bad_action
-from ..core.physics.kernels.updates import drawn_turn
+from ..core.physics.kernels.updates import Scores, bad_choice, drawn_turn
 
 _compile = compiled(error_model="numpy")
+_part = compiled_part(error_model="numpy")
 
 
 # Open chain
-
-
-@_compile
-def _see_bond(taken: Any, bond: int, rate: float, row: Any) -> None:
-    behind = taken[bond - 1] if bond > 0 else 1.0
-    ahead = taken[bond] if bond < len(taken) else 0.0
-    row[0] = behind * (1.0 - ahead)
-    row[1] = behind + ahead - 1.0
-    row[2] = min(rate, 1.0)
 
 
 class OpenArrays(NamedTuple):
@@ -40,12 +31,19 @@ class OpenArrays(NamedTuple):
 OPEN_PARAMETERS = np.dtype([("parallel", np.bool_), ("hop_probability", float), ("sweep", float)])
 
 
-@_compile
-def _see_bonds(taken: Any, alpha: float, beta: float, p: Any, rows: Any) -> None:
-    n = len(taken)
+@_part
+def _see_bonds(taken: Any, alpha: float, beta: float, p: Any, rows: Any) -> float:
+    """Observations of the bonds of one chain; returns its particles."""
+    n, behind, particles = len(taken), 1.0, 0.0
     for bond in range(n + 1):
         rate = alpha if bond == 0 else (beta if bond == n else p.hop_probability)
-        _see_bond(taken, bond, rate, rows[bond])
+        ahead = taken[bond] if bond < n else 0.0
+        rows[bond, 0] = behind * (1.0 - ahead)
+        rows[bond, 1] = behind + ahead - 1.0
+        rows[bond, 2] = rate if rate < 1.0 else 1.0
+        particles += ahead
+        behind = ahead
+    return particles
 
 
 @_compile
@@ -57,23 +55,13 @@ def see_open(arrays: Any, parameters: Any, worlds: Any, seen: Any) -> None:
 
 
 @_compile
-def _bad_choice(action: Any) -> int:
-    """The flat index of an action that is neither 0 nor 1, or -1."""
-    flat = action.reshape(-1)
-    for m in range(len(flat)):
-        if not (flat[m] == 0 or flat[m] == 1):
-            return m
-    return -1
-
-
-@_compile
 def step_open(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
     """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
-    bad = _bad_choice(action)
+    bad = bad_choice(action)
     if bad >= 0:
         return bad
     state, p = arrays_at(arrays[0].state, OpenArrays), parameters[0]
-    episode, turn = arrays_at(arrays[0].episode, Episode), state.turn
+    episode, turn = arrays_at(arrays[0].episode, Scores), state.turn
     worlds, n = state.occupied.shape
     for w in range(worlds):
         taken, hops = state.occupied[w], 0.0
@@ -93,8 +81,8 @@ def step_open(arrays: Any, parameters: Any, action: Any, observation: Any) -> in
         if not p.parallel:
             turn[w, 0] = drawn_turn(episode.seed[0], episode.world[w], episode.clock[w], n + 1)
         episode.metric[w, 0] = hops * p.sweep / (n + 1)
-        episode.metric[w, 1] = taken.sum() / n
-        _see_bonds(taken, state.alpha[w, 0], state.beta[w, 0], p, observation[w])
+        alpha, beta = state.alpha[w, 0], state.beta[w, 0]
+        episode.metric[w, 1] = _see_bonds(taken, alpha, beta, p, observation[w]) / n
     accumulate_metrics(arrays[0].episode)
     return -1
 
@@ -102,7 +90,7 @@ def step_open(arrays: Any, parameters: Any, action: Any, observation: Any) -> in
 # Ring
 
 
-@_compile
+@_part
 def gap(x: Any, i: int, sites: int) -> int:
     """Empty sites ahead of particle i."""
     n = len(x)
@@ -131,10 +119,11 @@ RING_PARAMETERS = np.dtype(
 )
 
 
-@_compile
+@_part
 def _see_particles(x: Any, p: Any, rows: Any) -> None:
     for i in range(len(x)):
-        rows[i, 0] = min(gap(x, i, p.n_sites), p.sight)
+        ahead = gap(x, i, p.n_sites)
+        rows[i, 0] = ahead if ahead < p.sight else p.sight
         rows[i, 1] = len(x) / p.n_sites
         rows[i, 2] = p.hop_probability
 
@@ -150,11 +139,11 @@ def see_ring(arrays: Any, parameters: Any, worlds: Any, seen: Any) -> None:
 @_compile
 def step_ring(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
     """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
-    bad = _bad_choice(action)
+    bad = bad_choice(action)
     if bad >= 0:
         return bad
     state, p = arrays_at(arrays[0].state, RingArrays), parameters[0]
-    episode, turn = arrays_at(arrays[0].episode, Episode), state.turn
+    episode, turn = arrays_at(arrays[0].episode, Scores), state.turn
     loss, sites = episode.reward, p.n_sites
     worlds, n = state.position.shape
     for w in range(worlds):
@@ -181,8 +170,9 @@ def step_ring(arrays: Any, parameters: Any, action: Any, observation: Any) -> in
 # Gates
 
 
-@_compile
-def _see_gates(taken: Any, rate: Any, depth: int, rows: Any) -> None:
+@_part
+def _see_gates(taken: Any, rate: Any, depth: int, rows: Any) -> float:
+    """Observations of the gates of one chain; returns its particles per site."""
     n = len(taken)
     first, last, total = 0.0, 0.0, 0.0
     for i in range(n):
@@ -192,6 +182,7 @@ def _see_gates(taken: Any, rate: Any, depth: int, rows: Any) -> None:
     rows[0, 0], rows[1, 0] = first / depth, 1.0 - last / depth
     rows[0, 1], rows[1, 1] = total / n, 1.0 - total / n
     rows[0, 2], rows[1, 2] = rate[0], rate[1]
+    return total / n
 
 
 class GatesArrays(NamedTuple):
@@ -220,13 +211,15 @@ def step_gates(arrays: Any, parameters: Any, action: Any, observation: Any) -> i
     if bad >= 0:
         return bad
     state, p = arrays_at(arrays[0].state, GatesArrays), parameters[0]
-    episode, rate = arrays_at(arrays[0].episode, Episode), state.rate
+    episode, rate = arrays_at(arrays[0].episode, Scores), state.rate
     worlds, n = state.occupied.shape
     tries = p.sweeps * (n + 1)
     for w in range(worlds):
         taken, moved = state.occupied[w], 0
         for i in range(2):
-            rate[w, i] = 0.5 * (min(max(np.float64(action[w, i, 0]), -1.0), 1.0) + 1.0)
+            opening = np.float64(action[w, i, 0])
+            opening = opening if opening < 1.0 else 1.0
+            rate[w, i] = 0.5 * ((opening if opening > -1.0 else -1.0) + 1.0)
         for block in range((tries + 1) // 2):
             first, second = uniform_pair(
                 episode.seed[0], episode.world[w], episode.clock[w], 0, block
@@ -247,8 +240,8 @@ def step_gates(arrays: Any, parameters: Any, action: Any, observation: Any) -> i
         state.hops[w, 0] = hops
         shared = p.cost * (rate[w, 0] + rate[w, 1]) - hops
         episode.reward[w, 0], episode.reward[w, 1] = shared, shared
-        episode.metric[w, 0], episode.metric[w, 1] = hops, taken.sum() / n
+        density = _see_gates(taken, rate[w], p.depth, observation[w])
+        episode.metric[w, 0], episode.metric[w, 1] = hops, density
         episode.metric[w, 2], episode.metric[w, 3] = rate[w, 0], rate[w, 1]
-        _see_gates(taken, rate[w], p.depth, observation[w])
     accumulate_metrics(arrays[0].episode)
     return -1
