@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -149,11 +149,11 @@ class Ising(System):
     def one_at_a_time(self) -> bool:  # type: ignore[override]
         return self.update != "parallel"
 
-    @property
+    @cached_property
     def lattice(self) -> Torus:
         return Torus((self.lattice_size, self.lattice_size))
 
-    @property
+    @cached_property
     def schedule(self) -> Update:
         """Who acts in which step."""
         return Update(self.update, self.n_agents, self.lattice.colours)

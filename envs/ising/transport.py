@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -98,7 +98,7 @@ class Transport(System):
             require_number(f"1 / T of {name}", value[0], 0, strict=True)
             require_number(f"h / T of {name}", value[1])
 
-    @property
+    @cached_property
     def lattice(self) -> Torus:
         return Torus((self.side, self.side))
 

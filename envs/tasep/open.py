@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -121,7 +122,7 @@ class Open(System):
     def one_at_a_time(self) -> bool:  # type: ignore[override]
         return self.update == "sequential"
 
-    @property
+    @cached_property
     def schedule(self) -> Update:
         """Who acts in which step."""
         return Update(self.update, self.n_agents)

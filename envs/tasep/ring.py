@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -112,7 +113,7 @@ class Ring(System):
     def one_at_a_time(self) -> bool:  # type: ignore[override]
         return self.update == "sequential"
 
-    @property
+    @cached_property
     def schedule(self) -> Update:
         """Who acts in which step."""
         return Update(self.update, self.n_agents)

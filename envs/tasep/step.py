@@ -217,7 +217,7 @@ def step_gates(arrays: Any, parameters: Any, action: Any, observation: Any) -> i
     for w in range(worlds):
         taken, moved = state.occupied[w], 0
         for i in range(2):
-            opening = np.float64(action[w, i, 0])
+            opening: Any = np.float64(action[w, i, 0])
             opening = opening if opening < 1.0 else 1.0
             rate[w, i] = 0.5 * ((opening if opening > -1.0 else -1.0) + 1.0)
         for block in range((tries + 1) // 2):
