@@ -21,7 +21,7 @@ from invariantzoo.envs.ising import exact
 from invariantzoo.envs.ising.equilibrium import Ising, State
 from invariantzoo.envs.ising.ground_state import ground_energy
 from invariantzoo.envs.ising.policies import heat_bath, metropolis
-from invariantzoo.envs.ising.transport import Transport
+from invariantzoo.envs.ising.transport import IsingTransport
 from invariantzoo.training.rl.score import evaluate
 
 T_CRITICAL = 2 / np.log(1 + np.sqrt(2))
@@ -613,7 +613,7 @@ def test_what_rollout_refuses() -> None:
 
 def test_transport_dissipates_and_obeys_jarzynski() -> None:
     """exp(-dissipated work) has mean 1, also far from equilibrium: weak fields on 4 x 4."""
-    system = Transport(side=4, start=(0.3, 0.1), end=(0.4, -0.05), horizon=6)
+    system = IsingTransport(side=4, start=(0.3, 0.1), end=(0.4, -0.05), horizon=6)
     scores = evaluate(
         system, make_policy("straight", system), episodes=4000, seeds=1, deterministic=False
     )
@@ -627,7 +627,7 @@ def test_transport_dissipates_and_obeys_jarzynski() -> None:
 
 def test_slow_transport_loses_what_the_metric_says() -> None:
     """With full relaxation a step loses the Bregman divergence of log Z."""
-    system = Transport(side=4, start=(0.2, 0.3), end=(0.2, -0.3), horizon=12, relaxation=12)
+    system = IsingTransport(side=4, start=(0.2, 0.3), end=(0.2, -0.3), horizon=12, relaxation=12)
     scores = evaluate(
         system, make_policy("straight", system), episodes=4000, seeds=1, deterministic=False
     )
@@ -664,7 +664,7 @@ def test_the_geodesic_is_shorter_than_the_straight_line() -> None:
 )
 def test_bad_transport_is_refused(parameters: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Transport(**parameters)  # type: ignore[arg-type]
+        IsingTransport(**parameters)  # type: ignore[arg-type]
 
 
 def chances_of(flip: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -15,9 +15,9 @@ from invariantzoo.envs.core.rng import POLICY, Rng
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.tasep import exact
 from invariantzoo.envs.tasep import rollout_words as kernels
-from invariantzoo.envs.tasep.gates import Gates
-from invariantzoo.envs.tasep.open import Chain, Open
-from invariantzoo.envs.tasep.ring import Ring, Traffic
+from invariantzoo.envs.tasep.gates import GatedTasep
+from invariantzoo.envs.tasep.open import OpenState, OpenTasep
+from invariantzoo.envs.tasep.ring import RingState, RingTasep
 from invariantzoo.envs.tasep.step import OpenArrays
 from invariantzoo.training.rl.score import evaluate
 
@@ -149,7 +149,7 @@ def require_mean(found: np.ndarray, expected: float, errors: float = 3.5) -> Non
 
 @pytest.mark.parametrize("gates", CURRENTS)
 def test_fused_runs_have_the_exact_current(gates: tuple[float, float]) -> None:
-    system = Open(n_sites=10, alpha=gates[0], beta=gates[1])
+    system = OpenTasep(n_sites=10, alpha=gates[0], beta=gates[1])
     found = measured(system, 64, 2000, 300)
     require_mean(found["current"], system.references()["current"])
     require_mean(found["density"], system.references()["density"])
@@ -157,7 +157,7 @@ def test_fused_runs_have_the_exact_current(gates: tuple[float, float]) -> None:
 
 
 def test_fused_runs_with_slow_bonds() -> None:
-    system = Open(n_sites=10, alpha=0.3, beta=0.4, hop_probability=0.5)
+    system = OpenTasep(n_sites=10, alpha=0.3, beta=0.4, hop_probability=0.5)
     found = measured(system, 64, 3000, 500)
     require_mean(found["current"], system.references()["current"])
 
@@ -166,7 +166,7 @@ def test_fused_runs_with_slow_bonds() -> None:
 def test_fused_runs_have_the_exact_profile(gates: tuple[float, float]) -> None:
     """Each of 40,000 worlds gives one snapshot, so that the errors are those of coins."""
     worlds = 40_000
-    env = VectorEnv(Open(n_sites=6, alpha=gates[0], beta=gates[1]), worlds, seed=3)
+    env = VectorEnv(OpenTasep(n_sites=6, alpha=gates[0], beta=gates[1]), worlds, seed=3)
     env.reset()
     env.rollout("hop", 60 * 7, every=60 * 7)
     expected = exact.profile(6, *gates)
@@ -177,7 +177,7 @@ def test_fused_runs_have_the_exact_profile(gates: tuple[float, float]) -> None:
 
 def test_worlds_are_independent() -> None:
     """With open gates, worlds that shared the choice of the bond would become the same."""
-    env = VectorEnv(Open(n_sites=8, alpha=1.0, beta=1.0), 4000, seed=5)
+    env = VectorEnv(OpenTasep(n_sites=8, alpha=1.0, beta=1.0), 4000, seed=5)
     env.reset()
     env.rollout("hop", 900, every=900)
     x = env.state.occupied
@@ -189,7 +189,7 @@ def test_worlds_are_independent() -> None:
 
 def words(n: int, gates: tuple[float, float], worlds: int, sweeps: int) -> Any:
     """A run of the kernel of 32 worlds to a word, of any length: (state, records of a sweep)."""
-    system = Open(n_sites=n, alpha=gates[0], beta=gates[1])
+    system = OpenTasep(n_sites=n, alpha=gates[0], beta=gates[1])
     env = VectorEnv(system, worlds, seed=6)
     env.reset()
     state = env.state
@@ -221,7 +221,7 @@ def test_words_have_the_exact_profile(gates: tuple[float, float]) -> None:
 
 def test_hops_are_counted() -> None:
     """One attempt a record: a hop or none; the first at the entry of an empty chain."""
-    system = Open(n_sites=100, alpha=0.5, beta=0.5)
+    system = OpenTasep(n_sites=100, alpha=0.5, beta=0.5)
     env = VectorEnv(system, 32, seed=1)
     env.reset()
     assert kernels.in_words(32, system.n_sites, system.hop_probability)
@@ -236,7 +236,7 @@ def test_hops_are_counted() -> None:
 @pytest.mark.parametrize("gates", [(1.0, 1.0), (0.6, 0.7)])
 def test_worlds_of_a_word_vary_as_independent_ones(gates: tuple[float, float]) -> None:
     """Variance of a mean over the 32 worlds of a word, over a 32nd of that of a world."""
-    system = Open(n_sites=100, alpha=gates[0], beta=gates[1])
+    system = OpenTasep(n_sites=100, alpha=gates[0], beta=gates[1])
     assert kernels.in_words(2048, system.n_sites, system.hop_probability)
     env = VectorEnv(system, 2048, seed=8)
     env.reset()
@@ -251,7 +251,7 @@ def test_worlds_of_a_word_vary_as_independent_ones(gates: tuple[float, float]) -
 
 @pytest.mark.parametrize("update", ["sequential", "parallel"])
 def test_single_steps_and_fused_runs_obey_one_law(update: str) -> None:
-    system = Open(n_sites=5, alpha=0.4, beta=0.9, hop_probability=0.8, update=update)
+    system = OpenTasep(n_sites=5, alpha=0.4, beta=0.9, hop_probability=0.8, update=update)
     fused = measured(system, 64, 1000, 50)["current"]
     env = VectorEnv(system, 256, seed=2)
     observation, hops = env.reset(), np.zeros(256)
@@ -270,7 +270,7 @@ def test_single_steps_and_fused_runs_obey_one_law(update: str) -> None:
     ("sites", "particles"), [(100, 50), (100, 20), (100, 60)], ids=["half", "fifth", "crowded"]
 )
 def test_ring(sites: int, particles: int) -> None:
-    system = Ring(n_sites=sites, n_particles=particles, sight=0, hop_probability=0.7)
+    system = RingTasep(n_sites=sites, n_particles=particles, sight=0, hop_probability=0.7)
     found = measured(system, 32, 1500, 20)
     require_mean(found["current"], system.references()["current"])
     require_mean(found["crashes"], system.references()["crashes"])
@@ -279,7 +279,7 @@ def test_ring(sites: int, particles: int) -> None:
 @pytest.mark.parametrize(("density", "p"), [(0.5, 0.75), (0.2, 0.8), (0.3, 0.5)])
 def test_parallel_ring(density: float, p: float) -> None:
     n = 1000
-    ring = Ring(n_sites=n, n_particles=int(n * density), hop_probability=p, update="parallel")
+    ring = RingTasep(n_sites=n, n_particles=int(n * density), hop_probability=p, update="parallel")
     found = measured(ring, 16, 1500, 1000)["current"]
     expected = float(exact.parallel_ring_current(density, p))
     assert abs(found.mean() - expected) < 3.5 * found.std(ddof=1) / 4 + 1 / n * expected
@@ -288,7 +288,9 @@ def test_parallel_ring(density: float, p: float) -> None:
 def test_parallel_open_chain_in_its_phases() -> None:
     p = 0.75
     for alpha, beta in ((0.3, 0.7), (0.7, 0.3), (0.7, 0.7)):
-        system = Open(n_sites=400, alpha=alpha, beta=beta, hop_probability=p, update="parallel")
+        system = OpenTasep(
+            n_sites=400, alpha=alpha, beta=beta, hop_probability=p, update="parallel"
+        )
         found = measured(system, 16, 3000, 3000)["current"].mean()
         expected = float(exact.parallel_limit_current(alpha, beta, p))
         assert found == pytest.approx(expected, rel=0.01)
@@ -296,19 +298,19 @@ def test_parallel_open_chain_in_its_phases() -> None:
 
 
 def test_all_at_once_is_another_law() -> None:
-    one = measured(Open(n_sites=10), 32, 500, 100)["current"]
-    other = measured(Open(n_sites=10, update="parallel"), 32, 500, 100)["current"]
+    one = measured(OpenTasep(n_sites=10), 32, 500, 100)["current"]
+    other = measured(OpenTasep(n_sites=10, update="parallel"), 32, 500, 100)["current"]
     assert other.mean() > one.mean() + 0.05
 
 
 def test_full_ring_stands_still_and_a_lone_particle_runs() -> None:
-    full = Ring(n_sites=6, n_particles=6, update="parallel")
+    full = RingTasep(n_sites=6, n_particles=6, update="parallel")
     state = full.initial(torch_rng(), 2)
     hop = torch.ones(2, 6, dtype=torch.int64)
     assert torch.equal(full.loss(state, hop, state), torch.ones(2, 6).double())
     assert torch.equal(full.transition(state, hop, torch_rng()).position, state.position)
-    lone = Ring(n_sites=6, n_particles=1, update="parallel")
-    state = Traffic(torch.tensor([[5]]), torch.zeros(1, 1, dtype=torch.int64))
+    lone = RingTasep(n_sites=6, n_particles=1, update="parallel")
+    state = RingState(torch.tensor([[5]]), torch.zeros(1, 1, dtype=torch.int64))
     assert lone.transition(state, torch.ones(1, 1), torch_rng(1)).position.tolist() == [[0]]
 
 
@@ -318,9 +320,9 @@ def torch_rng(worlds: int = 2) -> Any:
 
 def test_an_open_chain_moves_as_it_should() -> None:
     """All at once: entry, exit and the hop inside at the same time; nothing jumps two sites."""
-    system = Open(n_sites=4, update="parallel")
+    system = OpenTasep(n_sites=4, update="parallel")
     one = torch.ones(1, 1, dtype=torch.float64)
-    state = Chain(torch.tensor([[0.0, 1, 0, 1]]).double(), one, one, torch.zeros(1, 1).long())
+    state = OpenState(torch.tensor([[0.0, 1, 0, 1]]).double(), one, one, torch.zeros(1, 1).long())
     hop = torch.ones(1, 5, dtype=torch.int64)
     after = system.transition(state, hop, torch_rng(1))
     assert after.occupied.tolist() == [[1.0, 0.0, 1.0, 0.0]]
@@ -328,7 +330,7 @@ def test_an_open_chain_moves_as_it_should() -> None:
 
 
 def test_gates_have_the_exact_current() -> None:
-    system = Gates(n_sites=10, depth=3, sweeps=10, horizon=400)
+    system = GatedTasep(n_sites=10, depth=3, sweeps=10, horizon=400)
     env = VectorEnv(system, 64, seed=4, autoreset=False)
     env.reset()
     action = np.broadcast_to(np.array([[0.2], [-0.4]], np.float32), (64, 2, 1)).copy()
@@ -352,12 +354,12 @@ def test_policy_optimum_has_the_best_reward() -> None:
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (lambda: Open(alpha=0.0), "alpha=0.0 must be"),
-        (lambda: Open(beta=(0.5, 1.5)), r"beta=\(0.5, 1.5\) must be at most 1"),
-        (lambda: Open(update="checkerboard"), "update='checkerboard' must be one of"),
-        (lambda: Ring(n_sites=5, n_particles=6), "n_particles=6 must be at most n_sites"),
-        (lambda: Ring(burn_in=10_000), "burn_in=10000 must be below"),
-        (lambda: Gates(n_sites=3), "depth=5 must be at most n_sites=3"),
+        (lambda: OpenTasep(alpha=0.0), "alpha=0.0 must be"),
+        (lambda: OpenTasep(beta=(0.5, 1.5)), r"beta=\(0.5, 1.5\) must be at most 1"),
+        (lambda: OpenTasep(update="checkerboard"), "update='checkerboard' must be one of"),
+        (lambda: RingTasep(n_sites=5, n_particles=6), "n_particles=6 must be at most n_sites"),
+        (lambda: RingTasep(burn_in=10_000), "burn_in=10000 must be below"),
+        (lambda: GatedTasep(n_sites=3), "depth=5 must be at most n_sites=3"),
     ],
 )
 def test_bad_parameters_are_named(made: Any, said: str) -> None:

@@ -1,1 +1,11 @@
-"""Ising lattices."""
+"""Ising spins on a square torus: equilibrium, annealing, transport."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..core import renamed
+
+
+def __getattr__(name: str) -> Any:
+    return renamed.former_name(__name__, name)

@@ -39,9 +39,9 @@ from ..core.rng import Rng
 from ..core.scene import Chart, Scene
 from ..core.system import System
 from ..core.types import Bound, Knob, Range, Symmetry
-from ..core.validation import require_choice, require_count, require_number, require_range
+from ..core.validation import require_choice, require_count, require_range
 from . import picture, stationary
-from .ground_state import GROUND_SIZE, above_ground, ground_energy
+from .ground_state import above_ground, ground_energy, require_annealing
 from .policies import heat_bath, metropolis, sample
 
 SCENARIOS = {
@@ -115,19 +115,7 @@ class Ising(System):
             raise ValueError(f"lattice_size={self.lattice_size} must be even for a checkerboard")
         require_choice("bonds", self.bonds, BONDS)
         if self.final_temperature is not None:
-            self._check_annealing(self.final_temperature)
-
-    def _check_annealing(self, final: float) -> None:
-        require_number("final_temperature", final, 0, strict=True)
-        if isinstance(self.temperature, tuple):
-            raise ValueError(
-                f"temperature={self.temperature!r} must be a number with a final_temperature"
-            )
-        if self.lattice_size > GROUND_SIZE:
-            raise ValueError(
-                f"lattice_size={self.lattice_size} must be at most {GROUND_SIZE} "
-                "with a final_temperature: ground states are found up to there"
-            )
+            require_annealing(self.final_temperature, self.temperature, self.lattice_size)
 
     @property
     def n_agents(self) -> int:  # type: ignore[override]

@@ -9,10 +9,24 @@ import torch
 from torch import Tensor
 
 from ..core.kernels.compiling import compiled
+from ..core.types import Range
+from ..core.validation import require_number
 
 GROUND_SIZE = 6  # side up to which ground states are found
 _SAME = 1e-9  # energy per spin, below any difference between levels
 _compile = compiled(error_model="numpy")
+
+
+def require_annealing(final_temperature: float, temperature: Range, size: int) -> None:
+    """Raise ValueError unless a torus of this side can cool from one temperature to another."""
+    require_number("final_temperature", final_temperature, 0, strict=True)
+    if isinstance(temperature, tuple):
+        raise ValueError(f"temperature={temperature!r} must be a number with a final_temperature")
+    if size > GROUND_SIZE:
+        raise ValueError(
+            f"lattice_size={size} must be at most {GROUND_SIZE} "
+            "with a final_temperature: ground states are found up to there"
+        )
 
 
 def ground_energy(coupling: Tensor, field: Tensor, size: int) -> Tensor:

@@ -33,7 +33,7 @@ from .path import ReducedPath
 
 SCENARIOS = {
     "ising-transport-v0": {
-        "system": "Transport",
+        "system": "IsingTransport",
         "summary": "a controller takes spins from up to down, losing as little work as it can",
         "training": {
             "ppo": {
@@ -58,14 +58,14 @@ SCENARIOS = {
 }
 
 
-class Driven(NamedTuple):
+class TransportState(NamedTuple):
     spin: Tensor  # [worlds, spins] -1.0 or 1.0
     point: Tensor  # [worlds, 2] 1 / T and h / T
     time: Tensor  # [worlds, 1] int64 steps made
 
 
 @dataclass(frozen=True)
-class Transport(System):
+class IsingTransport(System):
     """One controller of temperature and field.
 
     side: spins along a side of the torus, even, at most 8: there log Z is exact.
@@ -123,14 +123,14 @@ class Transport(System):
     def action_space(self) -> spaces.Box:
         return spaces.Box(-1, 1, (2,))
 
-    def initial(self, rng: Rng, worlds: int) -> Driven:
+    def initial(self, rng: Rng, worlds: int) -> TransportState:
         """An exact sample of the equilibrium at the start."""
         uniform = rng.uniform(worlds, self.side).numpy()
         spin = torch.from_numpy(sample_rows(self.side, *self.start, uniform))
         point = torch.tensor([self.start] * worlds, dtype=torch.float64)
-        return Driven(spin, point, torch.zeros(worlds, 1, dtype=torch.int64))
+        return TransportState(spin, point, torch.zeros(worlds, 1, dtype=torch.int64))
 
-    def transition(self, state: Driven, action: Tensor, rng: Rng) -> Driven:
+    def transition(self, state: TransportState, action: Tensor, rng: Rng) -> TransportState:
         """`action` [worlds, 1, 2]: how far from the straight line to go, in units of `reach`.
 
         1 / T is kept above 0.01. The last step leads to the end, whatever the action.
@@ -141,9 +141,9 @@ class Transport(System):
             force = point[:, :1] * self.lattice.neighbour_sum(spin) + point[:, 1:]
             up = rng.uniform(*spin.shape) < heat_bath_chance(-2 * force)
             spin = torch.where(colour == half % 2, 2 * up.double() - 1, spin)
-        return Driven(spin, point, state.time + 1)
+        return TransportState(spin, point, state.time + 1)
 
-    def invariants(self, state: Driven) -> dict[str, Tensor]:
+    def invariants(self, state: TransportState) -> dict[str, Tensor]:
         """Bonds and magnetization per spin, where lambda is, and the part of the steps made."""
         x = self.observables(state.spin) / self.side**2
         return {
@@ -154,17 +154,19 @@ class Transport(System):
             "progress": state.time / self.horizon,
         }
 
-    def loss(self, state: Driven, action: Tensor, next_state: Driven) -> Tensor:
+    def loss(self, state: TransportState, action: Tensor, next_state: TransportState) -> Tensor:
         """Dissipated work of the step, over T."""
         change = next_state.point - state.point
         work = -(change * self.observables(state.spin)).sum(-1, keepdim=True)
         return work + self.free_change() / self.horizon
 
-    def metrics(self, state: Driven, action: Tensor, next_state: Driven) -> dict[str, Tensor]:
+    def metrics(
+        self, state: TransportState, action: Tensor, next_state: TransportState
+    ) -> dict[str, Tensor]:
         """Dissipated work of the episode."""
         return {"dissipation": self.loss(state, action, next_state)[:, 0]}
 
-    def symmetries(self, state: Driven, rng: Rng) -> Iterator[Symmetry]:
+    def symmetries(self, state: TransportState, rng: Rng) -> Iterator[Symmetry]:
         half = (self.side // 2 * rng.uniform(len(state.spin), 2)).long()
         sites = self.lattice.shift(2 * half).sites
 
@@ -173,7 +175,7 @@ class Transport(System):
 
         yield Symmetry("translation", state._replace(spin=permute(state.spin)), noise=permute)
 
-    def scene(self, state: Driven) -> Scene:
+    def scene(self, state: TransportState) -> Scene:
         """The lattice, spins up bright; over time the point lambda, m and the work dissipated."""
         x, y = state.point[0].tolist()
         m = float(state.spin[0].mean())

@@ -1,1 +1,11 @@
-"""The totally asymmetric simple exclusion process."""
+"""Particles that hop one way and exclude each other (TASEP): open chain, ring, gates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..core import renamed
+
+
+def __getattr__(name: str) -> Any:
+    return renamed.former_name(__name__, name)

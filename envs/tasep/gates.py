@@ -30,7 +30,7 @@ from .picture import diagram
 
 SCENARIOS = {
     "tasep-gates-v0": {
-        "system": "Gates",
+        "system": "GatedTasep",
         "summary": "two gates of a chain that want much current for little opening",
         "training": {
             "ppo": {"gamma": 0.9, "n_steps": 32, "batch_size": 1024, "reward_scale": 10.0}
@@ -46,14 +46,14 @@ SCENARIOS = {
 }
 
 
-class Guarded(NamedTuple):
+class GatesState(NamedTuple):
     occupied: Tensor  # [worlds, sites] 0.0 or 1.0
     hops: Tensor  # [worlds, 1] hops per bond and sweep in the last step
     rate: Tensor  # [worlds, 2] alpha and beta of the last step
 
 
 @dataclass(frozen=True)
-class Gates(System):
+class GatedTasep(System):
     """Parameters with their units.
 
     n_sites: length of the chain.  cost: of an opening, in current per unit of rate.
@@ -96,13 +96,13 @@ class Gates(System):
         """Every site of the chain."""
         return 8 * self.n_sites
 
-    def initial(self, rng: Rng, worlds: int) -> Guarded:
+    def initial(self, rng: Rng, worlds: int) -> GatesState:
         """Every site taken with chance 1 / 2; both gates half open."""
         occupied = (rng.uniform(worlds, self.n_sites) < 0.5).double()
         hops = torch.zeros(worlds, 1, dtype=torch.float64, device=occupied.device)
-        return Guarded(occupied, hops, (hops + 0.5).expand(-1, 2).clone())
+        return GatesState(occupied, hops, (hops + 0.5).expand(-1, 2).clone())
 
-    def transition(self, state: Guarded, action: Tensor, rng: Rng) -> Guarded:
+    def transition(self, state: GatesState, action: Tensor, rng: Rng) -> GatesState:
         """`action` [worlds, 2, 1]: -1 shuts a gate, 1 gives it rate 1."""
         rate, n = 0.5 * (action[..., 0].double().clamp(-1, 1) + 1), self.n_sites
         place = (n + 1) * rng.uniform(len(rate), self.sweeps * (n + 1))
@@ -119,9 +119,9 @@ class Gates(System):
             padded = padded.scatter_add(1, at, -hop).scatter_add(1, at + 1, hop)
             padded[:, 0], padded[:, -1] = 1.0, 0.0
             hops = hops + hop
-        return Guarded(padded[:, 1:-1].contiguous(), hops / bond.shape[1], rate)
+        return GatesState(padded[:, 1:-1].contiguous(), hops / bond.shape[1], rate)
 
-    def invariants(self, state: Guarded) -> dict[str, Tensor]:
+    def invariants(self, state: GatesState) -> dict[str, Tensor]:
         """Density next to the gate and of the whole chain, and the gate's rate in the last step.
 
         Of particles for the entry, of holes for the exit.
@@ -135,20 +135,22 @@ class Gates(System):
             "rate": state.rate,
         }
 
-    def loss(self, state: Guarded, action: Tensor, next_state: Guarded) -> Tensor:
+    def loss(self, state: GatesState, action: Tensor, next_state: GatesState) -> Tensor:
         shared = self.cost * next_state.rate.sum(-1, keepdim=True) - next_state.hops
         return shared.expand(-1, 2)
 
-    def metrics(self, state: Guarded, action: Tensor, next_state: Guarded) -> dict[str, Tensor]:
+    def metrics(
+        self, state: GatesState, action: Tensor, next_state: GatesState
+    ) -> dict[str, Tensor]:
         """Hops per bond and sweep, the part of the sites that are taken, and the two rates."""
         alpha, beta = next_state.rate.unbind(-1)
         density = next_state.occupied.mean(-1)
         return {"current": next_state.hops[:, 0], "density": density, "alpha": alpha, "beta": beta}
 
-    def symmetries(self, state: Guarded, rng: Rng) -> Iterator[Symmetry]:
+    def symmetries(self, state: GatesState, rng: Rng) -> Iterator[Symmetry]:
         n = self.n_sites + 1
         agents = torch.tensor([[1, 0]], device=state.rate.device).expand(len(state.rate), -1)
-        holes = Guarded(1 - state.occupied.flip(-1), state.hops, state.rate.flip(-1))
+        holes = GatesState(1 - state.occupied.flip(-1), state.hops, state.rate.flip(-1))
 
         def noise(uniform: Tensor) -> Tensor:
             place = n * uniform
@@ -156,7 +158,7 @@ class Gates(System):
 
         yield Symmetry("particles to holes", holes, agents, noise=noise)
 
-    def scene(self, state: Guarded) -> Scene:
+    def scene(self, state: GatesState) -> Scene:
         """The chain after its last steps, the present at the bottom."""
         alpha, beta = state.rate[0].tolist()
         return diagram(state.occupied, f"alpha {alpha:.2f}, beta {beta:.2f}")

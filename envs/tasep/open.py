@@ -39,7 +39,7 @@ from .policies import hop
 
 SCENARIOS = {
     "tasep-open-v0": {
-        "system": "Open",
+        "system": "OpenTasep",
         "summary": "bonds of an open chain over which particles hop, exactly solved",
         "training": {"ppo": {"gamma": 0.0}},
         "film": {
@@ -58,7 +58,7 @@ SCENARIOS = {
 }
 
 
-class Chain(NamedTuple):
+class OpenState(NamedTuple):
     occupied: Tensor  # [worlds, sites] 0.0 or 1.0
     alpha: Tensor  # [worlds, 1] chance of an attempt at the entry
     beta: Tensor  # [worlds, 1] the same at the exit
@@ -66,7 +66,7 @@ class Chain(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Open(System):
+class OpenTasep(System):
     """Parameters with their units.
 
     n_sites: length of the chain.  alpha, beta: chances of an attempt at the entry and at the exit;
@@ -135,44 +135,44 @@ class Open(System):
     def action_space(self) -> spaces.Discrete:
         return spaces.Discrete(2)
 
-    def initial(self, rng: Rng, worlds: int) -> Chain:
+    def initial(self, rng: Rng, worlds: int) -> OpenState:
         """Every site taken with chance 1 / 2."""
         occupied = (rng.uniform(worlds, self.n_sites) < 0.5).double()
         alpha, beta = rng.draw(self.alpha, worlds), rng.draw(self.beta, worlds)
         turn = self.schedule.first_turn(rng, worlds)
-        return Chain(occupied, alpha, beta, turn)
+        return OpenState(occupied, alpha, beta, turn)
 
-    def transition(self, state: Chain, action: Tensor, rng: Rng) -> Chain:
+    def transition(self, state: OpenState, action: Tensor, rng: Rng) -> OpenState:
         """`action` [worlds, agents]: 0 wait, 1 hop; a hop that is not free does nothing."""
         hops, turn = self._hops(state, action), self.schedule.next_turn(state.turn, rng)
         return state._replace(occupied=state.occupied + hops[:, :-1] - hops[:, 1:], turn=turn)
 
-    def active(self, state: Chain) -> Tensor | None:
+    def active(self, state: OpenState) -> Tensor | None:
         return self.schedule.active(state.turn)
 
-    def invariants(self, state: Chain) -> dict[str, Tensor]:
+    def invariants(self, state: OpenState) -> dict[str, Tensor]:
         """Whether a hop over the bond is free; and if not, full (1) or empty (-1); and its rate."""
         behind, ahead = _ends(state.occupied)
         rate = torch.full_like(behind, self.hop_probability)
         rate[:, :1], rate[:, -1:] = state.alpha, state.beta
         return {"free": behind * (1 - ahead), "filling": behind + ahead - 1, "rate": rate}
 
-    def loss(self, state: Chain, action: Tensor, next_state: Chain) -> Tensor:
+    def loss(self, state: OpenState, action: Tensor, next_state: OpenState) -> Tensor:
         return -self._hops(state, action)
 
-    def metrics(self, state: Chain, action: Tensor, next_state: Chain) -> dict[str, Tensor]:
+    def metrics(self, state: OpenState, action: Tensor, next_state: OpenState) -> dict[str, Tensor]:
         """Hops per bond and sweep, and the part of the sites that are taken."""
         current = self._hops(state, action).sum(-1) * self.sweep / self.n_agents
         return {"current": current, "density": next_state.occupied.mean(-1)}
 
-    def symmetries(self, state: Chain, rng: Rng) -> Iterator[Symmetry]:
+    def symmetries(self, state: OpenState, rng: Rng) -> Iterator[Symmetry]:
         order = torch.arange(self.n_agents - 1, -1, -1, device=state.turn.device)
         bonds = order.expand(len(state.turn), -1)
         turn, noise = self.schedule.rearranged(state.turn, bonds)
-        holes = Chain(1 - state.occupied.flip(-1), state.beta, state.alpha, turn)
+        holes = OpenState(1 - state.occupied.flip(-1), state.beta, state.alpha, turn)
         yield Symmetry("particles to holes", holes, bonds, {"filling": -1.0}, noise)
 
-    def scene(self, state: Chain) -> Scene:
+    def scene(self, state: OpenState) -> Scene:
         """The chain at its last times, the present at the bottom."""
         caption = f"alpha {float(state.alpha[0]):.2f}, beta {float(state.beta[0]):.2f}"
         return diagram(state.occupied, caption)
@@ -197,15 +197,15 @@ class Open(System):
         }
 
     def rollout(
-        self, state: Chain, policy: str, steps: int, rng: Rng, every: int
-    ) -> tuple[Chain, dict[str, Tensor]]:
+        self, state: OpenState, policy: str, steps: int, rng: Rng, every: int
+    ) -> tuple[OpenState, dict[str, Tensor]]:
         """Fused; a byte per site, or for 32 worlds a word."""
         from ..core.kernels.rollouts import rollout_plan
         from .rollout_bytes import run_open
         from .rollout_words import in_words, run_words
         from .step import OpenArrays
 
-        after = Chain(*(array.clone() for array in state))
+        after = OpenState(*(array.clone() for array in state))
         arrays = OpenArrays(*(array.numpy() for array in after))
         plan = rollout_plan(steps, every, rng, 3)
         parallel = self.update == PARALLEL
@@ -231,7 +231,7 @@ class Open(System):
         )
         return Kernel(step_open, see_open, parameters)
 
-    def _hops(self, state: Chain, action: Tensor) -> Tensor:
+    def _hops(self, state: OpenState, action: Tensor) -> Tensor:
         """1.0 for every bond over which a particle hops [worlds, agents]."""
         behind, ahead = _ends(state.occupied)
         return behind * (1 - ahead) * self.schedule.used(action, state.turn)

@@ -37,7 +37,7 @@ from .policies import hop_ahead, hop_blindly
 
 SCENARIOS = {
     "tasep-ring-v0": {
-        "system": "Ring",
+        "system": "RingTasep",
         "summary": "particles on a ring that gain by a hop and lose by a crash",
         "training": {"ppo": {"gamma": 0.0}},
         "film": {
@@ -51,13 +51,13 @@ SCENARIOS = {
 }
 
 
-class Traffic(NamedTuple):
+class RingState(NamedTuple):
     position: Tensor  # [worlds, agents] int64 site, agent i + 1 ahead of agent i
     turn: Tensor  # [worlds, 1] int64: the particle that acts next; 0 in parallel
 
 
 @dataclass(frozen=True)
-class Ring(System):
+class RingTasep(System):
     """Parameters with their units.
 
     n_sites: length of the ring.  n_particles: how many go round, at most one per site.
@@ -134,41 +134,41 @@ class Ring(System):
         """Every site of the ring."""
         return 8 * self.n_sites
 
-    def initial(self, rng: Rng, worlds: int) -> Traffic:
+    def initial(self, rng: Rng, worlds: int) -> RingState:
         """Any places with equal chance."""
         order = rng.uniform(worlds, self.n_sites).argsort(-1)
         position = order[:, : self.n_particles].sort(-1).values
         turn = self.schedule.first_turn(rng, worlds)
-        return Traffic(position, turn)
+        return RingState(position, turn)
 
-    def transition(self, state: Traffic, action: Tensor, rng: Rng) -> Traffic:
+    def transition(self, state: RingState, action: Tensor, rng: Rng) -> RingState:
         """`action` [worlds, agents]: 0 wait, 1 hop; at a taken site a hop is a crash: no move."""
         hops = self._attempts(state, action) * (self.gaps(state) > 0)
         turn = self.schedule.next_turn(state.turn, rng)
-        return Traffic((state.position + hops.long()) % self.n_sites, turn)
+        return RingState((state.position + hops.long()) % self.n_sites, turn)
 
-    def active(self, state: Traffic) -> Tensor | None:
+    def active(self, state: RingState) -> Tensor | None:
         return self.schedule.active(state.turn)
 
-    def invariants(self, state: Traffic) -> dict[str, Tensor]:
+    def invariants(self, state: RingState) -> dict[str, Tensor]:
         """Empty sites ahead, as far as seen; particles per site; the rate of the textbook model."""
         gap = self.gaps(state).double().clamp(max=self.sight)
         density = torch.full_like(gap, self.n_particles / self.n_sites)
         rate = torch.full_like(gap, self.hop_probability)
         return {"gap": gap, "density": density, "rate": rate}
 
-    def loss(self, state: Traffic, action: Tensor, next_state: Traffic) -> Tensor:
+    def loss(self, state: RingState, action: Tensor, next_state: RingState) -> Tensor:
         free = (self.gaps(state) > 0).double()
         return self._attempts(state, action) * (self.crash_cost * (1 - free) - free)
 
-    def metrics(self, state: Traffic, action: Tensor, next_state: Traffic) -> dict[str, Tensor]:
+    def metrics(self, state: RingState, action: Tensor, next_state: RingState) -> dict[str, Tensor]:
         """Hops per bond and sweep; crashes per bond and sweep."""
         attempts, free = self._attempts(state, action), self.gaps(state) > 0
         scale = self.sweep / self.n_sites
         hops, crashes = (attempts * free).sum(-1), (attempts * ~free).sum(-1)
         return {"current": scale * hops, "crashes": scale * crashes}
 
-    def symmetries(self, state: Traffic, rng: Rng) -> Iterator[Symmetry]:
+    def symmetries(self, state: RingState, rng: Rng) -> Iterator[Symmetry]:
         worlds, n = state.position.shape
         shift = (self.n_sites * rng.uniform(worlds, 1)).long()
         moved = (state.position + shift) % self.n_sites
@@ -178,10 +178,10 @@ class Ring(System):
         first = (n * rng.uniform(worlds, 1)).long()
         agents = (torch.arange(n, device=first.device) + first) % n
         turn, noise = self.schedule.rearranged(state.turn, agents)
-        renamed = Traffic(state.position.gather(1, agents), turn)
+        renamed = RingState(state.position.gather(1, agents), turn)
         yield Symmetry("other first particle", renamed, agents, noise=noise)
 
-    def scene(self, state: Traffic) -> Scene:
+    def scene(self, state: RingState) -> Scene:
         """The ring at its last times, cut open, the present at the bottom."""
         occupied = torch.zeros(1, self.n_sites, dtype=torch.float64)
         occupied[0, state.position[0]] = 1.0
@@ -201,14 +201,14 @@ class Ring(System):
         return {"current": current, "crashes": 0.0 if self.sight else attempts - current}
 
     def rollout(
-        self, state: Traffic, policy: str, steps: int, rng: Rng, every: int
-    ) -> tuple[Traffic, dict[str, Tensor]]:
+        self, state: RingState, policy: str, steps: int, rng: Rng, every: int
+    ) -> tuple[RingState, dict[str, Tensor]]:
         """Fused; a whole number per particle."""
         from ..core.kernels.rollouts import rollout_plan
         from .rollout_bytes import run_ring
         from .step import RingArrays
 
-        after = Traffic(*(array.clone() for array in state))
+        after = RingState(*(array.clone() for array in state))
         arrays = RingArrays(*(array.numpy() for array in after))
         plan = rollout_plan(steps, every, rng, 2)
         run_ring(arrays, plan, self.n_sites, self.hop_probability, self.update == PARALLEL)
@@ -232,12 +232,12 @@ class Ring(System):
         )
         return Kernel(step_ring, see_ring, parameters)
 
-    def gaps(self, state: Traffic) -> Tensor:
+    def gaps(self, state: RingState) -> Tensor:
         """Empty sites ahead of every particle [worlds, agents] int64."""
         if self.n_agents == 1:
             return torch.full_like(state.position, self.n_sites - 1)
         return (state.position.roll(-1, 1) - state.position - 1) % self.n_sites
 
-    def _attempts(self, state: Traffic, action: Tensor) -> Tensor:
+    def _attempts(self, state: RingState, action: Tensor) -> Tensor:
         """1.0 for everyone who hops or crashes [worlds, agents]."""
         return self.schedule.used(action, state.turn).double()
