@@ -62,7 +62,7 @@ def whole_number(text: str) -> int | None:
     match = _NUMBER.fullmatch(text.strip())
     if match is None:
         return None
-    whole, fraction, exponent = (part or "" for part in match.groups())
+    whole, fraction, exponent = (group or "" for group in match.groups())
     zeros = int(exponent or 0) - len(fraction.rstrip("0"))
     if not 0 <= zeros <= 30:
         return None
@@ -89,16 +89,16 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     Lists become tuples, true and false may be written small, and 1e6 is a whole number.
     Raises ValueError for another form and for a name that is given twice.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         name = name.strip()
         if not equals or not name.isidentifier():
             raise ValueError(f"--set {setting!r} must look like name=value")
-        if name in found:
+        if name in values:
             raise ValueError(f"--set {name} is given twice")
-        found[name] = _literal(text.strip())
-    return found
+        values[name] = _literal(text.strip())
+    return values
 
 
 def _literal(text: str) -> Any:
@@ -132,7 +132,7 @@ def require_output_file(option: str, path: Path | None, suffixes: tuple[str, ...
 
 def require_output_folder(option: str, path: Path) -> None:
     """Raise ValueError unless `path` is a folder that can be written, or can be made as one."""
-    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not there.is_dir():
         raise ValueError(f"{option} {path} could not be made: {str(there)!r} is a file")
     verb = "written" if path.exists() else "made"
@@ -156,9 +156,9 @@ def print_json(args: argparse.Namespace, value: Any) -> None:
 def plain(value: Any) -> Any:
     """The same in JSON's types: arrays and tuples become lists, what is not finite None."""
     if isinstance(value, dict):
-        return {str(key): plain(part) for key, part in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(part) for part in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
@@ -232,6 +232,24 @@ def require_positive(name: str, value: float | None, most: float = math.inf) -> 
         raise ValueError(f"--{name} {value:g} must be above 0")
     if value > most:
         raise ValueError(f"--{name} {value:g} must be at most {most:g}")
+
+
+def add_deterministic(parser: argparse.ArgumentParser) -> None:
+    """Declare `--deterministic` and `--stochastic`."""
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="a trained policy takes its most likely action (default unless the system's law is "
+        "its agents' randomness); policies by name are as random as their name says",
+    )
+    mode.add_argument(
+        "--stochastic",
+        dest="deterministic",
+        action="store_false",
+        help="a trained policy draws its actions",
+    )
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:

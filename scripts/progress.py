@@ -160,6 +160,6 @@ def compilation_announced(
     from invariantzoo.envs.core.kernels.compiling import announced
 
     module = (system if isinstance(system, type) else type(system)).__module__
-    known = [_COMPILATION.get(part) for part in module.split(".")]
+    known = [_COMPILATION.get(module_name) for module_name in module.split(".")]
     seconds = next((f", about {number} CPU s" for number in known if number), "")
     return announced(lambda: say(f"compiling {name} for this machine (once{seconds}) ..."))

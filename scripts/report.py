@@ -1,7 +1,8 @@
-"""What the figure scripts share: results that survive an interruption, and Markdown tables."""
+"""What the figure scripts share: options, results that survive an interruption, tables, figures."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,19 +16,30 @@ PAGE_WIDTH = 8.0  # inches of a figure
 TEXT_SIZE = 9  # points
 
 
+def figure_parser(doc: str | None, **defaults: Path | int) -> argparse.ArgumentParser:
+    """A parser of options by name with their defaults, whose types they take.
+
+    doc: the docstring of the script; its first line says what it is for.
+    """
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    return parser
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def recorded(path: Path, key: str, compute: Callable[[], Any]) -> Any:
     """The result stored under `key` of a JSON file, computed and added if it is not there."""
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if key not in found:
-        found[key] = compute()
-        write_text(path, json_text(found))
-    return found[key]
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if key not in results:
+        results[key] = compute()
+        write_text(path, json_text(results))
+    return results[key]
 
 
 def json_text(value: Any, indent: str = "") -> str:
@@ -39,7 +51,7 @@ def json_text(value: Any, indent: str = "") -> str:
     if isinstance(value, dict):
         rows = [f"{json.dumps(key)}: {json_text(value[key], deeper)}" for key in sorted(value)]
     else:
-        rows = _packed([json_text(part, deeper) for part in value])
+        rows = _packed([json_text(item, deeper) for item in value])
     first, last = "{}" if isinstance(value, dict) else "[]"
     body = ",\n".join(deeper + row for row in rows)
     return f"{first}\n{body}\n{indent}{last}" + ("" if indent else "\n")
@@ -71,11 +83,11 @@ def page_figure(rows: int, columns: int, height: float) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(PAGE_WIDTH, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
-    for one in axes.ravel():
-        one.tick_params(labelsize=TEXT_SIZE)
-        one.title.set_size(TEXT_SIZE + 1)
-        one.xaxis.label.set_size(TEXT_SIZE)
-        one.yaxis.label.set_size(TEXT_SIZE)
+    for axis in axes.ravel():
+        axis.tick_params(labelsize=TEXT_SIZE)
+        axis.title.set_size(TEXT_SIZE + 1)
+        axis.xaxis.label.set_size(TEXT_SIZE)
+        axis.yaxis.label.set_size(TEXT_SIZE)
     return figure, axes
 
 
@@ -83,7 +95,7 @@ def save_figure(figure: Any, path: Path) -> None:
     """Save a matplotlib figure whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     looks: dict[str, Any] = {"dpi": 110, "bbox_inches": "tight", "metadata": {"Software": None}}
-    write_atomically(path, lambda part: figure.savefig(part, **looks))
+    write_atomically(path, lambda temporary: figure.savefig(temporary, **looks))
 
 
 def _cell(value: Any) -> str:

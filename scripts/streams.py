@@ -48,7 +48,7 @@ def _spelt_out(error: UnicodeError) -> tuple[str, int]:
     """What stands for letters that an encoding lacks: "+-" for a plus or minus, for instance."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
-    plain = _RAISED.sub(lambda found: "^" + found[0].translate(_LOWERED), text).translate(_SPELT)
+    plain = _RAISED.sub(lambda match: "^" + match[0].translate(_LOWERED), text).translate(_SPELT)
     return plain.encode("ascii", "replace").decode("ascii"), error.end
 
 

@@ -48,9 +48,11 @@ def run(args: argparse.Namespace) -> int:
         if not findings:
             findings = check_processes(make_env, seed=args.seed, steps=min(args.steps, 200))
     if args.json:
-        found = [{"check": name, "message": message} for name, message in findings]
+        finding_rows = [{"check": name, "message": message} for name, message in findings]
         passed = not findings
-        options.print_json(args, {"target": args.target, "passed": passed, "findings": found})
+        options.print_json(
+            args, {"target": args.target, "passed": passed, "findings": finding_rows}
+        )
         return int(not passed)
     for name, message in findings:
         print(f"{name}: {message}")
@@ -89,15 +91,15 @@ def _attribute(module: str, name: str) -> Callable[..., Any]:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        attribute = getattr(importlib.import_module(module), name, None)
     except Exception as error:
         raise ValueError(f"module {module!r} could not be imported: {_line(error)}") from error
-    if not callable(found):
+    if not callable(attribute):
         from invariantzoo.envs.core.validation import nearest
 
         known = [n for n, value in vars(sys.modules[module]).items() if callable(value)]
         raise ValueError(f"module {module!r} has no factory {name!r}{nearest(name, known)}")
-    return found
+    return attribute
 
 
 def _line(error: Exception) -> str:

@@ -46,20 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=options.count, default=5, metavar="S", help="how many (default: 5)"
     )
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument(
-        "--deterministic",
-        action="store_true",
-        default=None,
-        help="a trained policy takes its most likely action (default unless the system's law is "
-        "its agents' randomness); policies by name are as random as their name says",
-    )
-    mode.add_argument(
-        "--stochastic",
-        dest="deterministic",
-        action="store_false",
-        help="a trained policy draws its actions",
-    )
+    options.add_deterministic(parser)
     options.add_trust(parser)
 
 
@@ -79,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     entries = [_entry(target, args) for target in args.target]
     for entry in entries:
         require_memory_of_scores(entry.system, episodes=args.episodes, seeds=args.seeds)
-    log, found = options.messages(), []
+    log, seed_scores = options.messages(), []
     for entry in entries:
         steps = f"{entry.system.horizon:,} steps"
         say(f"{entry.id}, {entry.name}: {args.seeds} x {args.episodes} episodes of {steps}")
@@ -88,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         )
         announced = compilation_announced(entry.id, entry.system)
         with announced, progress(log, 1, name="scoring") as show:
-            found.append(
+            seed_scores.append(
                 evaluate(
                     entry.system,
                     entry.policy,
@@ -101,13 +88,13 @@ def run(args: argparse.Namespace) -> int:
             )
     reports: list[dict[str, Any]] = [
         {"id": entry.id, "policy": entry.name, "metrics": summarise(scores)}
-        for entry, scores in zip(entries, found, strict=True)
+        for entry, scores in zip(entries, seed_scores, strict=True)
     ]
     for entry, report in zip(entries, reports, strict=True):
         if exact := _exact(entry):
             report["exact"] = exact
     groups = _groups(entries)
-    together = {id: over_runs([found[i] for i in rows]) for id, rows in groups.items()}
+    together = {id: over_runs([seed_scores[i] for i in rows]) for id, rows in groups.items()}
     if args.json:
         several = {"runs": reports, "metrics": together}
         options.print_json(args, reports[0] if len(reports) == 1 else several)
@@ -155,8 +142,8 @@ def _entry(target: str, args: argparse.Namespace) -> Entry:
 
     settings = options.parse_settings(args.set)
     if options.is_run(target):
-        found = options.read_run(target, trust=args.trust)
-        id, system = found.id, found.system_with(settings)
+        run = options.read_run(target, trust=args.trust)
+        id, system = run.id, run.system_with(settings)
         name = args.policy or target
     else:
         id, system = invariantzoo.spec(target).id, invariantzoo.make_system(target, **settings)
@@ -175,8 +162,8 @@ def _print(console: Console, title: str, metrics: dict[str, Summary], each: str)
 
     head = ["metric", "mean", "standard\nerror", "interquartile\nmean", "its 95 %\ninterval"]
     rows = []
-    for name, one in metrics.items():
-        low, high = (number(end) for end in one["ci95"])
-        row = [name, number(one["mean"]), number(one["se"], 2), number(one["iqm"])]
-        rows.append([*row, f"{low} to {high}", "  ".join(map(number, one["per_seed"]))])
+    for name, summary in metrics.items():
+        low, high = (number(end) for end in summary["ci95"])
+        row = [name, number(summary["mean"]), number(summary["se"], 2), number(summary["iqm"])]
+        rows.append([*row, f"{low} to {high}", "  ".join(map(number, summary["per_seed"]))])
     print_table(console, title, [*head, f"mean of each {each}"], rows)

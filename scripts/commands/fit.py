@@ -158,7 +158,7 @@ def _net(args: argparse.Namespace, frames: Any) -> tuple[Any, dict[str, Any]]:
     from invariantzoo.training.optim.config import OptimizerConfig
 
     total = args.epochs * len(chosen(frames, "train").positions)
-    said, first = "", (0, 0.0)
+    progress_line, first = "", (0, 0.0)
     interrupted = False
 
     def follow(done: int, _: int) -> None:
@@ -168,16 +168,16 @@ def _net(args: argparse.Namespace, frames: Any) -> tuple[Any, dict[str, Any]]:
         if done == first[0] + TIMED_STEPS:
             left = (total - first[0]) * (time.perf_counter() - first[1]) / TIMED_STEPS
             say(f"about {duration(left)} for {total - first[0]:,} steps of one frame")
-        show(done, said)
+        show(done, progress_line)
 
     def told(epoch: int, train: float, val: float | None) -> None:
-        nonlocal said
+        nonlocal progress_line
         if not np.isfinite(train):
             raise ValueError(f"--lr {args.lr:g} is too large: the weights ran away")
         judged = "" if val is None else f", validation {1e3 * val:.1f}"
-        said = f"epoch {epoch} of {args.epochs}: training {1e3 * train:.1f}{judged} meV/A"
+        progress_line = f"epoch {epoch} of {args.epochs}: training {1e3 * train:.1f}{judged} meV/A"
         if val is not None:
-            say(said)
+            say(progress_line)
 
     checkpoint = args.out.with_suffix(".checkpoint")
     with progress(options.messages(), total, name="fitting", unit="frames") as show:
@@ -311,14 +311,14 @@ def _print(args: argparse.Namespace, report: dict[str, Any]) -> None:
     names = list(report["validation"]["rmse_mev_per_angstrom"])
     for head in ("frames", *(f"{name} (meV/Å)" for name in names), "relative", "correlation"):
         table.add_column(head, justify="right")
-    for part in ("training", "validation"):
-        found = report[part]
-        rmse = [f"{found['rmse_mev_per_angstrom'][name]:.1f}" for name in names]
+    for split in ("training", "validation"):
+        errors = report[split]
+        rmse = [f"{errors['rmse_mev_per_angstrom'][name]:.1f}" for name in names]
         table.add_row(
-            f"{part}, {found['frames']}",
+            f"{split}, {errors['frames']}",
             *rmse,
-            f"{found['relative']:.4f}",
-            f"{found['correlation']:.4f}",
+            f"{errors['relative']:.4f}",
+            f"{errors['correlation']:.4f}",
         )
     console = options.console(args)
     console.print(table)

@@ -25,13 +25,13 @@ def run(args: argparse.Namespace) -> int:
     frames = options.read_data(args, args.data, [] if args.split is None else [args.split])
     if args.split is not None:
         frames = chosen(frames, args.split)
-    found = {"model": args.model, "data": args.data, **judge(saved.model, frames)}
+    report = {"model": args.model, "data": args.data, **judge(saved.model, frames)}
     if args.json:
-        options.print_json(args, found)
+        options.print_json(args, report)
         return 0
     console = options.console(args)
-    rmse = ", ".join(f"{name} {v:.1f}" for name, v in found["rmse_mev_per_angstrom"].items())
-    console.print(f"{found['frames']} frames: RMSE {rmse} meV/Å")
-    console.print(f"relative {found['relative']:.4f}, correlation {found['correlation']:.5f}")
-    console.print(f"net force of a frame {found['net_force']:.2e} eV/Å")
+    rmse = ", ".join(f"{name} {v:.1f}" for name, v in report["rmse_mev_per_angstrom"].items())
+    console.print(f"{report['frames']} frames: RMSE {rmse} meV/Å")
+    console.print(f"relative {report['relative']:.4f}, correlation {report['correlation']:.5f}")
+    console.print(f"net force of a frame {report['net_force']:.2e} eV/Å")
     return 0

@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     if args.run.is_dir():
         options.require_output_folder("RUN", args.run)
     reference = None if args.data is None else _structure_of_data(args)
-    found = observe(args.run, drop=args.drop, reference=reference, viscosity=args.viscosity)
-    show(args, found, args.run)
+    observables = observe(args.run, drop=args.drop, reference=reference, viscosity=args.viscosity)
+    show(args, observables, args.run)
     return 0
 
 
@@ -62,60 +62,60 @@ def _structure_of_data(args: argparse.Namespace) -> np.ndarray:
     return reference
 
 
-def show(args: argparse.Namespace, found: dict[str, Any], folder: Path) -> None:
+def show(args: argparse.Namespace, observables: dict[str, Any], folder: Path) -> None:
     """Table or JSON; observables.json and pictures go to the folder."""
     import json
 
     from invariantzoo.report import write_text
 
-    text = json.dumps(options.plain(found), allow_nan=False)
+    text = json.dumps(options.plain(observables), allow_nan=False)
     write_text(folder / "observables.json", text + "\n")
-    if found["structure"]:
-        draw_structure(found, folder / "structure.png")
-    draw_traces(found, folder / "traces.png")
-    if found["vibrations"]:
-        draw_vibrations(found, folder / "vibrations.png")
+    if observables["structure"]:
+        draw_structure(observables, folder / "structure.png")
+    draw_traces(observables, folder / "traces.png")
+    if observables["vibrations"]:
+        draw_vibrations(observables, folder / "vibrations.png")
     if args.json:
-        options.print_json(args, found)
+        options.print_json(args, observables)
         return
     from rich.table import Table
 
-    worlds = f" in {found['worlds']} worlds" if found["worlds"] > 1 else ""
-    table = Table(title=f"{found['length_ps']:g} ps of {found['atoms']} atoms{worlds}")
+    worlds = f" in {observables['worlds']} worlds" if observables["worlds"] > 1 else ""
+    table = Table(title=f"{observables['length_ps']:g} ps of {observables['atoms']} atoms{worlds}")
     for head in ("quantity", "value"):
         table.add_column(head)
-    for name, value in lines(found):
+    for name, value in lines(observables):
         table.add_row(name, value)
     options.console(args).print(table)
 
 
-def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+def lines(observables: dict[str, Any]) -> list[tuple[str, str]]:
     """Quantities and values for people."""
-    temperature = f"{_mean(found['temperature'], 1)} K"
-    if found["temperature_set"] is not None:
-        temperature += f", set {found['temperature_set']:g}"
+    temperature = f"{_mean(observables['temperature'], 1)} K"
+    if observables["temperature_set"] is not None:
+        temperature += f", set {observables['temperature_set']:g}"
     rows = [
         ("temperature", temperature),
-        ("potential energy", f"{_mean(found['potential_ev_per_atom'], 4)} eV/atom"),
+        ("potential energy", f"{_mean(observables['potential_ev_per_atom'], 4)} eV/atom"),
     ]
     for name, key, digits, unit in (
         ("drift", "drift_mev_per_atom_per_ps", 4, "meV/atom/ps"),
         ("range of the conserved", "range_mev_per_atom", 3, "meV/atom"),
         ("heat from the thermostat", "heat_ev_per_atom_per_ps", 5, "eV/atom/ps"),
     ):
-        values = found[key]
+        values = observables[key]
         if np.isfinite(values).all() and (any(values) or not key.startswith("heat")):
             rows.append((name, f"{_list(values, digits)} {unit}"))
-    for name, value in found["least_distance"].items():
+    for name, value in observables["least_distance"].items():
         if value is not None:
             rows.append((f"smallest {name}", f"{value:.2f} Å"))
-    if found["longest_bond"] is not None:
-        rows.append(("longest bond", f"{found['longest_bond']:.2f} Å"))
-    rows += _structure_lines(found["structure"] or {})
-    if found["diffusion"]:
-        rows += _diffusion_lines(found["diffusion"])
-    if found["vibrations"]:
-        for name, value in found["vibrations"]["band_centres"].items():
+    if observables["longest_bond"] is not None:
+        rows.append(("longest bond", f"{observables['longest_bond']:.2f} Å"))
+    rows += _structure_lines(observables["structure"] or {})
+    if observables["diffusion"]:
+        rows += _diffusion_lines(observables["diffusion"])
+    if observables["vibrations"]:
+        for name, value in observables["vibrations"]["band_centres"].items():
             rows.append((f"{name} band", f"{value:.0f} cm⁻¹"))
     return rows
 
@@ -126,8 +126,8 @@ def _structure_lines(structure: dict[str, Any]) -> list[tuple[str, str]]:
         if name == "r":
             continue
         if "first_maximum" in pair:
-            place, height = pair["first_maximum"]
-            text = f"{place:.2f} Å, {_pm(height, pair['height_error'], 2)}"
+            distance, height = pair["first_maximum"]
+            text = f"{distance:.2f} Å, {_pm(height, pair['height_error'], 2)}"
             if pair.get("reference_maximum"):
                 text += " (data {:.2f} Å, {:.2f})".format(*pair["reference_maximum"])
             rows.append((f"g {name}, first maximum", text))
@@ -157,10 +157,10 @@ def _list(values: list[float], digits: int) -> str:
     return ", ".join(f"{v:.{digits}f}" for v in values)
 
 
-def draw_structure(found: dict[str, Any], path: Path) -> None:
+def draw_structure(observables: dict[str, Any], path: Path) -> None:
     """Radial distribution functions beside the data's and, for water, the experiment's maxima."""
     plt = _pyplot()
-    structure = found["structure"]
+    structure = observables["structure"]
     names = [name for name in structure if name != "r"]
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
@@ -179,7 +179,7 @@ def draw_structure(found: dict[str, Any], path: Path) -> None:
             axis.plot(r[: len(other)], other, "k--", lw=0.8, label="data")
             if pair["reference_maximum"]:
                 tallest = max(tallest, pair["reference_maximum"][1])
-        if found["water"] and name in EXPERIMENT:
+        if observables["water"] and name in EXPERIMENT:
             axis.plot(*EXPERIMENT[name], "r+", ms=10, label="experiment, first maximum")
         axis.set_xlim(0.8, r[-1])
         axis.set_ylim(0, 1.25 * max(tallest, 1.6))
@@ -199,18 +199,20 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return np.convolve(values, window, "same") / weight
 
 
-def draw_traces(found: dict[str, Any], path: Path) -> None:
+def draw_traces(observables: dict[str, Any], path: Path) -> None:
     """Temperature and conserved quantity of every world."""
     plt = _pyplot()
-    trace = found["trace"]
+    trace = observables["trace"]
     figure, axes = plt.subplots(1, 2, figsize=(9, 2.8))
     alone = "." if len(trace["ps"]) < 2 else ""
     axes[0].plot(trace["ps"], trace["temperature"], alone, lw=0.6)
     axes[0].set_ylabel("temperature (K)")
     axes[1].plot(trace["ps"], trace["conserved_mev_per_atom"], alone, lw=0.8)
     axes[1].set_ylabel("conserved quantity,\nchange (meV/atom)")
-    if 1 < found["worlds"] <= 6:
-        axes[0].legend([f"world {w}" for w in range(found["worlds"])], frameon=False, fontsize=8)
+    if 1 < observables["worlds"] <= 6:
+        axes[0].legend(
+            [f"world {w}" for w in range(observables["worlds"])], frameon=False, fontsize=8
+        )
     for axis in axes:
         axis.set_xlabel("time (ps)")
         axis.ticklabel_format(useOffset=False)
@@ -218,16 +220,16 @@ def draw_traces(found: dict[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
-def draw_vibrations(found: dict[str, Any], path: Path) -> None:
+def draw_vibrations(observables: dict[str, Any], path: Path) -> None:
     """Vibrational density of states, with the bands of water where it is water."""
     plt = _pyplot()
-    part = found["vibrations"]
+    vibrations = observables["vibrations"]
     figure, axis = plt.subplots(figsize=(7, 3.2))
-    wave, total = part["wavenumber"], np.sum(list(part["density"].values()), 0)
-    for name, density in part["density"].items():
+    wave, total = vibrations["wavenumber"], np.sum(list(vibrations["density"].values()), 0)
+    for name, density in vibrations["density"].items():
         axis.plot(wave, np.asarray(density) * 1e3, lw=1, label=name)
     label = "wavenumber (cm⁻¹)"
-    if found["water"]:
+    if observables["water"]:
         for band in (190, 650, 1645, 3400):
             axis.axvline(band, color="0.8", lw=0.8, zorder=0)
         label += "; grey: bands of real water"

@@ -63,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
     frames = read_frames(path)
     rms = float((frames.forces**2).mean() ** 0.5)
     if args.json:
-        found = {"data": str(path), "frames": len(frames.positions), "rms_force": rms}
-        options.print_json(args, found)
+        report = {"data": str(path), "frames": len(frames.positions), "rms_force": rms}
+        options.print_json(args, report)
         return 0
     text = f"{path}: {len(frames.positions)} frames, rms force component {rms:.3f} eV/Å"
     options.console(args).print(text, highlight=False, soft_wrap=True)

@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     steps = watched(folder, config, args.window)
-    found = estimates(steps)
-    if not found:
+    exponents = estimates(steps)
+    if not exponents:
         raise ValueError(f"{folder}: no layer has three modes with noise in {len(steps)} steps")
     optimizer = optimizers.title(runs.rebuild(folder, config)[1], config["algo"])
     title = f"{config['id']}, {config['algo']}, {optimizer}"
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         "window": len(steps),
         "parts": described(steps),
     }
-    draw_regimes(found, path, title=f"{title}: {len(steps)} steps")
+    draw_regimes(exponents, path, title=f"{title}: {len(steps)} steps")
     if args.json:
         options.print_json(args, report)
     else:
@@ -94,26 +94,29 @@ def estimates(steps: Steps) -> dict[str, Any]:
     """The exponent of every tensor for which there is one, and of all together."""
     from invariantzoo.training.geometry.regimes import estimate_alpha
 
-    found = {}
+    exponents = {}
     for name, (gradients, updates) in [*steps.tensors().items(), (WHOLE, steps.together())]:
         try:
-            found[name] = estimate_alpha(gradients, updates)
+            exponents[name] = estimate_alpha(gradients, updates)
         except ValueError:  # fewer than three modes
             continue
-    return found
+    return exponents
 
 
 def described(steps: Steps) -> list[dict[str, Any]]:
     """One entry per tensor and one for all together, as --json prints it."""
     from invariantzoo.training.geometry.regimes import regime, summarise
 
-    found = estimates(steps)
+    exponents = estimates(steps)
     rows = []
     for name, (gradients, updates) in [*steps.tensors().items(), (WHOLE, steps.together())]:
-        one = found.get(name)
+        exponent = exponents.get(name)
         row: dict[str, Any] = {"part": name, "parameters": gradients.shape[1]}
         row |= summarise(gradients, updates)
-        row |= {"modes": one.modes if one else 0, "regime": regime(one) if one else "undecided"}
+        row |= {
+            "modes": exponent.modes if exponent else 0,
+            "regime": regime(exponent) if exponent else "undecided",
+        }
         rows.append(row)
     return rows
 

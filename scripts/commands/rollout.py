@@ -19,7 +19,7 @@ import functools
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,20 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--video", type=Path, metavar="FILE", help="film up to nine worlds as .mp4 or .gif"
     )
     parser.add_argument("--npz", type=Path, metavar="FILE", help="save the trajectory as .npz")
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument(
-        "--deterministic",
-        action="store_true",
-        default=None,
-        help="a trained policy takes its most likely action (default unless the system's law is "
-        "its agents' randomness); policies by name are as random as their name says",
-    )
-    mode.add_argument(
-        "--stochastic",
-        dest="deterministic",
-        action="store_false",
-        help="a trained policy draws its actions",
-    )
+    options.add_deterministic(parser)
     options.add_trust(parser)
 
 
@@ -224,7 +211,7 @@ class Session:
     def _keep(self, made: dict[str, np.ndarray]) -> None:
         if not self.keep:
             return
-        state = {f"state.{name}": part.copy() for name, part in self.env.state._asdict().items()}
+        state = {f"state.{name}": array.copy() for name, array in self.env.state._asdict().items()}
         here = {"observation": self._observation.copy(), "episode": self._episode.copy()}
         self.rows.append({**made, **state, **here})
 
@@ -246,9 +233,9 @@ def _play(args: argparse.Namespace) -> Play:
     name = args.policy or film.policy or "random"
     policy = options.load_policy(name, system, trust=args.trust)
     likely = not system.stochastic if args.deterministic is None else args.deterministic
-    said = [f"{key}={value!r}" for key, value in borrowed.items()]
-    said += [] if args.policy or name == "random" else [f"policy {name}"]
-    return Play(system, policy, trained and likely, name, film, ", ".join(said))
+    choices = [f"{key}={value!r}" for key, value in borrowed.items()]
+    choices += [] if args.policy or name == "random" else [f"policy {name}"]
+    return Play(system, policy, trained and likely, name, film, ", ".join(choices))
 
 
 def _shown(
@@ -281,8 +268,8 @@ def _film(
 def _begin(id: str, play: Play, session: Session, shoot: Callable[[], None]) -> None:
     """Start the episodes and take the first picture; say what a film's settings are."""
     if play.borrowed:
-        said = f"{id} is shown with {play.borrowed}; --set and --policy change that"
-        options.messages().print(said, highlight=False, markup=False, soft_wrap=True)
+        notice = f"{id} is shown with {play.borrowed}; --set and --policy change that"
+        options.messages().print(notice, highlight=False, markup=False, soft_wrap=True)
     session.begin()
     shoot()
 
@@ -317,10 +304,12 @@ def _watch(
 
 
 def _config(args: argparse.Namespace, play: Play, session: Session) -> dict[str, Any]:
+    from invariantzoo.envs.core.observation import parameters
+
     return {
         "id": args.id,
         "policy": play.name,
-        "parameters": asdict(play.system),  # type: ignore[call-overload]
+        "parameters": {name: getattr(play.system, name) for name in parameters(play.system)},
         "seed": args.seed,
         "n_worlds": session.env.n_worlds,
         "n_steps": session.n_steps,
@@ -338,7 +327,7 @@ def _save(path: Path, session: Session, report: dict[str, Any]) -> None:
     """The file appears whole or not at all."""
     config = json.dumps(options.plain(report))
     arrays: dict[str, Any] = {"config": np.array(config), **session.trajectory()}
-    write_atomically(path, lambda part: np.savez_compressed(part, **arrays))
+    write_atomically(path, lambda temporary: np.savez_compressed(temporary, **arrays))
 
 
 def _print(args: argparse.Namespace, report: dict[str, Any]) -> None:

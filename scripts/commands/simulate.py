@@ -303,17 +303,17 @@ def _require_memory(args: argparse.Namespace, atoms: int) -> None:
 def _copies(waters: int, have: int, least: tuple[int, int, int]) -> tuple[int, int, int]:
     """How often to repeat a frame of `have` molecules, as evenly as possible."""
     times = _times(waters, have)
-    found = [
+    factors = [
         (a, b, times // a // b)
         for a in range(1, times + 1)
         if times % a == 0
         for b in range(1, times // a + 1)
         if (times // a) % b == 0
     ]
-    found = [c for c in found if all(n >= m for n, m in zip(c, least, strict=True))]
-    if not found:
+    factors = [c for c in factors if all(n >= m for n, m in zip(c, least, strict=True))]
+    if not factors:
         wanted = have * int(np.prod(least))
         raise ValueError(
             f"--waters {waters}: the cell is narrower than twice the cutoff; take {wanted} or more"
         )
-    return min(found, key=lambda c: (max(c) - min(c), c))
+    return min(factors, key=lambda c: (max(c) - min(c), c))

@@ -288,7 +288,7 @@ def _finish(
         say(f"scoring {name}")
         likely = name == TRAINED and not system.stochastic
         with progress(log, 1, name=f"scoring {name}") as show:
-            found = evaluate(
+            seed_scores = evaluate(
                 system,
                 policy,
                 episodes=EPISODES,
@@ -296,7 +296,7 @@ def _finish(
                 deterministic=likely,
                 watch=show,
             )
-        scores[name] = summarise(found)
+        scores[name] = summarise(seed_scores)
     seconds = rows[-1]["seconds"] if rows else 0.0
     report = {
         **_about(plan),
@@ -308,7 +308,9 @@ def _finish(
     }
     runs.write_json(folder / runs.SCORES, options.plain(report))
     _print_scores(plan.config["id"], scores, options.console(args))
-    means = {name: {key: one["mean"] for key, one in of.items()} for name, of in scores.items()}
+    means = {
+        name: {key: summary["mean"] for key, summary in of.items()} for name, of in scores.items()
+    }
     metrics = tuple(system.reductions)
     exploring = plan.config["algo"] != "descent" and not system.stochastic
     draw_learning_curve(
@@ -358,8 +360,11 @@ def _help() -> str:
 
     lines = ["hyper-parameters, to be given as --set name=value (an id may have other defaults):"]
     parts = [(f"--algo {algo}: {title(algo)}", own_hyperparameters(algo)) for algo in ALGORITHMS]
-    for head, found in [*parts, ("the optimizer of each of them:", optimizer_hyperparameters())]:
+    for head, hyperparameters in [
+        *parts,
+        ("the optimizer of each of them:", optimizer_hyperparameters()),
+    ]:
         lines += ["", head]
-        for name, default, help in found:
+        for name, default, help in hyperparameters:
             lines.append(f"  {f'{name}={default}':<24} {help}")
     return "\n".join(lines)

@@ -10,7 +10,6 @@ picture and brute-force.json.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from invariantzoo.envs.core.types import Bound
 from invariantzoo.envs.particles.crowd import Crowd
 from invariantzoo.envs.particles.discs import State
 from invariantzoo.envs.particles.sight import Pairs, Sight
-from invariantzoo.report import page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import figure_parser, page_figure, recorded, save_figure, table, write_text
 
 ID = "particles-crowd-v0"
 VIEWS: dict[str, tuple[str, dict[str, Any]]] = {  # name -> id, parameters
@@ -36,7 +35,7 @@ VIEWS: dict[str, tuple[str, dict[str, Any]]] = {  # name -> id, parameters
 }
 TESTS = ("as trained", "boosted", "turned", "relabelled")
 STEPS, EVERY, WORLDS = 1_536_000, 153_600, 32
-PPO = {
+PPO: dict[str, Any] = {
     "n_steps": 50,
     "batch_size": 4800,
     "n_epochs": 4,
@@ -73,7 +72,9 @@ class LaboratoryControl:
 class LaboratoryCrowd(Crowd):
     """The crowd with actions in the laboratory."""
 
-    baselines: ClassVar[tuple[str, ...]] = ()  # type: ignore[misc]
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return ()
 
     @property
     def control(self) -> LaboratoryControl:
@@ -114,7 +115,7 @@ def run(id: str, parameters: dict[str, Any], seed: int) -> dict[str, Any]:
         "net_arch": [64, 64],
         "log_std_init": -1.0,
     }
-    model = Ppo("MlpPolicy", env, policy_kwargs=architecture, seed=seed, device="cpu", **PPO)  # type: ignore[arg-type]
+    model = Ppo("MlpPolicy", env, policy_kwargs=architecture, seed=seed, device="cpu", **PPO)
     curve = [(0, tested(model, id, parameters, "as trained", worlds=8))]
     while model.num_timesteps < STEPS:
         model.learn(EVERY, reset_num_timesteps=False)
@@ -179,10 +180,7 @@ def main() -> None:
     """Compute what is missing, then print and write the page."""
     invariantzoo.register("crowd-laboratory-v0", LaboratoryCrowd, replace=True)
     invariantzoo.register("crowd-raw-v0", RawCrowd, replace=True)
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=5)
-    args = parser.parse_args()
+    args = figure_parser(__doc__, out=Path("docs"), seeds=5).parse_args()
     torch.set_num_threads(1)
     store = args.out / "results" / "brute-force.json"
     straight = recorded(store, "straight", _straight)
@@ -212,9 +210,9 @@ def _straight() -> float:
 
 def _page(straight: float, runs: dict[str, list[dict[str, Any]]]) -> str:
     rows = [
-        [f"{name}, seed {seed}", *(one["tests"][test] for test in TESTS)]
-        for name, found in runs.items()
-        for seed, one in enumerate(found)
+        [f"{name}, seed {seed}", *(scores["tests"][test] for test in TESTS)]
+        for name, scores_by_seed in runs.items()
+        for seed, scores in enumerate(scores_by_seed)
     ]
     return f"""# Invariants with covariant actions learn the crowd, raw coordinates do not
 
@@ -240,14 +238,14 @@ def _figure(straight: float, runs: dict[str, list[dict[str, Any]]]) -> Any:
 
     figure, panels = page_figure(1, 2, 3.9)
     left, right = panels[0]
-    for number, (name, found) in enumerate(runs.items()):
-        for one in found:
-            steps, losses = zip(*one["curve"], strict=True)
+    for number, (name, seed_runs) in enumerate(runs.items()):
+        for run in seed_runs:
+            steps, losses = zip(*run["curve"], strict=True)
             left.plot(np.array(steps) / 1e6, losses, c=f"C{number}", lw=1, alpha=0.7)
         left.plot([], [], c=f"C{number}", label=name)
-        for place, test_name in enumerate(TESTS):
-            values = [one["tests"][test_name] for one in found]
-            x = [place + 0.15 * (number - 1.5)] * len(values)
+        for column, test_name in enumerate(TESTS):
+            values = [run["tests"][test_name] for run in seed_runs]
+            x = [column + 0.15 * (number - 1.5)] * len(values)
             right.plot(x, values, "o", c=f"C{number}", ms=4, alpha=0.7)
     for axes in (left, right):
         axes.axhline(straight, c="grey", ls=":", lw=1)

@@ -9,7 +9,6 @@ finding without a reproduction, or one that does not reproduce, ends the script 
 
 from __future__ import annotations
 
-import argparse
 import functools
 import importlib
 import importlib.metadata
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import invariantzoo
-from invariantzoo.report import recorded, table, write_text
+from invariantzoo.report import figure_parser, recorded, table, write_text
 
 MakeEnv = Callable[..., Any]
 
@@ -60,8 +59,8 @@ def info_is_common(make_env: MakeEnv) -> bool:
 
 def screen_is_blank(make_env: MakeEnv) -> bool:
     blind, seeing = make_env(), make_env(render_mode="rgb_array")
-    one, two = blind.reset(seed=0)[0], seeing.reset(seed=0)[0]
-    return any((one[agent] != two[agent]).any() for agent in one)
+    blind_rows, seeing_rows = blind.reset(seed=0)[0], seeing.reset(seed=0)[0]
+    return any((blind_rows[agent] != seeing_rows[agent]).any() for agent in blind_rows)
 
 
 def zombies_come_early(make_env: MakeEnv) -> bool:
@@ -211,25 +210,24 @@ sound environments of many kinds in which nothing may be found.
 
 def main() -> int:
     """Check what is not in the record yet, then print and write the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--steps", type=int, default=500)
-    args = parser.parse_args()
+    args = figure_parser(__doc__, out=Path("docs"), steps=500).parse_args()
     store = args.out / "results" / "conformance.json"
     rows = list(environments())
-    found: dict[str, list[list[str]]] = {}
+    findings: dict[str, list[list[str]]] = {}
     for row in rows:
         if row.make_env is not None:
             key = f"{row.name} ({row.family} {row.version}), {args.steps} steps"
-            found[row.name] = recorded(store, key, functools.partial(check, row, args.steps))
-            print(key, ", ".join(name for name, _ in found[row.name]) or "sound", file=sys.stderr)
+            findings[row.name] = recorded(store, key, functools.partial(check, row, args.steps))
+            print(
+                key, ", ".join(name for name, _ in findings[row.name]) or "sound", file=sys.stderr
+            )
     open_questions = [
         f"{row.name}: {name}: {message}"
         for row in rows
-        for name, message in found.get(row.name, [])
+        for name, message in findings.get(row.name, [])
         if not confirmed(row, name)
     ]
-    page = _page(rows, found, args.steps)
+    page = _page(rows, findings, args.steps)
     print(page)
     write_text(args.out / "conformance.md", page)
     for line in open_questions:
@@ -281,12 +279,12 @@ def confirmed(row: Row, finding: str) -> bool:
         return bool(np.all([cause.shown(row.make_env) for cause in known]))
 
 
-def _page(rows: list[Row], found: dict[str, list[list[str]]], steps: int) -> str:
+def _page(rows: list[Row], findings: dict[str, list[list[str]]], steps: int) -> str:
     checked = [row for row in rows if row.make_env is not None]
     verdicts = table(
         ["environment", "verdict"],
         [
-            (f"`{row.name}`", ", ".join(f"`{name}`" for name, _ in found[row.name]) or "sound")
+            (f"`{row.name}`", ", ".join(f"`{name}`" for name, _ in findings[row.name]) or "sound")
             for row in checked
         ],
     )
@@ -298,17 +296,17 @@ def _page(rows: list[Row], found: dict[str, list[list[str]]], steps: int) -> str
         versions=", ".join(f"{family} {version}" for family, version in families) + ".",
         steps=steps,
         missing=lines,
-        findings="\n".join(_cause(cause, checked, found) for cause in CAUSES),
+        findings="\n".join(_cause(cause, checked, findings) for cause in CAUSES),
         checks=table(["findings", "what they are about"], _checks()),
     )
 
 
-def _cause(cause: Cause, rows: list[Row], found: dict[str, list[list[str]]]) -> str:
+def _cause(cause: Cause, rows: list[Row], findings: dict[str, list[list[str]]]) -> str:
     names = [
         f"`{row.name}`"
         for row in rows
         if re.fullmatch(cause.where, row.name)
-        and cause.finding in [name for name, _ in found[row.name]]
+        and cause.finding in [name for name, _ in findings[row.name]]
     ]
     code = inspect.getsource(cause.shown).strip()
     return f"""### `{cause.finding}` in {", ".join(names)}

@@ -10,14 +10,13 @@ and those that are there are not trained again.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invariantzoo.report import page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import figure_parser, page_figure, recorded, save_figure, table, write_text
 
 ID = "particles-crowd-v0"
 UPDATES = 600
@@ -72,13 +71,9 @@ def main() -> None:
     import torch
 
     from invariantzoo import make_system
-    from invariantzoo.envs.particles.crowd import gas_collision_rate
+    from invariantzoo.envs.particles.crowd import Crowd, gas_collision_rate
 
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--runs", type=Path, default=Path("runs/crowd"))
-    parser.add_argument("--seeds", type=int, default=5)
-    args = parser.parse_args()
+    args = figure_parser(__doc__, out=Path("docs"), runs=Path("runs/crowd"), seeds=5).parse_args()
     torch.set_num_threads(1)
     store = args.out / "results" / "crowd.json"
     names = ("straight", "brake", "social-force", "random")
@@ -96,7 +91,9 @@ def main() -> None:
         )
         for k in range(args.seeds)
     ]
-    page = _page(plain, runs, gas_collision_rate(make_system(ID)))  # type: ignore[arg-type]
+    crowd = make_system(ID)
+    assert isinstance(crowd, Crowd)
+    page = _page(plain, runs, gas_collision_rate(crowd))
     print(page)
     write_text(args.out / "crowd.md", page)
     save_figure(_figure(plain, runs), args.out / "images" / "crowd.png")
@@ -107,14 +104,20 @@ def _page(
 ) -> str:
     straight = plain["straight"]["collisions"]
     rows: list[list[Any]] = [
-        [name, one["collisions"], _fewer(one["collisions"], straight), one["progress"], one["loss"]]
-        for name, one in plain.items()
+        [
+            name,
+            scores["collisions"],
+            _fewer(scores["collisions"], straight),
+            scores["progress"],
+            scores["loss"],
+        ]
+        for name, scores in plain.items()
     ]
-    for name, found in runs.items():
-        for seed, one in enumerate(found):
-            fewer = _fewer(one["collisions"], straight)
-            row = [f"{name}, seed {seed}", one["collisions"], fewer]
-            rows.append([*row, one["progress"], one["loss"]])
+    for name, seed_scores in runs.items():
+        for seed, scores in enumerate(seed_scores):
+            fewer = _fewer(scores["collisions"], straight)
+            row = [f"{name}, seed {seed}", scores["collisions"], fewer]
+            rows.append([*row, scores["progress"], scores["loss"]])
     headers = ["policy", "collisions per particle and time", "fewer", "progress", "loss"]
     return f"""# A trained crowd collides at least 97 % less often than straight drivers
 
@@ -154,21 +157,21 @@ def _figure(plain: dict[str, dict[str, float]], runs: dict[str, list[dict[str, A
 
     figure, axes = page_figure(1, 2, 3.4)
     left, right = axes[0]
-    for name, one in plain.items():
+    for name, scores in plain.items():
         if name != "random":
-            place = (one["progress"], one["collisions"])
-            left.plot(*place, "s", c="grey")
-            inside = "right" if one["progress"] > 0.5 else "left"
+            point = (scores["progress"], scores["collisions"])
+            left.plot(*point, "s", c="grey")
+            inside = "right" if scores["progress"] > 0.5 else "left"
             shift = (-7, 0) if inside == "right" else (7, 0)
             left.annotate(
-                name, place, shift, textcoords="offset points", ha=inside, va="center", fontsize=9
+                name, point, shift, textcoords="offset points", ha=inside, va="center", fontsize=9
             )
-    for colour, (name, found) in zip(
+    for colour, (name, seed_runs) in zip(
         ("tab:green", "tab:orange", "tab:blue", "tab:red"), runs.items(), strict=True
     ):
-        x, y = [[one[m] for one in found] for m in ("progress", "collisions")]
+        x, y = [[scores[m] for scores in seed_runs] for m in ("progress", "collisions")]
         left.plot(x, y, "o", c=colour, alpha=0.7, label=name)
-        for curve in [run["curve"] for run in found if "curve" in run]:
+        for curve in [run["curve"] for run in seed_runs if "curve" in run]:
             updates, losses = zip(*curve, strict=True)
             right.plot(updates, losses, c=colour, lw=0.8, alpha=0.7)
     left.set(xlabel="progress", ylabel="collisions / particle / time", yscale="log")

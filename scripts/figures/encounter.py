@@ -9,12 +9,11 @@ head-on encounters of 60 steps, and writes encounter.md, its picture and encount
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invariantzoo.report import page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import figure_parser, page_figure, recorded, save_figure, table, write_text
 
 SETS = {"I1": ("I1",), "I1..I3": ("I1", "I2", "I3"), "I1..I4": ("I1", "I2", "I3", "I4")}
 HEAD_ON = {"impact": 0.0, "angle": 0.0}
@@ -38,22 +37,19 @@ def run(seen: tuple[str, ...] | None, seed: int) -> dict[str, float]:
         for _ in trainer:
             pass
         policy = network_policy(trainer.network)
-    found: dict[str, float] = {}
+    test_scores: dict[str, float] = {}
     for test, episodes, parameters in (("random", 500, {}), ("head-on", 100, HEAD_ON)):
         system = make_system(id, **({"seen": seen} if seen else {}), **parameters)
         scores = evaluate(system, policy, episodes=episodes, seeds=1, deterministic=True)
-        found |= {f"{test} {name}": float(scores[name].mean()) for name in METRICS}
-    return found
+        test_scores |= {f"{test} {name}": float(scores[name].mean()) for name in METRICS}
+    return test_scores
 
 
 def main() -> None:
     """Compute what is missing, then print and write the page."""
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=5)
-    args = parser.parse_args()
+    args = figure_parser(__doc__, out=Path("docs"), seeds=5).parse_args()
     torch.set_num_threads(1)
     store = args.out / "results" / "encounter.json"
     results = {"straight": [recorded(store, "straight", lambda: run(None, 0))]}
@@ -72,7 +68,7 @@ def _page(results: dict[str, list[dict[str, float]]]) -> str:
     columns = [f"{test} {name}" for test in ("random", "head-on") for name in METRICS]
     rows: list[list[Any]] = []
     for name, runs in results.items():
-        rows.append([name, *(" ".join(f"{one[c]:.3f}" for one in runs) for c in columns)])
+        rows.append([name, *(" ".join(f"{scores[c]:.3f}" for scores in runs) for c in columns)])
     return f"""# Four invariants pass an exact head-on meeting; three collide, one stops
 
 `particles-encounter-v0`: two discs meet in open space. The pair policy sees only the named
@@ -97,11 +93,11 @@ rate 0.01 falling as a cosine, seeds 0 to {len(results["I1"]) - 1}; tests: 500 r
 def _figure(results: dict[str, list[dict[str, float]]]) -> Any:
     figure, panels = page_figure(1, 2, 3.2)
     for axes, metric in zip(panels[0], ("contact", "progress"), strict=True):
-        for place, runs in enumerate(results.values()):
+        for column, runs in enumerate(results.values()):
             for offset, test in ((-0.12, "random"), (0.12, "head-on")):
-                values = [one[f"{test} {metric}"] for one in runs]
+                values = [scores[f"{test} {metric}"] for scores in runs]
                 colour = "tab:blue" if test == "random" else "tab:red"
-                axes.plot([place + offset] * len(values), values, "o", ms=5, alpha=0.6, c=colour)
+                axes.plot([column + offset] * len(values), values, "o", ms=5, alpha=0.6, c=colour)
         axes.set_xticks(range(len(results)), list(results))
         axes.set_ylabel(metric)
         axes.set_ylim(-0.05, 1.1)

@@ -7,7 +7,6 @@ Writes docs/exclusion.md, docs/images/exclusion.png and docs/results/exclusion.j
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import invariantzoo
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.tasep import exact
-from invariantzoo.report import PAGE_WIDTH, recorded, save_figure, table, write_text
+from invariantzoo.report import PAGE_WIDTH, figure_parser, recorded, save_figure, table, write_text
 
 SITES, SWEEPS, BURN_IN, GRID = 100, 4000, 2000, 15
 GATES, STEPS, SEEDS, HELD_OUT = "tasep-gates-v0", 120_000, 5, 2**40
@@ -47,9 +46,7 @@ def main() -> None:
     """Measure, train, draw, write."""
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--root", type=Path, default=Path("."))
-    root = parser.parse_args().root
+    root = figure_parser(__doc__, root=Path(".")).parse_args().root
     torch.set_num_threads(1)
     path = root / "docs/results/exclusion.json"
     diagram = recorded(path, "diagram", measured)
@@ -86,14 +83,14 @@ def measured() -> dict[str, list[float]]:
     env = VectorEnv(system, GRID**2, seed=0)
     env.reset()
     env.rollout("hop", BURN_IN * system.sweep, every=BURN_IN * system.sweep)
-    found = env.rollout("hop", SWEEPS * system.sweep, every=10 * system.sweep)
-    blocks = found["current"].reshape(20, -1, GRID**2).mean(1)
+    series = env.rollout("hop", SWEEPS * system.sweep, every=10 * system.sweep)
+    blocks = series["current"].reshape(20, -1, GRID**2).mean(1)
     return {
         "alpha": env.state.alpha[:, 0].tolist(),
         "beta": env.state.beta[:, 0].tolist(),
         "current": blocks.mean(0).tolist(),
         "error": (blocks.std(0, ddof=1) / np.sqrt(20)).tolist(),
-        "density": found["density"].mean(0).tolist(),
+        "density": series["density"].mean(0).tolist(),
     }
 
 
@@ -107,8 +104,8 @@ def trained(seed: int) -> list[float]:
     run: Any = trainer.make_trainer("ppo", system, hyper, seed=seed, steps=STEPS)
     for _ in run:
         pass
-    found = evaluate(system, run.policy(), episodes=64, seeds=1, deterministic=True)
-    return [float(found["alpha"].mean()), float(found["beta"].mean())]
+    scores = evaluate(system, run.policy(), episodes=64, seeds=1, deterministic=True)
+    return [float(scores["alpha"].mean()), float(scores["beta"].mean())]
 
 
 def draw(path: Path, diagram: dict[str, list[float]]) -> None:
@@ -171,7 +168,8 @@ def snapshot(alpha: float, beta: float) -> np.ndarray:
     env = VectorEnv(system, 4_000, seed=1)
     env.reset()
     env.rollout("hop", 400 * system.sweep, every=400 * system.sweep)
-    return env.state.occupied.mean(0)  # type: ignore[no-any-return]
+    occupied: np.ndarray = env.state.occupied
+    return np.asarray(occupied.mean(0))
 
 
 if __name__ == "__main__":

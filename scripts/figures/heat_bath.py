@@ -9,7 +9,6 @@ found by power iteration. Writes docs/heat-bath.md and docs/results/heat-bath.js
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import invariantzoo
-from invariantzoo.report import recorded, table, write_text
+from invariantzoo.report import figure_parser, recorded, table, write_text
 
 TEMPERATURES, SEEDS, STEPS = (2.0, 2.269, 2.5, 3.0), (0, 1), 3_000_000
 ALIGNMENTS = np.array([-4, -2, 0, 2, 4])
@@ -44,19 +43,17 @@ def main() -> None:
     """Train, judge, write."""
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--root", type=Path, default=Path("."))
-    root = parser.parse_args().root
+    root = figure_parser(__doc__, root=Path(".")).parse_args().root
     torch.set_num_threads(1)
     path, rows = root / "docs/results/heat-bath.json", []
     for temperature in TEMPERATURES:
         slope = recorded(path, f"response {temperature}", partial(response, temperature))
         for seed in SEEDS:
             key = f"chances {temperature} {seed}"
-            found = recorded(path, key, partial(learned, temperature, seed))
-            judged = recorded(path, f"law {key}", partial(judge, found, temperature))
-            error = np.array(found) - exact(temperature)
-            row = [temperature, seed, " ".join(f"{chance:.4f}" for chance in found)]
+            flip_chances = recorded(path, key, partial(learned, temperature, seed))
+            judged = recorded(path, f"law {key}", partial(judge, flip_chances, temperature))
+            error = np.array(flip_chances) - exact(temperature)
+            row = [temperature, seed, " ".join(f"{chance:.4f}" for chance in flip_chances)]
             row += [float(np.abs(error).max()), judged["kl"], judged["energy_error"]]
             rows.append([*row, float(error @ np.array(slope))])
             print(rows[-1], flush=True)
@@ -74,6 +71,7 @@ def learned(temperature: float, seed: int) -> list[float]:
     """The same of a trained policy."""
     import torch
 
+    from invariantzoo.training.rl.policies import NetworkPolicy
     from invariantzoo.training.rl.sb3 import A2CConfig, Trainer
 
     system = invariantzoo.make_system(
@@ -83,10 +81,13 @@ def learned(temperature: float, seed: int) -> list[float]:
     trainer = Trainer(system, A2CConfig(**settings), seed=seed, steps=STEPS)
     for _ in trainer:
         pass
-    seen = torch.tensor([[float(a), 0.0, 1 / temperature] for a in ALIGNMENTS])
+    observation = torch.tensor([[float(a), 0.0, 1 / temperature] for a in ALIGNMENTS])
+    network = trainer.model.policy
+    assert isinstance(network, NetworkPolicy)
     with torch.no_grad():
-        logits = trainer.model.policy.heads(seen)[0]  # type: ignore[operator]
-    return logits.double().softmax(-1)[:, 1].tolist()  # type: ignore[no-any-return]
+        logits = network.heads(observation)[0]
+    chances: list[float] = logits.double().softmax(-1)[:, 1].tolist()
+    return chances
 
 
 def judge(chances: list[float], temperature: float) -> dict[str, float]:
@@ -100,21 +101,24 @@ def judge(chances: list[float], temperature: float) -> dict[str, float]:
         chance = flip[((observation[..., 0] + 4) / 2).long()]
         return torch.stack([1 - chance, chance], -1)
 
-    found = system.judge(probabilities)
-    return {"kl": found["kl"], "energy_error": found["energy"] - system.references()["energy"]}
+    stationary = system.judge(probabilities)
+    return {
+        "kl": stationary["kl"],
+        "energy_error": stationary["energy"] - system.references()["energy"],
+    }
 
 
 def response(temperature: float) -> list[float]:
     """Change of the energy per spin per change of each chance [5], around the heat bath."""
-    found = []
+    slopes = []
     for k in range(len(ALIGNMENTS)):
         sides = []
         for way in (-1, 1):
             chances = exact(temperature)
             chances[k] += way * 1e-3
             sides.append(judge(chances.tolist(), temperature)["energy_error"])
-        found.append((sides[1] - sides[0]) / 2e-3)
-    return found
+        slopes.append((sides[1] - sides[0]) / 2e-3)
+    return slopes
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Writes docs/ising.md, docs/images/ising.png and docs/results/ising.json.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import invariantzoo
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.ising import exact
-from invariantzoo.report import recorded, save_figure, table, write_text
+from invariantzoo.report import figure_parser, recorded, save_figure, table, write_text
 
 SIZE, WORLDS, SWEEPS = 64, 96, 8000
 CRITICAL = 2 / np.log(1 + 2**0.5)
@@ -76,9 +75,7 @@ def main() -> None:
     """Measure, train, draw, write."""
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--root", type=Path, default=Path("."))
-    root = parser.parse_args().root
+    root = figure_parser(__doc__, root=Path(".")).parse_args().root
     torch.set_num_threads(1)
     path = root / "docs/results/ising.json"
     curve = recorded(path, "curve", curves)
@@ -124,12 +121,12 @@ def curves() -> dict[str, list[float]]:
     env.reset()
     steps = SWEEPS * system.sweep
     env.rollout("wolff", steps, every=steps)
-    found = env.rollout("heat-bath", steps, every=system.sweep)
+    records = env.rollout("heat-bath", steps, every=system.sweep)
     temperature = env.state.temperature[:, 0]
-    c = SIZE**2 * found["energy"].var(0) / temperature**2
+    c = SIZE**2 * records["energy"].var(0) / temperature**2
     return {
         "temperature": temperature.tolist(),
-        "m": found["abs_magnetization"].mean(0).tolist(),
+        "m": records["abs_magnetization"].mean(0).tolist(),
         "c": c.tolist(),
     }
 
@@ -152,8 +149,8 @@ def relaxation(policy: str, side: int) -> dict[str, float]:
     env = VectorEnv(system, worlds, seed=1)
     env.reset()
     env.rollout("wolff", 500 * system.sweep, every=500 * system.sweep)
-    found = env.rollout(policy, sweeps * system.sweep, every=system.sweep)
-    m = found["abs_magnetization"]
+    records = env.rollout(policy, sweeps * system.sweep, every=system.sweep)
+    m = records["abs_magnetization"]
     times = np.array([integrated(series) for series in m.T])
     # The mean cluster holds the mean square magnetization of the torus (Wolff 1989).
     return {
@@ -182,9 +179,9 @@ POWERS = {
 
 def power(slow: dict[str, dict[str, float]], policy: str, flipped: bool) -> str:
     """Slope of log time against log side, weighted, with its standard error."""
-    found = [slow[f"{policy} {side}"] for side in SIDES]
-    time = np.array([one["time"] * (one["cluster"] if flipped else 1.0) for one in found])
-    spread = np.array([one["error"] / one["time"] for one in found])
+    relaxations = [slow[f"{policy} {side}"] for side in SIDES]
+    time = np.array([run["time"] * (run["cluster"] if flipped else 1.0) for run in relaxations])
+    spread = np.array([run["error"] / run["time"] for run in relaxations])
     fit, covariance = np.polyfit(np.log(SIDES), np.log(time), 1, w=1 / spread, cov="unscaled")
     return f"{fit[0]:.2f} ± {covariance[0, 0] ** 0.5:.2f}"
 
@@ -268,10 +265,10 @@ def _means(id: str, policy: Any, names: tuple[str, ...]) -> list[float]:
     from invariantzoo.training.rl.score import evaluate
 
     system = invariantzoo.make_system(id)
-    found = evaluate(
+    scores = evaluate(
         system, policy, episodes=EPISODES, seeds=1, deterministic=not system.stochastic
     )
-    return [float(found[name].mean()) for name in names]
+    return [float(scores[name].mean()) for name in names]
 
 
 def draw(path: Path, curve: dict[str, list[float]], slow: dict[str, dict[str, float]]) -> None:
@@ -291,14 +288,14 @@ def draw(path: Path, curve: dict[str, list[float]], slow: dict[str, dict[str, fl
     axes[1].plot(curve["temperature"], curve["c"], "o", ms=3, label="agents")
     axes[1].set(xlabel="T", title="heat capacity per spin", ylim=(0, 3))
     for policy in ("heat-bath", "wolff"):
-        found = [slow[f"{policy} {side}"] for side in SIDES]
-        time, error = [one["time"] for one in found], [one["error"] for one in found]
+        relaxations = [slow[f"{policy} {side}"] for side in SIDES]
+        time, error = [run["time"] for run in relaxations], [run["error"] for run in relaxations]
         axes[2].errorbar(SIDES, time, error, marker="o", ms=3, lw=1, capsize=2, label=policy)
     axes[2].set(xscale="log", yscale="log", xlabel="side", title="autocorrelation time at T_c")
     axes[2].set_xticks(SIDES, [str(side) for side in SIDES])
     axes[2].minorticks_off()
-    for one in axes:
-        one.legend(frameon=False, fontsize=8)
+    for axis in axes:
+        axis.legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 
 

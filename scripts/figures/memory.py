@@ -8,14 +8,13 @@ Exits with 1 if memory grew by more than 4 MB after the first tenth.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import invariantzoo
-from invariantzoo.report import table, write_text
+from invariantzoo.report import figure_parser, table, write_text
 from invariantzoo.site.pages import own_ids
 
 PARTS = (0.1, 0.25, 0.5, 0.75, 1.0)
@@ -24,22 +23,20 @@ STEPS, GROWTH = 2, 4.0  # steps of an episode; MB
 
 def main() -> int:
     """Measure, print and write the table; the exit code says whether memory is flat."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--episodes", type=int, default=100_000)
-    parser.add_argument("--frames", type=int, default=10_000)
-    args = parser.parse_args()
+    args = figure_parser(__doc__, out=Path("docs"), episodes=100_000, frames=10_000).parse_args()
     rows = []
     for id in own_ids():
         for what, count, work in (
             (f"episodes of {STEPS} steps", args.episodes, episodes(id)),
             ("frames of 640 x 640", args.frames, frames(id)),
         ):
-            found = measure(work, count)
-            rows.append((id, what, count, found))
-            print(f"{id}, {count} {what}: {', '.join(f'{mb:.1f}' for mb in found)} MB", flush=True)
+            megabytes = measure(work, count)
+            rows.append((id, what, count, megabytes))
+            print(
+                f"{id}, {count} {what}: {', '.join(f'{mb:.1f}' for mb in megabytes)} MB", flush=True
+            )
     write_text(args.out / "memory.md", page(rows))
-    return int(any(found[-1] - found[0] > GROWTH for *_, found in rows))
+    return int(any(megabytes[-1] - megabytes[0] > GROWTH for *_, megabytes in rows))
 
 
 def episodes(id: str) -> Callable[[], None]:
@@ -73,13 +70,13 @@ def frames(id: str) -> Callable[[], None]:
 
 def measure(work: Callable[[], None], count: int) -> list[float]:
     """Resident memory in MB after each of PARTS of `count` repetitions."""
-    found, done = [], 0
-    for part in PARTS:
-        for _ in range(done, max(int(part * count), 1)):
+    megabytes, done = [], 0
+    for share in PARTS:
+        for _ in range(done, max(int(share * count), 1)):
             work()
-        done = int(part * count)
-        found.append(resident())
-    return found
+        done = int(share * count)
+        megabytes.append(resident())
+    return megabytes
 
 
 def resident() -> float:
@@ -90,8 +87,10 @@ def resident() -> float:
 
 def page(rows: list[tuple[str, str, int, list[float]]]) -> str:
     """The Markdown page."""
-    headers = ["id", "what", "how many", *(f"MB after {part:.0%}" for part in PARTS)]
-    lines = [[id, what, count, *(f"{mb:.1f}" for mb in found)] for id, what, count, found in rows]
+    headers = ["id", "what", "how many", *(f"MB after {share:.0%}" for share in PARTS)]
+    lines = [
+        [id, what, count, *(f"{mb:.1f}" for mb in megabytes)] for id, what, count, megabytes in rows
+    ]
     return f"""# Memory stays the same over 100,000 episodes
 
 Resident memory of one process that runs PettingZoo parallel environments one after the other: short

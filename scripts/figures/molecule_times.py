@@ -7,17 +7,17 @@ Prints a table: whole commands, their start included, on one thread.
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from invariantzoo.report import table
+from invariantzoo.report import figure_parser, table
 
 FEW, MORE, EPOCHS, STEPS = 171, 400, 140, 500  # frames, epochs of a net, steps of a simulation
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -41,16 +41,16 @@ def thinned(data: Path, count: int, out: Path) -> None:
         arrays = {name: file[name] for name in file.files}
     frames = len(arrays["positions"])
     which = np.linspace(0, frames - 1, count).round().astype(int)
-    kept = {name: v[which] if len(v) == frames else v for name, v in arrays.items()}
-    np.savez(out, **kept)  # type: ignore[arg-type]
+    selected: dict[str, Any] = {
+        name: values[which] if len(values) == frames else values for name, values in arrays.items()
+    }
+    np.savez(out, **selected)
 
 
 def main() -> None:
     """Time and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     default = Path("docs/data/water16-cp2k/frames.npz")
-    parser.add_argument("--data", type=Path, default=default)
-    data = parser.parse_args().data.resolve()
+    data = figure_parser(__doc__, data=default).parse_args().data.resolve()
     rows: list[tuple[str, str]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

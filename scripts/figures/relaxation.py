@@ -9,14 +9,13 @@ relaxation.md, its picture and relaxation.json; what is there is not computed ag
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invariantzoo.report import page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import figure_parser, page_figure, recorded, save_figure, table, write_text
 
 ID = "cluster-relaxation-v0"
 SIZES = (6, 7, 13, 19, 38)
@@ -51,11 +50,11 @@ def scored(policy: Any, seeds: int) -> dict[str, Any]:
     from invariantzoo import make_system
     from invariantzoo.training.search import with_policy
 
-    found = {}
+    attempts = {}
     for size in SIZES:
         system: Any = make_system(ID, n_agents=size)
-        found[str(size)] = plain(with_policy(system, policy, ATTEMPTS // seeds))
-    return found
+        attempts[str(size)] = plain(with_policy(system, policy, ATTEMPTS // seeds))
+    return attempts
 
 
 def by_descent(size: int, seed: int, seeds: int) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def by_descent(size: int, seed: int, seeds: int) -> dict[str, Any]:
 
     config = DescentConfig(n_worlds=16, rollout=40, lr=1e-2)
     trainer = Trainer(make_system(ID, n_agents=size), config, seed, UPDATES[size])
-    curve = [(one.update, one.loss) for one in trainer]
+    curve = [(update.update, update.loss) for update in trainer]
     return {"curve": curve, "attempts": scored(network_policy(trainer.network), seeds)}
 
 
@@ -86,25 +85,23 @@ def plain(attempts: Any) -> dict[str, Any]:
     return {"calls": attempts.calls.astype(int).tolist(), "hit": attempts.hit.astype(int).tolist()}
 
 
-def pooled(found: list[dict[str, Any]]) -> Any:
+def pooled(searches: list[dict[str, Any]]) -> Any:
     """Attempts of several policies as one."""
     import numpy as np
 
     from invariantzoo.training.search import Attempts
 
-    calls = np.concatenate([one["calls"] for one in found]).astype(float)
-    return Attempts(calls, np.concatenate([one["hit"] for one in found]).astype(bool))
+    calls = np.concatenate([search["calls"] for search in searches]).astype(float)
+    return Attempts(calls, np.concatenate([search["hit"] for search in searches]).astype(bool))
 
 
 def main() -> None:
     """Compute what is missing, then print and write the page."""
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--runs", type=Path, default=Path("runs/relaxation"))
-    parser.add_argument("--seeds", type=int, default=5)
-    args = parser.parse_args()
+    args = figure_parser(
+        __doc__, out=Path("docs"), runs=Path("runs/relaxation"), seeds=5
+    ).parse_args()
     torch.set_num_threads(1)
     store, seeds = args.out / "results" / "relaxation.json", range(args.seeds)
     rows: dict[str, dict[int, list[dict[str, Any]]]] = {}
@@ -124,7 +121,7 @@ def main() -> None:
             for k in seeds
         ]
     for label, group in runs.items():
-        rows[label] = {n: [one["attempts"][str(n)] for one in group] for n in SIZES}
+        rows[label] = {n: [run["attempts"][str(n)] for run in group] for n in SIZES}
     rows["basin hopping"] = {
         n: [recorded(store, f"hopping {n}", partial(baseline, n, "hopping"))] for n in SIZES
     }
@@ -138,10 +135,10 @@ def _page(rows: dict[str, dict[int, list[dict[str, Any]]]]) -> str:
     parts = []
     for size in SIZES:
         lines: list[list[Any]] = []
-        for label, found in rows.items():
-            every = pooled(found[size])
+        for label, searches in rows.items():
+            every = pooled(searches[size])
             low, high = every.interval()
-            each = [pooled([one]).calls_per_hit for one in found[size]]
+            each = [pooled([search]).calls_per_hit for search in searches[size]]
             lines.append(
                 [
                     label,
@@ -201,14 +198,14 @@ def _cost(value: float) -> str:
 def _figure(rows: dict[str, dict[int, list[dict[str, Any]]]], runs: dict[str, Any]) -> Any:
     figure, panels = page_figure(1, 2, 4.2)
     left, right = panels[0]
-    for k, (label, found) in enumerate(rows.items()):
-        every = {size: pooled(found[size]) for size in SIZES}
+    for k, (label, searches) in enumerate(rows.items()):
+        every = {size: pooled(searches[size]) for size in SIZES}
         hit = [i for i, size in enumerate(SIZES) if every[size].hit.any()]
-        place = [i + 0.11 * (k - 0.5 * (len(rows) - 1)) for i in hit]
+        columns = [i + 0.11 * (k - 0.5 * (len(rows) - 1)) for i in hit]
         cost = [every[SIZES[i]].calls_per_hit for i in hit]
         ends = [every[SIZES[i]].interval() for i in hit]
         low, high = zip(*ends, strict=True)
-        for x, y, bottom, top in zip(place, cost, low, high, strict=True):
+        for x, y, bottom, top in zip(columns, cost, low, high, strict=True):
             left.plot([x, x], [bottom, min(top, 1e6)], c=f"C{k}", lw=1)
             left.plot(x, y, "o", c=f"C{k}", ms=4)
         left.plot([], [], "o", c=f"C{k}", ms=4, label=label.replace("`", ""))
@@ -217,11 +214,11 @@ def _figure(rows: dict[str, dict[int, list[dict[str, Any]]]], runs: dict[str, An
     left.set_xticks(range(len(SIZES)), SIZES)
     left.set(xlabel="atoms", ylabel="calls per hit", yscale="log", xlim=(-0.5, len(SIZES) - 0.5))
     for colour, (label, group) in zip(("", "tab:green", "tab:red"), runs.items(), strict=True):
-        for k, one in enumerate(group):
-            if "curve" in one:
-                updates, losses = zip(*one["curve"], strict=True)
-                said = {"label": label} if k == 0 else {}
-                right.plot(updates, losses, c=colour, lw=0.8, alpha=0.7, **said)
+        for k, run in enumerate(group):
+            if "curve" in run:
+                updates, losses = zip(*run["curve"], strict=True)
+                legend = {"label": label} if k == 0 else {}
+                right.plot(updates, losses, c=colour, lw=0.8, alpha=0.7, **legend)
     right.set(xlabel="update of descent", ylabel="mean loss per atom", ylim=(-3.5, 2))
     right.legend(frameon=False, fontsize=9)
     handles, labels = left.get_legend_handles_labels()

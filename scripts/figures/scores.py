@@ -10,25 +10,21 @@ goes on, and an id is scored anew where its table there is deleted. Run folders 
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import invariantzoo
-from invariantzoo.report import recorded, table, write_text
+from invariantzoo.report import figure_parser, recorded, table, write_text
 
 
 def main() -> None:
     """Score everything, then print and write the page."""
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--runs", type=Path, default=Path("docs/runs"))
-    parser.add_argument("--episodes", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=5)
-    args = parser.parse_args()
+    args = figure_parser(
+        __doc__, out=Path("docs"), runs=Path("docs/runs"), episodes=100, seeds=5
+    ).parse_args()
     torch.set_num_threads(1)
     runs = _runs(args.runs)
     store = args.out / "results" / "scores.json"
@@ -45,12 +41,12 @@ def _runs(folder: Path) -> dict[str, dict[str, list[Any]]]:
     """Runs below a folder, by id and algorithm."""
     from invariantzoo.training.runs.run import load_run
 
-    found: dict[str, dict[str, list[Any]]] = {}
+    runs: dict[str, dict[str, list[Any]]] = {}
     for config in sorted(folder.glob("**/config.json")):
         run = load_run(config.parent)
-        algorithms = found.setdefault(run.config["id"], {})
+        algorithms = runs.setdefault(run.config["id"], {})
         algorithms.setdefault(run.config["algo"], []).append(run)
-    return found
+    return runs
 
 
 def _section(id: str, runs: dict[str, dict[str, list[Any]]], episodes: int, seeds: int) -> str:
@@ -67,7 +63,7 @@ def _section(id: str, runs: dict[str, dict[str, list[Any]]], episodes: int, seed
         scores = evaluate(system, policy, episodes=episodes, seeds=seeds, deterministic=False)
         rows.append([name, *_cells(summarise(scores), names)])
     for algo, group in runs.get(id, {}).items():
-        found = [
+        seed_scores = [
             evaluate(
                 run.system,
                 run.policy,
@@ -77,8 +73,8 @@ def _section(id: str, runs: dict[str, dict[str, list[Any]]], episodes: int, seed
             )
             for run in group
         ]
-        summary = over_runs(found) if len(found) > 1 else summarise(found[0])
-        counted = f"{len(found)} runs" if len(found) > 1 else "1 run"
+        summary = over_runs(seed_scores) if len(seed_scores) > 1 else summarise(seed_scores[0])
+        counted = f"{len(seed_scores)} runs" if len(seed_scores) > 1 else "1 run"
         rows.append([f"{algo}, {counted}", *_cells(summary, names)])
     exact = system.references()
     if exact:
@@ -91,9 +87,9 @@ def _cells(summary: dict[str, Any], names: list[str]) -> list[str]:
     """Interquartile mean, its interval, and the mean below."""
     cells = []
     for name in names:
-        one = summary[name]
-        low, high = one["ci95"]
-        cells.append(f"{one['iqm']:.4g} [{low:.4g}, {high:.4g}]<br>{one['mean']:.4g}")
+        metric = summary[name]
+        low, high = metric["ci95"]
+        cells.append(f"{metric['iqm']:.4g} [{low:.4g}, {high:.4g}]<br>{metric['mean']:.4g}")
     return cells
 
 

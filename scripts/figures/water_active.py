@@ -8,14 +8,13 @@ are drawn at random from the same kind of simulation.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from invariantzoo.report import recorded, table, write_text
+from invariantzoo.report import figure_parser, recorded, table, write_text
 
 FIRST, EACH, ROUNDS, TEST = 5, 6, 2, 4  # frames, and rounds of asking
 STEPS, SEEDS, REPEATS, COLD = 3000, 3, 3, 100.0  # COLD: K
@@ -40,13 +39,13 @@ def walked(
     plan = Plan(kelvin, "csvr", 50.0, 0.5, 1, 1e3, seed, 1, "float64")
     world = World(load_model("water-angular"), sample, plan)
     bodies = make_bodies(sample.position[None], draw_velocity(sample, plan), world.forces)
-    found = []
+    positions = []
     for number in range(count):
         settings: dict[str, Any] = {"freedom": world.freedom, "seed": seed}
         steps = gap + (first if number == 0 else 0)
         advance(bodies, world.forces, world.mass, 0.5, steps, thermostat=world.bath, **settings)
-        found.append(bodies.position[0].copy())
-    return np.array(found)
+        positions.append(bodies.position[0].copy())
+    return np.array(positions)
 
 
 def learn(repeat: int, counts: list[int] | None) -> list[dict[str, Any]]:
@@ -116,15 +115,13 @@ def learn(repeat: int, counts: list[int] | None) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Compute what is missing, then print and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    args = parser.parse_args()
+    args = figure_parser(__doc__, out=Path("docs")).parse_args()
     store = args.out / "results" / "water-active.json"
     groups: dict[str, list[list[dict[str, Any]]]] = {"doubt": [], "random": []}
     for repeat in range(REPEATS):
-        found = recorded(store, f"doubt {repeat}", partial(learn, repeat, None))
-        counts = [one["asked"] for one in found]
-        groups["doubt"].append(found)
+        rounds = recorded(store, f"doubt {repeat}", partial(learn, repeat, None))
+        counts = [step["asked"] for step in rounds]
+        groups["doubt"].append(rounds)
         groups["random"].append(recorded(store, f"random {repeat}", partial(learn, repeat, counts)))
     page = _page(groups)
     print(page)
@@ -136,17 +133,17 @@ def _page(groups: dict[str, list[list[dict[str, Any]]]]) -> str:
     rows = []
     for repeat in range(REPEATS):
         for name, group in groups.items():
-            for number, found in enumerate(group[repeat]):
+            for number, outcome in enumerate(group[repeat]):
                 if number == 0 and name == "random":
                     continue  # the same frames and losses as those of doubt
                 ends = ", ".join(
                     f"{t:.2g}" + ("" if end else "+")
-                    for t, end in zip(found["ps"], found["ended"], strict=True)
+                    for t, end in zip(outcome["ps"], outcome["ended"], strict=True)
                 )
-                spread = ", ".join(f"{value:.2g}" for value in found["largest"])
+                spread = ", ".join(f"{value:.2g}" for value in outcome["largest"])
                 asked = name if number else ""
-                error = f"{found['error']:.0f}"
-                rows.append([repeat, number, asked, found["frames"], error, ends, spread])
+                error = f"{outcome['error']:.0f}"
+                rows.append([repeat, number, asked, outcome["frames"], error, ends, spread])
     heads = ["repeat", "round", "asked for", "frames", "test error (meV/Å)", "ps", "largest spread"]
     return f"""# Frames asked for by doubt teach no more than random frames
 

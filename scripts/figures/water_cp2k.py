@@ -10,7 +10,6 @@ anew too, in the folder of --runs (6 s to 10 s a step). Writes water-cp2k.md.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invariantzoo.report import recorded, table, write_text
+from invariantzoo.report import figure_parser, recorded, table, write_text
 
 EVERY = 10  # of the frames that are fitted and judged: neighbours are nearly copies
 LOSSES = ("pair", "angular")
@@ -46,8 +45,11 @@ def thinned(data: Path, runs: Path) -> Path:
     fixed = ("cell", "numbers", "h_owner")
     path = runs / "thinned.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {k: v if k in fixed or len(v) != count else v[::EVERY] for k, v in arrays.items()}
-    np.savez(path, **kept)  # type: ignore[arg-type]
+    selected: dict[str, Any] = {
+        name: values if name in fixed or len(values) != count else values[::EVERY]
+        for name, values in arrays.items()
+    }
+    np.savez(path, **selected)
     return path
 
 
@@ -55,8 +57,8 @@ def fitted(data: Path, runs: Path, loss: str) -> dict[str, Any]:
     """The errors on the validation frames of a loss that is fitted to the others."""
     model = runs / f"{loss}.npz"
     command("fit", str(data), "--loss", loss, "--out", str(model))
-    found = command("forces", str(model), str(data), "--split", "val")
-    return {name: found[name] for name in ("rmse_mev_per_angstrom", "relative", "correlation")}
+    errors = command("forces", str(model), str(data), "--split", "val")
+    return {name: errors[name] for name in ("rmse_mev_per_angstrom", "relative", "correlation")}
 
 
 def structure(data: Path) -> dict[str, list[float]]:
@@ -78,19 +80,19 @@ def of_positions(x: Any, cell: Any, numbers: Any, owner: Any) -> dict[str, list[
     side, molecule = np.diag(cell), np.arange(len(numbers))
     molecule[numbers == 1] = owner
     edges = np.linspace(1.3, 3.9, 53)
-    found = {}
+    rdf = {}
     for name, (a, b) in {"OO": (8, 8), "OH": (8, 1), "HH": (1, 1)}.items():
         i, j = np.flatnonzero(numbers == a), np.flatnonzero(numbers == b)
         other = molecule[i][:, None] != molecule[j]
         counts = np.zeros(len(edges) - 1)
-        for one in x:
-            r = one[i][:, None] - one[j]
+        for frame in x:
+            r = frame[i][:, None] - frame[j]
             r -= side * np.round(r / side)
             counts += np.histogram(np.sqrt((r**2).sum(-1))[other], edges)[0]
         shell = 4 / 3 * np.pi * np.diff(edges**3)
         pairs = len(x) * len(i) * len(j) / side.prod()
-        found[name] = (counts / (pairs * shell)).tolist()
-    return found
+        rdf[name] = (counts / (pairs * shell)).tolist()
+    return rdf
 
 
 def simulated(model: Path, folder: Path, dt: float = 0.5) -> dict[str, Any]:
@@ -103,12 +105,12 @@ def simulated(model: Path, folder: Path, dt: float = 0.5) -> dict[str, Any]:
     words = ["--temperature", str(KELVIN), "--waters", str(WATERS), "--steps", str(STEPS)]
     words += ["--dt", str(dt)]
     try:
-        found = command("simulate", str(model), *words, "--out", str(folder))
+        observables = command("simulate", str(model), *words, "--out", str(folder))
     except OSError as error:  # too short for observables
         return {"stopped": {"what": str(error)}}
     first = round(1e3 * DROP / 100)  # a frame every 100 fs
     frames: list[Any] = list(islice(iread(folder / "trajectory-0.xyz"), first, None))
-    x = np.stack([one.positions for one in frames])
+    x = np.stack([frame.positions for frame in frames])
     numbers = frames[0].numbers
     cell = np.asarray(frames[0].cell)
     side = np.diag(cell)
@@ -116,18 +118,21 @@ def simulated(model: Path, folder: Path, dt: float = 0.5) -> dict[str, Any]:
     r = x[0][numbers == 1][:, None] - x[0][oxygen]
     r -= side * np.round(r / side)
     owner = oxygen[np.linalg.norm(r, axis=-1).argmin(1)]
-    kept = ("temperature", "drift_mev_per_atom_per_ps", "length_ps", "stopped")
-    return {"g": of_positions(x, cell, numbers, owner), **{name: found[name] for name in kept}}
+    reported = ("temperature", "drift_mev_per_atom_per_ps", "length_ps", "stopped")
+    return {
+        "g": of_positions(x, cell, numbers, owner),
+        **{name: observables[name] for name in reported},
+    }
 
 
 def made(runs: Path, method: str, steps: int, every: int) -> Path:
     """A data set from scratch by CP2K, or the rest of one that was begun."""
     words = ["--engine", "cp2k", "--method", method, "--waters", "16", "--steps", str(steps)]
     out = str(runs / f"cp2k-{method}")
-    found = command(
+    report = command(
         "reference", *words, "--temperature", "350", "--every", str(every), "--out", out
     )
-    return Path(found["data"])
+    return Path(report["data"])
 
 
 def from_scratch(runs: Path) -> dict[str, Any]:
@@ -140,9 +145,7 @@ def from_scratch(runs: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Compute what is missing, then print and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--runs", type=Path, default=Path("runs/water-cp2k"))
+    parser = figure_parser(__doc__, out=Path("docs"), runs=Path("runs/water-cp2k"))
     parser.add_argument("--dft-steps", type=int, default=0, help="of a DFT set from scratch")
     args = parser.parse_args()
     if args.dft_steps:
@@ -163,9 +166,11 @@ def main() -> None:
 
 def _errors(losses: dict[str, Any]) -> str:
     rows = []
-    for name, one in losses.items():
-        rmse = one["rmse_mev_per_angstrom"]
-        rows.append([name, rmse["all"], rmse["O"], rmse["H"], one["relative"], one["correlation"]])
+    for name, errors in losses.items():
+        rmse = errors["rmse_mev_per_angstrom"]
+        rows.append(
+            [name, rmse["all"], rmse["O"], rmse["H"], errors["relative"], errors["correlation"]]
+        )
     return table(["loss", "all", "O", "H", "relative", "correlation"], rows)
 
 
@@ -175,7 +180,7 @@ def _tops(reference: dict[str, list[float]], liquid: Any) -> str:
     tops = []
     for name, g in reference.items():
         ours = liquid["g"][name]
-        places = [[max(one), 1.325 + 0.05 * one.index(max(one))] for one in (g, ours)]
+        places = [[max(curve), 1.325 + 0.05 * curve.index(max(curve))] for curve in (g, ours)]
         off = float(np.abs(np.subtract(g, ours)).mean())
         tops.append([name, *places[0], *places[1], f"{off:.3f}"])
     heads = ["pair", "CP2K: height", "at, Å", "losses: height", "at, Å", "mean difference"]
@@ -197,8 +202,10 @@ def _beside(xtb: Any) -> str:
     if "g" not in xtb["liquid"]:
         return ""
     length = XTB[0] * 5e-4
-    said = f"Compared as above, with the {length:g} ps of the set, which begin on the lattice:"
-    return f"{said}\n\n{_tops(xtb['structure'], xtb['liquid'])}"
+    introduction = (
+        f"Compared as above, with the {length:g} ps of the set, which begin on the lattice:"
+    )
+    return f"{introduction}\n\n{_tops(xtb['structure'], xtb['liquid'])}"
 
 
 def _page(losses: Any, reference: dict[str, list[float]], liquid: Any, xtb: Any) -> str:

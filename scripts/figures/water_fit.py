@@ -8,7 +8,6 @@ Writes water-fit.md, its pictures and water-fit.json.
 
 from __future__ import annotations
 
-import argparse
 import json
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from invariantzoo.report import recorded, save_figure, table, write_text
+from invariantzoo.report import figure_parser, recorded, save_figure, table, write_text
 
 LINEAR = (
     ("pair", "own"),
@@ -47,7 +46,7 @@ def linear(data: Path, loss: str, forces: str) -> dict[str, Any]:
 
     frames = read_frames(data)
     start = time.process_time()
-    found = fit_losses(frames, loss=loss, shared=forces == "total", ridge=RIDGE.get(loss))
+    fit = fit_losses(frames, loss=loss, shared=forces == "total", ridge=RIDGE.get(loss))
     seconds = time.process_time() - start
     lines = {}
     if loss == "pair":
@@ -55,19 +54,19 @@ def linear(data: Path, loss: str, forces: str) -> dict[str, Any]:
 
         names = {1: "H", 8: "O"}
         r = np.linspace(0.86, 5.0, 400)
-        for s, a in enumerate(found.model.numbers):
-            for t, b in enumerate(found.model.numbers):
-                force = pair_force(found.model, s, t, r)
-                inside = r > found.model.walls.nearest[s, t] * 1.02
+        for s, a in enumerate(fit.model.numbers):
+            for t, b in enumerate(fit.model.numbers):
+                force = pair_force(fit.model, s, t, r)
+                inside = r > fit.model.walls.nearest[s, t] * 1.02
                 lines[f"{names[a]} by {names[b]}"] = np.where(inside, force, np.nan).tolist()
         lines["r"] = r.tolist()
     return {
-        "parameters": found.parameters,
-        "ridge": found.ridge,
+        "parameters": fit.parameters,
+        "ridge": fit.ridge,
         "seconds": seconds,
-        "curve": [[n, 1e3 * error] for n, error in found.curve],
-        "train": 1e3 * found.ridges[-1][1] if len(found.ridges) == 1 else None,
-        "val": judge(found.model, chosen(frames, "val")),
+        "curve": [[n, 1e3 * error] for n, error in fit.curve],
+        "train": 1e3 * fit.ridges[-1][1] if len(fit.ridges) == 1 else None,
+        "val": judge(fit.model, chosen(frames, "val")),
         "lines": lines,
     }
 
@@ -88,8 +87,8 @@ def descended(
     torch.set_num_threads(1)
     config = OptimizerConfig(optimizer=optimizer, metric=metric)
     frames = read_frames(data)
-    kept = [np.flatnonzero(frames.split == name)[::EVERY] for name in ("train", "val")]
-    frames = frames.part(np.concatenate(kept))
+    chosen = [np.flatnonzero(frames.split == name)[::EVERY] for name in ("train", "val")]
+    frames = frames.part(np.concatenate(chosen))
     done = fit_net(frames, epochs=EPOCHS, channels=CHANNELS, lr=lr, optimizer=config, seed=seed)
     rows = [(e, 1e3 * a, 1e3 * b) for e, a, b in done.history if b is not None]
     return [[value if np.isfinite(value) else None for value in row] for row in rows]
@@ -116,10 +115,9 @@ def race(store: Path, data: Path) -> list[list[Any]]:
 
 def main() -> None:
     """Compute what is missing, then print and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser = figure_parser(__doc__, out=Path("docs"))
     parser.add_argument("data", type=Path)
     parser.add_argument("--net", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("docs"))
     args = parser.parse_args()
     store = args.out / "results" / "water-fit.json"
     fits = {
@@ -145,17 +143,17 @@ def _net(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _row(name: str, forces: str, part: dict[str, Any]) -> list[Any]:
-    val = part["val"]
+def _row(name: str, forces: str, fit: dict[str, Any]) -> list[Any]:
+    val = fit["val"]
     rmse = val["rmse_mev_per_angstrom"]
     errors = [f"{rmse[kind]:.1f}" for kind in ("all", "O", "H")]
     relative = f"{val['relative']:.3f}", f"{val['correlation']:.4f}", f"{val['net_force']:.2g}"
-    seconds = f"{part['seconds']:.0f}" if "seconds" in part else ""
-    return [name, forces, part["parameters"], *errors, *relative, seconds]
+    seconds = f"{fit['seconds']:.0f}" if "seconds" in fit else ""
+    return [name, forces, fit["parameters"], *errors, *relative, seconds]
 
 
 def _page(fits: Any, net: Any, compared: list[list[Any]]) -> str:
-    rows = [_row(loss, forces, part) for (loss, forces), part in fits.items()]
+    rows = [_row(loss, forces, fit) for (loss, forces), fit in fits.items()]
     rows.append(_row("network", "total", net))
     heads = ["loss", "forces", "coefficients", "all", "O", "H", "relative", "correlation"]
     heads += ["net force (eV/Å)", "CPU s"]
@@ -257,9 +255,9 @@ def _curves(fits: Any, net: Any) -> Any:
 
     figure = Figure(figsize=(9, 3.2))
     left, right = figure.subplots(1, 2)
-    for (loss, forces), part in fits.items():
+    for (loss, forces), fit in fits.items():
         if forces == "total":
-            left.loglog(*zip(*part["curve"], strict=True), "o-", label=loss)
+            left.loglog(*zip(*fit["curve"], strict=True), "o-", label=loss)
     left.set_xlabel("training frames")
     left.set_ylabel("validation error (meV/Å)")
     left.legend(frameon=False)

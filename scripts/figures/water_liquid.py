@@ -8,7 +8,6 @@ the page; those that are missing are left out. Writes water-liquid.md, pictures 
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import tempfile
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from invariantzoo.report import recorded, save_figure, table, write_text
+from invariantzoo.report import figure_parser, recorded, save_figure, table, write_text
 
 RUNS = {
     "angular-330": "water-angular, 330 K, constant temperature",
@@ -53,21 +52,21 @@ def summary(folder: Path) -> dict[str, Any]:
     length = final_state(folder)["clock"][0] * plan["dt"] / 1e3
     whole = plan["thermostat"] == "none" or length <= 2
     drop = 0.0 if whole else 5.0 if length >= 20 else 1.0
-    found = observe(folder, drop=drop)
-    del found["trace"], found["model"]
-    for name, part in found["structure"].items():
+    observables = observe(folder, drop=drop)
+    del observables["trace"], observables["model"]
+    for name, pair_rdf in observables["structure"].items():
         if name != "r":
-            part["error"] = np.round(part["error"], 4)
-            part["g"] = np.round(part["g"], 4)
-            part["reference"] = np.round(part["reference"].astype(float), 4)
-    found["structure"]["r"] = np.round(found["structure"]["r"], 4)
-    vibrations = found["vibrations"]
+            pair_rdf["error"] = np.round(pair_rdf["error"], 4)
+            pair_rdf["g"] = np.round(pair_rdf["g"], 4)
+            pair_rdf["reference"] = np.round(pair_rdf["reference"].astype(float), 4)
+    observables["structure"]["r"] = np.round(observables["structure"]["r"], 4)
+    vibrations = observables["vibrations"]
     if vibrations:
         keep = vibrations["wavenumber"] < 4600
         vibrations["wavenumber"] = np.round(vibrations["wavenumber"][keep], 2)
         density = vibrations["density"].items()
         vibrations["density"] = {k: np.round(1e6 * v[keep], 1) for k, v in density}
-    result: dict[str, Any] = plain(found)
+    result: dict[str, Any] = plain(observables)
     return result
 
 
@@ -114,24 +113,27 @@ def trial(data: Path, loss: str, forces: str, walls: bool) -> dict[str, Any]:
 def scale(waters: int) -> dict[str, float]:
     """CPU microseconds per atom and step in a repeated box, neighbour lists included."""
     from invariantzoo.envs.molecules.files import load_model
+    from invariantzoo.envs.molecules.linear import LossForces
     from invariantzoo.envs.molecules.molecular_dynamics import advance, make_bodies
     from invariantzoo.training.molecules.simulate import Plan, World, draw_velocity, repeated
 
     saved = load_model("water-angular")
-    one: Any = saved.sample
+    cell: Any = saved.sample
     side = round((waters / 64) ** (1 / 3))
-    sample = repeated(one, (side,) * 3)
+    sample = repeated(cell, (side,) * 3)
     plan = Plan(330.0, "none", 100.0, 0.5, 1, 1e3, 0, 1, "float64")
     world = World(saved, sample, plan)
     bodies = make_bodies(sample.position[None], draw_velocity(sample, plan), world.forces)
     steps = {64: 200, 512: 100, 4096: 40}.get(waters, 20)
     advance(bodies, world.forces, world.mass, 0.5, 5, freedom=world.freedom)
-    builds, start = world.forces.neighbours.builds, time.process_time()  # type: ignore[union-attr]
+    assert isinstance(world.forces, LossForces)
+    neighbours = world.forces.neighbours
+    builds, start = neighbours.builds, time.process_time()
     advance(bodies, world.forces, world.mass, 0.5, steps, freedom=world.freedom)
     spent = time.process_time() - start
     return {
         "microseconds": 1e6 * spent / steps / len(sample.numbers),
-        "builds": world.forces.neighbours.builds - builds,  # type: ignore[union-attr]
+        "builds": neighbours.builds - builds,
         "steps": steps,
     }
 
@@ -159,10 +161,8 @@ def threads() -> dict[str, float]:
 
 def main() -> None:
     """Compute what is missing, then print and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser = figure_parser(__doc__, runs=Path("runs"), out=Path("docs"))
     parser.add_argument("data", type=Path)
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--out", type=Path, default=Path("docs"))
     args = parser.parse_args()
     store = args.out / "results" / "water-liquid.json"
     stored = store.read_text(encoding="utf-8") if store.exists() else ""
@@ -172,9 +172,9 @@ def main() -> None:
         if (args.runs / name).is_dir() or f'"{name}"' in stored
     }
     trials = []
-    for one in TRIALS:
-        key = f"trial {' '.join(map(str, one))}"
-        trials.append((one, recorded(store, key, partial(trial, args.data, *one))))
+    for loss_walls in TRIALS:
+        key = f"trial {' '.join(map(str, loss_walls))}"
+        trials.append((loss_walls, recorded(store, key, partial(trial, args.data, *loss_walls))))
     scales = {n: recorded(store, f"scale {n}", partial(scale, n)) for n in WATERS}
     pair = recorded(store, "threads", threads)
     cp2k = json.loads((args.out / "results" / "cp2k-speed.json").read_text(encoding="utf-8"))
@@ -187,30 +187,30 @@ def main() -> None:
 
 def _page(runs: Any, trials: Any, scales: Any, pair: Any, cp2k: Any) -> str:
     rows, drifts = [], []
-    for name, found in runs.items():
+    for name, run in runs.items():
         title = RUNS[name]
-        length = f"{found['worlds']} x {found['length_ps']:g}"
+        length = f"{run['worlds']} x {run['length_ps']:g}"
         if name.endswith("nve"):
-            drift = ", ".join(f"{d:+.3f}" for d in found["drift_mev_per_atom_per_ps"])
-            drifts.append([title, length, f"{found['temperature'][0]:.1f}", drift])
+            drift = ", ".join(f"{d:+.3f}" for d in run["drift_mev_per_atom_per_ps"])
+            drifts.append([title, length, f"{run['temperature'][0]:.1f}", drift])
             continue
-        parts = [found["structure"][pair] for pair in ("O-O", "O-H", "H-H")]
-        differences = [f"{part['difference']:.3f}" for part in parts]
-        place, height = parts[0]["first_maximum"]
-        top = f"{place:.2f} Å, {_pm(height, parts[0]['height_error'], 2)}"
-        d = found["diffusion"]
+        rdf = [run["structure"][pair] for pair in ("O-O", "O-H", "H-H")]
+        differences = [f"{pair_rdf['difference']:.3f}" for pair_rdf in rdf]
+        distance, height = rdf[0]["first_maximum"]
+        top = f"{distance:.2f} Å, {_pm(height, rdf[0]['height_error'], 2)}"
+        d = run["diffusion"]
         moved = f"{_pm(d['value'], d['error'], 3)}; {d['corrected']:.3f}" if d else ""
-        mean, error = found["temperature"]
+        mean, error = run["temperature"]
         kelvin = _pm(mean, error, 1)
-        span = ", ".join(f"{r:.2f}" for r in found["range_mev_per_atom"])
+        span = ", ".join(f"{r:.2f}" for r in run["range_mev_per_atom"])
         rows.append([title, length, kelvin, *differences, top, moved, span])
     heads = ["run", "ps", "K", "Δg OO", "Δg OH", "Δg HH", "first O–O maximum"]
     heads += ["D; with finite size (Å²/ps)", "range of conserved (meV/atom)"]
     failed = []
-    for (loss, forces, walls), found in trials:
-        ends = ", ".join(f"{PS:g}+" if t >= PS else f"{t:.2f}" for t in found["ps"])
+    for (loss, forces, walls), outcome in trials:
+        ends = ", ".join(f"{PS:g}+" if t >= PS else f"{t:.2f}" for t in outcome["ps"])
         kind = "yes" if walls else "no"
-        failed.append([loss, forces, kind, f"{found['val']:.1f}", ends, found["how"]])
+        failed.append([loss, forces, kind, f"{outcome['val']:.1f}", ends, outcome["how"]])
     first = scales[512]["microseconds"]
     sizes = [
         [f"{n:,}", f"{s['microseconds']:.2f}", f"{s['microseconds'] / first:.2f}", s["steps"]]
@@ -218,10 +218,10 @@ def _page(runs: Any, trials: Any, scales: Any, pair: Any, cp2k: Any) -> str:
     ]
     ours = 1e-6 * scales[64]["microseconds"] * 192
     costs = [["angular loss, float64", f"{1e3 * ours:.2f} ms", "", ""]]
-    for one in cp2k["runs"]:
-        seconds = one["seconds_per_step"]
-        costs.append([f"CP2K {one['method']}", f"{seconds:g} s", f"{seconds / ours:,.0f}"])
-        costs[-1].append(f"{one['date']}: {one['note']}")
+    for timing in cp2k["runs"]:
+        seconds = timing["seconds_per_step"]
+        costs.append([f"CP2K {timing['method']}", f"{seconds:g} s", f"{seconds / ours:,.0f}"])
+        costs[-1].append(f"{timing['date']}: {timing['note']}")
     bands = ""
     if "angular-330" in runs and runs["angular-330"]["vibrations"]:
         centres = runs["angular-330"]["vibrations"]["band_centres"]
@@ -315,10 +315,10 @@ def _structure(runs: Any) -> Any:
     for axis, pair in zip(axes, ("O-O", "O-H", "H-H"), strict=True):
         for name in shown:
             structure = runs[name]["structure"]
-            part, r = structure[pair], structure["r"]
-            axis.plot(r, _smooth(part["g"]), lw=1.2, label=RUNS[name].partition(", const")[0])
+            pair_rdf, r = structure[pair], structure["r"]
+            axis.plot(r, _smooth(pair_rdf["g"]), lw=1.2, label=RUNS[name].partition(", const")[0])
             if name == shown[-1]:
-                axis.plot(r, _smooth(part["reference"]), "k--", lw=0.9, label="data")
+                axis.plot(r, _smooth(pair_rdf["reference"]), "k--", lw=0.9, label="data")
         axis.plot(*EXPERIMENT[pair], "r+", ms=10, label="experiment, 298 K")
         axis.set_xlim(1.2 if pair != "O-O" else 2.2, 6.2)
         axis.set_ylim(0, 3.3 if pair == "O-O" else 2)
@@ -338,12 +338,12 @@ def _vibrations(runs: Any) -> Any:
 
     figure = Figure(figsize=(7, 3))
     axis = figure.subplots()
-    for name, found in runs.items():
-        if name.endswith("nve") or name.startswith("pair") or not found["vibrations"]:
+    for name, observables in runs.items():
+        if name.endswith("nve") or name.startswith("pair") or not observables["vibrations"]:
             continue
-        part = found["vibrations"]
-        total = np.sum([np.array(d) for d in part["density"].values()], 0) * 1e-3
-        axis.plot(part["wavenumber"], total, lw=1, label=RUNS[name].partition(", const")[0])
+        vibrations = observables["vibrations"]
+        total = np.sum([np.array(d) for d in vibrations["density"].values()], 0) * 1e-3
+        axis.plot(vibrations["wavenumber"], total, lw=1, label=RUNS[name].partition(", const")[0])
     for wave in (190, 650, 1645, 3400):
         axis.axvline(wave, color="0.8", lw=0.8, zorder=0)
     axis.set_xlim(0, 4400)

@@ -14,14 +14,15 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from gymnasium.spaces import Discrete
 
 import invariantzoo
 from invariantzoo.agents.networks.choose import network_names
 from invariantzoo.agents.policy import policy_names
-from invariantzoo.envs.core.observation import is_discrete, observation_names, parameters
+from invariantzoo.envs.core.observation import observation_names, parameters
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.core.system import System
 from invariantzoo.report import table, write_text
@@ -84,7 +85,7 @@ def own_ids() -> list[str]:
 
 def pages(root: Path) -> dict[str, str]:
     """Text of every page by its path; of a page that is made here in part the rest stays."""
-    found = {f"docs/environments/{id}.md": page(id, root) for id in own_ids()}
+    texts = {f"docs/environments/{id}.md": page(id, root) for id in own_ids()}
     made = [
         ("README.md", "ids", ids_table("docs/environments/")),
         ("README.md", "results", results_list(root, "docs/")),
@@ -93,9 +94,9 @@ def pages(root: Path) -> dict[str, str]:
         ("docs/training.md", "hyper-parameters", hyperparameter_tables()),
     ]
     for name, what, text in made:
-        before = found.get(name) or (root / name).read_text(encoding="utf-8")
-        found[name] = with_part(before, what, text)
-    return found
+        before = texts.get(name) or (root / name).read_text(encoding="utf-8")
+        texts[name] = with_part(before, what, text)
+    return texts
 
 
 def with_part(text: str, what: str, made: str) -> str:
@@ -142,9 +143,12 @@ def hyperparameter_tables() -> str:
     parts = [(algo, title(algo), own_hyperparameters(algo)) for algo in ALGORITHMS]
     parts += [("optimizer", OPTIMIZER, optimizer_hyperparameters())]
     texts = []
-    for name, said, found in parts:
-        rows = [[f"`{one.name}`", f"`{one.default}`", one.help] for one in found]
-        texts.append(f"### {name}\n\n{said}\n\n{table(['name', 'default', 'meaning'], rows)}")
+    for name, heading, hyperparameters in parts:
+        rows = [
+            [f"`{setting.name}`", f"`{setting.default}`", setting.help]
+            for setting in hyperparameters
+        ]
+        texts.append(f"### {name}\n\n{heading}\n\n{table(['name', 'default', 'meaning'], rows)}")
     return "\n".join(["", *texts, ""])
 
 
@@ -170,7 +174,7 @@ def page(id: str, root: Path) -> str:
 
 def meanings(system: System) -> dict[str, str]:
     """What each parameter means, by name, as the docstrings of the class and its bases say."""
-    known = {field.name for field in fields(system)}  # type: ignore[arg-type]
+    known = set(parameters(system))
     by_name: dict[str, str] = {}
     for cls in reversed(type(system).__mro__):
         text = inspect.cleandoc(vars(cls).get("__doc__") or "")
@@ -205,14 +209,14 @@ def _module(system: System) -> str:
 
 def _parameters(id: str, system: System) -> str:
     """Names, values for this id, and meanings."""
-    said, standard = meanings(system), parameters(system)
+    explanations, standard = meanings(system), parameters(system)
     rows = []
     for name in standard:
         value = getattr(system, name)
         shown = f"`{value!r}`"
         if value != standard[name]:
             shown = f"**{shown}** (`{type(system).__name__}` alone: `{standard[name]!r}`)"
-        rows.append([f"`{name}`", shown, _plain(said.get(name, ""))])
+        rows.append([f"`{name}`", shown, _plain(explanations.get(name, ""))])
     out = table(["name", "default", "meaning"], rows)
     return f"{out}\nGive them by name to any of the doors below, or as `--set name=value`.\n"
 
@@ -220,14 +224,18 @@ def _parameters(id: str, system: System) -> str:
 def _observation(system: System) -> str:
     """Where each invariant stands in the flat observation, and its limits."""
     rows = []
-    for name, part in observation_names(system).items():
+    for name, columns in observation_names(system).items():
         bound = system.bounds[name]
-        place = f"{part.start}" if part.stop == part.start + 1 else f"{part.start}–{part.stop - 1}"
-        rows.append([f"`{name}`", place, float(bound.low), float(bound.high)])
-    said = _plain(inspect.getdoc(type(system).invariants) or "")
+        positions = (
+            f"{columns.start}"
+            if columns.stop == columns.start + 1
+            else f"{columns.start}–{columns.stop - 1}"
+        )
+        rows.append([f"`{name}`", positions, float(bound.low), float(bound.high)])
+    description = _plain(inspect.getdoc(type(system).invariants) or "")
     size = sum(bound.width for bound in system.bounds.values())
     return (
-        f"{said}\n\n{table(['name', 'place', 'lowest', 'highest'], rows)}\n"
+        f"{description}\n\n{table(['name', 'place', 'lowest', 'highest'], rows)}\n"
         f"The observation is a flat float32 array of size {size}, clipped to these limits;\n"
         "`invariantzoo.envs.core.observation.observation_names(system)` gives the places by name.\n"
     )
@@ -235,10 +243,11 @@ def _observation(system: System) -> str:
 
 def _action(system: System) -> str:
     """The action space, what the action means, and who acts."""
-    if is_discrete(system):
-        space = f"`Discrete({system.action_space.n})`"  # type: ignore[union-attr]
+    action_space = system.action_space
+    if isinstance(action_space, Discrete):
+        space = f"`Discrete({action_space.n})`"
     else:
-        space = f"`Box(-1, 1, {system.action_space.shape})`"
+        space = f"`Box(-1, 1, {action_space.shape})`"
     rng = Rng.single(0, 1)
     state = system.initial(rng, 1)
     lines = [f"Space: {space}. {_plain(inspect.getdoc(type(system).transition) or '')}", ""]
@@ -266,9 +275,9 @@ def _metrics(system: System) -> str:
     if rows:
         head = ["metric", "over the steps of an episode", *(["exact value"] if exact else [])]
         text += f"\n{table(head, rows)}"
-    said = inspect.getdoc(type(system).metrics)
-    if said and said != inspect.getdoc(System.metrics):
-        text += f"\n{_plain(said)}\n"
+    description = inspect.getdoc(type(system).metrics)
+    if description and description != inspect.getdoc(System.metrics):
+        text += f"\n{_plain(description)}\n"
     if system.warm_up:
         text += f"\nMetrics leave out the first {system.warm_up} steps of an episode.\n"
     if exact:
