@@ -74,7 +74,7 @@ def test_observers_agree() -> None:
 
 def test_an_id_of_ones_own_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file, registered, goes through the checkers of every interface."""
-    source = importlib.resources.files("invariantzoo.agents") / "models" / "water-pair.npz"
+    source = importlib.resources.files("invariantzoo.envs.molecules") / "models" / "water-pair.npz"
     path = tmp_path / "mine.npz"
     shutil.copy(str(source), path)
     invariantzoo.register("mine-liquid-v0", LossSystem, parameters={"model": str(path)})

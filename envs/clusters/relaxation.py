@@ -34,6 +34,8 @@ from torch import Tensor
 
 from ..core.kernel import Kernel, parameter_record
 from ..core.observation import observation_limits
+from ..core.physics.descriptors import bump, distances, moments, products
+from ..core.physics.lennard_jones import lennard_jones_energy
 from ..core.physics.plane import dot
 from ..core.rng import Rng
 from ..core.scene import Chart, LegendEntry, Scene
@@ -175,16 +177,12 @@ class Clusters(System):
         radial = bumps(pairs.distance, _CENTRES, _HALF_WIDTHS).sum(-2)
         centres, half_widths = zip(*_BROAD, strict=True)
         broad = bumps(pairs.distance, centres, half_widths)
-        n = pairs.direction
-        first = (broad.unsqueeze(-1) * n.unsqueeze(-2)).sum(2)
-        square = (n.unsqueeze(-1) * n.unsqueeze(-2)).flatten(-2)
-        second = (broad.unsqueeze(-1) * square.unsqueeze(-2)).sum(2)
-        a, b = torch.triu_indices(len(_BROAD), len(_BROAD))
+        first, second = moments(broad, pairs.direction)
         speed = dot(state.move, state.move)
         return {
             "radial": torch.log1p(radial),
-            "along": torch.asinh(dot(first[:, :, a], first[:, :, b])),
-            "angular": torch.asinh(dot(second[:, :, a], second[:, :, b])),
+            "along": products(first),
+            "angular": products(second),
             "speed": speed,
             "climb": dot(first, state.move.unsqueeze(-2)),
             "left": (1 - state.age / self.horizon).expand_as(speed),
@@ -205,12 +203,12 @@ class Clusters(System):
         worlds, n = state.position.shape[:2]
         order = torch.argsort(rng.uniform(worlds, n), -1)
         index = order.unsqueeze(-1).expand(-1, -1, 3)
-        x, m = (part.gather(1, index) for part in state[:2])
+        x, m = (vectors.gather(1, index) for vectors in state[:2])
         yield Symmetry("relabel", State(x, m, state.age), order)
         shift = 20 * rng.uniform(worlds, 1, 3) - 10
         yield Symmetry("translation", state._replace(position=state.position + shift))
         turn = rotation(rng.normal(worlds, 4))
-        x, m = (dot(part.unsqueeze(-2), turn.unsqueeze(1)) for part in state[:2])
+        x, m = (dot(vectors.unsqueeze(-2), turn.unsqueeze(1)) for vectors in state[:2])
         yield Symmetry("rotation", State(x, m, state.age))
         yield Symmetry("reflection", State(-state.position, -state.move, state.age))
 
@@ -270,32 +268,27 @@ def _soft_weights() -> np.ndarray:
     force = _PULL * 2 * _SOFTNESS / 2 ** (1 / 6) * (q - q * q)
     b = bumps(torch.from_numpy(r), _CENTRES, _HALF_WIDTHS).numpy() * np.array(_GAINS)
     near = 1 / (0.02 + np.abs(force))[:, None]
-    found = np.linalg.lstsq(near * b, near[:, 0] * force, rcond=None)[0]
-    return found.clip(-1, 1)
+    weights = np.linalg.lstsq(near * b, near[:, 0] * force, rcond=None)[0]
+    return weights.clip(-1, 1)
 
 
 def all_pairs(position: Tensor) -> Pairs:
     """Pairs of atoms at `position` [worlds, agents, 3]."""
-    r = position.unsqueeze(1) - position.unsqueeze(2)
-    own = torch.eye(position.shape[1], dtype=torch.bool, device=position.device)
-    d2 = torch.where(own, 1e12, dot(r, r)).clamp(min=1e-12)
-    distance = d2.sqrt()
-    return Pairs(distance, r / distance.unsqueeze(-1))
+    return Pairs(*distances(position.unsqueeze(1) - position.unsqueeze(2)))
 
 
 def bumps(distance: Tensor, centres: tuple[float, ...], half_widths: tuple[float, ...]) -> Tensor:
     """Radial channels [..., channels] at distances [...]."""
     c = torch.tensor(centres, dtype=distance.dtype, device=distance.device)
     h = torch.tensor(half_widths, dtype=distance.dtype, device=distance.device)
-    return (1 - ((distance.unsqueeze(-1) - c) / h) ** 2).clamp(min=0) ** 2
+    return bump(distance, c, h)
 
 
 def pair_energy(distance: Tensor) -> Tensor:
     """4 (r^-12 - r^-6), below 0.9 its tangent there."""
-    inverse = 1 / distance.clamp(min=_TANGENT) ** 2
-    s6 = inverse * inverse * inverse
     slope = -24 * (2 * _TANGENT**-13 - _TANGENT**-7)
-    return 4 * s6 * (s6 - 1) + slope * (distance - _TANGENT).clamp(max=0)
+    energy = lennard_jones_energy(distance.clamp(min=_TANGENT) ** 2)
+    return energy + slope * (distance - _TANGENT).clamp(max=0)
 
 
 def rotation(quaternion: Tensor) -> Tensor:

@@ -9,15 +9,18 @@ import numpy as np
 
 from ..core.kernel import Episode, Kernel
 from ..core.kernels.binding import arrays_at
-from ..core.kernels.compiling import compiled
+from ..core.kernels.compiling import compiled, compiled_part
 from ..core.kernels.reductions import accumulate_metrics, bad_action
+from ..core.physics.kernels.descriptors import add_neighbour, bump, clip, write_products
+from ..core.physics.kernels.lennard_jones import lennard_jones
 
 _compile = compiled(error_model="numpy", fastmath={"contract"})
+_part = compiled_part(error_model="numpy", fastmath={"contract"})
 _LEAST = 1e-4  # squared distance below which atoms count as this far apart
 
 
 @compiled(error_model="numpy")
-def energy_and_gradient(position, gradient):  # type: ignore[no-untyped-def]
+def energy_and_gradient(position: Any, gradient: Any) -> float:
     """The energy at `position` [n, 3]; its gradient is written to `gradient` [n, 3]."""
     energy = 0.0
     gradient[:] = 0.0
@@ -26,10 +29,10 @@ def energy_and_gradient(position, gradient):  # type: ignore[no-untyped-def]
             x = position[i, 0] - position[j, 0]
             y = position[i, 1] - position[j, 1]
             z = position[i, 2] - position[j, 2]
-            inverse = 1.0 / max(x * x + y * y + z * z, _LEAST)
-            s6 = inverse * inverse * inverse
-            energy += 4.0 * s6 * (s6 - 1.0)
-            slope = -24.0 * s6 * (2.0 * s6 - 1.0) * inverse
+            square = max(x * x + y * y + z * z, _LEAST)
+            pair_energy, virial = lennard_jones(square)
+            energy += pair_energy
+            slope = -virial * (1.0 / square)
             gradient[i, 0] += slope * x
             gradient[i, 1] += slope * y
             gradient[i, 2] += slope * z
@@ -80,20 +83,22 @@ def make_kernel(n_agents: int, tables: Tables, parameters: np.ndarray) -> Kernel
     return Kernel(step, observe, parameters, tables=tables, scratch=scratch)
 
 
-@_compile
-def _pull(x: Any, channels: Any, weight: Any, towards: Any) -> None:
+@_part
+def _sum_channels(x: Any, channels: Any, weight: Any, towards: Any) -> None:
     """Sums [n, 3] over neighbours of the channels' vectors times gains and weights."""
-    towards[:] = 0.0
-    for i in range(len(x)):
-        for j in range(i + 1, len(x)):
+    n = len(towards)
+    for i in range(n):
+        for m in range(3):
+            towards[i, m] = 0.0
+    for i in range(n):
+        for j in range(i + 1, n):
             rx, ry, rz = x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2]
             d = math.sqrt(max(rx * rx + ry * ry + rz * rz, 1e-12))
             on_i, on_j = 0.0, 0.0
             for k in range(channels.shape[1]):
-                u = (d - channels[0, k]) / channels[1, k]
-                window = 1 - u * u
-                if window > 0:
-                    b = window * window * channels[2, k]
+                b = bump(d, channels[0, k], channels[1, k])
+                if b > 0:
+                    b *= channels[2, k]
                     on_i += weight[i, k] * b
                     on_j += weight[j, k] * b
             on_i /= d
@@ -106,84 +111,65 @@ def _pull(x: Any, channels: Any, weight: Any, towards: Any) -> None:
             towards[j, 2] -= on_j * rz
 
 
-@_compile
-def _look(x: Any, tables: Any, tangent: float, scratch: Any) -> None:
+@_part
+def _compute_descriptors(x: Any, tables: Any, tangent: float, scratch: Any) -> None:
     """Radial sums, vectors and tensors of the broad channels, and energies of all atoms."""
-    channels, broad, own = tables.channels, tables.broad, scratch.energy
+    channels, broad, energy = tables.channels, tables.broad, scratch.energy
     radial, first, second = scratch.radial, scratch.first, scratch.second
-    radial[:] = 0.0
-    first[:] = 0.0
-    second[:] = 0.0
-    own[:] = 0.0
+    n = len(energy)
+    for i in range(n):
+        energy[i] = 0.0
+        for k in range(radial.shape[1]):
+            radial[i, k] = 0.0
+        for k in range(first.shape[1]):
+            for m in range(3):
+                first[i, k, m] = 0.0
+            for m in range(6):
+                second[i, k, m] = 0.0
     slope = -24 * (2 * tangent**-13 - tangent**-7)
-    for i in range(len(x)):
-        for j in range(i + 1, len(x)):
+    for i in range(n):
+        for j in range(i + 1, n):
             rx, ry, rz = x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2]
             d = math.sqrt(max(rx * rx + ry * ry + rz * rz, 1e-12))
-            inverse = 1 / max(d, tangent) ** 2
-            s6 = inverse * inverse * inverse
-            energy = 4 * s6 * (s6 - 1) + slope * min(d - tangent, 0.0)
-            own[i] += 0.5 * energy
-            own[j] += 0.5 * energy
+            outside = max(d, tangent)
+            pair_energy, _ = lennard_jones(outside * outside)
+            pair_energy += slope * min(d - tangent, 0.0)
+            energy[i] += 0.5 * pair_energy
+            energy[j] += 0.5 * pair_energy
             for k in range(channels.shape[1]):
-                u = (d - channels[0, k]) / channels[1, k]
-                window = 1 - u * u
-                if window > 0:
-                    radial[i, k] += window * window
-                    radial[j, k] += window * window
+                b = bump(d, channels[0, k], channels[1, k])
+                if b > 0:
+                    radial[i, k] += b
+                    radial[j, k] += b
             nx, ny, nz = rx / d, ry / d, rz / d
             for k in range(broad.shape[1]):
-                u = (d - broad[0, k]) / broad[1, k]
-                window = 1 - u * u
-                if window <= 0:
-                    continue
-                b = window * window
-                for m, part in enumerate((nx, ny, nz)):
-                    first[i, k, m] += b * part
-                    first[j, k, m] -= b * part
-                for m, part in enumerate((nx * nx, ny * ny, nz * nz, nx * ny, nx * nz, ny * nz)):
-                    second[i, k, m] += b * part
-                    second[j, k, m] += b * part
+                b = bump(d, broad[0, k], broad[1, k])
+                if b > 0:
+                    add_neighbour(first, second, i, k, b, (nx, ny, nz))
+                    add_neighbour(first, second, j, k, b, (-nx, -ny, -nz))
 
 
-@_compile
-def _clip(value: float, limits: Any, at: int) -> float:
-    return min(max(value, limits[0, at]), limits[1, at])
-
-
-@_compile
-def _write(move: Any, age: float, horizon: float, limits: Any, scratch: Any, out: Any) -> None:
-    """Observations [n, size]."""
-    radial, first, second = scratch.radial, scratch.first, scratch.second
-    many, wide = radial.shape[1], first.shape[1]
-    products = wide * (wide + 1) // 2
-    for i in range(len(move)):
-        for k in range(many):
-            out[i, k] = _clip(math.log1p(radial[i, k]), limits, k)
-        at = many
-        for a in range(wide):
-            for b in range(a, wide):
-                along, angular = 0.0, 0.0
-                for m in range(3):
-                    along += first[i, a, m] * first[i, b, m]
-                    angular += second[i, a, m] * second[i, b, m]
-                for m in range(3, 6):
-                    angular += 2 * second[i, a, m] * second[i, b, m]
-                out[i, at] = _clip(math.asinh(along), limits, at)
-                out[i, at + products] = _clip(math.asinh(angular), limits, at + products)
-                at += 1
-        at += products
-        speed = 0.0
+@_part
+def _write(move: Any, time_left: float, limits: Any, scratch: Any, out: Any) -> None:
+    """Observations [agents, size]."""
+    radial, first = scratch.radial, scratch.first
+    channels, wide = radial.shape[1], first.shape[1]
+    for i in range(len(radial)):
+        for k in range(channels):
+            out[i, k] = clip(math.log1p(radial[i, k]), limits, k)
+        write_products(first, scratch.second, i, wide, limits, channels, out)
+        column = channels + wide * (wide + 1)
+        square = 0.0
         for m in range(3):
-            speed += move[i, m] * move[i, m]
-        out[i, at] = _clip(speed, limits, at)
+            square += move[i, m] * move[i, m]
+        out[i, column] = clip(square, limits, column)
         for a in range(wide):
-            climb = 0.0
+            projection = 0.0
             for m in range(3):
-                climb += first[i, a, m] * move[i, m]
-            out[i, at + 1 + a] = _clip(climb, limits, at + 1 + a)
-        at += 1 + wide
-        out[i, at] = _clip(1 - age / horizon, limits, at)
+                projection += first[i, a, m] * move[i, m]
+            out[i, column + 1 + a] = clip(projection, limits, column + 1 + a)
+        column += 1 + wide
+        out[i, column] = clip(time_left, limits, column)
 
 
 @_compile
@@ -192,8 +178,9 @@ def observe(arrays: Any, parameters: Any, worlds: Any, out: Any) -> None:
     atoms, tables = arrays_at(arrays[0].state, Atoms), arrays_at(arrays[0].tables, Tables)
     scratch, p = arrays_at(arrays[0].scratch, Scratch), parameters[0]
     for w in worlds:
-        _look(atoms.position[w], tables, p.tangent, scratch)
-        _write(atoms.move[w], atoms.age[w, 0], p.horizon, tables.limits, scratch, out[w])
+        _compute_descriptors(atoms.position[w], tables, p.tangent, scratch)
+        left = 1 - atoms.age[w, 0] / p.horizon
+        _write(atoms.move[w], left, tables.limits, scratch, out[w])
 
 
 @_compile
@@ -207,29 +194,29 @@ def step(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
     episode = arrays_at(arrays[0].episode, Episode)
     towards, n, inertia = scratch.towards, action.shape[1], tables.channels.shape[1]
     for w in range(len(action)):
-        x, last = atoms.position[w], atoms.move[w]
-        _pull(x, tables.channels, action[w], towards)
-        middle = np.zeros(3)
+        x, move, weight = atoms.position[w], atoms.move[w], action[w]
+        _sum_channels(x, tables.channels, weight, towards)
+        cx, cy, cz = 0.0, 0.0, 0.0
         for i in range(n):
-            length = 0.0
+            square = 0.0
             for m in range(3):
-                last[i, m] = towards[i, m] + action[w, i, inertia] * last[i, m]
-                length += last[i, m] * last[i, m]
-            shorter = min(p.max_move / math.sqrt(max(length, 1e-24)), 1.0)
+                move[i, m] = towards[i, m] + weight[i, inertia] * move[i, m]
+                square += move[i, m] * move[i, m]
+            shorter = min(p.max_move / math.sqrt(max(square, 1e-24)), 1.0)
             for m in range(3):
-                last[i, m] *= shorter
-                x[i, m] += last[i, m]
-                middle[m] += x[i, m] / n
+                move[i, m] *= shorter
+                x[i, m] += move[i, m]
+            cx, cy, cz = cx + x[i, 0] / n, cy + x[i, 1] / n, cz + x[i, 2] / n
         atoms.age[w, 0] += 1
-        _look(x, tables, p.tangent, scratch)
+        _compute_descriptors(x, tables, p.tangent, scratch)
         energy, spread = 0.0, 0.0
         for i in range(n):
             episode.reward[w, i] = scratch.energy[i]
             energy += scratch.energy[i]
-            for m in range(3):
-                spread += (x[i, m] - middle[m]) ** 2
+            spread += (x[i, 0] - cx) ** 2 + (x[i, 1] - cy) ** 2 + (x[i, 2] - cz) ** 2
         episode.metric[w, 0] = energy
         episode.metric[w, 1] = math.sqrt(spread / n)
-        _write(last, atoms.age[w, 0], p.horizon, tables.limits, scratch, observation[w])
+        left = 1 - atoms.age[w, 0] / p.horizon
+        _write(move, left, tables.limits, scratch, observation[w])
     accumulate_metrics(arrays[0].episode)
     return -1

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..core.physics.cell import nearest_image, require_cutoff
 from ..core.physics.kernels.neighbours import NeighbourList
-from .kernels.angular import lennard_jones
+from ..core.physics.lennard_jones import lennard_jones_energy
+from .kernels.lennard_jones import lennard_jones
 
 MINIMUM_FCC = -8.6102001  # epsilon per atom of the fcc crystal, at nearest neighbours 1.0901730
 
@@ -40,8 +41,7 @@ class LennardJonesForces:
         near = self.neighbours
         near.update(position)
         force, loss = np.empty_like(position), np.empty(position.shape[:2])
-        where = (position, near.cell, near.inverse, near.index, near.count)
-        lennard_jones(*where, near.cutoff, self.shift, force, loss, self.virial)
+        lennard_jones(position, near.arrays, near.cutoff, self.shift, force, loss, self.virial)
         return force, loss
 
     def forget(self) -> None:
@@ -56,7 +56,6 @@ def lennard_jones_losses(
     r = nearest_image(position.unsqueeze(1) - position.unsqueeze(2), cell[:, None, None])
     own = torch.eye(position.shape[1], dtype=torch.bool)
     d2 = torch.where(own, torch.full_like(r[..., 0], 1e6), (r * r).sum(-1))
-    s6 = d2**-3
     shift = 4 * (cutoff**-12 - cutoff**-6) if shifted else 0.0
-    energy = torch.where(d2 < cutoff**2, 4 * s6 * (s6 - 1) - shift, torch.zeros_like(d2))
+    energy = torch.where(d2 < cutoff**2, lennard_jones_energy(d2) - shift, torch.zeros_like(d2))
     return 0.5 * energy.sum(-1)

@@ -195,6 +195,15 @@ class LossForces:
         self.model, self.numbers = model, np.asarray(numbers)
         self._species = kinds_of(self.numbers, model.numbers)
         self._tables = tables(model, dtype)
+        self._channels = kernels.Channels(
+            model.order,
+            self._tables.channel,
+            self._tables.offset,
+            self._tables.matrix,
+            (0,) * self._tables.matrix.shape[3],
+            (0,) * self._tables.channel.shape[4],
+            model.channels.cutoff,
+        )
         far = reach(model)
         for one in cell:
             require_cutoff(far, one)
@@ -208,29 +217,16 @@ class LossForces:
         model, near, table = self.model, self.neighbours, self._tables
         near.update(position)
         force, loss = np.empty_like(position), np.empty(position.shape[:2])
-        where = (position, near.cell, near.inverse)
-        rows = (near.index, near.count, self._species)
-        cut, shared = model.pair.cutoff, model.shared
-        kernels.pair_losses(*where, *rows, table.pair, cut, shared, force, loss)
+        arrays, species, shared = near.arrays, self._species, model.shared
+        cutoff = model.pair.cutoff
+        kernels.pair_losses(position, arrays, species, table.pair, cutoff, shared, force, loss)
         if model.order >= 0:
-            kernels.angular_losses(
-                *where,
-                *rows,
-                model.order,
-                table.channel,
-                table.offset,
-                table.matrix,
-                (0,) * table.matrix.shape[3],
-                (0,) * table.channel.shape[4],
-                model.channels.cutoff,
-                shared,
-                force,
-                loss,
-            )
+            channels = self._channels
+            kernels.angular_losses(position, arrays, species, channels, shared, force, loss)
         loss += model.constant
         if len(self._bonds):
-            walls = model.walls
-            kernels.bond_walls(*where, self._bonds, walls.longest, walls.pull, force, loss)
+            longest, pull = model.walls.longest, model.walls.pull
+            kernels.bond_walls(position, arrays, self._bonds, longest, pull, force, loss)
         return force, loss
 
     def forget(self) -> None:

@@ -26,8 +26,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ..core.kernels.compiling import compiled
-from ..core.physics.cell import copies_for, inverse, replicate
-from ..core.physics.kernels.neighbours import image
+from ..core.physics.cell import copies_for, inverse, nearest_image_array, replicate
+from ..core.physics.kernels.descriptors import bump
+from ..core.physics.kernels.images import vector_between
 from ..core.physics.plane import dot
 from ..core.physics.units import ACCELERATION, ATOMIC_WEIGHTS, BOLTZMANN, KINETIC
 from ..core.rng import Rng
@@ -201,7 +202,7 @@ class LossSystem(System):
         bonds = bonds_of(sample.numbers, sample.owner)
         for held, owner in bonds:  # molecules are drawn whole
             r = x[held] - x[owner]
-            x[held] = x[owner] + r - np.round(r @ into) @ box
+            x[held] = x[owner] + nearest_image_array(r, box)
         energy = self.invariants(type(state)(*(part[:1] for part in state)))["kinetic"][0]
         side = 0.8 * float(np.linalg.norm(box, axis=-1).max()) or 1.2 * float(np.abs(x).max())
         return Scene(
@@ -267,31 +268,31 @@ def _bound(model: str, cell: bytes) -> Forces:
 
 
 def _radial(
-    position: Tensor, cell: Tensor, kinds: np.ndarray, species: int, reach: float
+    position: Tensor, cell: Tensor, kinds: np.ndarray, species: int, cutoff: float
 ) -> Tensor:
     """Sums of bumps [worlds, agents, species * bumps] over the neighbours of each species."""
-    x, h = (part.detach().cpu().double().contiguous().numpy() for part in (position, cell))
-    found = np.zeros((*x.shape[:2], species * _BUMPS))
-    _bumps(x, h, inverse(torch.from_numpy(h)).numpy(), kinds, reach, found)
-    return torch.from_numpy(found).to(position)
+    x, h = (array.detach().cpu().double().contiguous().numpy() for array in (position, cell))
+    sums = np.zeros((*x.shape[:2], species * _BUMPS))
+    _sum_bumps(x, h, inverse(torch.from_numpy(h)).numpy(), kinds, cutoff, sums)
+    return torch.from_numpy(sums).to(position)
 
 
 @compiled(error_model="numpy", nogil=True)
-def _bumps(x: Any, h: Any, inv: Any, kinds: Any, reach: float, found: Any) -> None:
-    width = reach / (_BUMPS + 1)
+def _sum_bumps(x: Any, h: Any, inv: Any, kinds: Any, cutoff: float, sums: Any) -> None:
+    width = cutoff / (_BUMPS + 1)
     for w in range(x.shape[0]):
         for i in range(x.shape[1]):
             for j in range(i + 1, x.shape[1]):
-                r = x[w, j] - x[w, i]
-                rx, ry, rz = image(r[0], r[1], r[2], h[w], inv[w])
+                rx, ry, rz = vector_between(x[w], i, j, h[w], inv[w])
                 d2 = rx * rx + ry * ry + rz * rz
-                if d2 >= reach * reach:
+                if d2 >= cutoff * cutoff:
                     continue
-                d = math.sqrt(d2) / width
-                for k in range(max(1, int(d)), min(_BUMPS, int(d) + 1) + 1):
-                    bump = (1 - (d - k) ** 2) ** 2
-                    found[w, i, kinds[j] * _BUMPS + k - 1] += bump
-                    found[w, j, kinds[i] * _BUMPS + k - 1] += bump
+                d = math.sqrt(d2)
+                inside = int(d / width)
+                for k in range(max(1, inside), min(_BUMPS, inside + 1) + 1):
+                    b = bump(d, k * width, width)
+                    sums[w, i, kinds[j] * _BUMPS + k - 1] += b
+                    sums[w, j, kinds[i] * _BUMPS + k - 1] += b
 
 
 def _alike(sample: Sample, species: tuple[int, ...]) -> np.ndarray:

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from ..core.observation import observation_limits
-from ..core.physics.cell import inverse
+from ..core.physics.cell import nearest_image
+from ..core.physics.descriptors import bump, distances, moments, products
 from ..core.physics.plane import dot
 from ..core.physics.units import ATOMIC_WEIGHTS
 from ..core.rng import Rng
@@ -71,20 +72,16 @@ class Pairs(NamedTuple):
 def all_pairs(position: Tensor, oxygen: Tensor, cell: Tensor) -> Pairs:
     """Pairs of atoms at `position` [worlds, agents, 3]; oxygen [worlds, agents]."""
     r = position.unsqueeze(1) - position.unsqueeze(2)
-    turns = dot(r.unsqueeze(-2), inverse(cell).mT[:, None, None]).round().detach()
-    r = r - dot(turns.unsqueeze(-2), cell.mT[:, None, None])
-    own = torch.eye(position.shape[1], dtype=torch.bool, device=position.device)
-    d2 = torch.where(own, 1e12, dot(r, r)).clamp(min=1e-12)
-    distance = d2.sqrt()
+    distance, direction = distances(nearest_image(r, cell[:, None, None]))
     kind = (2 - oxygen.unsqueeze(1) - oxygen.unsqueeze(2)).long()
     other = torch.stack([oxygen, 1 - oxygen], -1).unsqueeze(1).expand(*kind.shape, 2)
-    return Pairs(distance, r / distance.unsqueeze(-1), kind, other)
+    return Pairs(distance, direction, kind, other)
 
 
 def radial_functions(pairs: Pairs) -> Tensor:
     """Radial functions [worlds, agents, agents, 10] of every pair."""
     c, h = (torch.from_numpy(table).to(pairs.distance)[pairs.kind] for table in RADIAL[:2])
-    return (1 - ((pairs.distance.unsqueeze(-1) - c) / h) ** 2).clamp(min=0) ** 2
+    return bump(pairs.distance, c, h)
 
 
 def radial_descriptor(pairs: Pairs) -> Tensor:
@@ -151,18 +148,14 @@ def descriptor_bounds(n: int) -> dict[str, Bound]:
 def atom_descriptors(oxygen: Tensor, pairs: Pairs) -> tuple[dict[str, Tensor], Tensor]:
     """Invariants that do not ask for velocities, and broad vectors [worlds, agents, 4, 3]."""
     c, h = torch.tensor(BROAD, dtype=torch.float64).mT.to(pairs.distance)
-    b = (1 - ((pairs.distance.unsqueeze(-1) - c) / h) ** 2).clamp(min=0) ** 2
+    b = bump(pairs.distance, c, h)
     broad = torch.cat([b * pairs.other[..., t, None] for t in range(2)], -1)
-    n = pairs.direction
-    first = (broad.unsqueeze(-1) * n.unsqueeze(-2)).sum(2)
-    square = (n.unsqueeze(-1) * n.unsqueeze(-2)).flatten(-2)
-    second = (broad.unsqueeze(-1) * square.unsqueeze(-2)).sum(2)
-    i, j = torch.triu_indices(broad.shape[-1], broad.shape[-1])
+    first, second = moments(broad, pairs.direction)
     descriptors = {
         "oxygen": oxygen,
         "radial": torch.log1p(radial_descriptor(pairs)),
-        "along": torch.asinh(dot(first[:, :, i], first[:, :, j])),
-        "angular": torch.asinh(dot(second[:, :, i], second[:, :, j])),
+        "along": products(first),
+        "angular": products(second),
     }
     return descriptors, first
 

@@ -239,17 +239,17 @@ class WaterDynamics(System):
         }
 
     def kernel(self, worlds: int) -> Kernel:
-        from .step import MOTION_PARAMETERS, MotionTables, motion_kernel
+        from .step import DYNAMICS_PARAMETERS, DynamicsTables, dynamics_kernel
 
-        tables = MotionTables(
+        tables = DynamicsTables(
             *kernel_tables(self),
             np.ascontiguousarray(mean_neighbourhood(self.data, self.split)),
             np.ascontiguousarray(reference_rdf(self.data, self.split)),
             np.ascontiguousarray(between_molecules()),
         )
         parameters = parameter_record(
-            MOTION_PARAMETERS,
-            reach=CUTOFF,
+            DYNAMICS_PARAMETERS,
+            cutoff=CUTOFF,
             dt=self.dt,
             oxygen_mass=MASS[True],
             hydrogen_mass=MASS[False],
@@ -260,7 +260,7 @@ class WaterDynamics(System):
             bin_width=BIN,
             bonded=BONDED,
         )
-        return motion_kernel(self.n_agents, tables, parameters)
+        return dynamics_kernel(self.n_agents, tables, parameters)
 
     def scene(self, state: DynamicsState) -> Scene:
         """Balls and bonds; colour: the loss, alarmed from 0.5 up; g(r) since the start."""

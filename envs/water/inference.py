@@ -193,11 +193,11 @@ class WaterInference(System):
         return optimum(self.data, self.split)
 
     def kernel(self, worlds: int) -> Kernel:
-        from .step import FRAME_PARAMETERS, Shapes, frame_kernel
+        from .step import INFERENCE_PARAMETERS, InferenceTables, inference_kernel
 
         square = mean_square(self.data, self.split)
-        parameters = parameter_record(FRAME_PARAMETERS, reach=CUTOFF, mean_square=square)
-        return frame_kernel(self.n_agents, Shapes(*kernel_tables(self)), parameters)
+        parameters = parameter_record(INFERENCE_PARAMETERS, cutoff=CUTOFF, mean_square=square)
+        return inference_kernel(self.n_agents, InferenceTables(*kernel_tables(self)), parameters)
 
     def scene(self, state: InferenceState) -> Scene:
         """Balls and bonds; arrows: the force that is not explained; colour: its square, the loss.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from ..core.physics.cell import nearest_image_array
 from ..core.scene import LegendEntry, Plot, Scene
 from .descriptors import BIN, BINS, BONDED, between_molecules
 from .frames import reference_rdf
@@ -32,7 +33,7 @@ def molecules_scene(position: Tensor, oxygen: Tensor, cell: Tensor, value: Tenso
     x = position[0].numpy() @ into
     x = (x - np.floor(x) - 0.5) @ box
     r = x[~o][:, None] - x[o]
-    r -= np.round(r @ into) @ box
+    r = nearest_image_array(r, box)
     owner = np.linalg.norm(r, axis=-1).argmin(1)  # molecules are drawn whole
     bound = r[np.arange(len(r)), owner]
     near = np.linalg.norm(bound, axis=-1, keepdims=True) < BONDED

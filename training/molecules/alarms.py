@@ -123,6 +123,5 @@ def _least(world: World, position: np.ndarray) -> np.ndarray:
     least = np.full((len(position), kinds, kinds), np.inf)
     nothing = np.zeros((len(position), kinds, kinds, 0), np.int64)
     species = kinds_of(world.numbers, world.known)
-    where = (position, near.cell, near.inverse, near.index, near.count, species)
-    count_distances(*where, 1.0, nothing, least)
+    count_distances(position, near.arrays, species, 1.0, nothing, least)
     return least

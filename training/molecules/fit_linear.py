@@ -25,7 +25,7 @@ import torch
 
 from ...envs.core.memory import require_memory
 from ...envs.core.physics.kernels.neighbours import periodic_neighbours
-from ...envs.molecules.kernels.angular import angular_columns, pair_columns
+from ...envs.molecules.kernels.design import angular_columns, pair_columns
 from ...envs.molecules.linear import (
     LossModel,
     Radial,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...envs.core.physics.cell import copies_for, half_width, replicate
+from ...envs.core.physics.cell import copies_for, half_width, nearest_image_array, replicate
 from ...envs.core.physics.units import SYMBOLS
 from . import units as unit_checks
 from .raw import Raw
@@ -157,7 +157,7 @@ def minimum_image(r: np.ndarray, cell: np.ndarray) -> np.ndarray:
     from ase.geometry import minkowski_reduce
 
     compact, _ = minkowski_reduce(cell)
-    return r - np.round(r @ np.linalg.inv(compact)) @ compact
+    return nearest_image_array(r, compact)
 
 
 def widened(frames: Frames, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -43,8 +43,7 @@ class Counter:
         near = self._near
         near.forget()
         near.update(position)
-        where = (position, near.cell, near.inverse, near.index, near.count, self._species)
-        count_distances(*where, 1 / BIN, self.counts, self.least)
+        count_distances(position, near.arrays, self._species, 1 / BIN, self.counts, self.least)
         self.samples += 1
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...envs.core.physics.cell import nearest_image_array
 from ...envs.core.physics.units import BOHR, HARTREE
 
 LENGTHS = {"angstrom": 1.0, "bohr": BOHR, "nm": 10.0}  # Angstrom
@@ -268,7 +269,7 @@ def _nearest_images(
         return vectors, distance
     reduced, _ = minkowski_reduce(cell)
     inverse = np.linalg.inv(reduced)
-    vectors = vectors - np.round(vectors @ inverse) @ reduced
+    vectors = nearest_image_array(vectors, reduced)
     narrow = 1 / np.linalg.norm(inverse, axis=0).max()
     if narrow > _WIDE:
         distance = np.sqrt((vectors**2).sum(-1))

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .plane import dot
+
 
 def inverse(cell: Tensor) -> Tensor:
     """The inverse [..., 3, 3]; zeros for open space."""
@@ -23,8 +25,14 @@ def nearest_image(r: Tensor, cell: Tensor) -> Tensor:
     For a pair closer than half the smallest width of the cell this is the nearest image. Unchanged
     in open space. Differentiable in `r`.
     """
-    turns = (r.unsqueeze(-2) @ inverse(cell)).round().detach()
-    return r - (turns @ cell).squeeze(-2)
+    turns = dot(r.unsqueeze(-2), inverse(cell).mT).round().detach()
+    return r - dot(turns.unsqueeze(-2), cell.mT)
+
+
+def nearest_image_array(r: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    """`nearest_image` of displacements [..., 3] in a cell [3, 3], of numpy arrays."""
+    vectors, rows = (torch.from_numpy(np.asarray(array, float)) for array in (r, cell))
+    return nearest_image(vectors, rows).numpy()
 
 
 def widths(cell: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...kernels.compiling import compiled, compiled_part
+from .images import nearest_image_along as image
 
 GRID_FROM = 128  # discs from which on a cell list is faster than all pairs
 # Fused multiply-adds round once, in the same way in every batch.
@@ -32,12 +33,6 @@ class Rows(NamedTuple):
 def rows_of(n: int) -> Rows:
     """Memory for worlds of n discs."""
     return Rows(*np.empty((3, n)), *np.empty((2, n), np.int64))
-
-
-@disc_part
-def image(d: float, side: float, inverse: float) -> float:
-    """The component of a displacement to the nearest image; inverse = 1 / side, 0 if open."""
-    return d - side * np.rint(d * inverse)
 
 
 @disc_part

@@ -8,27 +8,21 @@ from typing import Any
 import numpy as np
 
 from ...kernels.compiling import compiled
-from .neighbours import image
+from .images import vector_between
 
 _compile = compiled(error_model="numpy")
 
 
 @_compile
 def count_distances(
-    position: Any,
-    cell: Any,
-    inverse: Any,
-    index: Any,
-    count: Any,
-    species: Any,
-    fine: float,
-    counts: Any,
-    least: Any,
+    position: Any, near: Any, species: Any, fine: float, counts: Any, least: Any
 ) -> None:
     """Adds to `counts` [worlds, kinds, kinds, bins]; lowers `least` [worlds, kinds, kinds].
 
-    Bin k holds distances from k / fine to (k + 1) / fine; both orders of a pair are counted.
+    near: `Neighbours`.  Bin k holds distances from k / fine to (k + 1) / fine; both orders of a
+    pair are counted.
     """
+    cell, inverse, index, count = near
     bins = counts.shape[3]
     for w in range(len(position)):
         x, h, inv = position[w], cell[w], inverse[w]
@@ -36,7 +30,7 @@ def count_distances(
             s = species[i]
             for m in range(count[w, i]):
                 j = index[w, i, m]
-                rx, ry, rz = image(x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2], h, inv)
+                rx, ry, rz = vector_between(x, i, j, h, inv)
                 d = math.sqrt(rx * rx + ry * ry + rz * rz)
                 at = int(d * fine)
                 if at < bins:
@@ -57,13 +51,13 @@ def bond_lengths(
         longest, broken = 0.0, 0
         for m in range(len(bonds)):
             i, j = bonds[m, 0], bonds[m, 1]
-            rx, ry, rz = image(x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2], h, inv)
+            rx, ry, rz = vector_between(x, i, j, h, inv)
             own = rx * rx + ry * ry + rz * rz
             longest = max(longest, own)
             if own < 1.44:
                 continue  # Angstrom^2: nothing else comes nearer than that
             for k in rivals:
-                rx, ry, rz = image(x[k, 0] - x[i, 0], x[k, 1] - x[i, 1], x[k, 2] - x[i, 2], h, inv)
+                rx, ry, rz = vector_between(x, i, k, h, inv)
                 if k != j and rx * rx + ry * ry + rz * rz < own:
                     broken += 1
                     break

@@ -10,25 +10,12 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from ...kernels.compiling import compiled
+from .images import turns, vector_between
 
 ALL_PAIRS_TO = 500  # atoms; above, cells are faster
 _compile = compiled(error_model="numpy", nogil=True)
-_inline = njit(inline="always", error_model="numpy")
-
-
-@_inline
-def image(rx: float, ry: float, rz: float, h: Any, inv: Any) -> Any:
-    """The vector less the rounded number of lattice vectors (rows of h) that it contains."""
-    a = np.rint(rx * inv[0, 0] + ry * inv[1, 0] + rz * inv[2, 0])
-    b = np.rint(rx * inv[0, 1] + ry * inv[1, 1] + rz * inv[2, 1])
-    c = np.rint(rx * inv[0, 2] + ry * inv[1, 2] + rz * inv[2, 2])
-    rx -= a * h[0, 0] + b * h[1, 0] + c * h[2, 0]
-    ry -= a * h[0, 1] + b * h[1, 1] + c * h[2, 1]
-    rz -= a * h[0, 2] + b * h[1, 2] + c * h[2, 2]
-    return rx, ry, rz
 
 
 @_compile
@@ -37,7 +24,7 @@ def _all_pairs(x: Any, h: Any, inv: Any, reach: float, index: Any, count: Any) -
     count[:] = 0
     for i in range(n):
         for j in range(i + 1, n):
-            rx, ry, rz = image(x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2], h, inv)
+            rx, ry, rz = vector_between(x, i, j, h, inv)
             if rx * rx + ry * ry + rz * rz < reach * reach:
                 if count[i] < room:
                     index[i, count[i]] = j
@@ -159,6 +146,15 @@ def _moved(position: Any, built: Any, out: Any) -> None:
         out[w] = math.sqrt(first) + math.sqrt(second)
 
 
+class Neighbours(NamedTuple):
+    """What compiled code asks of a `NeighbourList`, under the same names."""
+
+    cell: np.ndarray
+    inverse: np.ndarray
+    rows: np.ndarray  # [worlds, atoms, room]
+    lengths: np.ndarray  # [worlds, atoms] of the rows
+
+
 class NeighbourList:
     """Verlet lists of a batch of worlds that share the number of atoms.
 
@@ -179,6 +175,11 @@ class NeighbourList:
         self.index = np.zeros((worlds, atoms, min(16, atoms)), np.int32)
         self.built = np.full((worlds, atoms, 3), np.inf)
         self.builds = 0
+
+    @property
+    def arrays(self) -> Neighbours:
+        """The lists as they are now; the next update may put other arrays in their place."""
+        return Neighbours(self.cell, self.inverse, self.index, self.count)
 
     def update(self, position: np.ndarray) -> None:
         """Make the lists valid for positions [worlds, atoms, 3], which need not be wrapped.
@@ -268,13 +269,11 @@ def _images(
         start[i] = total
         for j in range(n):
             rx, ry, rz = x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2]
-            a0 = -np.rint(rx * inv[0, 0] + ry * inv[1, 0] + rz * inv[2, 0])
-            b0 = -np.rint(rx * inv[0, 1] + ry * inv[1, 1] + rz * inv[2, 1])
-            c0 = -np.rint(rx * inv[0, 2] + ry * inv[1, 2] + rz * inv[2, 2])
+            a0, b0, c0 = turns(rx, ry, rz, inv)
             for da in range(-images[0], images[0] + 1):
                 for db in range(-images[1], images[1] + 1):
                     for dc in range(-images[2], images[2] + 1):
-                        a, b, c = a0 + da, b0 + db, c0 + dc
+                        a, b, c = da - a0, db - b0, dc - c0
                         sx = a * h[0, 0] + b * h[1, 0] + c * h[2, 0]
                         sy = a * h[0, 1] + b * h[1, 1] + c * h[2, 1]
                         sz = a * h[0, 2] + b * h[1, 2] + c * h[2, 2]
