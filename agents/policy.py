@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gymnasium import spaces
 from torch import Tensor, nn
 
-from ..envs.core.observation import by_name, is_discrete
+from ..envs.core.observation import by_name
 from ..envs.core.rng import Rng
 from ..envs.core.system import System
 from ..envs.core.validation import nearest
@@ -87,6 +88,6 @@ def _random(system: System, observation: Tensor, rng: Rng | None) -> Tensor:
     rng = _given(rng, observation)
     worlds, n = observation.shape[:2]
     space = system.action_space
-    if is_discrete(system):
-        return (rng.uniform(worlds, n) * int(space.n)).long()  # type: ignore[union-attr]
-    return 2 * rng.uniform(worlds, n, *space.shape) - 1  # type: ignore[misc]
+    if isinstance(space, spaces.Discrete):
+        return (rng.uniform(worlds, n) * int(space.n)).long()
+    return 2 * rng.uniform(worlds, n, *space.shape) - 1

@@ -80,11 +80,11 @@ def test_extrema_and_differences_of_curves() -> None:
     curve = 1 + 2 * np.exp(-((r - 2.763) ** 2) / 0.08) - 0.4 * np.exp(-((r - 3.4) ** 2) / 0.3)
     top = first_maximum(curve, 2.0)
     assert top is not None
-    assert abs(top.place - r[curve.argmax()]) < 0.006
+    assert abs(top.radius - r[curve.argmax()]) < 0.006
     assert abs(top.value - curve.max()) < 0.02
     bottom = first_minimum(curve, top)
     assert bottom is not None
-    assert abs(bottom.place - 3.4) < 0.12
+    assert abs(bottom.radius - 3.4) < 0.12
     shift = difference(curve, curve + 0.25, 2.0)
     assert shift is not None
     assert abs(shift - 0.25) < 1e-12

@@ -19,7 +19,8 @@ from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.types import Bound
 from invariantzoo.training.rl import score
-from invariantzoo.training.rl.algorithms import config_class, logged_updates, make_trainer
+from invariantzoo.training.rl.algorithms import config_class, make_trainer
+from invariantzoo.training.rl.algorithms.descent import logged_updates
 from invariantzoo.training.rl.episode_loss import EpisodeLoss
 from invariantzoo.training.runs.learning_curve import draw_learning_curve
 
@@ -88,7 +89,9 @@ def test_the_logged_loss_does_not_depend_on_the_age(
 ) -> None:
     system = Aging()
     config = config_class(algo)(**LEARNERS[algo])
-    monkeypatch.setattr("invariantzoo.training.trainer._SHARE", 2)  # for more of them, soon
+    monkeypatch.setattr(
+        "invariantzoo.training.rl.algorithms.descent._SHARE", 2
+    )  # for more of them, soon
     updates = list(make_trainer(algo, system, config, seed=0, steps=900))
     losses = [update.row["loss"] for update in updates if "loss" in update.row]
     assert len(losses) >= (4 if algo == "descent" else len(updates) - 2)
@@ -133,7 +136,7 @@ def test_what_is_learned_does_not_depend_on_the_log(monkeypatch: pytest.MonkeyPa
     config = config_class("descent")(**LEARNERS["descent"])
     states = []
     for points in (2, 22):
-        monkeypatch.setattr("invariantzoo.training.trainer._LEAST_POINTS", points)
+        monkeypatch.setattr("invariantzoo.training.rl.algorithms.descent._LEAST_POINTS", points)
         trainer = make_trainer("descent", system, config, seed=0, steps=900)
         assert sum("loss" in update.row for update in trainer) == points
         states.append(trainer.state_dict()["network"])

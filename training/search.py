@@ -57,8 +57,8 @@ class Attempts:
         drawn = rng.integers(n, size=(_RESAMPLES, n))
         hits = self.hit[drawn].sum(1)
         with np.errstate(divide="ignore"):
-            found = self.calls[drawn].sum(1) / hits
-        low, high = np.quantile(found, [0.025, 0.975], method="nearest")
+            resampled = self.calls[drawn].sum(1) / hits
+        low, high = np.quantile(resampled, [0.025, 0.975], method="nearest")
         return float(low), float(high)
 
 
@@ -73,8 +73,8 @@ def quench(position: np.ndarray) -> Quench:
         return energy_and_gradient(x.reshape(n, 3), gradient), gradient.ravel()
 
     options = {"gtol": _FLAT, "ftol": 1e-12, "maxiter": 5000, "maxfun": 10000}
-    found = minimize(fall, position.ravel(), jac=True, method="L-BFGS-B", options=options)
-    return Quench(float(found.fun), found.x.reshape(n, 3), int(found.nfev))
+    minimum = minimize(fall, position.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return Quench(float(minimum.fun), minimum.x.reshape(n, 3), int(minimum.nfev))
 
 
 def starts(system: Clusters, attempts: int, *, first_seed: int = 0) -> np.ndarray:
@@ -85,8 +85,8 @@ def starts(system: Clusters, attempts: int, *, first_seed: int = 0) -> np.ndarra
 
 def restarts(system: Clusters, attempts: int, *, first_seed: int = 0) -> Attempts:
     """Quenches of the first positions."""
-    found = [quench(x) for x in starts(system, attempts, first_seed=first_seed)]
-    return _judge(system, found, 0)
+    quenches = [quench(x) for x in starts(system, attempts, first_seed=first_seed)]
+    return _judge(system, quenches, 0)
 
 
 def with_policy(
@@ -98,8 +98,8 @@ def with_policy(
         for _ in range(system.horizon):
             seen = flatten(system, system.invariants(state)).float()
             state = system.transition(state, policy(seen, None).double(), None)
-    found = [quench(x) for x in state.position.numpy()]
-    return _judge(system, found, system.horizon)
+    quenches = [quench(x) for x in state.position.numpy()]
+    return _judge(system, quenches, system.horizon)
 
 
 def hopping(
@@ -134,7 +134,7 @@ def hopping(
     return Attempts(calls, hit)
 
 
-def _judge(system: Clusters, found: list[Quench], steps: int) -> Attempts:
+def _judge(system: Clusters, quenches: list[Quench], steps: int) -> Attempts:
     best = GLOBAL_MINIMA[system.n_agents]
-    calls = np.array([one.calls + steps for one in found], float)
-    return Attempts(calls, np.array([one.energy < best + TOLERANCE for one in found]))
+    calls = np.array([quenched.calls + steps for quenched in quenches], float)
+    return Attempts(calls, np.array([quenched.energy < best + TOLERANCE for quenched in quenches]))

@@ -27,10 +27,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises OSError, in one line that names `path` and the reason; an earlier file is then as it was,
     and no temporary one is left.
     """
-    part = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        write(part)
-        os.replace(part, path)
+        write(temporary)
+        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         # Where a write fails, torch ends its archive all the same and fails again in its own words.
         cause = error if isinstance(error, OSError) else error.__context__
@@ -39,7 +39,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise OSError(f"{path} could not be written: {cause.strerror or cause}") from error
     finally:
         with contextlib.suppress(OSError):  # a file system that lost its right to be written
-            part.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def save_tensors(path: Path, state: Any) -> None:
@@ -65,7 +65,7 @@ def claim(folder: Path) -> Iterator[bool]:
     empty at the end is removed.
     Raises ValueError if another process holds it, and OSError if it cannot be made.
     """
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -74,9 +74,9 @@ def claim(folder: Path) -> Iterator[bool]:
         with _locked(folder / LOCK) as held:
             yield held
     finally:
-        for place in made:
+        for made_folder in made:
             with contextlib.suppress(OSError):  # not empty
-                place.rmdir()
+                made_folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ class Film:
 
 def film_of(given: dict[str, Any]) -> Film:
     """A Film of its fields by name; raises ValueError for one that it has not."""
-    known = [one.name for one in fields(Film)]
+    known = [field.name for field in fields(Film)]
     for name in given:
         if name not in known:
             raise ValueError(f"film: unknown {name!r} (has {', '.join(known)})")

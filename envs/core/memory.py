@@ -112,7 +112,7 @@ def _left_of_groups(root: Path = _CGROUPS, groups: Path = Path("/proc/self/cgrou
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
         else:
             continue
-        parts = [part for part in path.split("/") if part not in ("", "..")]
+        parts = [folder for folder in path.split("/") if folder not in ("", "..")]
         for depth in range(len(parts) + 1):
             left += _left_of_group(top.joinpath(*parts[:depth]), *names)
     return left

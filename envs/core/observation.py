@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,10 @@ def by_name(system: System, observation: Tensor) -> dict[str, Tensor]:
     """Invariants by name from flat observations [..., size]; scalars lose the last axis."""
     bounds = system.bounds
     return {
-        name: observation[..., part.start] if bounds[name].size is None else observation[..., part]
-        for name, part in observation_names(system).items()
+        name: observation[..., columns.start]
+        if bounds[name].size is None
+        else observation[..., columns]
+        for name, columns in observation_names(system).items()
     }
 
 
@@ -62,4 +64,5 @@ def is_discrete(system: System) -> bool:
 
 def parameters(system: type[System] | System) -> dict[str, Any]:
     """Names and defaults of a system's parameters."""
-    return {field.name: field.default for field in fields(system)}  # type: ignore[arg-type]
+    assert is_dataclass(system)  # which an abstract base class cannot promise
+    return {field.name: field.default for field in fields(system)}

@@ -230,8 +230,8 @@ def system_class(id: str) -> type[System]:
 def _load(known: Spec) -> type[System]:
     module, _, name = known.entry_point.partition(":")
     cls: Any = importlib.import_module(module)
-    for part in name.split("."):
-        cls = getattr(cls, part)
+    for attribute in name.split("."):
+        cls = getattr(cls, attribute)
     _require_system(known.id, cls, known.parameters)
     return cls
 

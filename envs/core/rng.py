@@ -8,6 +8,7 @@ alone, in numba and in torch, on any device. The state of the generator is just 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -81,7 +82,12 @@ class Rng:
         self.draw_number += 1  # so that a fixed value leaves all later numbers as they are
         return torch.full((worlds, 1), float(value), dtype=torch.float64, device=self.world.device)
 
-    def _numbers(self, shape: tuple[int, ...], fill, on_device) -> Tensor:  # type: ignore[no-untyped-def]
+    def _numbers(
+        self,
+        shape: tuple[int, ...],
+        fill: Callable[..., None],
+        on_device: Callable[[int, Tensor, Tensor, int, int], Tensor],
+    ) -> Tensor:
         if shape[0] != len(self.world):
             raise ValueError(
                 f"shape {shape} must start with the number of worlds {len(self.world)}"

@@ -304,10 +304,10 @@ class VectorEnv:
         require_count("every", every)
         if steps % every:
             raise ValueError(f"steps={steps} must be a multiple of every={every}")
-        after, found = system.rollout(self.tensors, policy, steps, self.rng(0), every)
-        for array, part in zip(self._state, after, strict=True):
-            array[:] = part.numpy()
-        records = {name: value.numpy() for name, value in found.items()}
+        after, recorded = system.rollout(self.tensors, policy, steps, self.rng(0), every)
+        for array, tensor in zip(self._state, after, strict=True):
+            array[:] = tensor.numpy()
+        records = {name: value.numpy() for name, value in recorded.items()}
         for m, (name, how) in enumerate(system.reductions.items()):
             self._reduce(m, how, records[name], every)
         self._episode.clock[:] += steps
@@ -357,12 +357,12 @@ class VectorEnv:
         """
         self.require_reset("metrics")
         steps = self._episode.age - self.system.warm_up
-        found = {}
+        metrics = {}
         for m, (name, how) in enumerate(self.system.reductions.items()):
             value = self._episode.totals[:, m]
             value = value / np.maximum(steps, 1) if how == "mean" else value
-            found[name] = np.where(steps > 0, value, np.nan)
-        return found
+            metrics[name] = np.where(steps > 0, value, np.nan)
+        return metrics
 
     def save(self) -> dict[str, Any]:
         """Everything that `restore` needs: a dictionary of whole numbers and fresh arrays."""
@@ -449,14 +449,14 @@ class VectorEnv:
             fresh = self._kernel.initial(rng)
         else:
             with torch.no_grad():
-                fresh = (part.numpy() for part in self.system.initial(rng, len(chosen)))
+                fresh = (new.numpy() for new in self.system.initial(rng, len(chosen)))
         if self._state is None:
             kind = type(self.system.initial(Rng.single(0, 1), 1))
-            self._state = kind(*(np.array(part, order="C") for part in fresh))
+            self._state = kind(*(np.array(new, order="C") for new in fresh))
             self._bind()
         else:
-            for array, part in zip(self._state, fresh, strict=True):
-                array[chosen] = part
+            for array, new in zip(self._state, fresh, strict=True):
+                array[chosen] = new
         self._episode.clock[chosen] += 1
         self._episode.age[chosen] = 0
         reductions.start_totals(self._episode, chosen)
@@ -473,9 +473,11 @@ class VectorEnv:
         if self._kernel is not None:
             self._kernel.observe(chosen, observation)
         else:
-            part = type(self._state)(*(torch.from_numpy(a[chosen]) for a in self._state))
+            restarted = type(self._state)(*(torch.from_numpy(a[chosen]) for a in self._state))
             with torch.no_grad():
-                observation[chosen] = flatten(self.system, self.system.invariants(part)).numpy()
+                observation[chosen] = flatten(
+                    self.system, self.system.invariants(restarted)
+                ).numpy()
         if self._leaves:
             here = observation[chosen]
             here[~self._alive[chosen]] = self._absent
@@ -493,11 +495,11 @@ class VectorEnv:
             observation[:] = flatten(system, system.invariants(after)).numpy()
             # Copies first: a part of the next state may share memory with another part of this one.
             fresh = [
-                part.numpy() if part is old else part.numpy().copy()
-                for part, old in zip(after, state, strict=True)
+                new.numpy() if new is old else new.numpy().copy()
+                for new, old in zip(after, state, strict=True)
             ]
-        for array, part in zip(self._state, fresh, strict=True):
-            array[:] = part
+        for array, new in zip(self._state, fresh, strict=True):
+            array[:] = new
         reductions.accumulate_plainly(self._episode)
 
     def _checked(self, action: np.ndarray) -> np.ndarray:
@@ -534,8 +536,8 @@ def require_memory_of(system: System, n_worlds: int) -> None:
     if n_worlds > 1 and faces > _WORTH_A_LOOK:
         with torch.no_grad():
             state = system.initial(Rng.single(0, 1), 1)
-        one = sum(part.numel() * part.element_size() for part in state)
-        require_memory(what, faces + 2 * n_worlds * max(one, system.world_bytes()))
+        state_bytes = sum(array.numel() * array.element_size() for array in state)
+        require_memory(what, faces + 2 * n_worlds * max(state_bytes, system.world_bytes()))
 
 
 def require_shape(actions: np.ndarray, shape: tuple[int, ...]) -> None:

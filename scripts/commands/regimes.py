@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     exponents = estimates(steps)
     if not exponents:
         raise ValueError(f"{folder}: no layer has three modes with noise in {len(steps)} steps")
-    optimizer = optimizers.title(runs.rebuild(folder, config)[1], config["algo"])
+    optimizer = optimizers.title(runs.rebuild(folder, config)[1])
     title = f"{config['id']}, {config['algo']}, {optimizer}"
     report = {
         "run": str(folder),

@@ -133,10 +133,10 @@ def estimate_alpha(gradients: Tensor, updates: Tensor, *, modes: int | None = No
     require_count("modes", modes, 3)
     modes = min(modes, known)
     powers = (updates.double() @ directions[:, :modes]).var(0)
-    kept = powers > 0
-    if int(kept.sum()) < 3:
-        raise ValueError(f"only {int(kept.sum())} modes have noise: a slope needs three")
-    variances, powers = variances[:modes][kept], powers[kept]
+    noisy = powers > 0
+    if int(noisy.sum()) < 3:
+        raise ValueError(f"only {int(noisy.sum())} modes have noise: a slope needs three")
+    variances, powers = variances[:modes][noisy], powers[noisy]
     slope, error, r2 = _line(variances.log(), powers.log())
     return Estimate((1 - slope) / 2, error / 2, slope, r2, len(powers), variances, powers)
 
@@ -148,11 +148,11 @@ def alpha_of_metric(inverse_metric: Tensor, updates: Tensor) -> Estimate:
     covariance of updates is the inverse metric itself, 1/2 if it is isotropic.
     """
     values, vectors = torch.linalg.eigh(inverse_metric.double())
-    kept = values > 1e-9 * values[-1]
-    powers = (updates.double() @ vectors[:, kept]).var(0)
-    slope, error, r2 = _line(values[kept].log(), powers.log())
+    nonzero = values > 1e-9 * values[-1]
+    powers = (updates.double() @ vectors[:, nonzero]).var(0)
+    slope, error, r2 = _line(values[nonzero].log(), powers.log())
     alpha = 1 / (2 - slope)
-    return Estimate(alpha, error * alpha**2, slope, r2, len(powers), values[kept], powers)
+    return Estimate(alpha, error * alpha**2, slope, r2, len(powers), values[nonzero], powers)
 
 
 def principal(samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,8 +162,8 @@ def principal(samples: Tensor) -> tuple[Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(centred.T @ centred / (len(samples) - 1))
         return vectors.flip(1), values.flip(0).clamp(min=0)
     gram, vectors = torch.linalg.eigh(centred @ centred.T / (len(samples) - 1))
-    kept = gram > 1e-12 * gram[-1]
-    values, vectors = gram[kept].flip(0), vectors[:, kept].flip(1)
+    nonzero = gram > 1e-12 * gram[-1]
+    values, vectors = gram[nonzero].flip(0), vectors[:, nonzero].flip(1)
     return centred.T @ vectors / (values * (len(samples) - 1)).sqrt(), values
 
 
@@ -214,9 +214,10 @@ def _variance_at(level: float, eps: float, zeta: float) -> float:
 def modes(covariance: Tensor, eps: float, zeta: float) -> list[Mode]:
     """The regime of every mode of a gradient covariance [n, n] under the mixed metric."""
     values = torch.linalg.eigvalsh(covariance.double()).flip(0).clamp(min=0)
-    found = exponent(values, eps, zeta)
+    exponents = exponent(values, eps, zeta)
     return [
-        Mode(k, a, band(k, eps, zeta)) for k, a in zip(values.tolist(), found.tolist(), strict=True)
+        Mode(k, a, band(k, eps, zeta))
+        for k, a in zip(values.tolist(), exponents.tolist(), strict=True)
     ]
 
 
@@ -286,11 +287,11 @@ class Steps:
 
     def together(self) -> tuple[Tensor, Tensor]:
         """Gradients and updates [steps, all parameters]."""
-        found = self.tensors().values()
-        length = min(len(g) for g, _ in found)
+        windows = self.tensors().values()
+        length = min(len(g) for g, _ in windows)
         return (
-            torch.cat([g[-length:] for g, _ in found], 1),
-            torch.cat([u[-length:] for _, u in found], 1),
+            torch.cat([g[-length:] for g, _ in windows], 1),
+            torch.cat([u[-length:] for _, u in windows], 1),
         )
 
     def numbers(self) -> dict[str, float]:
@@ -305,7 +306,7 @@ class Steps:
 
     def state_dict(self) -> dict[str, Any]:
         """The window as tensors."""
-        return {name: list(found) for name, found in self.tensors().items()}
+        return {name: list(window) for name, window in self.tensors().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue with the window of `state_dict`."""
@@ -322,14 +323,19 @@ def summarise(gradients: Tensor, updates: Tensor) -> dict[str, float]:
     estimated on; about 1 where their noise is the same in all directions.
     """
     directions, variances = principal(gradients)
-    found = {"effective_rank": _rank(variances)}
+    numbers = {"effective_rank": _rank(variances)}
     try:
-        one = estimate_alpha(gradients, updates)
-        test = sphericity(updates.double() @ directions[:, : one.modes])
+        estimate = estimate_alpha(gradients, updates)
+        test = sphericity(updates.double() @ directions[:, : estimate.modes])
     except ValueError:
-        return found
-    found = {"alpha": one.alpha, "alpha_error": one.error, "alpha_r2": one.r2, **found}
-    return {**found, "sphericity": test.statistic / test.freedom}
+        return numbers
+    numbers = {
+        "alpha": estimate.alpha,
+        "alpha_error": estimate.error,
+        "alpha_r2": estimate.r2,
+        **numbers,
+    }
+    return {**numbers, "sphericity": test.statistic / test.freedom}
 
 
 def _rank(values: Tensor) -> float:

@@ -23,8 +23,8 @@ def draw_regimes(found: Mapping[str, Estimate], path: Path, *, title: str = "") 
     figure = Figure(figsize=(10.5, 1.8 + 0.32 * max(len(found), 7)), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2)
     widest = 1.0
-    for i, (name, one) in enumerate(found.items()):
-        x, y = one.variances.log10(), one.powers.log10()
+    for i, (name, estimate) in enumerate(found.items()):
+        x, y = estimate.variances.log10(), estimate.powers.log10()
         x, y = x - x.mean(), y - y.mean()
         widest = max(widest, float(x.abs().max()))
         left.plot(x, y, "o", ms=3, c=f"C{i % 10}", alpha=0.8, label=name)
@@ -38,10 +38,10 @@ def draw_regimes(found: Mapping[str, Estimate], path: Path, *, title: str = "") 
     for (low, high), name in zip(((-0.5, 0.25), (0.25, 0.75), (0.75, 1.5)), REGIMES, strict=True):
         right.axvspan(low, high, color=_COLOURS[name], alpha=0.12, lw=0)
         right.text((low + high) / 2, -0.9, name, ha="center", fontsize=8)
-    for i, one in enumerate(found.values()):
-        colour = _COLOURS.get(regime(one), "0.5")
-        error = one.error if math.isfinite(one.error) else 0.0
-        right.errorbar(one.alpha, i, xerr=2 * error, fmt="o", c=colour, capsize=2)
+    for i, estimate in enumerate(found.values()):
+        colour = _COLOURS.get(regime(estimate), "0.5")
+        error = estimate.error if math.isfinite(estimate.error) else 0.0
+        right.errorbar(estimate.alpha, i, xerr=2 * error, fmt="o", c=colour, capsize=2)
     right.set(xlim=(-0.5, 1.5), ylim=(len(found) - 0.4, -1.2), xlabel="alpha, two standard errors")
     right.set_yticks(range(len(found)), list(found), fontsize=7)
     for panel in (left, right):

@@ -49,7 +49,7 @@ def fit_ensemble(frames: Frames, *, size: int, seed: int, **settings: Any) -> li
         drawn = rng.choice(train, len(train))
         models.append(fit_losses(frames.part(np.concatenate([drawn, rest])), **settings).model)
     # The walls of the first, which saw everything, hold for all.
-    return [models[0], *(one._replace(walls=models[0].walls) for one in models[1:])]
+    return [models[0], *(model._replace(walls=models[0].walls) for model in models[1:])]
 
 
 def spread_of(models: list[LossModel], cell: np.ndarray, numbers: np.ndarray) -> Any:
@@ -57,8 +57,8 @@ def spread_of(models: list[LossModel], cell: np.ndarray, numbers: np.ndarray) ->
     forces = [make_forces(model, cell[None], numbers) for model in models]
 
     def spread(position: np.ndarray) -> np.ndarray:
-        found = np.array([one(position[None])[0][0] for one in forces])
-        result: np.ndarray = np.sqrt(((found - found.mean(0)) ** 2).sum(-1).mean(0))
+        predicted = np.array([force_of(position[None])[0][0] for force_of in forces])
+        result: np.ndarray = np.sqrt(((predicted - predicted.mean(0)) ** 2).sum(-1).mean(0))
         return result
 
     return spread
@@ -91,7 +91,7 @@ def explore(
     bodies = make_bodies(start[None], velocity, forces)
     bath = Thermostat("csvr", np.array([kt]), 50.0)
     spread = spread_of(models, cell, numbers)
-    found: list[tuple[float, np.ndarray]] = []
+    uncertain: list[tuple[float, np.ndarray]] = []
     largest, last, ended = 0.0, -_APART, ""
     for step in range(0, steps, _EVERY):
         try:
@@ -106,12 +106,12 @@ def explore(
             ended = f"spread of {now:.1f} eV/A"
             break
         if now > limit and step - last >= _APART:
-            found.append((now, bodies.position[0].copy()))
+            uncertain.append((now, bodies.position[0].copy()))
             last = step
-    found = sorted(found, key=lambda pair: -pair[0])[:keep]
-    positions = np.array([x for _, x in found]).reshape(-1, len(numbers), 3)
+    uncertain = sorted(uncertain, key=lambda pair: -pair[0])[:keep]
+    positions = np.array([x for _, x in uncertain]).reshape(-1, len(numbers), 3)
     done = int(bodies.clock[0])
-    return Explored(positions, np.array([s for s, _ in found]), done, ended, largest)
+    return Explored(positions, np.array([s for s, _ in uncertain]), done, ended, largest)
 
 
 def asked(frames: Frames, positions: np.ndarray, reference: Reference) -> Frames:

@@ -65,13 +65,13 @@ class World:
     def _nearest(self) -> np.ndarray:
         """Distances [kinds, kinds] below which an alarm is raised; 0: none."""
         kinds = len(self.known)
-        found = np.zeros((kinds, kinds))
+        limits = np.zeros((kinds, kinds))
         for a, first in enumerate(self.known):
             for b, second in enumerate(self.known[a:], a):
                 limit = self.limits.get(f"{first}-{second}", {}).get("nearest", 0.0)
                 if np.isfinite(limit):
-                    found[a, b] = found[b, a] = limit * (1 - MARGIN)
-        return found
+                    limits[a, b] = limits[b, a] = limit * (1 - MARGIN)
+        return limits
 
 
 def watch_distances(world: World, position: np.ndarray, step: int) -> None:

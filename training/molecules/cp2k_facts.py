@@ -55,16 +55,16 @@ def read_facts(folder: Path, stem: str, *, required: bool) -> Facts | None:
     if not inputs:
         restarts = [restart] if restart.is_file() else sorted(folder.glob("*.restart"))[-1:]
         inputs = _inputs(restarts, stem)
-    said = [_facts_of(path, root, folder) for path, root in inputs]
-    said = [one for one in said if one.cell is not None] or said
-    if not said or said[0].cell is None:
+    facts = [_facts_of(path, root, folder) for path, root in inputs]
+    facts = [fact for fact in facts if fact.cell is not None] or facts
+    if not facts or facts[0].cell is None:
         if required:
             raise ValueError(f"{folder} has no input (*.inp) or restart file with a &CELL")
-        return said[0] if said else None
-    first = said[0]
+        return facts[0] if facts else None
+    first = facts[0]
     if first.keeps_cell and inputs[0][0].suffix == ".inp" and restart.is_file():
-        said += [_facts_of(path, root, folder) for path, root in _inputs([restart], stem)]
-    for other in said[1:]:
+        facts += [_facts_of(path, root, folder) for path, root in _inputs([restart], stem)]
+    for other in facts[1:]:
         same = other.cell is None or _same(first.cell, other.cell)
         if not same or (other.length, other.force) != (first.length, first.force):
             what = "units" if same else "cells"
@@ -134,8 +134,8 @@ def _facts_of(path: Path, root: Section, folder: Path) -> Facts:
             f"{restarted.where} (&EXT_RESTART): write the cell of every frame (&MOTION / &PRINT / "
             f"&CELL), or put the right one into the input"
         )
-    said = f"{names[0]}, {names[1]} (by {path.name})"
-    return Facts(path, cell, keeps, length, force, said, elements)
+    units = f"{names[0]}, {names[1]} (by {path.name})"
+    return Facts(path, cell, keeps, length, force, units, elements)
 
 
 def cell_and_elements(root: Section, folder: Path) -> tuple[Cell | None, dict[str, str]]:

@@ -80,10 +80,10 @@ class Section(NamedTuple):
 
     def one(self, name: str) -> Section | None:
         """The section of a name, None where there is none; ValueError where it repeats."""
-        found = self.all(name)
-        if len(found) > 1:
-            raise ValueError(f"{found[1].where}: &{name} is given twice in &{self.name}")
-        return found[0] if found else None
+        sections = self.all(name)
+        if len(sections) > 1:
+            raise ValueError(f"{sections[1].where}: &{name} is given twice in &{self.name}")
+        return sections[0] if sections else None
 
     def value(self, name: str) -> Keyword | None:
         """The keyword of a name, None where there is none; ValueError where it repeats.
@@ -93,10 +93,10 @@ class Section(NamedTuple):
         for keyword in self.keywords:
             if keyword.name.startswith("@"):
                 raise ValueError(f"{keyword.where}: {keyword.text}")
-        found = [keyword for keyword in self.keywords if keyword.name == name]
-        if len(found) > 1:
-            raise ValueError(f"{found[1].where}: {name} is given twice in &{self.name}")
-        return found[0] if found else None
+        keywords = [keyword for keyword in self.keywords if keyword.name == name]
+        if len(keywords) > 1:
+            raise ValueError(f"{keywords[1].where}: {name} is given twice in &{self.name}")
+        return keywords[0] if keywords else None
 
 
 # --------------------------------------------------------------------------------- sections
@@ -268,8 +268,8 @@ def _holds(condition: str, where: str) -> bool:
     if "$" in condition:
         raise ValueError(f"{where}: @IF {condition}: the variable is not set")
     for sign in ("==", "/="):
-        first, found, second = condition.partition(sign)
-        if not found:
+        first, operator, second = condition.partition(sign)
+        if not operator:
             continue
         if "==" in second or "/=" in second:
             raise ValueError(f"{where}: @IF {condition} compares more than two texts")

@@ -24,12 +24,12 @@ _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eEdD][-+]?[0-9]+)?",
 class Block(NamedTuple):
     """A frame of positions or forces.
 
-    part: of which run in the file, counted up where the steps start again.  step: None where the
+    run: which of the file, counted up where the steps start again.  step: None where the
     title does not say it.  title: time and energy as they are written, by which the frames of one
     step are told apart.  energy in Hartree, NaN where unknown.  cell: of a title that holds one.
     """
 
-    part: int
+    run: int
     step: int | None
     title: tuple[str, str]
     energy: float
@@ -42,14 +42,14 @@ class Blocks(NamedTuple):
     """The whole frames of a file, how many runs wrote it, and how many frames were left out."""
 
     blocks: list[Block]
-    parts: int
+    runs: int
     torn: int
 
 
 class CellRow(NamedTuple):
     """A line of a *.cell file: which run of the file, step, and cell [3, 3] in Angstrom."""
 
-    part: int
+    run: int
     step: int
     cell: np.ndarray
 
@@ -69,14 +69,14 @@ def read_cp2k(path: Path, units: Units | None = None) -> Raw:
     units: of the trajectories, instead of what the input says.
     Raises ValueError for what is not understood.
     """
-    folder, place, pulls = _files(path)
-    stem = place.name[: place.name.lower().index("-pos-1.")]
-    positions, forces = _read_blocks(place), _read_blocks(pulls)
+    folder, position_file, force_file = _files(path)
+    stem = position_file.name[: position_file.name.lower().index("-pos-1.")]
+    positions, forces = _read_blocks(position_file), _read_blocks(force_file)
     own_cells = any(block.cell is not None for block in positions.blocks)
-    cell_path = place.with_name(f"{stem}-1.cell")
+    cell_path = position_file.with_name(f"{stem}-1.cell")
     facts = read_facts(folder, stem, required=not own_cells)
-    pairs, left_out = _paired(positions, forces, place, pulls)
-    read: list[Path] = [place, pulls]
+    pairs, left_out = _paired(positions, forces, position_file, force_file)
+    read: list[Path] = [position_file, force_file]
     rows: list[CellRow] | None = None
     if not own_cells and cell_path.is_file():
         rows = _read_cells(cell_path)
@@ -86,19 +86,23 @@ def read_cp2k(path: Path, units: Units | None = None) -> Raw:
             f"{facts.path}: the cell of this run changes, and {cell_path.name} is missing: its "
             f"frames have no known cell (&MOTION / &PRINT / &CELL writes it)"
         )
-    scale, pull_scale, said = _scales(facts, units)
+    scale, pull_scale, unit_names = _scales(facts, units)
     frames, without_cell = [], 0
     for block, other in pairs:
-        cell = _cell(block, facts, rows, positions.parts)
+        cell = _cell(block, facts, rows, positions.runs)
         if cell is None:
             without_cell += 1
             continue
         if block.species != other.species:
-            raise ValueError(f"{pulls}: step {block.step} has other atoms than in {place.name}")
+            raise ValueError(
+                f"{force_file}: step {block.step} has other atoms than in {position_file.name}"
+            )
         elements = {} if facts is None else facts.elements
         frames.append(
             Frame(
-                np.array([_element(name, elements, place) for name in block.species], np.int64),
+                np.array(
+                    [_element(name, elements, position_file) for name in block.species], np.int64
+                ),
                 block.vectors * scale,
                 other.vectors * pull_scale,
                 cell,
@@ -111,7 +115,7 @@ def read_cp2k(path: Path, units: Units | None = None) -> Raw:
     if not frames:
         raise ValueError(f"{folder} holds no frame with positions and forces ({what or 'none'})")
     remarks = (f"{count} frame{'s' if count > 1 else ''} left out ({what})",) if count else ()
-    return assembled(frames, str(path), read, remarks)._replace(units=said)
+    return assembled(frames, str(path), read, remarks)._replace(units=unit_names)
 
 
 # ------------------------------------------------------------------------------------ files
@@ -134,7 +138,7 @@ def _files(path: Path) -> tuple[Path, Path, Path]:
         if not places:
             raise ValueError(f"{folder} holds no *-pos-1.xyz: not the folder of a CP2K run")
         if len(places) > 1:
-            names = ", ".join(place.name for place in places)
+            names = ", ".join(file.name for file in places)
             raise ValueError(f"{folder} holds more than one run ({names}): name one of these files")
     pulls = _forces_file(places[0])
     if pulls is None:
@@ -195,9 +199,9 @@ def _read_blocks(path: Path) -> Blocks:
         return Blocks(list(_without_steps(path, text)), 1, 0)
     whole: list[Block] = []
     used = np.zeros(len(lines), bool)
-    part, last = 0, -1
+    run, last = 0, -1
     for k, title in titles.items():
-        part += title.step <= last
+        run += title.step <= last
         last = title.step
         above = lines[k - 1].split() if k else []
         if not above or not re.fullmatch("[1-9][0-9]{0,8}", above[-1], re.ASCII):
@@ -212,11 +216,11 @@ def _read_blocks(path: Path) -> Blocks:
             continue
         species = tuple(row.split()[0] for row in rows)
         words = (title.time, title.written)
-        whole.append(Block(part, title.step, words, title.energy, title.cell, species, vectors))
+        whole.append(Block(run, title.step, words, title.energy, title.cell, species, vectors))
         used[k - (len(above) == 1) : end] = True
     if not whole:
         raise ValueError(f"{path} holds no whole frame")
-    return Blocks(whole, part + 1, _count_torn(lines, used, set(titles)))
+    return Blocks(whole, run + 1, _count_torn(lines, used, set(titles)))
 
 
 def _count_torn(lines: list[str], used: np.ndarray, titles: set[int]) -> int:
@@ -318,7 +322,7 @@ def _paired(
                 f"hold no step (i = ..., or Step=...): which belong together is not known"
             )
         return list(zip(first, second, strict=True)), {}
-    both = positions.parts == forces.parts
+    both = positions.runs == forces.runs
     by_step: dict[int | None, list[Block]] = {}
     for block in second:
         by_step.setdefault(block.step, []).append(block)
@@ -329,9 +333,13 @@ def _paired(
         others = by_step.get(block.step, [])
         fits = [other for other in others if _fits(block, other)]
         if both:
-            fits = [other for other in fits if other.part == block.part]
+            fits = [other for other in fits if other.run == block.run]
         else:
-            twins = [one for one in first if one.step == block.step and one.title == block.title]
+            twins = [
+                candidate
+                for candidate in first
+                if candidate.step == block.step and candidate.title == block.title
+            ]
             fits = fits if len(fits) == len(twins) == 1 and any(block.title) else []
         if len(fits) != 1 or block.step is None:
             alone += not others
@@ -359,7 +367,7 @@ def _fits(block: Block, other: Block) -> bool:
 def _read_cells(path: Path) -> list[CellRow]:
     """The lines of a *.cell file: step, time, nine numbers and the volume; torn ones are left."""
     rows: list[CellRow] = []
-    part = 0
+    run = 0
     for line in text_of(path).split("\n"):
         words = line.split()
         if len(words) != 12 or not re.fullmatch("[0-9]+", words[0], re.ASCII):
@@ -370,15 +378,15 @@ def _read_cells(path: Path) -> list[CellRow]:
         volume = float(words[11])
         if not np.isclose(abs(np.linalg.det(cell)), volume, rtol=1e-4):
             continue
-        part += bool(rows) and int(words[0]) <= rows[-1].step
-        rows.append(CellRow(part, int(words[0]), cell))
+        run += bool(rows) and int(words[0]) <= rows[-1].step
+        rows.append(CellRow(run, int(words[0]), cell))
     if not rows:
         raise ValueError(f"{path} holds no line of step, time, nine numbers of a cell and volume")
     return rows
 
 
 def _cell(
-    block: Block, facts: Facts | None, rows: list[CellRow] | None, parts: int
+    block: Block, facts: Facts | None, rows: list[CellRow] | None, runs: int
 ) -> np.ndarray | None:
     """The cell of a frame in Angstrom; None where it is not known."""
     if block.cell is not None:
@@ -388,8 +396,8 @@ def _cell(
     if rows is None or not facts.cell.vectors.any():
         return facts.cell.vectors
     cells = [row for row in rows if row.step == block.step]
-    if rows[-1].part + 1 == parts and len(cells) > 1:
-        cells = [row for row in cells if row.part == block.part]
+    if rows[-1].run + 1 == runs and len(cells) > 1:
+        cells = [row for row in cells if row.run == block.run]
     if not cells or any(not np.array_equal(row.cell, cells[0].cell) for row in cells):
         return None
     return cells[0].cell

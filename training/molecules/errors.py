@@ -20,15 +20,15 @@ def predicted(model: LossModel | NetModel, frames: Frames) -> tuple[np.ndarray, 
         return _predicted_by_net(model, frames)
     position, cell, numbers = widened(frames, cutoff_of(model))
     atoms = len(frames.numbers)
-    found, energy = np.empty_like(frames.forces), np.empty(len(position))
+    predicted_forces, energy = np.empty_like(frames.forces), np.empty(len(position))
     forces, last = None, None
     for k, x in enumerate(position):
         if forces is None or last is None or not np.array_equal(cell[k], last):
             forces, last = make_forces(model, cell[k : k + 1], numbers), cell[k]
         forces.forget()
         force, loss = forces(x[None])
-        found[k], energy[k] = force[0, :atoms], loss[0, :atoms].sum()
-    return found, energy
+        predicted_forces[k], energy[k] = force[0, :atoms], loss[0, :atoms].sum()
+    return predicted_forces, energy
 
 
 def _predicted_by_net(model: NetModel, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
@@ -51,8 +51,8 @@ def judge(model: LossModel | NetModel, frames: Frames) -> dict[str, Any]:
     force of a frame, which is zero for shared losses.  energy_mev_per_atom: spread of energy
     errors, one constant removed, where the data have energies.
     """
-    found, energy = predicted(model, frames)
-    error = found - frames.forces
+    forces, energy = predicted(model, frames)
+    error = forces - frames.forces
     parts = {"all": np.ones(len(frames.numbers), bool)}
     for number in sorted(set(map(int, frames.numbers)), reverse=True):
         parts[symbols(np.array([number]))[0]] = frames.numbers == number
@@ -64,8 +64,8 @@ def judge(model: LossModel | NetModel, frames: Frames) -> dict[str, Any]:
             for name, which in parts.items()
         },
         "relative": float(np.sqrt((error**2).mean() / (frames.forces**2).mean())),
-        "correlation": float(np.corrcoef(found.ravel(), frames.forces.ravel())[0, 1]),
-        "net_force": float(np.sqrt((found.sum(1) ** 2).mean())),
+        "correlation": float(np.corrcoef(forces.ravel(), frames.forces.ravel())[0, 1]),
+        "net_force": float(np.sqrt((forces.sum(1) ** 2).mean())),
         "energy_mev_per_atom": (
             1e3 * float(spread.std()) / len(frames.numbers) if len(spread) > 1 else None
         ),

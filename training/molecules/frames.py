@@ -214,7 +214,7 @@ def _frames(raw: Raw, units: unit_checks.Units | None) -> Frames:
     if raw.owner is not None:
         _require_bonds(raw.source, positions[0], raw.numbers, cell[0], raw.owner)
     hint = unit_checks.sign_hint(seen)
-    said = raw.units or (f"{units}" if units else f"{unit_checks.OURS} (assumed)")
+    unit_names = raw.units or (f"{units}" if units else f"{unit_checks.OURS} (assumed)")
     return Frames(
         positions,
         forces,
@@ -225,7 +225,7 @@ def _frames(raw: Raw, units: unit_checks.Units | None) -> Frames:
         raw.owner,
         raw.source,
         raw.digest,
-        said,
+        unit_names,
         (*raw.remarks, *(() if hint is None else (hint,))),
     )
 

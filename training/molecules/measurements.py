@@ -59,8 +59,8 @@ class Measurements:
     def add_place(self, position: np.ndarray) -> None:
         """Positions [worlds, atoms, 3] of atoms that are not hydrogen, from the centre of mass."""
         centre = (self._mass[:, None] * position).sum(1) / self._mass.sum()
-        place = position[:, self._placed] - centre[:, None]
-        self._rows["place"].append(place.astype(np.float32))
+        relative = position[:, self._placed] - centre[:, None]
+        self._rows["place"].append(relative.astype(np.float32))
 
     def state(self) -> dict[str, np.ndarray]:
         """All that going on within the block needs."""
@@ -131,7 +131,7 @@ def read_blocks(folder: Path, *, block: int, sample: int) -> list[dict[str, np.n
     Raises ValueError for a file that cannot be read, and where samples are missing: a gap in time
     would be taken for none.
     """
-    found = []
+    blocks = []
     for at, path in enumerate(block_files(folder)):
         if int(path.stem) != at + 1:
             raise ValueError(f"{path.parent} has no {at + 1:06d}.npz: measurements are missing")
@@ -139,11 +139,11 @@ def read_blocks(folder: Path, *, block: int, sample: int) -> list[dict[str, np.n
         missing = [name for name in (*TRACES, "place", "spectrum") if name not in measured]
         if missing:
             raise ValueError(f"{path} holds no {missing[0]!r}: not a block of a simulation")
-        found.append(measured)
-    for at, measured in enumerate(found):
+        blocks.append(measured)
+    for at, measured in enumerate(blocks):
         steps, first = measured["step"], at * block
         last = first + block
-        if at == len(found) - 1:
+        if at == len(blocks) - 1:
             last = int(steps[-1]) if len(steps) else first
         due = np.arange(first // sample * sample + sample, last + 1, sample)
         # The last step of a block, and of a run, is measured too.
@@ -152,7 +152,7 @@ def read_blocks(folder: Path, *, block: int, sample: int) -> list[dict[str, np.n
                 f"{folder}: what was measured of steps {first} to {last} is incomplete "
                 f"(a run that an earlier version went on with); begin another run"
             )
-    return found
+    return blocks
 
 
 def block_files(folder: Path) -> list[Path]:

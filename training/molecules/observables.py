@@ -127,7 +127,7 @@ def _observed(
     viscosity: float | None,
 ) -> dict[str, Any]:
     plan, alarm = run.plan, read_alarm(folder)
-    found: dict[str, Any] = {
+    observables: dict[str, Any] = {
         "model": run.config.get("model"),
         "temperature_set": plan.temperature if plan.thermostat != "none" else None,
         "thermostat": plan.thermostat,
@@ -137,19 +137,19 @@ def _observed(
         "dropped_ps": drop,
         "water": run.water,
     }
-    found |= _traces(run)
-    found["least_distance"] = _least_distances(run)
+    observables |= _traces(run)
+    observables["least_distance"] = _least_distances(run)
     longest = max((float(block["longest"].max()) for block in run.blocks), default=0.0)
-    found["longest_bond"] = longest or None
-    found["structure"] = found["diffusion"] = None
+    observables["longest_bond"] = longest or None
+    observables["structure"] = observables["diffusion"] = None
     if run.cell.any() and run.blocks:
-        found["structure"] = _structure(run, _reference(run, reference))
-        found["diffusion"] = _diffusion(run, found["temperature"][0], viscosity)
-    found["vibrations"] = _vibrations(run)
-    found["stopped"] = None
+        observables["structure"] = _structure(run, _reference(run, reference))
+        observables["diffusion"] = _diffusion(run, observables["temperature"][0], viscosity)
+    observables["vibrations"] = _vibrations(run)
+    observables["stopped"] = None
     if alarm is not None:
-        found["stopped"] = {"step": alarm.step, "world": alarm.world, "what": alarm.what}
-    return found
+        observables["stopped"] = {"step": alarm.step, "world": alarm.world, "what": alarm.what}
+    return observables
 
 
 def mean_error(values: np.ndarray) -> tuple[float, float | None]:
@@ -263,18 +263,18 @@ def _structure(run: Run, reference: np.ndarray | None) -> dict[str, Any]:
         total = np.sum([block["counts"] for block in piece], 0)
         many = sum(len(block["step"]) for block in piece)
         by_group += [normalised(total[w], many, cell, numbers) for w in range(worlds)]
-    found: dict[str, Any] = {"r": radii(everything.shape[-1])}
+    rdfs: dict[str, Any] = {"r": radii(everything.shape[-1])}
     for i, j, name in _pairs(run):
         g = everything[i, j]
         start = COMPARED.get((run.known[i], run.known[j]), 0.0)
-        pair = found[name] = {"g": g, "error": np.full(len(g), np.nan)}
+        pair = rdfs[name] = {"g": g, "error": np.full(len(g), np.nan)}
         if len(by_group) > 1:
             spread = np.std([h[i, j] for h in by_group], axis=0)
             pair["error"] = spread / np.sqrt(len(by_group) - 1)
         top = first_maximum(g, start)
         if top is not None:
             tops = [first_maximum(h[i, j], start) for h in by_group]
-            heights = np.array([one.value for one in tops if one is not None])
+            heights = np.array([maximum.value for maximum in tops if maximum is not None])
             pair |= {"first_maximum": top, "first_minimum": first_minimum(g, top)}
             pair["height_error"] = mean_error(heights)[1]
         if reference is not None:
@@ -283,7 +283,7 @@ def _structure(run: Run, reference: np.ndarray | None) -> dict[str, Any]:
             pair["difference"] = difference(g, other, start)
             pair["difference_by_world"] = [difference(h[i, j], other, start) for h in by_world]
             pair["reference_maximum"] = first_maximum(other, start)
-    return found
+    return rdfs
 
 
 def _diffusion(run: Run, temperature: float, viscosity: float | None) -> dict[str, Any] | None:
@@ -296,12 +296,12 @@ def _diffusion(run: Run, temperature: float, viscosity: float | None) -> dict[st
     """
     plan = run.plan
     places = [block["place"] for block in run.blocks if block["place"].ndim == 4]
-    place = np.concatenate(places) if places else np.zeros((0, 1, 1, 3))
+    positions = np.concatenate(places) if places else np.zeros((0, 1, 1, 3))
     between = run.interval.place * plan.dt / 1e3
-    need = round(20.0 / between) if len(place) * between >= 40 else len(place)
-    if len(place) * between < 1.2 * _FIT[1]:
+    need = round(20.0 / between) if len(positions) * between >= 40 else len(positions)
+    if len(positions) * between < 1.2 * _FIT[1]:
         return None
-    pieces = [place[k : k + need] for k in range(0, len(place) - need + 1, need)]
+    pieces = [positions[k : k + need] for k in range(0, len(positions) - need + 1, need)]
     lags = np.unique(np.round(np.linspace(_FIT[0], _FIT[1], 17) / between).astype(int))
     slopes = []
     for piece in pieces:

@@ -31,7 +31,7 @@ class Counter:
     def __init__(self, cell: np.ndarray, numbers: np.ndarray) -> None:
         self.known = tuple(sorted(set(map(int, numbers))))
         self._species = kinds_of(numbers, self.known)
-        reach = min([FARTHEST, *(half_width(one) for one in cell)])
+        reach = min([FARTHEST, *(half_width(vectors) for vectors in cell)])
         self._near = NeighbourList(cell, len(numbers), reach, 0.0)
         kinds = len(self.known)
         self.counts = np.zeros((len(cell), kinds, kinds, int(reach / BIN)), np.int64)
@@ -52,7 +52,7 @@ def normalised(
 ) -> np.ndarray:
     """Radial distribution functions [..., kinds, kinds, bins] from counts of as many samples."""
     known = sorted(set(map(int, numbers)))
-    many = np.array([(numbers == one).sum() for one in known], float)
+    many = np.array([(numbers == number).sum() for number in known], float)
     pairs = many[:, None] * (many - np.eye(len(known)))
     edges = BIN * np.arange(counts.shape[-1] + 1)
     shell = 4 / 3 * np.pi * np.diff(edges**3)
@@ -90,7 +90,7 @@ def difference(
 class Extremum(NamedTuple):
     """Where a function is largest or least, and its value there."""
 
-    place: float
+    radius: float
     value: float
 
 
@@ -112,7 +112,7 @@ def first_maximum(g: np.ndarray, start: float) -> Extremum | None:
 def first_minimum(g: np.ndarray, maximum: Extremum) -> Extremum | None:
     """The least value within 1.2 A beyond a maximum; None where g ends there."""
     r = radii(len(g))
-    inside = np.flatnonzero((r > maximum.place) & (r < maximum.place + 1.2))
+    inside = np.flatnonzero((r > maximum.radius) & (r < maximum.radius + 1.2))
     if not len(inside):
         return None
     smooth = np.convolve(g, np.ones(9) / 9, "same")
@@ -121,7 +121,7 @@ def first_minimum(g: np.ndarray, maximum: Extremum) -> Extremum | None:
 
 def _parabola(r: np.ndarray, g: np.ndarray, at: int) -> Extremum:
     reach = round(0.1 / BIN)
-    part = slice(max(0, at - reach), at + reach + 1)
-    a, b, c = np.polyfit(r[part] - r[at], g[part], 2)
+    window = slice(max(0, at - reach), at + reach + 1)
+    a, b, c = np.polyfit(r[window] - r[at], g[window], 2)
     shift = float(np.clip(-b / (2 * a), -0.1, 0.1)) if a else 0.0
     return Extremum(float(r[at] + shift), float(c + shift * (b + a * shift)))

@@ -412,12 +412,12 @@ def _require_same_run(folder: Path, config: dict[str, Any]) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object; ValueError that names the file for anything else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise ValueError(f"{path} holds no JSON object")
-    return found
+    return value
 
 
 def _write_text(path: Path, text: str) -> None:

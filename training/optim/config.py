@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ...envs.core.validation import require_choice, require_count, require_number, shown
 
@@ -14,22 +14,35 @@ _NUMBERS = ("tau1", "tau2", "eps", "zeta", "weight_decay")
 _ARGUMENTS = (*_NUMBERS, "alpha", "centered", "refresh", "rank")
 
 
+def hyper(default: Any, help: str) -> Any:
+    """A field of a configuration: a hyper-parameter with its default, and one line on it."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Which optimizer lowers the loss; `cgd` is covariant gradient descent."""
 
-    optimizer: str = ""  # "adam" or "cgd"; empty: adam, and for a2c what SB3 gives it (rmsprop)
-    metric: str = "diagonal"  # of cgd: "diagonal", "full", "block" (tensors), "row", "lowrank"
-    cgd_alpha: float = 0.5  # exponent of the metric
-    cgd_tau1: float = 9.0  # steps that the force remembers
-    cgd_tau2: float = 999.0  # steps that the metric remembers
-    cgd_eps: float = 1e-5  # added to the metric
-    cgd_zeta: float = 0.0  # weight of the second moment itself in the metric
-    cgd_centered: str = "none"  # "none", "mean" or "residual"
-    cgd_weight_decay: float = 0.0  # decoupled
-    cgd_refresh: int = 10  # largest number of steps between eigendecompositions
-    cgd_rank: int = 20  # gradients that "lowrank" keeps
-    regimes: int = 0  # steps of the window of regime numbers in progress.csv (8 or more); 0: none
+    default_optimizer: ClassVar[str] = "adam"  # what an empty `optimizer` stands for
+
+    optimizer: str = hyper(
+        "", '"adam" or "cgd"; empty: adam, and for a2c what SB3 gives it (rmsprop)'
+    )
+    metric: str = hyper(
+        "diagonal", 'of cgd: "diagonal", "full", "block" (tensors), "row", "lowrank"'
+    )
+    cgd_alpha: float = hyper(0.5, "exponent of the metric")
+    cgd_tau1: float = hyper(9.0, "steps that the force remembers")
+    cgd_tau2: float = hyper(999.0, "steps that the metric remembers")
+    cgd_eps: float = hyper(1e-5, "added to the metric")
+    cgd_zeta: float = hyper(0.0, "weight of the second moment itself in the metric")
+    cgd_centered: str = hyper("none", '"none", "mean" or "residual"')
+    cgd_weight_decay: float = hyper(0.0, "decoupled")
+    cgd_refresh: int = hyper(10, "largest number of steps between eigendecompositions")
+    cgd_rank: int = hyper(20, 'gradients that "lowrank" keeps')
+    regimes: int = hyper(
+        0, "steps of the window of regime numbers in progress.csv (8 or more); 0: none"
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # those of every algorithm, too
@@ -75,8 +88,8 @@ def choose(config: OptimizerConfig) -> tuple[Any, dict[str, Any]]:
     return CGD, {**arguments, "metric": config.metric}
 
 
-def title(config: OptimizerConfig, algo: str) -> str:
+def title(config: OptimizerConfig) -> str:
     """What a configuration's optimizer is called."""
     if config.optimizer == "cgd":
         return f"cgd, {config.metric} metric"
-    return "rmsprop" if algo == "a2c" and not config.optimizer else "adam"
+    return config.optimizer or config.default_optimizer

@@ -93,8 +93,8 @@ class MaskedRolloutBuffer(RolloutBuffer):
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
         """Minibatches of the rows whose agent acted, in random order."""
-        kept = np.flatnonzero(self.acted)
-        rows = torch.from_numpy(self.rng.permutation(kept))
+        acted_rows = np.flatnonzero(self.acted)
+        rows = torch.from_numpy(self.rng.permutation(acted_rows))
         table = (
             self.observations,
             self.actions.astype(np.float32, copy=False),
@@ -103,9 +103,9 @@ class MaskedRolloutBuffer(RolloutBuffer):
             self.advantages,
             self.returns,
         )
-        flat = [torch.from_numpy(part.reshape(-1, *part.shape[2:])) for part in table]
+        flat = [torch.from_numpy(array.reshape(-1, *array.shape[2:])) for array in table]
         for batch in rows.split(batch_size or max(len(rows), 1)):
-            parts = [part.index_select(0, batch).to(self.device) for part in flat]
+            parts = [column.index_select(0, batch).to(self.device) for column in flat]
             yield RolloutBufferSamples(*parts)
 
 
@@ -171,7 +171,7 @@ class MaskedReplayBuffer(ReplayBuffer):
             ended.reshape(-1, 1),
             self._normalize_reward(self.rewards[at].reshape(-1, 1), env),
         )
-        return ReplayBufferSamples(*(self.to_torch(part) for part in parts))
+        return ReplayBufferSamples(*(self.to_torch(array) for array in parts))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         watched = state.get("_watched") not in (None, False)  # once it was an environment

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -20,30 +19,9 @@ from ...envs.core.memory import require_memory
 from ...envs.core.observation import flatten, is_discrete
 from ...envs.core.rng import INITIAL, TRANSITION, Rng
 from ...envs.core.system import System
-from ...envs.core.validation import require_choice, require_count, require_number
-from ..optim.config import OptimizerConfig, choose
-
-
-@dataclass(frozen=True)
-class DescentConfig(OptimizerConfig):
-    """Hyper-parameters of descent through the dynamics."""
-
-    n_worlds: int = 16  # worlds rolled out per update
-    rollout: int = 40  # steps that the gradient flows through
-    lr: float = 5e-3  # learning rate at the start; it falls to zero as a cosine
-    max_grad_norm: float = 1.0  # the gradient is shortened to this length
-    network: str = ""  # "pair", "set" or "mlp"; empty: the best suited
-    width: int = 24  # hidden units per layer
-    float64: bool = False  # double precision
-    device: str = "cpu"  # where torch computes
-    checkpoint_every: int = 20  # updates between checkpoints
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("n_worlds", "rollout", "width", "checkpoint_every"):
-            require_count(name, getattr(self, name))
-        for name in ("lr", "max_grad_norm"):
-            require_number(name, getattr(self, name), 0, strict=True)
+from ...envs.core.validation import require_choice, require_count
+from ..optim.config import choose
+from .configs import DescentConfig
 
 
 class Update(NamedTuple):
@@ -117,7 +95,7 @@ class Trainer:
             device=config.device,
         )
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.max_grad_norm)
         self.optimizer.step()
         self.update += 1

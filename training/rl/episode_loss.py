@@ -52,7 +52,7 @@ class EpisodeLoss:
         """Tensors from which `load_state_dict` continues."""
         steps = self._latest(min(self._count, self._horizon))
         parts = {"steps": steps, "age": self._age, "length": self._length}
-        return {name: torch.tensor(part) for name, part in parts.items()}
+        return {name: torch.tensor(array) for name, array in parts.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from `state_dict`."""

@@ -1,28 +1,19 @@
-"""What can be chosen of every way to train, read from the source without importing it.
-
-The dataclasses that `ALGORITHMS` names are the command line: a field is a hyper-parameter and the
-comment behind it is its help.
-"""
+"""What can be chosen of every way to train, without importing what it takes to train."""
 
 from __future__ import annotations
 
-import ast
-import re
-from pathlib import Path
+import dataclasses
+import json
 from typing import NamedTuple
 
-ALGORITHMS = {  # name -> module of `training`, dataclass
-    "ppo": ("rl.sb3", "PPOConfig"),
-    "a2c": ("rl.sb3", "A2CConfig"),
-    "sac": ("rl.sb3", "SACConfig"),
-    "descent": ("rl.descent", "DescentConfig"),
-}
-_OPTIMIZER = ("optim.config", "OptimizerConfig")  # what they all have too
-_FIELD = re.compile(r"    (\w+): \w+ = (.+?)  # (.+)")
+from ..optim.config import OptimizerConfig
+from .configs import CONFIGS
+
+ALGORITHMS = tuple(CONFIGS)
 
 
 class Parameter(NamedTuple):
-    """A hyper-parameter: its default as it is written, and one line on it."""
+    """A hyper-parameter: its default as it may be written, and one line on it."""
 
     name: str
     default: str
@@ -35,29 +26,27 @@ def hyperparameters(algo: str) -> list[Parameter]:
 
 
 def own_hyperparameters(algo: str) -> list[Parameter]:
-    """Those that its dataclass adds to the optimizer's."""
-    return _fields(_source(*ALGORITHMS[algo]))
+    """Those that its configuration adds to the optimizer's."""
+    of_optimizer = {field.name for field in dataclasses.fields(OptimizerConfig)}
+    return [field for field in _fields(CONFIGS[algo]) if field.name not in of_optimizer]
 
 
 def optimizer_hyperparameters() -> list[Parameter]:
     """Those that choose the optimizer, the same for every algorithm."""
-    return _fields(_source(*_OPTIMIZER))
+    return _fields(OptimizerConfig)
 
 
 def title(algo: str) -> str:
-    """The first line that its dataclass says of itself."""
-    return _source(*ALGORITHMS[algo])[1].strip().strip('"')
+    """The first line that its configuration says of itself."""
+    return (CONFIGS[algo].__doc__ or "").partition("\n")[0]
 
 
-def _fields(lines: list[str]) -> list[Parameter]:
-    return [Parameter(*match.groups()) for match in map(_FIELD.fullmatch, lines) if match]
+def _fields(config: type[OptimizerConfig]) -> list[Parameter]:
+    return [
+        Parameter(field.name, _written(field.default), field.metadata["help"])
+        for field in dataclasses.fields(config)
+    ]
 
 
-def _source(module: str, name: str) -> list[str]:
-    """The lines of a dataclass, from `class` on."""
-    path = Path(__file__).resolve().parent.parent.joinpath(*module.split(".")).with_suffix(".py")
-    text = path.read_text(encoding="utf-8")
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return text.splitlines()[node.lineno - 1 : node.end_lineno]
-    raise LookupError(f"{path.name} has no {name}")
+def _written(default: object) -> str:
+    return json.dumps(default) if isinstance(default, str) else repr(default)

@@ -157,8 +157,8 @@ class NetworkPolicy(ActorCriticPolicy):
         return _gaussian((action - output) * (-self.log_std).exp(), self.log_std)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        found = super()._get_constructor_parameters()
-        return {**found, **self.network, "critic_width": self.critic_width}
+        settings = super()._get_constructor_parameters()
+        return {**settings, **self.network, "critic_width": self.critic_width}
 
 
 class NetworkActor(Actor):
@@ -183,7 +183,7 @@ class NetworkActor(Actor):
         last = log_std[-1]
         assert isinstance(last, nn.Linear)
         nn.init.constant_(last.bias, spread)
-        self.log_std = log_std  # type: ignore[assignment]
+        self.add_module("log_std", log_std)  # in place of SB3's single layer
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
         mean, log_std, _ = self.get_action_dist_params(obs)

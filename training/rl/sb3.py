@@ -1,7 +1,6 @@
 """Training with Stable-Baselines3: PPO, A2C and SAC on `SystemVecEnv` with our networks.
 
-The dataclasses below are the hyper-parameters; the comment behind a field is its help on the
-command line. Steps are agent-steps: one per slot and step of the vectorised environment.
+Steps are agent-steps: one per slot and step of the vectorised environment.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor, nn
 
 from ...agents.networks.choose import network_names
@@ -27,119 +26,17 @@ from ...agents.policy import Policy
 from ...envs.core.interfaces.stable_baselines3 import SystemVecEnv
 from ...envs.core.memory import require_memory
 from ...envs.core.system import System
-from ...envs.core.validation import require_choice, require_count, require_number
+from ...envs.core.validation import require_choice, require_count
 from ...envs.core.vector import VectorEnv
 from ..geometry.regimes import Steps
-from ..optim.config import OptimizerConfig, choose
+from ..optim.config import choose
 from .buffers import MaskedReplayBuffer, MaskedRolloutBuffer
+from .configs import A2CConfig, PPOConfig, SACConfig
 from .episode_loss import EpisodeLoss
 from .policies import NetworkPolicy, NetworkSACPolicy, as_policy, network_of
 from .trainer import Update
 
-
-@dataclass(frozen=True)
-class PPOConfig(OptimizerConfig):
-    """Hyper-parameters of proximal policy optimization (Schulman et al. 2017)."""
-
-    n_worlds: int = 64  # worlds stepped together
-    n_steps: int = 32  # steps of every world per update
-    batch_size: int = 4096  # rows per gradient step
-    n_epochs: int = 4  # passes over the rows of an update
-    lr: float = 1e-3  # learning rate at the start; it falls to zero linearly
-    gamma: float = 0.95  # discount per step
-    gae_lambda: float = 0.95  # mixing of advantage estimates
-    clip_range: float = 0.2  # how far the ratio of probabilities may move
-    normalize_advantage: bool = True  # per batch; False: ent_coef stays a temperature
-    ent_coef: float = 0.0  # weight of the entropy bonus
-    vf_coef: float = 0.5  # weight of the value's loss
-    max_grad_norm: float = 0.5  # the gradient is shortened to this length
-    reward_scale: float = 0.1  # rewards are multiplied by it before they are learned from
-    log_std_init: float = -1.5  # log of the actions' standard deviation at the start
-    network: str = ""  # "pair", "set" or "mlp"; empty: the best suited
-    width: int = 32  # hidden units per layer of the network
-    critic_width: int = 64  # the same of the value's network
-    checkpoint_every: int = 20  # updates between checkpoints
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(self)
-        for name in ("n_epochs", "batch_size"):
-            require_count(name, getattr(self, name), 2 if name == "batch_size" else 1)
-        require_number("clip_range", self.clip_range, 0, strict=True)
-
-
-@dataclass(frozen=True)
-class A2CConfig(OptimizerConfig):
-    """Hyper-parameters of advantage actor-critic (Mnih et al. 2016), without parallel workers."""
-
-    n_worlds: int = 64  # worlds stepped together
-    n_steps: int = 8  # steps of every world per update
-    lr: float = 2e-3  # learning rate at the start; it falls to zero linearly
-    gamma: float = 0.95  # discount per step
-    gae_lambda: float = 0.95  # mixing of advantage estimates
-    ent_coef: float = 0.0  # weight of the entropy bonus
-    vf_coef: float = 0.5  # weight of the value's loss
-    max_grad_norm: float = 0.5  # the gradient is shortened to this length
-    reward_scale: float = 0.1  # rewards are multiplied by it before they are learned from
-    log_std_init: float = -1.5  # log of the actions' standard deviation at the start
-    network: str = ""  # "pair", "set" or "mlp"; empty: the best suited
-    width: int = 32  # hidden units per layer of the network
-    critic_width: int = 64  # the same of the value's network
-    checkpoint_every: int = 100  # updates between checkpoints
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(self)
-
-
-@dataclass(frozen=True)
-class SACConfig(OptimizerConfig):
-    """Hyper-parameters of soft actor-critic (Haarnoja et al. 2018); continuous actions only."""
-
-    n_worlds: int = 16  # worlds stepped together
-    n_steps: int = 32  # steps of every world per update (a row of progress.csv)
-    train_freq: int = 4  # steps of every world between rounds of gradient steps
-    gradient_steps: int = 4  # gradient steps per round
-    batch_size: int = 1024  # rows per gradient step
-    buffer_size: int = 200_000  # rows of the replay buffer
-    learning_starts: int = 10_000  # agent-steps with random actions before learning
-    lr: float = 1e-3  # learning rate at the start; it falls to zero linearly
-    gamma: float = 0.95  # discount per step
-    tau: float = 0.02  # how fast the target networks follow
-    reward_scale: float = 1.0  # rewards are multiplied by it before they are learned from
-    target_entropy: float = -1.0  # wanted entropy of the policy, per component of the action
-    log_std_init: float = -1.5  # log of the actions' standard deviation at the start
-    network: str = ""  # "pair", "set" or "mlp"; empty: the best suited
-    width: int = 32  # hidden units per layer of the network
-    critic_width: int = 64  # the same of the critics
-    checkpoint_every: int = 20  # updates between checkpoints
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(self)
-        for name in ("train_freq", "gradient_steps", "batch_size", "buffer_size"):
-            require_count(name, getattr(self, name))
-        require_count("learning_starts", self.learning_starts, 0)
-        require_number("tau", self.tau, 0, 1, strict=True)
-        require_number("target_entropy", self.target_entropy)
-
-
 Config = PPOConfig | A2CConfig | SACConfig
-
-
-def _require(config: Config) -> None:
-    """Check what the three have in common."""
-    for name in ("n_worlds", "n_steps", "width", "critic_width", "checkpoint_every"):
-        require_count(name, getattr(config, name))
-    for name in ("lr", "reward_scale"):
-        require_number(name, getattr(config, name), 0, strict=True)
-    require_number("gamma", config.gamma, 0, 1)
-    require_number("log_std_init", config.log_std_init, -10, 2)
-    if not isinstance(config, SACConfig):
-        require_number("gae_lambda", config.gae_lambda, 0, 1)
-        for name in ("ent_coef", "vf_coef"):
-            require_number(name, getattr(config, name), 0)
-        require_number("max_grad_norm", config.max_grad_norm, 0, strict=True)
 
 
 class Trainer:
@@ -176,7 +73,7 @@ class Trainer:
 
     def policy(self) -> Policy:
         """The policy as it is now."""
-        return as_policy(self.model.policy)  # type: ignore[arg-type]
+        return as_policy(_own_policy(self.model))
 
     def save_policy(self, path: Path) -> None:
         """Write the model for `PPO.load` (or A2C, SAC)."""
@@ -193,7 +90,9 @@ class Trainer:
         model._setup_lr_schedule()
         watch.clear()
         rows = self.config.n_steps * self.env.num_envs
-        model.learn(rows, callback=watch, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
+        # None: never, which SB3 takes and does not declare.
+        learn: Any = model.learn
+        learn(rows, callback=watch, log_interval=None, reset_num_timesteps=False)
         learned = {
             name.removeprefix("train/"): float(value)
             for name, value in model.logger.name_to_value.items()
@@ -210,28 +109,32 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers from which `load_state_dict` continues."""
         model = self.model
-        found = {
+        state = {
             "policy": model.policy.state_dict(),
-            "optimizers": {name: part.state_dict() for name, part in _optimizers(model).items()},
+            "optimizers": {
+                name: optimizer.state_dict() for name, optimizer in _optimizers(model).items()
+            },
             "steps": self.steps,
             "updates": model._n_updates,
             "env": _tensors(self.env.save()) if self.env.worlds.state is not None else {},
-            "generators": {name: part.get_state() for name, part in self._generators().items()},
+            "generators": {
+                name: generator.get_state() for name, generator in self._generators().items()
+            },
             "numpy_generators": self._numpy_states(),
             "episode_loss": self._episodes.state_dict(),
         }
         if self._regimes is not None:
-            found["regimes"] = self._regimes.state_dict()
+            state["regimes"] = self._regimes.state_dict()
         if model._last_obs is not None:
             assert isinstance(model._last_obs, np.ndarray)
-            found["last"] = _tensors(
+            state["last"] = _tensors(
                 {"observation": model._last_obs, "starts": model._last_episode_starts}
             )
         if isinstance(model, SAC):
             assert isinstance(model.replay_buffer, MaskedReplayBuffer)
-            found["log_ent_coef"] = model.log_ent_coef
-            found["replay"] = _tensors(model.replay_buffer.save())
-        return found
+            state["log_ent_coef"] = model.log_ent_coef
+            state["replay"] = _tensors(model.replay_buffer.save())
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
@@ -272,17 +175,21 @@ class Trainer:
             model.replay_buffer.restore(_arrays(state["replay"]))
 
     def _generators(self) -> dict[str, torch.Generator]:
-        policy = self.model.policy
+        policy = _own_policy(self.model)
         sampler = policy.actor if isinstance(policy, NetworkSACPolicy) else policy
-        return {"actions": sampler.generator}  # type: ignore[dict-item]
+        return {"actions": sampler.generator}
 
     def _numpy_generators(self) -> dict[str, np.random.Generator]:
         model = self.model
-        buffer: Any = model.replay_buffer if isinstance(model, SAC) else model.rollout_buffer  # type: ignore[attr-defined]
+        buffer = model.replay_buffer if isinstance(model, SAC) else _on_policy(model).rollout_buffer
+        assert isinstance(buffer, MaskedReplayBuffer | MaskedRolloutBuffer)
         return {"rows": buffer.rng, "first_actions": model.action_space.np_random}
 
     def _numpy_states(self) -> dict[str, Any]:
-        return {name: part.bit_generator.state for name, part in self._numpy_generators().items()}
+        return {
+            name: generator.bit_generator.state
+            for name, generator in self._numpy_generators().items()
+        }
 
 
 _LEFT_OUT = ("train/loss", "train/n_updates", "train/clip_range")
@@ -318,10 +225,10 @@ class Watch(BaseCallback):
         that were seen.
         """
         whole = self.episodes.mean() if self.episodes is not None else None
-        found = {"running_loss": self.loss} if whole is None else {"loss": whole}
+        scores = {"running_loss": self.loss} if whole is None else {"loss": whole}
         for name in self.ended[0] if self.ended else ():
-            found[name] = float(np.mean([scores[name] for scores in self.ended]))
-        return found
+            scores[name] = float(np.mean([episode[name] for episode in self.ended]))
+        return scores
 
     def _on_training_start(self) -> None:
         env: Any = self.training_env.unwrapped
@@ -354,9 +261,10 @@ class Watch(BaseCallback):
         if isinstance(self.model, SAC) or not cut:
             return
         final = np.stack([infos[slot].pop("terminal_observation") for slot in cut])
+        model = _on_policy(self.model)
         with torch.no_grad():
-            value = self.model.policy.predict_values(torch.from_numpy(final))  # type: ignore[operator]
-        rewards[cut] += self.model.gamma * value.numpy().reshape(-1)  # type: ignore[attr-defined]
+            value = model.policy.predict_values(torch.from_numpy(final))
+        rewards[cut] += model.gamma * value.numpy().reshape(-1)
 
 
 def make_model(env: SystemVecEnv, config: Config, *, seed: int) -> BaseAlgorithm:
@@ -476,16 +384,30 @@ def export(system: System, network: nn.Module, name: str, width: int, path: Path
     """Write a trained network as the actor of an untrained PPO, for `PPO.load`."""
     config = PPOConfig(n_worlds=1, network=name, width=width)
     model = make_model(SystemVecEnv(system, 1, seed=0), config, seed=0)
-    network_of(model.policy).load_state_dict(network.state_dict())  # type: ignore[arg-type]
+    network_of(_own_policy(model)).load_state_dict(network.state_dict())
     model.save(path)
+
+
+def _own_policy(model: BaseAlgorithm) -> NetworkPolicy | NetworkSACPolicy:
+    policy = model.policy
+    assert isinstance(policy, NetworkPolicy | NetworkSACPolicy)
+    return policy
+
+
+def _on_policy(model: BaseAlgorithm) -> OnPolicyAlgorithm:
+    assert isinstance(model, OnPolicyAlgorithm)
+    return model
 
 
 def _optimizers(model: BaseAlgorithm) -> dict[str, torch.optim.Optimizer]:
     if not isinstance(model, SAC):
         return {"policy": model.policy.optimizer}
     assert model.ent_coef_optimizer is not None
-    found = {"actor": model.actor.optimizer, "critic": model.critic.optimizer}
-    return {**found, "ent_coef": model.ent_coef_optimizer}
+    return {
+        "actor": model.actor.optimizer,
+        "critic": model.critic.optimizer,
+        "ent_coef": model.ent_coef_optimizer,
+    }
 
 
 def _tensors(saved: dict[str, Any]) -> dict[str, Any]:

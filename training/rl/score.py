@@ -77,7 +77,7 @@ def evaluate(
         size = max(size, 4 * (system.horizon // system.sweep))
     chunk = max(1, _CHUNK // size)
     whole, done = seeds * episodes * system.horizon, 0  # steps of worlds
-    found = []
+    by_seed = []
     for seed in range(HELD_OUT + first_seed, HELD_OUT + first_seed + seeds):
         parts = []
         for first in range(0, episodes, chunk):
@@ -94,8 +94,13 @@ def evaluate(
                 parts.append(run_episodes(env, policy, deterministic=deterministic, watch=step))
             step(system.horizon)
             done += worlds * system.horizon
-        found.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-    return {name: np.stack([part[name] for part in found]) for name in found[0]}
+        by_seed.append(
+            {
+                name: np.concatenate([chunk_scores[name] for chunk_scores in parts])
+                for name in parts[0]
+            }
+        )
+    return {name: np.stack([scores[name] for scores in by_seed]) for name in by_seed[0]}
 
 
 def run_episodes(
@@ -112,7 +117,7 @@ def run_episodes(
     total, present = np.zeros(env.n_worlds), np.zeros(env.n_worlds)
     running = np.ones(env.n_worlds, bool)
     names = ("return", "loss", *env.system.reductions)
-    found = {name: np.empty(env.n_worlds) for name in names}
+    scores = {name: np.empty(env.n_worlds) for name in names}
     observation, made, over = env.reset(), 0, False
     while not over:
         with torch.no_grad():
@@ -124,16 +129,16 @@ def run_episodes(
         total += running * step.reward.sum(1)
         if step.final_observation is not None:  # a world ended
             ended = step.done & running
-            found["return"][ended] = total[ended] / env.n_agents
-            found["loss"][ended] = -total[ended] / present[ended]
+            scores["return"][ended] = total[ended] / env.n_agents
+            scores["loss"][ended] = -total[ended] / present[ended]
             for name, value in step.metrics.items():
-                found[name][ended] = value[ended]
+                scores[name][ended] = value[ended]
             running &= ~step.done
             over = not running.any()
         observation = step.observation
         made += 1
         watch(made)
-    return found
+    return scores
 
 
 def _fused_episode(env: VectorEnv, policy: str) -> Scores:
@@ -179,9 +184,9 @@ def _bootstrap(values: np.ndarray, seed: int) -> np.ndarray:
     strata = values if values.shape[1] > 1 else values.T
     rows, n = strata.shape
     rng = np.random.default_rng(seed)
-    found, row = np.empty(RESAMPLES), np.arange(rows)[:, None]
+    resampled, row = np.empty(RESAMPLES), np.arange(rows)[:, None]
     chunk = max(1, _CHUNK // strata.size)
     for first in range(0, RESAMPLES, chunk):
         drawn = rng.integers(n, size=(min(chunk, RESAMPLES - first), rows, n))
-        found[first : first + chunk] = iqm(strata[row, drawn].reshape(len(drawn), -1))
-    return found
+        resampled[first : first + chunk] = iqm(strata[row, drawn].reshape(len(drawn), -1))
+    return resampled

@@ -1,4 +1,4 @@
-"""What every way to train offers."""
+"""What every way to train offers: the module of an algorithm, and its trainer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from ...agents.policy import Policy
+from ...envs.core.system import System
 from ..geometry.regimes import Steps
 
 
@@ -51,4 +53,20 @@ class Trainer(Protocol):
 
     def watch(self, steps: Steps) -> None:
         """Let `steps` see every step of the optimizer from now on."""
+        ...
+
+
+class Algorithm(Protocol):
+    """What the module of an algorithm offers, beside the dataclass `Config` of `configs.py`."""
+
+    def Trainer(self, system: System, config: Any, *, seed: int, steps: int) -> Trainer:
+        """A trainer at its first step."""
+        ...
+
+    def load_policy(self, system: System, config: Any, state: dict[str, Any]) -> Policy:
+        """The policy in a trainer's `state_dict`."""
+        ...
+
+    def load_zip(self, path: Path) -> Policy:
+        """The policy of what `save_policy` wrote; unpickles what the file holds."""
         ...

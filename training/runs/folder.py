@@ -59,13 +59,13 @@ def refuse_occupied(folder: Path) -> None:
     """Raise ValueError if `folder` cannot take a new run without overwriting something."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; choose another --out")
-    found = [name for name in FILES if (folder / name).exists()]
-    if CONFIG in found:
+    present = [name for name in FILES if (folder / name).exists()]
+    if CONFIG in present:
         raise ValueError(
             f"{folder} already holds a run; give --resume to continue it, or another --out"
         )
-    if found:
-        raise ValueError(f"{folder} already holds {found[0]}; choose another --out")
+    if present:
+        raise ValueError(f"{folder} already holds {present[0]}; choose another --out")
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

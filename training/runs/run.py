@@ -101,7 +101,7 @@ def describe(
         "parameters": {name: getattr(system, name) for name in parameters(system)},
         "hyperparameters": hyper,
         "network": hyper["network"] or network_names(system)[0],
-        "optimizer": {"name": optimizers.title(config, algo), "lr": hyper["lr"]},
+        "optimizer": {"name": optimizers.title(config), "lr": hyper["lr"]},
         "steps": steps,
         "seed": seed,
     }
@@ -116,8 +116,8 @@ def rebuild(folder: Path, config: dict[str, Any]) -> tuple[System, Any]:
     except _MISFIT as error:
         raise ValueError(f"{folder} is of another version: {error}") from None
     if network != config["network"]:
-        said = f"{config['network']!r}, but the hyper-parameters say {network!r}"
-        raise ValueError(f"{folder / CONFIG}: 'network' is {said}")
+        mismatch = f"{config['network']!r}, but the hyper-parameters say {network!r}"
+        raise ValueError(f"{folder / CONFIG}: 'network' is {mismatch}")
     return system, hyper
 
 
@@ -142,9 +142,9 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a checkpoint")
     for name in ("policy", "network"):  # of SB3, of descent
         weights = state.get(name)
-        for part, weight in weights.items() if isinstance(weights, dict) else ():
+        for tensor_name, weight in weights.items() if isinstance(weights, dict) else ():
             if isinstance(weight, torch.Tensor) and not torch.isfinite(weight).all():
-                raise ValueError(f"{path}: {part} is not finite, so training has diverged")
+                raise ValueError(f"{path}: {tensor_name} is not finite, so training has diverged")
     return state
 
 
@@ -253,5 +253,5 @@ def train(
 def _tuples(value: Any) -> Any:
     """JSON's lists as tuples."""
     if isinstance(value, dict):
-        return {name: _tuples(part) for name, part in value.items()}
-    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+        return {name: _tuples(element) for name, element in value.items()}
+    return tuple(_tuples(element) for element in value) if isinstance(value, list) else value

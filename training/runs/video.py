@@ -125,10 +125,10 @@ class Camera:
         image[:] = BACKGROUND
         for i in range(len(self._painters)):
             row, column = divmod(i, self._columns)
-            place = image[row * high : (row + 1) * high, column * wide : (column + 1) * wide]
-            place[:] = self._world(i, time)
+            tile = image[row * high : (row + 1) * high, column * wide : (column + 1) * wide]
+            tile[:] = self._world(i, time)
             if len(self._painters) > 1:
-                place[0], place[:, 0] = 0, 0
+                tile[0], tile[:, 0] = 0, 0
         key = self._key.key(self._scene(0))
         if key is None:
             return image
@@ -145,7 +145,7 @@ class Camera:
 
     def _scene(self, i: int) -> Scene:
         env = self._env
-        scene = env.system.scene(type(env.state)(*(part[i : i + 1] for part in env.tensors)))
+        scene = env.system.scene(type(env.state)(*(array[i : i + 1] for array in env.tensors)))
         if scene is None:
             raise ValueError(f"{type(env.system).__name__} has no picture to film")
         return scene
@@ -179,11 +179,11 @@ def film(path: str | Path, *, fps: int = FPS) -> Iterator[Callable[[np.ndarray],
         finally:
             pictures.close()
         if buffer.getbuffer().nbytes:
-            write_atomically(path, lambda part: part.write_bytes(buffer.getbuffer()))
+            write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
         return
-    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        writer = imageio.get_writer(part, fps=fps, quality=7, macro_block_size=_BLOCK)
+        writer = imageio.get_writer(temporary, fps=fps, quality=7, macro_block_size=_BLOCK)
 
         def add(frame: np.ndarray) -> None:
             try:
@@ -195,11 +195,11 @@ def film(path: str | Path, *, fps: int = FPS) -> Iterator[Callable[[np.ndarray],
             yield add
         finally:
             writer.close()
-        if part.exists():
-            _require_whole(part, path)
-            os.replace(part, path)
+        if temporary.exists():
+            _require_whole(temporary, path)
+            os.replace(temporary, path)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _few_colours(frame: np.ndarray) -> np.ndarray:
@@ -223,16 +223,16 @@ def _require_whole(part: Path, path: Path) -> None:
 
     imageio does not say how ffmpeg ended; on a full disk it leaves a file without an index.
     """
-    size, place, names = part.stat().st_size, 0, []
+    size, offset, names = part.stat().st_size, 0, []
     with part.open("rb") as file:
-        while place + 8 <= size:
-            file.seek(place)
+        while offset + 8 <= size:
+            file.seek(offset)
             length, name = struct.unpack(">I4s", file.read(8))
             if length == 1:  # a length of 64 bits follows
                 length = int.from_bytes(file.read(8))
             if length < 8:
                 break
             names.append(name)
-            place += length
-    if place != size or b"moov" not in names:
+            offset += length
+    if offset != size or b"moov" not in names:
         raise OSError(f"{path} could not be written: ffmpeg could not end it; is the disk full?")

@@ -142,10 +142,10 @@ def check_processes(make_env: MakeEnv, *, seed: int = 0, steps: int = 200) -> li
     for other, answer in zip(others, answers, strict=True):
         if other.returncode != 0:
             continue
-        found = compare(here, [Moment(*fields) for fields in pickle.loads(answer)])
-        if found is not None:
+        difference = compare(here, [Moment(*fields) for fields in pickle.loads(answer)])
+        if difference is not None:
             text = "with the same seed and actions, in another process, "
-            return [Finding("process-dependent", text + found.text)]
+            return [Finding("process-dependent", text + difference.text)]
     return []
 
 
@@ -205,21 +205,21 @@ def _compare_globals(before: dict[tuple[str, str], bytes], which: str, report: R
 def _check_repetition(subject: _Subject, report: Report) -> None:
     """Same seeds and actions give the same episodes, whatever else the caller does."""
     habits = set(HABITS)
-    found = _repeat(subject, habits)
-    if found is None or _check_chance(subject, report):
+    difference = _repeat(subject, habits)
+    if difference is None or _check_chance(subject, report):
         return
-    while found is not None:
-        culprits = {h for h in habits if _repeat(subject, {h}, found.moment + 1) is not None}
+    while difference is not None:
+        culprits = {h for h in habits if _repeat(subject, {h}, difference.moment + 1) is not None}
         if not culprits:
-            text = f"with the same seed and actions, {found.text}, but not in every run"
+            text = f"with the same seed and actions, {difference.text}, but not in every run"
             report.add("unseeded-noise", text)
             return
         for habit in HABITS:
             name, what = HABITS[habit]
             if habit in culprits and not report.has(_SAME_FAULT.get(name, ())):
-                report.add(name, f"{what} has an effect on the episode: {found.text}")
+                report.add(name, f"{what} has an effect on the episode: {difference.text}")
         habits -= culprits
-        found = _repeat(subject, habits)
+        difference = _repeat(subject, habits)
 
 
 def _repeat(
@@ -234,29 +234,29 @@ def _repeat(
 def _check_chance(subject: _Subject, report: Report) -> bool:
     """Whether two runs differ although the caller does the same."""
     before = _class_attributes(subject.env)
-    found = _repeat(subject)
-    if found is None:
+    difference = _repeat(subject)
+    if difference is None:
         return False
     changed = [k for k, v in _class_attributes(subject.env).items() if before.get(k, v) != v]
-    text = f"with the same seed and actions, in a fresh environment, {found.text}"
+    text = f"with the same seed and actions, in a fresh environment, {difference.text}"
     if changed:
         text += f"; {changed[0]} is shared by all environments and changes while they run"
-    name = "seed-ignored" if found.step == 0 else "unseeded-noise"
+    name = "seed-ignored" if difference.step == 0 else "unseeded-noise"
     report.add("shared-state" if changed else name, text)
     return True
 
 
 def _class_attributes(env: ParallelEnv) -> dict[str, bytes]:
     """Digests of what all environments of a class share: its attributes and its module's."""
-    found = {}
+    digests = {}
     for cls in type(env.unwrapped).__mro__:
         if cls.__module__.partition(".")[0] not in ("builtins", "typing", "abc"):
             for name, value in vars(cls).items():
-                found[f"{cls.__name__}.{name}"] = value
+                digests[f"{cls.__name__}.{name}"] = value
     module = type(env.unwrapped).__module__
     for name, value in vars(sys.modules.get(module, object)).items():
-        found[f"{module}.{name}"] = value
-    return {k: fingerprint(v) for k, v in found.items() if not k.endswith("__")}
+        digests[f"{module}.{name}"] = value
+    return {k: fingerprint(v) for k, v in digests.items() if not k.endswith("__")}
 
 
 def _check_leaks(subject: _Subject, report: Report) -> None:
@@ -265,8 +265,8 @@ def _check_leaks(subject: _Subject, report: Report) -> None:
     if report.has(_IRREPRODUCIBLE):
         return
     list(islice(moments_of(env, plan.seed + 77), _SHORT))
-    found = compare(reference, moments(make_env, plan, env=env))
-    if found is None:
+    difference = compare(reference, moments(make_env, plan, env=env))
+    if difference is None:
         return
     fresh = make_again(make_env)
     starts = {fingerprint(fresh.reset(seed=plan.seed)) for _ in range(2)}
@@ -275,7 +275,7 @@ def _check_leaks(subject: _Subject, report: Report) -> None:
         text = f"reset(seed={plan.seed}) twice in a row gives two different starts"
         report.add("seed-ignored", text)
     else:
-        text = f"in an environment that has had episodes before, {found.text}"
+        text = f"in an environment that has had episodes before, {difference.text}"
         report.add("state-leak", text)
 
 
@@ -497,13 +497,15 @@ def _check_mode(subject: _Subject, mode: str, report: Report) -> None:
             text = f"`render_mode` of an environment made with {mode!r} is"
             report.add("render-mode", f"{text} {getattr(env, 'render_mode', None)!r}")
         _compare_globals(before, "global", report)
-        found = compare(reference, run)
-        if found is not None and not report.has(_IRREPRODUCIBLE):
-            if found.step == 0 and found.text.endswith(f"reset(seed={plan.seed})"):
-                text = f"made with render_mode={mode!r} it gives another episode: {found.text}"
+        difference = compare(reference, run)
+        if difference is not None and not report.has(_IRREPRODUCIBLE):
+            if difference.step == 0 and difference.text.endswith(f"reset(seed={plan.seed})"):
+                text = f"made with render_mode={mode!r} it gives another episode: {difference.text}"
                 report.add("render-mode-dependent", text)
             else:
-                report.add("render-side-effect", f"rendering changes the episode: {found.text}")
+                report.add(
+                    "render-side-effect", f"rendering changes the episode: {difference.text}"
+                )
         films.append(film)
         _check_close(env, report)
     if films[0] != films[1] and not report.has((*_IRREPRODUCIBLE, "render-unstable")):
@@ -535,10 +537,10 @@ def _check_close(env: ParallelEnv, report: Report) -> None:
 def _parameters(make_env: MakeEnv) -> set[str]:
     """Names of the parameters that the factory takes; "**" if it takes any."""
     try:
-        found = inspect.signature(make_env).parameters.values()
+        parameters = inspect.signature(make_env).parameters.values()
     except (TypeError, ValueError):
         return set()
-    return {"**" if p.kind is inspect.Parameter.VAR_KEYWORD else p.name for p in found}
+    return {"**" if p.kind is inspect.Parameter.VAR_KEYWORD else p.name for p in parameters}
 
 
 _CHECKS = (

@@ -86,8 +86,8 @@ def _feed(digest: Any, value: Any, depth: int) -> None:
             _feed(digest, value[key], depth + 1)
     elif isinstance(value, list | tuple | np.ndarray):
         digest.update(f"[{len(value)}".encode())
-        for part in value:
-            _feed(digest, part, depth + 1)
+        for element in value:
+            _feed(digest, element, depth + 1)
     elif isinstance(value, set | frozenset):
         digest.update(repr(sorted(map(repr, value))).encode())
     else:
@@ -102,7 +102,7 @@ def arrays(value: Any) -> list[np.ndarray]:
     if isinstance(value, np.ndarray):
         return [value] if value.flags.writeable and value.dtype != object else []
     parts = value.values() if isinstance(value, Mapping) else value
-    return [a for part in parts for a in arrays(part)] if isinstance(value, _NESTED) else []
+    return [a for element in parts for a in arrays(element)] if isinstance(value, _NESTED) else []
 
 
 _NESTED = (Mapping, list, tuple)
@@ -332,19 +332,19 @@ class Judge:
             text = f"{call}() returned a {_type(result)} {self._where}; it must return"
             self._report.add("return-type", f"{text} a tuple ({', '.join(names)})")
             raise Malformed
-        for name, part in zip(names, result, strict=True):
-            if not isinstance(part, dict):
-                text = f"the {name} that {call}() returned {self._where} are a {_type(part)}"
+        for name, output in zip(names, result, strict=True):
+            if not isinstance(output, dict):
+                text = f"the {name} that {call}() returned {self._where} are a {_type(output)}"
                 self._report.add("return-type", f"{text}, not a dict")
                 raise Malformed
 
     def _keys(self, outputs: dict[str, dict], required: set[Any], allowed: set[Any]) -> None:
-        for name, part in outputs.items():
-            missing = required - set(part)
+        for name, by_agent in outputs.items():
+            missing = required - set(by_agent)
             if missing:
                 text = f"{name} {self._where} have no entry for {_some(missing)}"
                 self._report.add("missing-keys", text)
-            extra = set(part) - allowed
+            extra = set(by_agent) - allowed
             if name in ("observations", "infos"):  # these two may hold something common to all
                 extra &= {*self._possible, *self._finished}
             if extra:
@@ -369,12 +369,14 @@ class Judge:
                 self._report.add("action-mask", f"the mask of {agent!r} {self._where} {wrong}")
 
     def _judge_sharing(self, observations: dict, infos: dict, agents: list[Any]) -> None:
-        for one, two in itertools.pairwise(agents):
-            if infos.get(one) is infos.get(two) is not None:
-                text = f"{one!r} and {two!r} are given the same info dictionary {self._where}"
+        for agent, following in itertools.pairwise(agents):
+            if infos.get(agent) is infos.get(following) is not None:
+                text = (
+                    f"{agent!r} and {following!r} are given the same info dictionary {self._where}"
+                )
                 self._report.add("infos-shared", text)
-            if _share(observations.get(one), observations.get(two)):
-                text = f"{one!r} and {two!r} are given observations in the same memory"
+            if _share(observations.get(agent), observations.get(following)):
+                text = f"{agent!r} and {following!r} are given observations in the same memory"
                 self._report.add("observations-shared", f"{text} {self._where}")
 
     def _judge_reward(self, agent: Any, reward: Any) -> None:
@@ -418,22 +420,24 @@ class Judge:
                 self._report.add("space-invalid", f"a space of {agent!r}: {fault}")
                 return None
             self._spaces[agent] = (now, copy.deepcopy(now))
-        for which, one, two in zip(("observation", "action"), now, self._spaces[agent][0]):  # noqa: B905
-            if one is not two:
+        for which, space, before in zip(("observation", "action"), now, self._spaces[agent][0]):  # noqa: B905
+            if space is not before:
                 text = f"{which}_space({agent!r}) returned another object {self._where} than before"
                 self._report.add("space-changed", text)
         return now
 
     def _hold(self, outputs: dict[str, dict]) -> None:
         """Remember what was handed out, to see later whether it is still the same."""
-        held = [(name, self._where, part, fingerprint(part)) for name, part in outputs.items()]
+        held = [
+            (name, self._where, output, fingerprint(output)) for name, output in outputs.items()
+        ]
         self._held.extend(held)
         if self._episodes <= 2 and len(self._first) < _HELD * len(OUTPUTS):
             self._first.extend(held)
 
     def _recheck(self, held: Iterable[tuple[str, str, Any, bytes]]) -> None:
-        for name, where, part, old in held:
-            if fingerprint(part) != old:
+        for name, where, output, digest in held:
+            if fingerprint(output) != digest:
                 text = f"{name} handed out {where} had changed {self._where}"
                 self._report.add(f"{name}-reused", text)
 

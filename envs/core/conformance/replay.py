@@ -141,12 +141,12 @@ def _legal(space: spaces.Space, action: Any, mask: Any) -> bool:
 
 def legal_masks(env: ParallelEnv, observations: dict, infos: dict) -> dict[Any, Any]:
     """Copies of the sound action masks of the live agents."""
-    found = {}
+    masks = {}
     for agent in env.agents:
         mask = mask_of(observations.get(agent), infos.get(agent))
         if mask is not None and mask_fault(env.action_space(agent), mask) is None:
-            found[agent] = copy.deepcopy(mask)
-    return found
+            masks[agent] = copy.deepcopy(mask)
+    return masks
 
 
 def make_again(make_env: MakeEnv, **given: Any) -> ParallelEnv:
@@ -296,21 +296,22 @@ def moments_of(env: ParallelEnv, seed: int) -> Iterator[Moment]:
 
 def compare(reference: Iterable[Moment], other: Iterable[Moment]) -> Difference | None:
     """Where two runs first differ; None if they agree as far as the shorter one goes."""
-    for index, (one, two) in enumerate(zip(reference, other, strict=False)):
-        if one == two:
+    for index, (first, second) in enumerate(zip(reference, other, strict=False)):
+        if first == second:
             continue
-        where = f"at step {one.step} after reset(seed={one.seed})"
-        if one.raised or two.raised:
+        where = f"at step {first.step} after reset(seed={first.seed})"
+        if first.raised or second.raised:
             words = (
-                f"{m.raised} is raised" if m.raised else "nothing is raised" for m in (one, two)
+                f"{m.raised} is raised" if m.raised else "nothing is raised"
+                for m in (first, second)
             )
             return Difference(
-                index, one.step, f"{where} {' in one run, '.join(words)} in the other"
+                index, first.step, f"{where} {' in one run, '.join(words)} in the other"
             )
-        names = _STEP_OUTPUTS if one.step else _RESET_OUTPUTS
-        parts = zip(names, one.prints, two.prints, strict=False)
+        names = _STEP_OUTPUTS if first.step else _RESET_OUTPUTS
+        parts = zip(names, first.prints, second.prints, strict=False)
         name = next((name for name, a, b in parts if a != b), "lengths of the episodes")
-        return Difference(index, one.step, f"{name} differ {where}")
+        return Difference(index, first.step, f"{name} differ {where}")
     return None
 
 
@@ -350,7 +351,7 @@ def global_states() -> dict[tuple[str, str], bytes]:
 
     Keys: the name of the finding if one of them changes, and what it is.
     """
-    found: dict[tuple[str, str], Any] = {
+    states: dict[tuple[str, str], Any] = {
         ("global-generator", "random"): random.getstate(),
         ("global-generator", "numpy.random"): np.random.get_state(),  # noqa: NPY002
         ("global-settings", "numpy.seterr"): np.geterr(),
@@ -358,9 +359,9 @@ def global_states() -> dict[tuple[str, str], bytes]:
     }
     torch = sys.modules.get("torch")
     if torch is not None:
-        found["global-generator", "torch"] = torch.get_rng_state().numpy()
-        found["global-settings", "torch's default dtype"] = str(torch.get_default_dtype())
-    return {key: fingerprint(value) for key, value in found.items()}
+        states["global-generator", "torch"] = torch.get_rng_state().numpy()
+        states["global-settings", "torch's default dtype"] = str(torch.get_default_dtype())
+    return {key: fingerprint(value) for key, value in states.items()}
 
 
 @contextlib.contextmanager

@@ -151,7 +151,9 @@ class OneAgent(gymnasium.Env):
         others = [agent for agent in self._env.agents if agent != self._agent]
         actions = {**self._others.act(others, {}, False), self._agent: action}
         results = self._env.step(actions)
-        observation, reward, terminated, truncated, info = (part[self._agent] for part in results)
+        observation, reward, terminated, truncated, info = (
+            by_agent[self._agent] for by_agent in results
+        )
         return observation, float(reward), terminated, truncated, info
 
     def close(self) -> None:

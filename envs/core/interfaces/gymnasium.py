@@ -249,8 +249,8 @@ class _Picture:
         state = self._env.tensors
         frames = []
         for world in range(self._env.n_worlds):
-            part = type(state)(*(array[world : world + 1] for array in state))
-            scene = self._system.scene(part)
+            one_world = type(state)(*(array[world : world + 1] for array in state))
+            scene = self._system.scene(one_world)
             if scene is None:
                 raise ValueError(f"{type(self._system).__name__} has no picture")
             frames.append(self._painter.draw(scene))

@@ -92,7 +92,7 @@ class _World:
         self._spaces: dict[str, tuple[spaces.Box, spaces.Space]] = {}
         self._painter: Painter | None = None
         probe = system.initial(Rng.single(0, 1), 1)
-        self._state_size = sum(part[0].numel() for part in probe)
+        self._state_size = sum(array[0].numel() for array in probe)
         legal = system.action_mask(probe)
         self._plain = system.gone(probe) is None and legal is None and not system.one_at_a_time
         self._discrete = is_discrete(system)
@@ -127,7 +127,7 @@ class _World:
     def state(self) -> np.ndarray:
         """Everything, as one flat float64 array, for centralised critics."""
         self._require_reset("state()")
-        return np.concatenate([part[0].ravel().astype(np.float64) for part in self._env.state])
+        return np.concatenate([array[0].ravel().astype(np.float64) for array in self._env.state])
 
     def render(self) -> np.ndarray | None:
         """A frame [height, width, 3] uint8 if the mode is "rgb_array"; "human" draws the window."""
@@ -218,18 +218,18 @@ class _World:
         except (ValueError, TypeError, RuntimeError):
             value = np.asarray(None)
         if value.dtype.kind not in "biuf":
-            found = " ".join(repr(action).split())
+            given = " ".join(repr(action).split())
         elif value.shape != shape:
-            found = f"{value.tolist()}, of shape {value.shape}"
+            given = f"{value.tolist()}, of shape {value.shape}"
         elif not values or self._allowed(value):
             return None
         else:
-            found = str(value.tolist())
+            given = str(value.tolist())
         if self._discrete:
             wanted = f"a whole number from 0 to {self._n_actions - 1}"
         else:
             wanted = f"finite numbers in [-1, 1] of shape {shape}"
-        return f"action of {agent} is {found}; it must be {wanted}"
+        return f"action of {agent} is {given}; it must be {wanted}"
 
     def _allowed(self, value: np.ndarray) -> bool:
         if self._discrete:

@@ -139,7 +139,7 @@ class SystemVecEnv(VecEnv):
         self._terminated = np.zeros(num_envs, bool)
         self._actions = np.zeros(0)
         super().__init__(num_envs, observation_space(system), space)
-        self.metadata |= {"render_fps": _FPS}  # type: ignore[dict-item]
+        self.metadata: dict[str, Any] = {**self.metadata, "render_fps": _FPS}
 
     @property
     def acted(self) -> np.ndarray:
@@ -250,7 +250,7 @@ class SystemVecEnv(VecEnv):
         """What world `world` looks like, [height, width, 3] uint8."""
         self.worlds.require_reset("render()")
         state = self.worlds.tensors
-        scene = self.system.scene(type(state)(*(part[world : world + 1] for part in state)))
+        scene = self.system.scene(type(state)(*(array[world : world + 1] for array in state)))
         if scene is None:
             raise ValueError(f"{type(self.system).__name__} has no picture: leave out render_mode")
         if self._painter is None:
@@ -307,10 +307,10 @@ class SystemVecEnv(VecEnv):
 
     def _chosen(self, indices: VecEnvIndices) -> Iterable[Slot]:
         for index in self._get_indices(indices):
-            place = range(self.num_envs)[index]
-            if place not in self._slots:
-                self._slots[place] = Slot(self, place)
-            yield self._slots[place]
+            slot = range(self.num_envs)[index]
+            if slot not in self._slots:
+                self._slots[slot] = Slot(self, slot)
+            yield self._slots[slot]
 
 
 def make_vec_env(

@@ -163,6 +163,6 @@ def rescale(
 def rescale_factor(energy: Tensor, noise: Tensor, kt: Tensor, freedom: int, ratio: float) -> Tensor:
     """alpha^2 [worlds] from kinetic energies, normal numbers [worlds, freedom] and dt / tau."""
     c = torch.exp(torch.tensor(-ratio, dtype=energy.dtype))
-    part = 0.5 * kt / energy * (1 - c)
+    share = 0.5 * kt / energy * (1 - c)
     first = noise[:, 0]
-    return c + part * (noise * noise).sum(-1) + 2 * first * (c * part).sqrt()
+    return c + share * (noise * noise).sum(-1) + 2 * first * (c * share).sqrt()

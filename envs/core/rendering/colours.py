@@ -48,7 +48,9 @@ def _oklab_to_rgb(lab: np.ndarray) -> np.ndarray:
 def _palette(anchors: Sequence[tuple[float, float, float]]) -> np.ndarray:
     """256 colours [256, 3] uint8 that run through the anchors at equal steps."""
     at = np.linspace(0, len(anchors) - 1, 256)
-    lab = [np.interp(at, range(len(anchors)), part) for part in zip(*anchors, strict=True)]
+    lab = [
+        np.interp(at, range(len(anchors)), component) for component in zip(*anchors, strict=True)
+    ]
     return np.rint(_oklab_to_rgb(np.stack(lab, -1))).astype(np.uint8)
 
 

@@ -112,5 +112,5 @@ def _draw_sample(
 _STROKES = {
     "arrow": ARROW,
     "segment": SEGMENT,
-    "line": (*(float(part) for part in LINE), 1.0),
+    "line": (*(float(component) for component in LINE), 1.0),
 }

@@ -195,17 +195,17 @@ class Painter:
         image[max(top - line // 2, 0) : top + len(rows) * line + line // 2] = PANEL
         surface = surface_of(image)
         for k, row in enumerate(rows):
-            place = ((width - text.width(row, size)) // 2, top + k * line)
-            text.write(surface, row, place, size, TEXT)
+            corner = ((width - text.width(row, size)) // 2, top + k * line)
+            text.write(surface, row, corner, size, TEXT)
         return image
 
     def height_for(self, scene: Scene, room: int) -> int:
         """How high a picture must be in which the scene itself takes `room` rows of pixels."""
         width, _ = self.size
         trial = Painter(size=(width, 4 * width), trail=1, legend=self.legend)
-        found = trial.layout(scene, charts=self._keeps)
-        other = found.scene + found.end - found.key
-        strip = _STRIP if found.strip < found.key else 0.0
+        layout = trial.layout(scene, charts=self._keeps)
+        other = layout.scene + layout.end - layout.key
+        strip = _STRIP if layout.strip < layout.key else 0.0
         return math.ceil((room + other) / (1 - strip))
 
     @property
@@ -307,18 +307,20 @@ class Painter:
         disc[:, 2] = lens.scale * radius
         kernel.discs(image, disc, colour, lens.clip, period)
 
-    def _turned(self, lens: Lens, scene: Scene, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _turned(
+        self, lens: Lens, scene: Scene, position: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Places [n, 3] in space as pixels and depth [n, 3], and how much nearer they look [n]."""
         c, s, cp, sp = (f(a) for a in (self._yaw, self._pitch) for f in (math.cos, math.sin))
         turned = np.array([[c, 0, s], [sp * s, cp, -sp * c], [-cp * s, sp, cp * c]])
         left, bottom, right, top = scene.view
         half = 0.5 * (right - left)
-        place = place @ turned.T / half
-        near = _EYE / (_EYE - place[:, 2].clip(max=0.8 * _EYE))
-        seen = np.empty((len(place), 3))
+        position = position @ turned.T / half
+        near = _EYE / (_EYE - position[:, 2].clip(max=0.8 * _EYE))
+        seen = np.empty((len(position), 3))
         middle = 0.5 * np.array([left + right, bottom + top])
-        seen[:, :2] = lens.pixels(middle + half * place[:, :2] * near[:, None])
-        seen[:, 2] = lens.scale * half * place[:, 2]
+        seen[:, :2] = lens.pixels(middle + half * position[:, :2] * near[:, None])
+        seen[:, 2] = lens.scale * half * position[:, 2]
         return seen, near
 
     def _solid(self, image: np.ndarray, lens: Lens, scene: Scene) -> None:
@@ -371,8 +373,8 @@ class Painter:
             inside = inside and top <= y - radius and y + radius < bottom
             if not wide or not inside or depth[int(y), int(x)] > z + radius + 1:
                 continue
-            place = round(x - 0.5 * wide), round(y - 0.5 * high)
-            text.write(surface, mark, place, size, BACKGROUND)
+            corner = round(x - 0.5 * wide), round(y - 0.5 * high)
+            text.write(surface, mark, corner, size, BACKGROUND)
 
     def _ring(
         self, image: np.ndarray, lens: Lens, period: np.ndarray, scene: Scene, agent: int
@@ -382,18 +384,18 @@ class Painter:
         if scene.discs is not None:
             index = np.arange(len(scene.discs)) if scene.agents is None else scene.agents
             own = np.flatnonzero(index == agent)
-            place = lens.pixels(scene.discs[own])
+            centre = lens.pixels(scene.discs[own])
             radius = np.ones(len(index)) if scene.disc_radius is None else scene.disc_radius
             size = lens.scale * radius[own]
         elif scene.balls is not None:
             own = np.flatnonzero(np.arange(len(scene.balls)) == agent)
-            place, size = self._ball[own, :2], self._ball[own, 3]
+            centre, size = self._ball[own, :2], self._ball[own, 3]
         elif scene.cells is not None and not scene.kept_rows and agent < scene.cells.size:
             rows, columns = scene.cells.shape
             row, column = divmod(agent, columns)
             left, top, right, bottom = lens.clip
             width, height = (right - left) / columns, (bottom - top) / rows
-            place = np.array([[left + (column + 0.5) * width, top + (row + 0.5) * height]])
+            centre = np.array([[left + (column + 0.5) * width, top + (row + 0.5) * height]])
             if min(width, height) > _LARGE_CELL:  # inside a cell that has room for it
                 size = np.array([0.36 * min(width, height) - _RING_GAP])
             else:
@@ -403,7 +405,7 @@ class Painter:
             return
         inner = np.maximum(size + _RING_GAP, _LEAST_RING)
         for wider, shade in ((_RING_RIM, SHADE), (0.0, colour)):
-            ring = np.column_stack([place, inner + _RING_WIDTH + wider, inner - wider])
+            ring = np.column_stack([centre, inner + _RING_WIDTH + wider, inner - wider])
             kernel.discs(image, ring, np.full((len(ring), 4), shade), lens.clip, period)
 
     def _trails(
@@ -414,11 +416,13 @@ class Painter:
         colour: np.ndarray,
         radius: np.ndarray,
     ) -> None:
-        past = self._past
-        if past and past[-1].shape != scene.discs.shape:  # type: ignore[union-attr]
+        past, discs = self._past, scene.discs
+        assert discs is not None
+        assert past.maxlen is not None
+        if past and past[-1].shape != discs.shape:
             past.clear()
-        if not past or not np.array_equal(past[-1], scene.discs):  # type: ignore[arg-type]
-            past.append(np.array(scene.discs))
+        if not past or not np.array_equal(past[-1], discs):
+            past.append(np.array(discs))
         if len(past) < 2:
             return
         sides = lens.extent / lens.scale if scene.periodic else _OPEN
@@ -427,7 +431,7 @@ class Painter:
         if scene.periodic:
             back -= sides * np.round(back / sides)
         age = np.arange(len(past), 0, -1.0) - 1  # of the places, in frames
-        fade = (1 - age / past.maxlen)[:, None].repeat(len(radius), 1)  # type: ignore[operator]
+        fade = (1 - age / past.maxlen)[:, None].repeat(len(radius), 1)
         thick = 1.0 * lens.scale * radius * fade
         shade = np.broadcast_to(colour, (len(past) - 1, *colour.shape)).copy()
         shade[..., 3] = 0.45 * fade[:-1]
@@ -436,7 +440,7 @@ class Painter:
         line[..., :2] = lens.pixels(places[1:])
         line[..., 2:] = lens.scale * back * (1, -1)
         period = lens.extent if scene.periodic else _OPEN
-        line, width, shade = (part.reshape(-1, part.shape[-1]) for part in (line, width, shade))
+        line, width, shade = (array.reshape(-1, array.shape[-1]) for array in (line, width, shade))
         kernel.lines(image, line, width, shade, lens.clip, period, BACKGROUND, True)
 
     def _write(
@@ -450,9 +454,9 @@ class Painter:
         """Everything with text: the caption above, plots and the legend below, the panel."""
         surface = surface_of(image)
         line = text.line_height(layout.caption_size)
-        for k, said in enumerate(layout.caption):
-            place = (MARGIN // 2, layout.caption_size // 4 + k * line)
-            text.write(surface, said, place, layout.caption_size, TEXT)
+        for k, row in enumerate(layout.caption):
+            corner = (MARGIN // 2, layout.caption_size // 4 + k * line)
+            text.write(surface, row, corner, layout.caption_size, TEXT)
         if layout.strip < layout.key:
             self._plots(image, surface, scene, layout, step)
         self._write_legend(image, layout.legend, layout.legend_size, layout.key)
@@ -466,8 +470,8 @@ class Painter:
         for k, row in enumerate(rows):
             down = top + size // 4 + k * text.line_height(size)
             for entry, left in zip(row.entries, row.left, strict=True):
-                place = (MARGIN // 2 + left, down)
-                legend.draw_entry(image, surface, entry, place, size, self.size[0] - place[0])
+                corner = (MARGIN // 2 + left, down)
+                legend.draw_entry(image, surface, entry, corner, size, self.size[0] - corner[0])
 
     def _plots(
         self,
@@ -479,15 +483,15 @@ class Painter:
     ) -> None:
         """The plot and the charts of a scene, side by side."""
         charts = scene.charts if step is not None and self._keeps else ()
-        parts = ([] if scene.plot is None else [scene.plot]) + list(charts)
-        wide = (self.size[0] - 2) // len(parts)
+        drawn = ([] if scene.plot is None else [scene.plot]) + list(charts)
+        wide = (self.size[0] - 2) // len(drawn)
         top, bottom = layout.strip + 4, layout.key - 2
-        for k, part in enumerate(parts):
+        for k, plot in enumerate(drawn):
             box = (2 + k * wide, top, (k + 1) * wide, bottom)
-            if isinstance(part, Chart):
-                plots.draw_chart(image, surface, box, part, self._history, self._time)
+            if isinstance(plot, Chart):
+                plots.draw_chart(image, surface, box, plot, self._history, self._time)
             else:
-                plots.draw_plot(image, surface, box, part)
+                plots.draw_plot(image, surface, box, plot)
 
     def _show(self, image: np.ndarray) -> None:
         if self._window is None:

@@ -140,7 +140,7 @@ def _axes(
     """
     left, top, right, bottom = around
     line = text.font(size).get_linesize()
-    words = [word for said, _ in title for word in said.split()]
+    words = [word for label, _ in title for word in label.split()]
     small = text.largest_fit(words, right - left, largest=size, smallest=_LEAST_TITLE)
     rows = _title_rows(title, right - left, small)
     area = (left, top + line * len(rows) + 2, right, bottom - line - 2)
@@ -148,8 +148,8 @@ def _axes(
         return None
     for k, row in enumerate(rows):
         at = left
-        for said, colour in row:
-            at += text.write(surface, said, (at, top + k * line), small, colour) + small // 2
+        for label, colour in row:
+            at += text.write(surface, label, (at, top + k * line), small, colour) + small // 2
     image[area[1] : area[3], area[0] : area[2]] = PANEL
     below = area[3] + 2
     end = right - text.width(axis, size)
@@ -159,12 +159,12 @@ def _axes(
         text.write(surface, axis, (end, below), size, FAINT_TEXT)
     most = max((end - left) // (3 * size), 1)
     for value in ticks(*across, most):
-        said = f"{value:g}"
-        wide = text.width(said, size)
+        number = f"{value:g}"
+        wide = text.width(number, size)
         column = left + (value - across[0]) / (across[1] - across[0]) * (right - left - 1)
         at = round(min(max(column - 0.5 * wide, left), right - wide))
         if at + wide <= end - 2:
-            text.write(surface, said, (at, below), size, FAINT_TEXT)
+            text.write(surface, number, (at, below), size, FAINT_TEXT)
     return area
 
 
@@ -174,13 +174,13 @@ def _title_rows(
     """Coloured texts in rows that fit."""
     rows: list[list[tuple[str, tuple[int, int, int]]]] = []
     at = room
-    for said, colour in title:
-        for part in text.wrapped(said, room, size):
-            wide = text.width(part, size)
+    for words, colour in title:
+        for line in text.wrapped(words, room, size):
+            wide = text.width(line, size)
             if not rows or at + wide > room:
                 rows.append([])
                 at = 0
-            rows[-1].append((part, colour))
+            rows[-1].append((line, colour))
             at += wide + size // 2
     return rows
 
@@ -191,11 +191,11 @@ def _numbers(
     """Numbers of the vertical axis, left of the area."""
     line = text.font(size).get_linesize()
     for value in _levels(area[3] - area[1], limits, size):
-        said = f"{value:g}"
+        number = f"{value:g}"
         row = _row(area, limits, np.array([value]))[0]
         at = round(min(max(row - 0.5 * line, area[1]), area[3] - line))
-        place = area[0] - 3 - text.width(said, size)
-        text.write(surface, said, (max(place, left), at), size, FAINT_TEXT)
+        start = area[0] - 3 - text.width(number, size)
+        text.write(surface, number, (max(start, left), at), size, FAINT_TEXT)
 
 
 def _levels(tall: int, limits: tuple[float, float], size: int) -> list[float]:
@@ -204,8 +204,8 @@ def _levels(tall: int, limits: tuple[float, float], size: int) -> list[float]:
 
 def _number_width(limits: tuple[float, float], box: Box, size: int) -> int:
     """Pixels that the numbers of the vertical axis take."""
-    found = _levels(box[3] - box[1], limits, size)
-    return max((text.width(f"{value:g}", size) for value in found), default=0) + 6
+    levels = _levels(box[3] - box[1], limits, size)
+    return max((text.width(f"{value:g}", size) for value in levels), default=0) + 6
 
 
 def _text_size(box: Box) -> int:

@@ -9,17 +9,20 @@ nothing outside is touched. With `period` (width, height) above 0 a shape that c
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from ..kernels.compiling import compiled
+
+Clip = tuple[int, int, int, int]
 
 _THIN = 0.5  # half of a pixel
 _SHORT = 2.0  # pixels
 
 
 @compiled(error_model="numpy", inline="always")
-def _blend(image, y, x, colour, opacity):  # type: ignore[no-untyped-def]
+def _blend(image: np.ndarray, y: Any, x: Any, colour: Any, opacity: int) -> None:
     """`opacity` is a whole number from 0 to 256."""
     keep = 256 - opacity
     y, x = np.uintp(y), np.uintp(x)  # numba then skips the test for negative indices
@@ -29,7 +32,7 @@ def _blend(image, y, x, colour, opacity):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy", inline="always")
-def _lighten(image, y, x, colour, opacity, ground):  # type: ignore[no-untyped-def]
+def _lighten(image: np.ndarray, y: int, x: int, colour: Any, opacity: int, ground: Any) -> None:
     """Like `_blend` over `ground`, but only where that is lighter than what is there."""
     keep = 256 - opacity
     for c in range(3):
@@ -38,19 +41,19 @@ def _lighten(image, y, x, colour, opacity, ground):  # type: ignore[no-untyped-d
 
 
 @compiled(error_model="numpy", inline="always")
-def _whole(colour):  # type: ignore[no-untyped-def]
+def _whole(colour: np.ndarray) -> tuple[Any, Any, Any]:
     """Red, green and blue as whole numbers."""
     return np.int32(colour[0]), np.int32(colour[1]), np.int32(colour[2])
 
 
 @compiled(error_model="numpy", inline="always")
-def _pixels(low, high, first, last):  # type: ignore[no-untyped-def]
+def _pixels(low: float, high: float, first: int, last: int) -> tuple[int, int]:
     """From which to which pixel centres lie between low and high, within first >= 0 and last."""
     return min(max(int(low + 0.5), first), last), min(max(int(high + 0.5), first), last)
 
 
 @compiled(error_model="numpy", inline="always")
-def _copies(low, high, first, last, period):  # type: ignore[no-untyped-def]
+def _copies(low: float, high: float, first: int, last: int, period: float) -> tuple[int, int]:
     """From which to which multiple of the period a shape has to be drawn."""
     if period <= 0:
         return 0, 1
@@ -58,7 +61,9 @@ def _copies(low, high, first, last, period):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def discs(image, disc, colour, clip, period):  # type: ignore[no-untyped-def]
+def discs(
+    image: np.ndarray, disc: np.ndarray, colour: np.ndarray, clip: Clip, period: np.ndarray
+) -> None:
     """Paint rings `disc` [n, 4] (x, y, radius, inner radius; 0: full) in `colour` [n, 4].
 
     The columns of `colour` are red, green, blue (0 to 255) and opacity (0 to 1).
@@ -80,7 +85,16 @@ def discs(image, disc, colour, clip, period):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _disc(image, cx, cy, radius, inner, colour, opacity, clip):  # type: ignore[no-untyped-def]
+def _disc(
+    image: np.ndarray,
+    cx: float,
+    cy: float,
+    radius: float,
+    inner: float,
+    colour: Any,
+    opacity: float,
+    clip: Clip,
+) -> None:
     left, top, right, bottom = clip
     reach, solid = radius + 0.5, radius - 0.5
     full = np.int32(opacity + 0.5)
@@ -109,7 +123,7 @@ def _disc(image, cx, cy, radius, inner, colour, opacity, clip):  # type: ignore[
 
 
 @compiled(error_model="numpy", inline="always")
-def _ring(x, cx, dy2, reach, inner, opacity):  # type: ignore[no-untyped-def]
+def _ring(x: int, cx: float, dy2: float, reach: float, inner: float, opacity: float) -> Any:
     distance = math.sqrt((x + 0.5 - cx) ** 2 + dy2)
     cover = min(max(reach - distance, 0.0), 1.0)
     if inner > 0:
@@ -118,7 +132,16 @@ def _ring(x, cx, dy2, reach, inner, opacity):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def lines(image, line, width, colour, clip, period, ground, join):  # type: ignore[no-untyped-def]
+def lines(
+    image: np.ndarray,
+    line: np.ndarray,
+    width: np.ndarray,
+    colour: np.ndarray,
+    clip: Clip,
+    period: np.ndarray,
+    ground: Any,
+    join: bool,
+) -> None:
     """Paint strokes with round ends, `line` [n, 4] (start, displacement), in `colour` [n, 4].
 
     Single ones that are shorter than 2 pixels are left out.
@@ -148,9 +171,20 @@ def lines(image, line, width, colour, clip, period, ground, join):  # type: igno
 
 
 @compiled(error_model="numpy")
-def _line(  # type: ignore[no-untyped-def]
-    image, x0, y0, dx, dy, start, end, colour, opacity, clip, ground, join
-):
+def _line(
+    image: np.ndarray,
+    x0: float,
+    y0: float,
+    dx: float,
+    dy: float,
+    start: float,
+    end: float,
+    colour: Any,
+    opacity: float,
+    clip: Clip,
+    ground: Any,
+    join: bool,
+) -> None:
     left, top, right, bottom = clip
     length2 = dx * dx + dy * dy
     if length2 == 0:
@@ -184,7 +218,7 @@ def _line(  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def cells(image, value, palette, clip):  # type: ignore[no-untyped-def]
+def cells(image: np.ndarray, value: np.ndarray, palette: np.ndarray, clip: Clip) -> None:
     """Fill `clip` with the lattice `value` [rows, columns] in [0, 1], by nearest neighbour.
 
     palette [colours, 3] uint8.

@@ -11,13 +11,23 @@ import math
 import numpy as np
 
 from ..kernels.compiling import compiled
+from .raster import Clip
 
 _LIGHT = (-0.42, -0.56, 0.714)
 _AMBIENT, _SHINE = 0.35, 0.35
 
 
 @compiled(error_model="numpy", inline="always")
-def _paint(image, y, x, colour, nx, ny, nz, fog):  # type: ignore[no-untyped-def]
+def _paint(
+    image: np.ndarray,
+    y: int,
+    x: int,
+    colour: np.ndarray,
+    nx: float,
+    ny: float,
+    nz: float,
+    fog: np.ndarray,
+) -> None:
     lit = max(nx * _LIGHT[0] + ny * _LIGHT[1] + nz * _LIGHT[2], 0.0)
     shine = _SHINE * lit**24
     for c in range(3):
@@ -27,7 +37,14 @@ def _paint(image, y, x, colour, nx, ny, nz, fog):  # type: ignore[no-untyped-def
 
 
 @compiled(error_model="numpy")
-def balls(image, depth, ball, colour, fog, clip):  # type: ignore[no-untyped-def]
+def balls(
+    image: np.ndarray,
+    depth: np.ndarray,
+    ball: np.ndarray,
+    colour: np.ndarray,
+    fog: np.ndarray,
+    clip: Clip,
+) -> None:
     """`ball` [n, 4] (x, y, z, radius), `colour` [n, 3], `fog` [n, 4] (colour and how thick)."""
     left, top, right, bottom = clip
     for i in range(ball.shape[0]):
@@ -45,7 +62,16 @@ def balls(image, depth, ball, colour, fog, clip):  # type: ignore[no-untyped-def
 
 
 @compiled(error_model="numpy")
-def sticks(image, depth, start, stop, radius, colour, fog, clip):  # type: ignore[no-untyped-def]
+def sticks(
+    image: np.ndarray,
+    depth: np.ndarray,
+    start: np.ndarray,
+    stop: np.ndarray,
+    radius: np.ndarray,
+    colour: np.ndarray,
+    fog: np.ndarray,
+    clip: Clip,
+) -> None:
     """Cylinders from `start` to `stop` [n, 3] of `radius` [n] in one `colour` [3]; `fog` [n, 4]."""
     left, top, right, bottom = clip
     for i in range(start.shape[0]):

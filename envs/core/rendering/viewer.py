@@ -179,7 +179,7 @@ class Viewer:
     def scene(self) -> Scene:
         """What is drawn now."""
         env = self.env
-        scene = env.system.scene(type(env.state)(*(part[:1] for part in env.tensors)))
+        scene = env.system.scene(type(env.state)(*(array[:1] for array in env.tensors)))
         if scene is None:
             raise ValueError(f"{self.title} has no picture")
         return scene

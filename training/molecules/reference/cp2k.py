@@ -278,9 +278,9 @@ def _write(path: Path, text: str) -> None:
 
 def _cp2k_program() -> str:
     for name in _PROGRAMS:
-        found = shutil.which(name)
-        if found:
-            return found
+        program = shutil.which(name)
+        if program:
+            return program
     raise ModuleNotFoundError(
         "CP2K is not installed (no cp2k.psmp on the path): on Debian and Ubuntu, apt install cp2k"
     )
@@ -333,9 +333,9 @@ def _cp2k_frame_steps(out: Path) -> np.ndarray:
     """The step of every frame that `read_frames` finds: frames may be torn, or missing."""
     from .. import cp2k_run
 
-    place, pulls = (out / f"{PROJECT}-{what}-1.xyz" for what in ("pos", "frc"))
-    both = cp2k_run._read_blocks(place), cp2k_run._read_blocks(pulls)
-    pairs, _ = cp2k_run._paired(*both, place, pulls)
+    position_file, force_file = (out / f"{PROJECT}-{what}-1.xyz" for what in ("pos", "frc"))
+    both = cp2k_run._read_blocks(position_file), cp2k_run._read_blocks(force_file)
+    pairs, _ = cp2k_run._paired(*both, position_file, force_file)
     return np.array([block.step for block, _ in pairs])
 
 
@@ -352,8 +352,8 @@ def _cp2k_steps(out: Path) -> int:
         if not _is_whole(backup):
             raise ValueError(f"{path} is torn, and there is none before it: begin another run")
         os.replace(backup, path)
-    found = re.search(r"STEP_START_VAL\s+(\d+)", path.read_text(encoding="utf-8"))
-    return int(found[1]) if found else 0
+    start_step = re.search(r"STEP_START_VAL\s+(\d+)", path.read_text(encoding="utf-8"))
+    return int(start_step[1]) if start_step else 0
 
 
 def _is_whole(path: Path) -> bool:
@@ -392,14 +392,14 @@ def _run_tblite(
     kt = BOLTZMANN * config.temperature
     path = out / "state.npz"
     names = ("positions", "forces", "energy")
-    kept: dict[str, list[Any]] = {name: [] for name in names}
+    recorded: dict[str, list[Any]] = {name: [] for name in names}
     if path.exists():
         state = read_arrays(path)
         missing = {*Bodies._fields, *(f"frame_{name}" for name in names)} - set(state)
         if missing:
             raise ValueError(f"{path} has no {min(missing)!r}: not the state of a reference run")
         bodies = Bodies(*(state[name] for name in Bodies._fields))
-        kept = {name: list(state[f"frame_{name}"]) for name in names}
+        recorded = {name: list(state[f"frame_{name}"]) for name in names}
     else:
         velocity = maxwell(np.random.default_rng(config.seed), 1, mass, kt)
         bodies = make_bodies(position[None], velocity, forces)
@@ -425,11 +425,11 @@ def _run_tblite(
         if made % config.every == 0:
             now = (bodies.position[0], bodies.force[0], bodies.loss[0].sum())
             for name, value in zip(names, now, strict=True):
-                kept[name].append(np.array(value))
+                recorded[name].append(np.array(value))
         if made % _BLOCK == 0:
-            frames = {f"frame_{name}": np.array(value) for name, value in kept.items()}
+            frames = {f"frame_{name}": np.array(value) for name, value in recorded.items()}
             write_arrays(path, {**bodies._asdict(), **frames})
-    arrays = [np.array(kept[name]) for name in names]
+    arrays = [np.array(recorded[name]) for name in names]
     step = (np.arange(len(arrays[0])) + 1) * config.every
     _save(config, out, arrays[0], arrays[1], cell, arrays[2], step)
 

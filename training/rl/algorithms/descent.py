@@ -1,88 +1,24 @@
-"""Ways to train by name: their hyper-parameters, their trainers, and the policies they leave.
-
-A trainer is iterated; every item is an `Update`, and between two items it can be saved. `--algo`
-takes the names of ALGORITHMS; each stands for a module, imported when it is used.
-"""
+"""Descent of the loss through the dynamics, counted in agent-steps and logged as the others are."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...agents.policy import Policy
-from ...envs.core.registry import spec
-from ...envs.core.seeds import HELD_OUT, require_seed
-from ...envs.core.system import System
-from ...envs.core.validation import nearest, require_choice, require_count
-from ...envs.core.vector import VectorEnv
-from ..geometry.regimes import Steps
-from .hyperparameters import ALGORITHMS
-from .trainer import Trainer, Update
+from ....agents.policy import Policy, network_policy
+from ....envs.core.system import System
+from ....envs.core.validation import require_count
+from ....envs.core.vector import VectorEnv
+from ...geometry.regimes import Steps
+from .. import descent, sb3
+from ..configs import DescentConfig as Config
+from ..score import run_episodes
+from ..trainer import Update
 
-DEFAULT_STEPS = 1_000_000
 _CURVE_POINTS = 22  # times that descent runs whole episodes for its log, at most
 _LEAST_POINTS = 2  # and at least: after the first update and after the last
 _SHARE = 50  # steps that descent learns from for each step of those episodes, where there are more
-
-
-def config_class(algo: str) -> type:
-    """The dataclass of an algorithm's hyper-parameters; ValueError for an unknown name."""
-    require_choice("algo", algo, ALGORITHMS)
-    module, name = ALGORITHMS[algo]
-    return getattr(importlib.import_module(f"invariantzoo.training.{module}"), name)
-
-
-def make_config(id: str, algo: str, settings: dict[str, Any]) -> Any:
-    """An algorithm's hyper-parameters: its defaults, what suits the id, and `settings` over both.
-
-    Raises ValueError for an unknown name or a bad value.
-    """
-    cls = config_class(algo)
-    known = [field.name for field in dataclasses.fields(cls)]
-    for name in settings:
-        if name not in known:
-            raise ValueError(f"unknown hyper-parameter {name!r} of {algo}{nearest(name, known)}")
-    suited = {name: value for name, value in _suited(id, algo).items() if name != "steps"}
-    return cls(**{**suited, **settings})
-
-
-def default_steps(id: str, algo: str) -> int:
-    """Agent-steps that suit an id."""
-    return int(_suited(id, algo).get("steps", DEFAULT_STEPS))
-
-
-def make_trainer(algo: str, system: System, config: Any, *, seed: int, steps: int) -> Trainer:
-    """A trainer at its first step.
-
-    Raises ValueError for a network that does not fit the system, and for a seed of evaluation.
-    """
-    require_seed("seed", seed, HELD_OUT)
-    if algo == "descent":
-        return DescentTrainer(system, config, seed=seed, steps=steps)
-    from . import sb3
-
-    return sb3.Trainer(system, config, seed=seed, steps=steps)
-
-
-def load_policy(algo: str, system: System, config: Any, state: dict[str, Any]) -> Policy:
-    """The policy in a trainer's `state_dict`."""
-    if algo == "descent":
-        trainer = DescentTrainer(system, config, seed=0, steps=1)
-        trainer.load_state_dict(state)
-        return trainer.policy()
-    from . import sb3
-
-    return sb3.load_policy(system, config, state)
-
-
-def load_trusted(algo: str, path: Path) -> Policy:
-    """The policy of a policy.zip, which can run any code that its writer put in."""
-    from . import sb3
-
-    return sb3.load_zip("ppo" if algo == "descent" else algo, path)
 
 
 def logged_updates(updates: int, rollout: int, horizon: int) -> frozenset[int]:
@@ -97,15 +33,13 @@ def logged_updates(updates: int, rollout: int, horizon: int) -> frozenset[int]:
     return frozenset(1 + round(k * (updates - 1) / (points - 1)) for k in range(points))
 
 
-class DescentTrainer:
+class Trainer:
     """`descent.Trainer`, which counts updates, counted in agent-steps.
 
     Whole episodes are run beside it after some updates (see `logged_updates`), on new worlds.
     """
 
     def __init__(self, system: System, config: Any, *, seed: int, steps: int) -> None:
-        from . import descent
-
         require_count("steps", steps)
         self.system = system
         self.per_update = config.n_worlds * config.rollout * system.n_agents
@@ -123,8 +57,6 @@ class DescentTrainer:
 
     def policy(self) -> Policy:
         """The policy as it is now."""
-        from ...agents.policy import network_policy
-
         return network_policy(self._trainer.network)
 
     def __iter__(self) -> Iterator[Update]:
@@ -137,15 +69,13 @@ class DescentTrainer:
 
     def _whole_episodes(self) -> dict[str, float]:
         """Loss, return and metrics of the policy as it is now, means over new worlds."""
-        from .score import run_episodes
-
         done, n_worlds = self._trainer, self._trainer.config.n_worlds
         first = done.update * n_worlds
         if len(self._logged) <= _LEAST_POINTS:  # of a short run: half the worlds will do
             n_worlds = -(-n_worlds // 2)
         env = VectorEnv(self.system, n_worlds, seed=done.seed, first_world=first, autoreset=False)
-        found = run_episodes(env, self.policy(), deterministic=True)
-        return {name: float(values.mean()) for name, values in found.items()}
+        scores = run_episodes(env, self.policy(), deterministic=True)
+        return {name: float(values.mean()) for name, values in scores.items()}
 
     def watch(self, steps: Steps) -> None:
         """Let `steps` see every step of the optimizer from now on."""
@@ -164,11 +94,17 @@ class DescentTrainer:
 
     def save_policy(self, path: Path) -> None:
         """Write the network as the actor of a model for `PPO.load`."""
-        from . import sb3
-
         config = self._trainer.config
         sb3.export(self.system, self._trainer.network, config.network, config.width, path)
 
 
-def _suited(id: str, algo: str) -> dict[str, Any]:
-    return spec(id).training.get(algo, {})
+def load_policy(system: System, config: Config, state: dict[str, Any]) -> Policy:
+    """The policy in a trainer's `state_dict`."""
+    trainer = Trainer(system, config, seed=0, steps=1)
+    trainer.load_state_dict(state)
+    return trainer.policy()
+
+
+def load_zip(path: Path) -> Policy:
+    """The policy of the model that `save_policy` wrote; unpickles what the file holds."""
+    return sb3.load_zip("ppo", path)

@@ -1,0 +1,77 @@
+"""Ways to train by name: their hyper-parameters, their trainers, and the policies they leave.
+
+A trainer is iterated; every item is an `Update`, and between two items it can be saved. `--algo`
+takes the names of ALGORITHMS; each is a module of this package, imported when it is used, that
+offers what `Algorithm` says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from pathlib import Path
+from typing import Any, cast
+
+from ....agents.policy import Policy
+from ....envs.core.registry import spec
+from ....envs.core.seeds import HELD_OUT, require_seed
+from ....envs.core.system import System
+from ....envs.core.validation import nearest, require_choice
+from ..configs import CONFIGS
+from ..hyperparameters import ALGORITHMS
+from ..trainer import Algorithm, Trainer
+
+DEFAULT_STEPS = 1_000_000
+
+
+def config_class(algo: str) -> type[Any]:
+    """The dataclass of an algorithm's hyper-parameters; ValueError for an unknown name."""
+    require_choice("algo", algo, ALGORITHMS)
+    return CONFIGS[algo]
+
+
+def make_config(id: str, algo: str, settings: dict[str, Any]) -> Any:
+    """An algorithm's hyper-parameters: its defaults, what suits the id, and `settings` over both.
+
+    Raises ValueError for an unknown name or a bad value.
+    """
+    cls = config_class(algo)
+    known = [field.name for field in dataclasses.fields(cls)]
+    for name in settings:
+        if name not in known:
+            raise ValueError(f"unknown hyper-parameter {name!r} of {algo}{nearest(name, known)}")
+    suited = {name: value for name, value in _suited(id, algo).items() if name != "steps"}
+    return cls(**{**suited, **settings})
+
+
+def default_steps(id: str, algo: str) -> int:
+    """Agent-steps that suit an id."""
+    return int(_suited(id, algo).get("steps", DEFAULT_STEPS))
+
+
+def make_trainer(algo: str, system: System, config: Any, *, seed: int, steps: int) -> Trainer:
+    """A trainer at its first step.
+
+    Raises ValueError for a network that does not fit the system, and for a seed of evaluation.
+    """
+    require_seed("seed", seed, HELD_OUT)
+    return _module(algo).Trainer(system, config, seed=seed, steps=steps)
+
+
+def load_policy(algo: str, system: System, config: Any, state: dict[str, Any]) -> Policy:
+    """The policy in a trainer's `state_dict`."""
+    return _module(algo).load_policy(system, config, state)
+
+
+def load_trusted(algo: str, path: Path) -> Policy:
+    """The policy of a policy.zip, which can run any code that its writer put in."""
+    return _module(algo).load_zip(path)
+
+
+def _module(algo: str) -> Algorithm:
+    """The module of an algorithm, imported now."""
+    return cast(Algorithm, importlib.import_module(f".{algo}", __name__))
+
+
+def _suited(id: str, algo: str) -> dict[str, Any]:
+    return spec(id).training.get(algo, {})

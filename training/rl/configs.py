@@ -1,0 +1,146 @@
+"""Hyper-parameters of every way to train: a field is one, its metadata its help.
+
+Neither torch nor Stable-Baselines3 is imported here, so that `train --help` stays quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...envs.core.validation import require_count, require_number
+from ..optim.config import OptimizerConfig, hyper
+
+
+@dataclass(frozen=True)
+class PPOConfig(OptimizerConfig):
+    """Hyper-parameters of proximal policy optimization (Schulman et al. 2017)."""
+
+    n_worlds: int = hyper(64, "worlds stepped together")
+    n_steps: int = hyper(32, "steps of every world per update")
+    batch_size: int = hyper(4096, "rows per gradient step")
+    n_epochs: int = hyper(4, "passes over the rows of an update")
+    lr: float = hyper(1e-3, "learning rate at the start; it falls to zero linearly")
+    gamma: float = hyper(0.95, "discount per step")
+    gae_lambda: float = hyper(0.95, "mixing of advantage estimates")
+    clip_range: float = hyper(0.2, "how far the ratio of probabilities may move")
+    normalize_advantage: bool = hyper(True, "per batch; False: ent_coef stays a temperature")
+    ent_coef: float = hyper(0.0, "weight of the entropy bonus")
+    vf_coef: float = hyper(0.5, "weight of the value's loss")
+    max_grad_norm: float = hyper(0.5, "the gradient is shortened to this length")
+    reward_scale: float = hyper(0.1, "rewards are multiplied by it before they are learned from")
+    log_std_init: float = hyper(-1.5, "log of the actions' standard deviation at the start")
+    network: str = hyper("", '"pair", "set" or "mlp"; empty: the best suited')
+    width: int = hyper(32, "hidden units per layer of the network")
+    critic_width: int = hyper(64, "the same of the value's network")
+    checkpoint_every: int = hyper(20, "updates between checkpoints")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self)
+        for name in ("n_epochs", "batch_size"):
+            require_count(name, getattr(self, name), 2 if name == "batch_size" else 1)
+        require_number("clip_range", self.clip_range, 0, strict=True)
+
+
+@dataclass(frozen=True)
+class A2CConfig(OptimizerConfig):
+    """Hyper-parameters of advantage actor-critic (Mnih et al. 2016), without parallel workers."""
+
+    default_optimizer: ClassVar[str] = "rmsprop"  # SB3's
+
+    n_worlds: int = hyper(64, "worlds stepped together")
+    n_steps: int = hyper(8, "steps of every world per update")
+    lr: float = hyper(2e-3, "learning rate at the start; it falls to zero linearly")
+    gamma: float = hyper(0.95, "discount per step")
+    gae_lambda: float = hyper(0.95, "mixing of advantage estimates")
+    ent_coef: float = hyper(0.0, "weight of the entropy bonus")
+    vf_coef: float = hyper(0.5, "weight of the value's loss")
+    max_grad_norm: float = hyper(0.5, "the gradient is shortened to this length")
+    reward_scale: float = hyper(0.1, "rewards are multiplied by it before they are learned from")
+    log_std_init: float = hyper(-1.5, "log of the actions' standard deviation at the start")
+    network: str = hyper("", '"pair", "set" or "mlp"; empty: the best suited')
+    width: int = hyper(32, "hidden units per layer of the network")
+    critic_width: int = hyper(64, "the same of the value's network")
+    checkpoint_every: int = hyper(100, "updates between checkpoints")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self)
+
+
+@dataclass(frozen=True)
+class SACConfig(OptimizerConfig):
+    """Hyper-parameters of soft actor-critic (Haarnoja et al. 2018); continuous actions only."""
+
+    n_worlds: int = hyper(16, "worlds stepped together")
+    n_steps: int = hyper(32, "steps of every world per update (a row of progress.csv)")
+    train_freq: int = hyper(4, "steps of every world between rounds of gradient steps")
+    gradient_steps: int = hyper(4, "gradient steps per round")
+    batch_size: int = hyper(1024, "rows per gradient step")
+    buffer_size: int = hyper(200_000, "rows of the replay buffer")
+    learning_starts: int = hyper(10_000, "agent-steps with random actions before learning")
+    lr: float = hyper(1e-3, "learning rate at the start; it falls to zero linearly")
+    gamma: float = hyper(0.95, "discount per step")
+    tau: float = hyper(0.02, "how fast the target networks follow")
+    reward_scale: float = hyper(1.0, "rewards are multiplied by it before they are learned from")
+    target_entropy: float = hyper(-1.0, "wanted entropy of the policy, per component of the action")
+    log_std_init: float = hyper(-1.5, "log of the actions' standard deviation at the start")
+    network: str = hyper("", '"pair", "set" or "mlp"; empty: the best suited')
+    width: int = hyper(32, "hidden units per layer of the network")
+    critic_width: int = hyper(64, "the same of the critics")
+    checkpoint_every: int = hyper(20, "updates between checkpoints")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self)
+        for name in ("train_freq", "gradient_steps", "batch_size", "buffer_size"):
+            require_count(name, getattr(self, name))
+        require_count("learning_starts", self.learning_starts, 0)
+        require_number("tau", self.tau, 0, 1, strict=True)
+        require_number("target_entropy", self.target_entropy)
+
+
+@dataclass(frozen=True)
+class DescentConfig(OptimizerConfig):
+    """Hyper-parameters of descent through the dynamics."""
+
+    n_worlds: int = hyper(16, "worlds rolled out per update")
+    rollout: int = hyper(40, "steps that the gradient flows through")
+    lr: float = hyper(5e-3, "learning rate at the start; it falls to zero as a cosine")
+    max_grad_norm: float = hyper(1.0, "the gradient is shortened to this length")
+    network: str = hyper("", '"pair", "set" or "mlp"; empty: the best suited')
+    width: int = hyper(24, "hidden units per layer")
+    float64: bool = hyper(False, "double precision")
+    device: str = hyper("cpu", "where torch computes")
+    checkpoint_every: int = hyper(20, "updates between checkpoints")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("n_worlds", "rollout", "width", "checkpoint_every"):
+            require_count(name, getattr(self, name))
+        for name in ("lr", "max_grad_norm"):
+            require_number(name, getattr(self, name), 0, strict=True)
+
+
+def _require(config: PPOConfig | A2CConfig | SACConfig) -> None:
+    """Check what the three have in common."""
+    for name in ("n_worlds", "n_steps", "width", "critic_width", "checkpoint_every"):
+        require_count(name, getattr(config, name))
+    for name in ("lr", "reward_scale"):
+        require_number(name, getattr(config, name), 0, strict=True)
+    require_number("gamma", config.gamma, 0, 1)
+    require_number("log_std_init", config.log_std_init, -10, 2)
+    if not isinstance(config, SACConfig):
+        require_number("gae_lambda", config.gae_lambda, 0, 1)
+        for name in ("ent_coef", "vf_coef"):
+            require_number(name, getattr(config, name), 0)
+        require_number("max_grad_norm", config.max_grad_norm, 0, strict=True)
+
+
+CONFIGS: dict[str, type[OptimizerConfig]] = {
+    "ppo": PPOConfig,
+    "a2c": A2CConfig,
+    "sac": SACConfig,
+    "descent": DescentConfig,
+}
