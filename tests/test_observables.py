@@ -96,7 +96,7 @@ def test_curves_that_end_early_have_no_extrema() -> None:
     assert first_maximum(curve, 1.07) is None
     top = first_maximum(np.linspace(0, 1, 110), 0.0)
     assert top is not None
-    assert first_minimum(np.linspace(0, 1, 110), top._replace(place=1.2)) is None
+    assert first_minimum(np.linspace(0, 1, 110), top._replace(radius=1.2)) is None
     assert difference(curve, curve, 2.0) is None
 
 
