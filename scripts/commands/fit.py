@@ -107,10 +107,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(args, report)
     if report.get("interrupted"):
-        all_said = report["validation"]["rmse_mev_per_angstrom"]["all"]
+        validation_error = report["validation"]["rmse_mev_per_angstrom"]["all"]
         say(
             f"interrupted: {args.out} is the net after {report['epochs']:.3g} of {args.epochs} "
-            f"epochs, validation error {all_said:.1f} meV/A; the same command goes on"
+            f"epochs, validation error {validation_error:.1f} meV/A; the same command goes on"
         )
         return 130
     return 0

@@ -9,7 +9,6 @@ on the other tasks. Writes descent-agents.md, its picture and json.
 
 from __future__ import annotations
 
-import argparse
 import time
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invariantzoo.report import page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import figure_parser, page_figure, recorded, save_figure, table, write_text
 
 FACTORS = (0.3, 1.0, 3.0, 10.0, 30.0)
 TUNING_SEEDS, SEEDS = (100, 101), (0, 1, 2, 3, 4)
@@ -90,28 +89,26 @@ def run(task: Task, optimizer: str, factor: float, seed: int) -> dict[str, list[
     return {"loss": loss, "steps": steps, "seconds": seconds}
 
 
-def final(one: dict[str, list[float]]) -> float:
+def final(history: dict[str, list[float]]) -> float:
     """Mean loss of the last fifth of the updates; a run that broke counts as one that stood still.
 
     The first update's loss is that of an untrained policy.
     """
-    loss = np.array(one["loss"])
+    loss = np.array(history["loss"])
     value = float(loss[-len(loss) // 5 :].mean())
     return value if np.isfinite(value) else float(loss[0])
 
 
-def gain(one: dict[str, list[float]], reference: float, first: float) -> float:
+def gain(history: dict[str, list[float]], reference: float, first: float) -> float:
     """Share of the way from the first loss to Adam's final one at its usual rate, at least -1."""
-    return max((first - final(one)) / (first - reference), -1.0)
+    return max((first - final(history)) / (first - reference), -1.0)
 
 
 def main() -> None:
     """Compute what is missing, then print and write the page."""
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    args = parser.parse_args()
+    args = figure_parser(__doc__, out=Path("docs")).parse_args()
     torch.set_num_threads(1)
     store = args.out / "results" / "descent-agents.json"
 
@@ -145,21 +142,21 @@ def main() -> None:
 
 def _gains(known: Any, tasks: Any, optimizer: str, factor: float, seeds: Any) -> np.ndarray:
     """Gains [tasks, seeds] of an optimizer over Adam at its usual learning rate."""
-    found = []
+    gains = []
     for task in tasks:
         usual = [known(task, "Adam", 1.0, seed) for seed in seeds]
-        reference = float(np.mean([final(one) for one in usual]))
-        first = float(np.mean([one["loss"][0] for one in usual]))
-        found.append([gain(known(task, optimizer, factor, s), reference, first) for s in seeds])
-    return np.array(found)
+        reference = float(np.mean([final(history) for history in usual]))
+        first = float(np.mean([history["loss"][0] for history in usual]))
+        gains.append([gain(known(task, optimizer, factor, s), reference, first) for s in seeds])
+    return np.array(gains)
 
 
 def _interval(values: np.ndarray) -> str:
     """Interquartile mean and its 95 % interval; seeds are drawn anew within each task."""
     from invariantzoo.training.rl.score import summary
 
-    one = summary(values)
-    return f"{one['iqm']:.4g} [{one['ci95'][0]:.4g}, {one['ci95'][1]:.4g}]"
+    scores = summary(values)
+    return f"{scores['iqm']:.4g} [{scores['ci95'][0]:.4g}, {scores['ci95'][1]:.4g}]"
 
 
 def _page(tuning: Any, best: Any, runs: Any, gains: dict[str, np.ndarray]) -> str:
@@ -174,8 +171,8 @@ def _page(tuning: Any, best: Any, runs: Any, gains: dict[str, np.ndarray]) -> st
     whole = []
     for name, values in gains.items():
         seconds = [
-            np.mean([one["seconds"][-1] for one in runs[name][name_of(task)]])
-            / np.mean([one["seconds"][-1] for one in runs["Adam"][name_of(task)]])
+            np.mean([history["seconds"][-1] for history in runs[name][name_of(task)]])
+            / np.mean([history["seconds"][-1] for history in runs["Adam"][name_of(task)]])
             for task in REPORTED
         ]
         same = _same_time(runs, name)
@@ -237,42 +234,42 @@ To reproduce: `python -m invariantzoo.figures.descent_agents`.
 """
 
 
-def _losses(found: list[dict[str, list[float]]]) -> np.ndarray:
-    return np.array([[final(one)] for one in found])
+def _losses(histories: list[dict[str, list[float]]]) -> np.ndarray:
+    return np.array([[final(history)] for history in histories])
 
 
 def _same_time(runs: Any, name: str) -> np.ndarray:
     """Gains [tasks, seeds] when every run stops at the CPU time of the quickest one."""
-    found = []
+    gains = []
     for task in REPORTED:
         adam = runs["Adam"][name_of(task)]
-        reference = float(np.mean([final(one) for one in adam]))
-        first = float(np.mean([one["loss"][0] for one in adam]))
+        reference = float(np.mean([final(history) for history in adam]))
+        first = float(np.mean([history["loss"][0] for history in adam]))
         row = []
-        for i, one in enumerate(runs[name][name_of(task)]):
+        for i, history in enumerate(runs[name][name_of(task)]):
             stop = min(runs[other][name_of(task)][i]["seconds"][-1] for other in OPTIMIZERS)
-            n = max(1, int(np.searchsorted(one["seconds"], stop, "right")))
-            row.append(gain({key: part[:n] for key, part in one.items()}, reference, first))
-        found.append(row)
-    return np.array(found)
+            n = max(1, int(np.searchsorted(history["seconds"], stop, "right")))
+            row.append(gain({key: series[:n] for key, series in history.items()}, reference, first))
+        gains.append(row)
+    return np.array(gains)
 
 
 def _verdict(gains: dict[str, np.ndarray]) -> str:
     from invariantzoo.training.rl.score import summary
 
     adam = summary(gains["Adam"])
-    said = []
+    verdicts = []
     for name, values in gains.items():
         if name == "Adam":
             continue
-        one = summary(values)
-        if one["ci95"][0] > adam["ci95"][1]:
-            said.append(f"{name} is better than Adam")
-        elif one["ci95"][1] < adam["ci95"][0]:
-            said.append(f"{name} is worse than Adam")
+        scores = summary(values)
+        if scores["ci95"][0] > adam["ci95"][1]:
+            verdicts.append(f"{name} is better than Adam")
+        elif scores["ci95"][1] < adam["ci95"][0]:
+            verdicts.append(f"{name} is worse than Adam")
         else:
-            said.append(f"{name} cannot be told from Adam")
-    return f"At equal samples: {'; '.join(said)} (by non-overlapping intervals)."
+            verdicts.append(f"{name} cannot be told from Adam")
+    return f"At equal samples: {'; '.join(verdicts)} (by non-overlapping intervals)."
 
 
 def _figure(runs: Any) -> Any:
@@ -281,9 +278,9 @@ def _figure(runs: Any) -> Any:
     for axes, task in zip(grid.ravel(), REPORTED, strict=False):
         medians = []
         for i, name in enumerate(OPTIMIZERS):
-            found = runs[name][name_of(task)]
-            x = np.mean([one["steps"] for one in found], 0) / 1000
-            losses = np.array([one["loss"] for one in found])
+            histories = runs[name][name_of(task)]
+            x = np.mean([history["steps"] for history in histories], 0) / 1000
+            losses = np.array([history["loss"] for history in histories])
             medians.append(np.median(losses, 0))
             axes.plot(x, medians[-1], c=f"C{i}", lw=1.1, label=name)
             axes.fill_between(x, losses.min(0), losses.max(0), color=f"C{i}", alpha=0.12, lw=0)

@@ -9,7 +9,6 @@ Writes descent-compared.md, its pictures and json.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import math
 import time
@@ -20,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from invariantzoo.figures.descent_tasks import TASKS
-from invariantzoo.report import page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import figure_parser, page_figure, recorded, save_figure, table, write_text
 from invariantzoo.training.optim.cgd import CGD
 
 GRID = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
@@ -40,11 +39,11 @@ def _muon(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
     """Muon on matrices and Adam on vectors."""
     params = list(model.parameters())
     matrices = [p for p in params if p.ndim == 2]
-    found: list[torch.optim.Optimizer] = []
+    optimizers: list[torch.optim.Optimizer] = []
     if matrices:
-        found.append(torch.optim.Muon(matrices, lr=lr, weight_decay=0.0))
+        optimizers.append(torch.optim.Muon(matrices, lr=lr, weight_decay=0.0))
     vectors = [p for p in params if p.ndim != 2]
-    return [*found, torch.optim.Adam(vectors, lr=lr)] if vectors else found
+    return [*optimizers, torch.optim.Adam(vectors, lr=lr)] if vectors else optimizers
 
 
 def _soap(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
@@ -82,7 +81,7 @@ def fits(task: str, name: str) -> bool:
     return not (task == "springs" and ("row" in name or name == "Muon"))  # one vector
 
 
-def run(task: str, name: str, lr: float, seed: int, part: str) -> dict[str, Any]:
+def run(task: str, name: str, lr: float, seed: int, split: str) -> dict[str, Any]:
     """Error at the end and along the way, and CPU seconds of the steps."""
     made = TASKS[task](seed)
     optimizers = OPTIMIZERS[name](made.model, lr)
@@ -91,14 +90,14 @@ def run(task: str, name: str, lr: float, seed: int, part: str) -> dict[str, Any]
     for step in range(made.steps):
         start = time.process_time()
 
-        def closure(step: int = step) -> Tensor:
+        def closure(step: int = step) -> float:
             made.model.zero_grad()
             loss = made.loss(step)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
+            loss.backward()
+            return loss.item()
 
         if name == "L-BFGS":
-            optimizers[0].step(closure)  # type: ignore[arg-type]
+            optimizers[0].step(closure)
         else:
             closure()
             for optimizer in optimizers:
@@ -106,7 +105,7 @@ def run(task: str, name: str, lr: float, seed: int, part: str) -> dict[str, Any]
         spent += time.process_time() - start
         if (step + 1) % every == 0:
             with torch.no_grad():
-                curve.append(_bounded(made.error(part)))
+                curve.append(_bounded(made.error(split)))
             if not math.isfinite(curve[-1]) or curve[-1] >= WORST:
                 curve += [WORST] * (CURVE - len(curve))
                 break
@@ -131,15 +130,12 @@ def tuned(task: str, name: str) -> dict[str, Any]:
 
 def main() -> None:
     """Compute what is missing, then print and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=10)
-    args = parser.parse_args()
+    args = figure_parser(__doc__, out=Path("docs"), seeds=10).parse_args()
     torch.set_num_threads(1)
     store = args.out / "results" / "descent-compared.json"
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for task in TASKS:
-        found[task] = {}
+        results[task] = {}
         for name in OPTIMIZERS:
             if fits(task, name):
                 best = recorded(store, f"{task}, {name}, tuning", partial(tuned, task, name))
@@ -151,19 +147,19 @@ def main() -> None:
                     )
                     for seed in range(args.seeds)
                 ]
-                found[task][name] = {**best, "runs": runs}
+                results[task][name] = {**best, "runs": runs}
                 print(task, name, best["lr"], _log(runs), flush=True)
-    page = _page(found)
+    page = _page(results)
     print(page)
     write_text(args.out / "descent-compared.md", page)
-    save_figure(_figure(found), args.out / "images" / "descent-compared.png")
+    save_figure(_figure(results), args.out / "images" / "descent-compared.png")
 
 
 def _log(runs: list[dict[str, Any]]) -> float:
-    return float(np.mean([math.log10(one["error"]) for one in runs]))
+    return float(np.mean([math.log10(run["error"]) for run in runs]))
 
 
-SAID = {
+TASK_DESCRIPTIONS = {
     "multiplication": "Learn y = x1 x2 with a network 2-10-1 (tanh, 41 weights) from 1500 fresh "
     "batches of 32 points of [-1, 1]^2. Error: mean square on a 15 x 15 grid.",
     "springs": "60 springs join 25 nodes and their walls; their stiffnesses are spread over three "
@@ -175,24 +171,28 @@ SAID = {
 }
 
 
-def _page(found: dict[str, dict[str, Any]]) -> str:
+def _page(results: dict[str, dict[str, Any]]) -> str:
     sections = []
-    for task, optimizers in found.items():
+    for task, optimizers in results.items():
         rows: list[list[Any]] = []
-        adam = float(np.mean([one["seconds"] for one in optimizers["Adam"]["runs"]]))
-        for name, one in optimizers.items():
-            logs = [math.log10(run["error"]) for run in one["runs"]]
+        adam = float(np.mean([outcome["seconds"] for outcome in optimizers["Adam"]["runs"]]))
+        for name, outcome in optimizers.items():
+            logs = [math.log10(run["error"]) for run in outcome["runs"]]
             error = 1.96 * float(np.std(logs, ddof=1)) / math.sqrt(len(logs))
-            edge = " (edge)" if one["lr"] in (GRID[0], GRID[-1]) else ""
-            beside = one["runs"][0].get("adam_seconds", adam)  # Adam's, when it was measured
-            seconds = float(np.mean([run["seconds"] for run in one["runs"]])) / beside
+            edge = " (edge)" if outcome["lr"] in (GRID[0], GRID[-1]) else ""
+            beside = outcome["runs"][0].get("adam_seconds", adam)  # Adam's, when it was measured
+            seconds = float(np.mean([run["seconds"] for run in outcome["runs"]])) / beside
             mean = f"{np.mean(logs):.2f} ± {error:.2f}"
-            rows.append([name, f"{one['lr']:g}{edge}", mean, f"{max(logs):.2f}", f"{seconds:.1f}"])
+            rows.append(
+                [name, f"{outcome['lr']:g}{edge}", mean, f"{max(logs):.2f}", f"{seconds:.1f}"]
+            )
         head = ["optimizer", "lr", "log10 error", "worst seed", "CPU time / Adam's"]
-        sections.append(f"## {task.capitalize()}\n\n{SAID[task]}\n\n{table(head, rows)}")
-    gap = _log(found["multiplication"]["Adam"]["runs"]) - min(
-        _log(one["runs"])
-        for name, one in found["multiplication"].items()
+        sections.append(
+            f"## {task.capitalize()}\n\n{TASK_DESCRIPTIONS[task]}\n\n{table(head, rows)}"
+        )
+    gap = _log(results["multiplication"]["Adam"]["runs"]) - min(
+        _log(outcome["runs"])
+        for name, outcome in results["multiplication"].items()
         if name.startswith("CGD full")
     )
     return f"""# A full metric ends a decade below Adam on multiplication, above it on springs
@@ -217,7 +217,7 @@ have not been measured again there; on multiplication they have.
 {chr(10).join(sections)}
 ## What it says
 
-The three lowest errors are, {_verdict(found)} Where there are some tens of
+The three lowest errors are, {_verdict(results)} Where there are some tens of
 correlated parameters and noise is small, a full or low-rank metric is worth its cost; with two
 tuning seeds the full metric's learning rate on springs came out too large, and it settles higher
 than Adam. On digits all good optimizers agree within their intervals, and rows cost time for
@@ -227,24 +227,24 @@ To reproduce: `python -m invariantzoo.figures.descent_compared`.
 """
 
 
-def _verdict(found: dict[str, dict[str, Any]]) -> str:
-    said = []
-    for task, optimizers in found.items():
+def _verdict(results: dict[str, dict[str, Any]]) -> str:
+    orders = []
+    for task, optimizers in results.items():
         order = sorted(optimizers, key=lambda name: _log(optimizers[name]["runs"]))
-        said.append(f"{task}: {', '.join(order[:3])}")
-    return f"on {'; on '.join(said)}."
+        orders.append(f"{task}: {', '.join(order[:3])}")
+    return f"on {'; on '.join(orders)}."
 
 
-def _figure(found: dict[str, dict[str, Any]]) -> Any:
-    figure, panels = page_figure(1, len(found), 5.2)
+def _figure(results: dict[str, dict[str, Any]]) -> Any:
+    figure, panels = page_figure(1, len(results), 5.2)
     colours = {name: f"C{i % 10}" for i, name in enumerate(OPTIMIZERS)}
     drawn: dict[str, Any] = {}
-    for axes, (task, optimizers) in zip(panels[0], found.items(), strict=True):
-        for name, one in optimizers.items():
-            curve = np.mean([np.log10(run["curve"]) for run in one["runs"]], 0)
+    for axes, (task, optimizers) in zip(panels[0], results.items(), strict=True):
+        for name, outcome in optimizers.items():
+            curve = np.mean([np.log10(run["curve"]) for run in outcome["runs"]], 0)
             line = "-" if name.startswith("CGD") else "--"
-            place = np.linspace(0, 1, CURVE)
-            drawn[name] = axes.plot(place, curve, line, lw=1.2, c=colours[name])[0]
+            fractions = np.linspace(0, 1, CURVE)
+            drawn[name] = axes.plot(fractions, curve, line, lw=1.2, c=colours[name])[0]
         axes.set(title=task, xlabel="fraction of the steps")
         axes.set_ylim(top=min(axes.get_ylim()[1], 1.0))
     panels[0, 0].set_ylabel("log10 test error")

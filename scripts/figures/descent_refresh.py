@@ -9,7 +9,6 @@ need the extra "bench".
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import math
@@ -27,7 +26,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from invariantzoo.report import recorded, table, write_text
+from invariantzoo.report import figure_parser, recorded, table, write_text
 from invariantzoo.training.optim.cgd import CGD, coefficients, inverse_metric, longest
 
 TAU1, TAU2 = 9.0, 999.0
@@ -55,7 +54,7 @@ class Setting(NamedTuple):
     make: Callable[[int], Problem]
     lr: float
     steps: int
-    said: str
+    description: str
 
 
 def regression(batch: int, seed: int) -> Problem:
@@ -93,7 +92,7 @@ def rosenbrock(seed: int) -> Problem:
 
     def backward(_: int) -> None:
         q.grad = None
-        value().backward()  # type: ignore[no-untyped-call]
+        value().backward()
 
     return Problem([q], backward, lambda: float(value().detach()))
 
@@ -201,7 +200,7 @@ def agreement(seed: int) -> dict[str, list[float]]:
     problem = regression(0, seed)
     optimizer = CGD(problem.params, 0.01, tau1=TAU1, tau2=TAU2, refresh=10, metric="full")
     group = optimizer.param_groups[0]
-    found: dict[str, list[tuple[float, float]]] = {"early": [], "late": []}
+    agreements: dict[str, list[tuple[float, float]]] = {"early": [], "late": []}
     for step in range(1, 401):
         problem.backward(step)
         before = _flat(problem.params)
@@ -211,14 +210,14 @@ def agreement(seed: int) -> dict[str, list[float]]:
             c = coefficients(group, step)
             inverse = inverse_metric(moments["second_moment"][0], group["alpha"], c.eps, c.zeta)
             exact = c.gain * c.root * inverse @ moments["first_moment"][0]
-            kept = before - _flat(problem.params)
-            cosine = float(kept @ exact / (kept.norm() * exact.norm()))
-            found["early" if step <= 160 else "late"].append(
-                (cosine, float(kept.norm() / exact.norm()))
+            actual = before - _flat(problem.params)
+            cosine = float(actual @ exact / (actual.norm() * exact.norm()))
+            agreements["early" if step <= 160 else "late"].append(
+                (cosine, float(actual.norm() / exact.norm()))
             )
     return {
         when: [round(float(value), 4) for value in np.mean(pairs, 0)]
-        for when, pairs in found.items()
+        for when, pairs in agreements.items()
     }
 
 
@@ -244,93 +243,97 @@ def allowed(optimizer: CGD) -> float:
 
 def main() -> None:
     """Compute what is missing, then print and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=8)
+    parser = figure_parser(__doc__, out=Path("docs"), seeds=8)
     parser.add_argument(
         "--without-ppo", action="store_true", help="leave out reinforcement learning"
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
     store = args.out / "results" / "descent-refresh.json"
-    found: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    results: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for name in SETTINGS if args.without_ppo else (*SETTINGS, PPO_NAME):
         for metric in METRICS:
             if name == "Rosenbrock" and metric not in ("full", "lowrank"):
                 continue  # one tensor of two parameters: block is full, and rows are diagonal
             for refresh in REFRESHES if metric != "lowrank" else (1,):
-                found[name, metric, refresh] = recorded(
+                results[name, metric, refresh] = recorded(
                     store,
                     f"{name}, {metric}, refresh {refresh}, {args.seeds} seeds",
                     partial(runs_of, name, metric, refresh, args.seeds),
                 )
-                print(name, metric, refresh, _row(found, name, metric, refresh), flush=True)
-    kept = recorded(
+                print(name, metric, refresh, _row(results, name, metric, refresh), flush=True)
+    agreements = recorded(
         store,
         f"agreement, {args.seeds} seeds",
         lambda: [agreement(seed) for seed in range(args.seeds)],
     )
-    page = _page(found, kept)
+    page = _page(results, agreements)
     print(page)
     write_text(args.out / "descent-refresh.md", page)
 
 
-def ratio(runs: list[dict[str, Any]], fresh: list[dict[str, Any]], part: int = -1) -> float:
+def ratio(runs: list[dict[str, Any]], fresh: list[dict[str, Any]], moment: int = -1) -> float:
     """Geometric mean over seeds of the loss over that at refresh 1, after the same steps."""
     logs = [
-        math.log(a["losses"][part] / b["losses"][part]) for a, b in zip(runs, fresh, strict=True)
+        math.log(a["losses"][moment] / b["losses"][moment])
+        for a, b in zip(runs, fresh, strict=True)
     ]
     return math.exp(float(np.mean(logs)))
 
 
-def _row(found: Any, name: str, metric: str, refresh: int) -> list[str]:
+def _row(results: Any, name: str, metric: str, refresh: int) -> list[str]:
     """Cells: longest step, what is allowed, loss at the end and its ratios, CPU time."""
-    runs, fresh = found[name, metric, refresh], found[name, metric, 1]
+    runs, fresh = results[name, metric, refresh], results[name, metric, 1]
     logs = [math.log(a["losses"][-1] / b["losses"][-1]) for a, b in zip(runs, fresh, strict=True)]
     error = 1.96 * float(np.std(logs, ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
     ends = "" if refresh == 1 else f"{ratio(runs, fresh):.2f} x/÷ {math.exp(error):.2f}"
     first = "" if refresh == 1 else f"{ratio(runs, fresh, 1):.2f}"
-    loss = math.exp(float(np.mean([math.log(one["losses"][-1]) for one in runs])))
-    far = max(one["longest"] for one in runs)
+    loss = math.exp(float(np.mean([math.log(run["losses"][-1]) for run in runs])))
+    far = max(run["longest"] for run in runs)
     return [
         f"{far:.1f}",
         f"{runs[0]['allowed']:.1f}",
         f"{loss:.3g}",
         first,
         ends,
-        f"{_times(found, name, metric, refresh):.2f}",
+        f"{_times(results, name, metric, refresh):.2f}",
     ]
 
 
 def _page(
-    found: dict[tuple[str, str, int], list[dict[str, Any]]], kept: list[dict[str, list[float]]]
+    results: dict[tuple[str, str, int], list[dict[str, Any]]],
+    agreements: list[dict[str, list[float]]],
 ) -> str:
-    names = list(dict.fromkeys(name for name, _, _ in found))
+    names = list(dict.fromkeys(name for name, _, _ in results))
     heads = ["metric", "refresh", "longest step / lr", "allowed", "last loss"]
     heads += ["loss ratio, first quarter", "loss ratio, end", "CPU time ratio"]
     sections = []
     for name in names:
-        rows = [[metric, n, *_row(found, of, metric, n)] for of, metric, n in found if of == name]
+        rows = [
+            [metric, n, *_row(results, of, metric, n)] for of, metric, n in results if of == name
+        ]
         title = f"{name[0].upper()}{name[1:]}"
-        sections.append(f"## {title}\n\n{_said(name)}\n\n{table(heads, rows)}")
-    share = max(one["longest"] / one["allowed"] for runs in found.values() for one in runs)
+        sections.append(f"## {title}\n\n{_description(name)}\n\n{table(heads, rows)}")
+    share = max(run["longest"] / run["allowed"] for runs in results.values() for run in runs)
     spans = []
     for name in names:
         ends = [
-            ratio(runs, found[of, metric, 1])
-            for (of, metric, n), runs in found.items()
+            ratio(runs, results[of, metric, 1])
+            for (of, metric, n), runs in results.items()
             if of == name and n == 10
         ]
         spans.append(f"{name} {min(ends):.2f} to {max(ends):.2f}")
     times = {
-        n: [_times(found, *key) for key in found if key[2] == n and key[1] != "lowrank"]
+        n: [_times(results, *key) for key in results if key[2] == n and key[1] != "lowrank"]
         for n in REFRESHES[1:]
     }
     body = "\n".join(sections)
     worst = max(
-        ratio(runs, found[of, metric, 1]) for (of, metric, n), runs in found.items() if n == 10
+        ratio(runs, results[of, metric, 1]) for (of, metric, n), runs in results.items() if n == 10
     )
-    early, late = (np.mean([one[when] for one in kept], 0) for when in ("early", "late"))
+    early, late = (
+        np.mean([cosines[when] for cosines in agreements], 0) for when in ("early", "late")
+    )
     title = (
         f"Kept eigenvectors halve the time of a step, for a loss at most {worst:.1f} times as high"
     )
@@ -339,7 +342,7 @@ def _page(
 Dense metrics of `CGD` decompose a second moment. With `refresh` above 1 they keep its eigenvectors
 for up to that many steps and go on averaging the power along them
 ([why](optimizer-derived.md)). Here every run is made at refresh {", ".join(map(str, REFRESHES))}
-from the same start with the same batches, over {len(kept)} seeds, at tau1 {TAU1:g} and tau2
+from the same start with the same batches, over {len(agreements)} seeds, at tau1 {TAU1:g} and tau2
 {TAU2:g}; all else is at the defaults, learning rates are not tuned. At a tau2 of 99, 100 would be
 10: a basis is renewed when a tenth of the second moment is new.
 
@@ -372,18 +375,18 @@ To reproduce: `python -m invariantzoo.figures.descent_refresh`.
 """
 
 
-def _said(name: str) -> str:
+def _description(name: str) -> str:
     """A line about a problem."""
     if name == PPO_NAME:
         return f"{PPO_UPDATES} updates, networks of width {PPO['width']}, loss per agent and step."
     setting = SETTINGS[name]
-    return f"{setting.said}; {setting.steps} steps, lr {setting.lr:g}."
+    return f"{setting.description}; {setting.steps} steps, lr {setting.lr:g}."
 
 
-def _times(found: Any, name: str, metric: str, refresh: int) -> float:
+def _times(results: Any, name: str, metric: str, refresh: int) -> float:
     """CPU seconds of the steps over those at refresh 1."""
-    runs, fresh = found[name, metric, refresh], found[name, metric, 1]
-    return float(sum(one["seconds"] for one in runs) / sum(one["seconds"] for one in fresh))
+    runs, fresh = results[name, metric, refresh], results[name, metric, 1]
+    return float(sum(run["seconds"] for run in runs) / sum(run["seconds"] for run in fresh))
 
 
 def _flat(params: list[nn.Parameter]) -> Tensor:
@@ -399,7 +402,7 @@ def _learning(net: nn.Module, loss: Callable[[Any], Tensor], rows: Callable[[], 
 
     def backward(_: int) -> None:
         net.zero_grad()
-        loss(rows()).backward()  # type: ignore[no-untyped-call]
+        loss(rows()).backward()
 
     def value() -> float:
         with torch.no_grad():
@@ -417,9 +420,9 @@ def _digits() -> tuple[Tensor, Tensor]:
     """Pixels [1797, 16] from -1 to 1, means of squares of four, and labels."""
     from sklearn.datasets import load_digits
 
-    found: Any = load_digits()
-    pixels = torch.from_numpy(found.images).float().view(-1, 4, 2, 4, 2).mean((2, 4))
-    return pixels.flatten(1) / 8 - 1, torch.from_numpy(found.target).long()
+    images: Any = load_digits()
+    pixels = torch.from_numpy(images.images).float().view(-1, 4, 2, 4, 2).mean((2, 4))
+    return pixels.flatten(1) / 8 - 1, torch.from_numpy(images.target).long()
 
 
 def _network(sizes: tuple[int, int, int], generator: torch.Generator) -> nn.Sequential:

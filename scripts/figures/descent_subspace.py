@@ -8,7 +8,6 @@ The task is multiplication of `descent_tasks`, learning rates are the tuned ones
 
 from __future__ import annotations
 
-import argparse
 import json
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from invariantzoo.figures.descent_compared import OPTIMIZERS
 from invariantzoo.figures.descent_tasks import TASKS
-from invariantzoo.report import page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import figure_parser, page_figure, recorded, save_figure, table, write_text
 from invariantzoo.training.geometry.regimes import effective_rank
 
 WINDOW = 300
@@ -41,12 +40,12 @@ def modes_holding(power: Tensor, share: float) -> int:
 
 def measures(gradients: Tensor, updates: Tensor) -> dict[str, float]:
     """Numbers of a window of gradients and updates [steps, parameters], not centred."""
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, rows in (("gradient", gradients), ("update", updates)):
         moment = rows.T @ rows / len(rows)
-        found[f"{name}_rank"] = round(effective_rank(moment), 3)
-        found[f"{name}_modes"] = modes_holding(moment, 0.9)
-    return found
+        values[f"{name}_rank"] = round(effective_rank(moment), 3)
+        values[f"{name}_modes"] = modes_holding(moment, 0.9)
+    return values
 
 
 def run(name: str, lr: float, seed: int) -> list[dict[str, float]]:
@@ -58,47 +57,44 @@ def run(name: str, lr: float, seed: int) -> list[dict[str, float]]:
     def flat(tensors: Any) -> Tensor:
         return torch.cat([t.detach().flatten() for t in tensors])
 
-    gradients, updates, found = [], [], []
+    gradients, updates, windows = [], [], []
     for step in range(made.steps):
         made.model.zero_grad()
-        made.loss(step).backward()  # type: ignore[no-untyped-call]
+        made.loss(step).backward()
         before = flat(parameters)
         gradients.append(flat(p.grad for p in parameters))
         for optimizer in optimizers:
             optimizer.step()
         updates.append(flat(parameters) - before)
         if len(updates) == WINDOW:
-            found.append(measures(torch.stack(gradients), torch.stack(updates)))
+            windows.append(measures(torch.stack(gradients), torch.stack(updates)))
             gradients, updates = [], []
-    return found
+    return windows
 
 
 def main() -> None:
     """Compute what is missing, then print and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=10)
-    args = parser.parse_args()
+    args = figure_parser(__doc__, out=Path("docs"), seeds=10).parse_args()
     torch.set_num_threads(1)
     results = args.out / "results"
     tuned = json.loads((results / "descent-compared.json").read_text(encoding="utf-8"))
     store = results / "descent-subspace.json"
-    found: dict[str, Any] = {}
+    runs: dict[str, Any] = {}
     for name in NAMES:
         lr = tuned[f"multiplication, {name}, tuning"]["lr"]
-        found[name] = [
+        runs[name] = [
             recorded(store, f"{name}, lr {lr:g}, seed {seed}", partial(run, name, lr, seed))
             for seed in range(args.seeds)
         ]
-    page = _page(found, args.seeds)
+    page = _page(runs, args.seeds)
     print(page)
     write_text(args.out / "descent-subspace.md", page)
-    save_figure(_figure(found), args.out / "images" / "descent-subspace.png")
+    save_figure(_figure(runs), args.out / "images" / "descent-subspace.png")
 
 
 def _values(runs: Any, measure: str) -> np.ndarray:
     """Values [seeds, windows] of a measure."""
-    return np.array([[window[measure] for window in one] for one in runs])
+    return np.array([[window[measure] for window in windows] for windows in runs])
 
 
 def _verdict(values: np.ndarray) -> str:
@@ -110,25 +106,25 @@ def _verdict(values: np.ndarray) -> str:
     return "falls" if change.mean() < 0 else "rises"
 
 
-def _page(found: dict[str, Any], seeds: int) -> str:
+def _page(runs_by_name: dict[str, Any], seeds: int) -> str:
     sections, supports = [], []
-    for measure, said in MEASURES.items():
-        values = {name: _values(runs, measure) for name, runs in found.items()}
+    for measure, meaning in MEASURES.items():
+        values = {name: _values(runs, measure) for name, runs in runs_by_name.items()}
         verdicts = {name: _verdict(v) for name, v in values.items()}
         rows = [
             [name, *(f"{x:.1f}" for x in v.mean(0)), verdicts[name]] for name, v in values.items()
         ]
-        windows = len(found[NAMES[0]][0])
+        windows = len(runs_by_name[NAMES[0]][0])
         heads = [f"{i * WINDOW + 1}–{(i + 1) * WINDOW}" for i in range(windows)]
         sections.append(
-            f"{said[0].upper()}{said[1:]}:\n\n{table(['optimizer', *heads, 'verdict'], rows)}"
+            f"{meaning[0].upper()}{meaning[1:]}:\n\n{table(['optimizer', *heads, 'verdict'], rows)}"
         )
         parts = [
             f"{verb} with {', '.join(names)}"
             for verb in ("falls", "rises", "undecided")
             if (names := [name for name in NAMES if verdicts[name] == verb])
         ]
-        supports.append(f"- {said}: {'; '.join(parts)}")
+        supports.append(f"- {meaning}: {'; '.join(parts)}")
     return f"""# Gradients concentrate under every optimizer, updates only with a long memory
 
 "Covariant Gradient Descent" says that with a full metric learning concentrates, as it goes on, in a
@@ -155,17 +151,17 @@ To reproduce: `python -m invariantzoo.figures.descent_subspace`.
 """
 
 
-def _figure(found: dict[str, Any]) -> Any:
+def _figure(runs_by_name: dict[str, Any]) -> Any:
     figure, panels = page_figure(2, 2, 5.6)
-    for axes, (measure, said) in zip(panels.ravel(), MEASURES.items(), strict=True):
-        for i, (name, runs) in enumerate(found.items()):
+    for axes, (measure, meaning) in zip(panels.ravel(), MEASURES.items(), strict=True):
+        for i, (name, runs) in enumerate(runs_by_name.items()):
             values = _values(runs, measure)
             x = WINDOW * (np.arange(values.shape[1]) + 0.5)
             axes.errorbar(
                 x, values.mean(0), 1.96 * values.std(0, ddof=1) / len(values) ** 0.5,
                 c=f"C{i}", marker="o", ms=3, lw=1, capsize=2, label=name,
             )  # fmt: skip
-        axes.set_title(said, fontsize=9)
+        axes.set_title(meaning, fontsize=9)
         axes.set_ylim(0)
     for axes in panels[1]:
         axes.set_xlabel("step")

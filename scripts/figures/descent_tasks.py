@@ -33,8 +33,8 @@ def multiplication(seed: int) -> Task:
     model = _network((2, 10, 1), generator)
     data = 2 * torch.rand(1500, 32, 2, generator=generator, dtype=torch.float64) - 1
 
-    def error(part: str) -> float:
-        n = 15 if part == "test" else 12
+    def error(split: str) -> float:
+        n = 15 if split == "test" else 12
         line = torch.linspace(-1, 1, n, dtype=torch.float64)
         x = torch.cartesian_prod(line, line)
         return float((model(x)[:, 0] - x.prod(1)).square().mean())
@@ -97,8 +97,8 @@ def springs(seed: int) -> Task:
         rows = batches[step]
         return (model(loads[rows]) - noisy[rows]).square().mean() / size
 
-    def error(part: str) -> float:
-        rows = slice(400, 600) if part == "validation" else slice(600, 1000)
+    def error(split: str) -> float:
+        rows = slice(400, 600) if split == "validation" else slice(600, 1000)
         return float((model(loads[rows]) - seen[rows]).square().mean() / size)
 
     return Task(model, loss, error, len(batches))
@@ -117,8 +117,8 @@ def digits(seed: int) -> Task:
         rows = order[batches[step]]
         return nn.functional.cross_entropy(model(pixels[rows]), labels[rows])
 
-    def error(part: str) -> float:
-        rows = parts[part]
+    def error(split: str) -> float:
+        rows = parts[split]
         return float(nn.functional.cross_entropy(model(pixels[rows]), labels[rows]))
 
     return Task(model, loss, error, len(batches))
@@ -128,8 +128,8 @@ def digits(seed: int) -> Task:
 def _digits() -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_digits
 
-    found: Any = load_digits()
-    return torch.from_numpy(found.data / 8 - 1), torch.from_numpy(found.target).long()
+    images: Any = load_digits()
+    return torch.from_numpy(images.data / 8 - 1), torch.from_numpy(images.target).long()
 
 
 def _network(sizes: tuple[int, ...], generator: torch.Generator) -> nn.Sequential:

@@ -10,7 +10,6 @@ descent-valley.md, its picture, an animation and json.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from invariantzoo.report import recorded, save_figure, table, write_text
+from invariantzoo.report import figure_parser, recorded, save_figure, table, write_text
 from invariantzoo.training.optim.cgd import CGD
 
 STEPS, STARTS, SOLVED = 1500, 64, 1e-4
@@ -33,8 +32,8 @@ VIEW = (-2.2, -1.6, 2.2, 2.8)
 
 def _cgd(full: bool, taus: tuple[float, float]) -> Callable[[Any, float], Any]:
     """Rows of the parameter are the starts: each has a metric of its own."""
-    metric = {"metric": "block", "blocks": "row"} if full else {}
-    return lambda params, lr: CGD(params, lr, tau1=taus[0], tau2=taus[1], **metric)  # type: ignore[arg-type]
+    metric: dict[str, Any] = {"metric": "block", "blocks": "row"} if full else {}
+    return lambda params, lr: CGD(params, lr, tau1=taus[0], tau2=taus[1], **metric)
 
 
 CASES: dict[str, Callable[[Any, float], Any]] = {
@@ -53,9 +52,9 @@ TURNED = ("diagonal (9, 9)", "full (9, 9)")
 
 def starts() -> Tensor:
     """(-1.2, 1) and others uniform in [-2, 2]^2, [STARTS, 2]."""
-    found = np.random.default_rng(0).uniform(-2, 2, (STARTS, 2))
-    found[0] = (-1.2, 1.0)
-    return torch.from_numpy(found)
+    points = np.random.default_rng(0).uniform(-2, 2, (STARTS, 2))
+    points[0] = (-1.2, 1.0)
+    return torch.from_numpy(points)
 
 
 def valley(q: Tensor, turned: bool = False) -> Tensor:
@@ -77,7 +76,7 @@ def descend(name: str, lr: float, turned: bool = False) -> tuple[np.ndarray, np.
     heights, places = [], [q.detach().numpy().copy()]
     for _ in range(STEPS):
         optimizer.zero_grad()
-        valley(q, turned).sum().backward()  # type: ignore[no-untyped-call]
+        valley(q, turned).sum().backward()
         optimizer.step()
         with torch.no_grad():
             heights.append(valley(q, turned).numpy())
@@ -112,52 +111,60 @@ def _newton() -> dict[str, Any]:
             [q], lr=1, max_iter=STEPS, max_eval=STEPS, line_search_fn="strong_wolfe"
         )
 
-        def closure(q: Tensor = q, count: list[int] = count) -> Tensor:
+        def closure(q: Tensor = q, count: list[int] = count) -> float:
             q.grad = None
             f = valley(q).sum()
-            f.backward()  # type: ignore[no-untyped-call]
+            f.backward()
             count[0] += 1
-            if float(f.detach()) < SOLVED and not count[1]:
+            if f.item() < SOLVED and not count[1]:
                 count[1] = count[0]
-            return f
+            return f.item()
 
-        optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(closure)
         counts.append(count[1] or STEPS + 1)
     return {"lr": 1.0, "median": float(np.median(counts)), "steps": counts}
 
 
 def main() -> None:
     """Compute what is missing, then print and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    args = parser.parse_args()
+    args = figure_parser(__doc__, out=Path("docs")).parse_args()
     torch.set_num_threads(1)
     store = args.out / "results" / "descent-valley.json"
-    found = {name: recorded(store, name, partial(tuned, name, False)) for name in CASES}
-    found["L-BFGS, line search"] = recorded(store, "L-BFGS", _newton)
+    outcomes = {name: recorded(store, name, partial(tuned, name, False)) for name in CASES}
+    outcomes["L-BFGS, line search"] = recorded(store, "L-BFGS", _newton)
     turned = {
         name: recorded(store, f"{name}, turned", partial(tuned, name, True)) for name in TURNED
     }
-    page = _page(found, turned)
+    page = _page(outcomes, turned)
     print(page)
     write_text(args.out / "descent-valley.md", page)
-    save_figure(_figure(found), args.out / "images" / "descent-valley.png")
-    _animate(found, args.out / "images" / "descent-valley.gif")
+    save_figure(_figure(outcomes), args.out / "images" / "descent-valley.png")
+    _animate(outcomes, args.out / "images" / "descent-valley.gif")
 
 
-def _page(found: dict[str, Any], turned: dict[str, Any]) -> str:
+def _page(outcomes: dict[str, Any], turned: dict[str, Any]) -> str:
     rows = []
-    for name, one in [*found.items(), *((f"{n}, turned by 45°", t) for n, t in turned.items())]:
-        steps = np.array(one["steps"])
+    for name, outcome in [
+        *outcomes.items(),
+        *((f"{n}, turned by 45°", t) for n, t in turned.items()),
+    ]:
+        steps = np.array(outcome["steps"])
         first = int(steps[0])
         rows.append(
-            [name, f"{one['lr']:g}", f"{one['median']:g}", _never(first), _share(steps <= STEPS)]
+            [
+                name,
+                f"{outcome['lr']:g}",
+                f"{outcome['median']:g}",
+                _never(first),
+                _share(steps <= STEPS),
+            ]
         )
     ratios = [
-        [f"{a:g}, {b:g}", f"{_pair(found, a, b)[0]:.2f}", _pair(found, a, b)[1]] for a, b in TAUS
+        [f"{a:g}, {b:g}", f"{_pair(outcomes, a, b)[0]:.2f}", _pair(outcomes, a, b)[1]]
+        for a, b in TAUS
     ]
-    ratio = _pair(found, 9.0, 9.0)[0]
-    solved = _share(np.array(found["full (9, 9)"]["steps"]) <= STEPS)
+    ratio = _pair(outcomes, 9.0, 9.0)[0]
+    solved = _share(np.array(outcomes["full (9, 9)"]["steps"]) <= STEPS)
     head = ["optimizer", "lr", "median steps", "from (-1.2, 1)", "solved"]
     return f"""# A full metric crosses Rosenbrock's valley in three quarters of the steps
 
@@ -189,9 +196,9 @@ To reproduce: `python -m invariantzoo.figures.descent_valley`.
 """
 
 
-def _pair(found: dict[str, Any], a: float, b: float) -> tuple[float, int]:
+def _pair(outcomes: dict[str, Any], a: float, b: float) -> tuple[float, int]:
     """Ratio of medians, and starts on which the full metric is faster."""
-    diagonal, full = found[f"diagonal ({a:g}, {b:g})"], found[f"full ({a:g}, {b:g})"]
+    diagonal, full = outcomes[f"diagonal ({a:g}, {b:g})"], outcomes[f"full ({a:g}, {b:g})"]
     faster = np.array(full["steps"]) < np.array(diagonal["steps"])
     return full["median"] / diagonal["median"], int(faster.sum())
 
@@ -211,23 +218,23 @@ def _heights(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, valley(grid).clamp(min=1e-4).log10().numpy()
 
 
-def _figure(found: dict[str, Any]) -> Any:
+def _figure(outcomes: dict[str, Any]) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.6))
     x, y, z = _heights(300)
     for axes, name in zip(figure.subplots(1, 2), TURNED, strict=True):
         axes.contour(x, y, z, levels=12, colors="0.75", linewidths=0.6)
-        places = descend(name, found[name]["lr"])[1]
+        places = descend(name, outcomes[name]["lr"])[1]
         for i in range(0, 24):
             axes.plot(*places[:, i].T, lw=1.6 if i == 0 else 0.6, c="k" if i == 0 else f"C{i % 10}")
         axes.plot(1, 1, "r*", ms=9)
-        axes.set(title=f"{name}, lr {found[name]['lr']:g}", xlim=VIEW[::2], ylim=VIEW[1::2])
+        axes.set(title=f"{name}, lr {outcomes[name]['lr']:g}", xlim=VIEW[::2], ylim=VIEW[1::2])
     figure.tight_layout()
     return figure
 
 
-def _animate(found: dict[str, Any], path: Path) -> None:
+def _animate(outcomes: dict[str, Any], path: Path) -> None:
     """Discs that roll down the valley, drawn as any system is."""
     from invariantzoo.envs.core.rendering.painter import Painter
     from invariantzoo.envs.core.scene import Scene
@@ -235,7 +242,7 @@ def _animate(found: dict[str, Any], path: Path) -> None:
 
     shown = [*range(0, 40, 2), *range(40, 400, 8)]
     painters = [Painter(size=(240, 240), trail=8) for _ in TURNED]
-    paths = [descend(name, found[name]["lr"]) for name in TURNED]
+    paths = [descend(name, outcomes[name]["lr"]) for name in TURNED]
     cells = _heights(96)[2][::-1]
     cells = 0.35 * (cells - cells.min()) / (cells.max() - cells.min())
     with film(path, fps=15) as add:

@@ -1,6 +1,6 @@
 """Which regime of learning each layer of a policy is in: PPO on a crowd, several optimizers.
 
-    python -m invariantzoo.figures.regimes_of_runs [--out docs] [--seeds 3]
+    python -m invariantzoo.figures.regimes_of_runs [--out docs] [--seeds 5]
 
 A policy is trained for 25 updates; the optimizer's next 400 steps then give the exponent of every
 tensor. Writes regimes.md, its pictures and json.
@@ -8,14 +8,13 @@ tensor. Writes regimes.md, its pictures and json.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from invariantzoo.report import recorded, table, write_text
+from invariantzoo.report import figure_parser, recorded, table, write_text
 
 ID, BEFORE, WINDOW = "particles-crowd-v0", 25, 400
 SYSTEM = {"n_agents": 12}
@@ -49,8 +48,8 @@ def watch(optimizer: str, seed: int) -> dict[str, Any]:
     while len(steps) < WINDOW:
         next(updates)
     points = {
-        name: [one.variances.log10().tolist(), one.powers.log10().tolist()]
-        for name, one in estimates(steps).items()
+        name: [estimate.variances.log10().tolist(), estimate.powers.log10().tolist()]
+        for name, estimate in estimates(steps).items()
     }
     return {"loss": [losses[0], losses[-1]], "parts": described(steps), "points": points}
 
@@ -59,27 +58,24 @@ def main() -> None:
     """Compute what is missing, then print and write the page."""
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--seeds", type=int, default=3)
-    args = parser.parse_args()
+    args = figure_parser(__doc__, out=Path("docs"), seeds=5).parse_args()
     torch.set_num_threads(1)
     store = args.out / "results" / "regimes.json"
-    found = {
+    runs = {
         name: [
             recorded(store, f"{name}, seed {k}", partial(watch, name, k)) for k in range(args.seeds)
         ]
         for name in OPTIMIZERS
     }
-    page = _page(found)
+    page = _page(runs)
     print(page)
     write_text(args.out / "regimes.md", page)
-    _draw(found, args.out / "images" / "regimes-of-runs.png")
+    _draw(runs, args.out / "images" / "regimes-of-runs.png")
 
 
-def _alpha(runs: list[dict[str, Any]], part: str) -> tuple[float, float, list[str]]:
+def _alpha(runs: list[dict[str, Any]], layer: str) -> tuple[float, float, list[str]]:
     """Mean exponent of a part over seeds, its error, and the verdicts."""
-    rows = [row for run in runs for row in run["parts"] if row["part"] == part and "alpha" in row]
+    rows = [row for run in runs for row in run["parts"] if row["part"] == layer and "alpha" in row]
     if not rows:
         return np.nan, np.nan, ["undecided"]
     alphas = [row["alpha"] for row in rows]
@@ -91,26 +87,26 @@ def _alpha(runs: list[dict[str, Any]], part: str) -> tuple[float, float, list[st
     return float(np.mean(alphas)), error, [row["regime"] for row in rows]
 
 
-def _parts(found: dict[str, list[dict[str, Any]]]) -> list[str]:
-    first = next(iter(found.values()))[0]
+def _parts(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+    first = next(iter(runs.values()))[0]
     return [row["part"] for row in first["parts"]]
 
 
-def _page(found: dict[str, list[dict[str, Any]]]) -> str:
-    parts = _parts(found)
+def _page(results: dict[str, list[dict[str, Any]]]) -> str:
+    parts = _parts(results)
     rows = []
-    for part in parts:
-        row = [f"`{part}`"]
-        for runs in found.values():
-            alpha, error, _ = _alpha(runs, part)
+    for layer in parts:
+        row = [f"`{layer}`"]
+        for runs in results.values():
+            alpha, error, _ = _alpha(runs, layer)
             row.append("" if np.isnan(alpha) else f"{alpha:.2f} ± {error:.2f}")
         rows.append(row)
     losses = [
         [name, *(f"{np.mean([run['loss'][k] for run in runs]):.3f}" for k in (0, 1))]
-        for name, runs in found.items()
+        for name, runs in results.items()
     ]
     ranks = [
-        [name, *(f"{_rank(runs, part):.1f}" for part in parts)] for name, runs in found.items()
+        [name, *(f"{_rank(runs, layer):.1f}" for layer in parts)] for name, runs in results.items()
     ]
     return f"""# Regimes of learning: Adam's layers lie between equilibration and efficient
 
@@ -133,7 +129,7 @@ were available to us; estimators, tests and bounds (1/4 and 3/4) are ours.
 ```python
 from stable_baselines3 import PPO
 
-from invariantzoo.training.rl.regime_callback import RegimeCallback
+from invariantzoo import RegimeCallback
 
 model = PPO("MlpPolicy", "Pendulum-v1", n_steps=256, seed=0)
 model.learn(1024, callback=RegimeCallback(window=100))
@@ -152,7 +148,7 @@ says it of every layer of a run, with a picture. In Python, of any gradients and
 ```python
 import torch
 
-from invariantzoo.training.geometry.regimes import estimate_alpha, regime, sphericity
+from invariantzoo import estimate_alpha, regime, sphericity
 
 generator = torch.Generator().manual_seed(0)
 gradients = torch.randn(2000, 6, generator=generator) * torch.logspace(-1, 1, 6)
@@ -179,13 +175,13 @@ The runs below with "row" and "full" metrics kept an inverse metric for ten step
 
 PPO on `{ID}` with 12 discs, pair network: {BEFORE} updates of training, then {WINDOW} steps of the
 optimizer. Gradients are those of minibatches after clipping. Exponents are means over
-{len(next(iter(found.values())))} seeds; the error is the larger of the regression's and of the
+{len(next(iter(results.values())))} seeds; the error is the larger of the regression's and of the
 scatter over seeds.
 
-{table(["part", *found], rows)}
+{table(["part", *results], rows)}
 ![exponents of every part](images/regimes-of-runs.png)
 
-{_said(found)}
+{_verdicts(results)}
 
 Loss per agent and step in the first update, and in the last one before the window:
 
@@ -197,35 +193,37 @@ To reproduce: `python -m invariantzoo.figures.regimes_of_runs`.
 """
 
 
-def _said(found: dict[str, list[dict[str, Any]]]) -> str:
-    said = []
-    for name, runs in found.items():
-        verdicts = [v for part in _parts(found)[:-1] for v in _alpha(runs, part)[2]]
+def _verdicts(results: dict[str, list[dict[str, Any]]]) -> str:
+    verdict_lines = []
+    for name, runs in results.items():
+        verdicts = [v for layer in _parts(results)[:-1] for v in _alpha(runs, layer)[2]]
         counts = {v: verdicts.count(v) for v in dict.fromkeys(verdicts)}
         shares = ", ".join(f"{100 * n / len(verdicts):.0f} % {v}" for v, n in counts.items())
-        said.append(f"- {name}: {shares}")
-    return "Verdicts over layers and seeds:\n\n" + "\n".join(said)
+        verdict_lines.append(f"- {name}: {shares}")
+    return "Verdicts over layers and seeds:\n\n" + "\n".join(verdict_lines)
 
 
-def _rank(runs: list[dict[str, Any]], part: str) -> float:
+def _rank(runs: list[dict[str, Any]], layer: str) -> float:
     return float(
         np.mean(
-            [row["effective_rank"] for run in runs for row in run["parts"] if row["part"] == part]
+            [row["effective_rank"] for run in runs for row in run["parts"] if row["part"] == layer]
         )
     )
 
 
-def _draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
+def _draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
     from invariantzoo.report import page_figure, save_figure
 
-    parts = _parts(found)
+    parts = _parts(results)
     figure, grid = page_figure(3, 2, 10.4)
     bands = (
         ("equilibration", 0.0, "tab:blue"),
         ("efficient", 0.5, "tab:green"),
         ("quantum", 1.0, "tab:red"),
     )
-    estimates = {name: [_alpha(runs, part)[:2] for part in parts] for name, runs in found.items()}
+    estimates = {
+        name: [_alpha(runs, layer)[:2] for layer in parts] for name, runs in results.items()
+    }
     ends = [
         alpha + side * 2 * error
         for of in estimates.values()
