@@ -6,9 +6,8 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from ..core.kernels.compiling import compiled
+from ..core.kernels.compiling import compiled, compiled_part
 from ..core.kernels.philox import MASK
 from ..core.kernels.splitmix import advance, below, mixed, seed_of, threshold
 from ..core.physics.kernels.updates import (
@@ -21,7 +20,7 @@ from ..core.physics.kernels.updates import (
 HEAT_BATH, METROPOLIS, WOLFF = 0, 1, 2
 
 _compile = compiled(error_model="numpy")
-_inline = njit(inline="always", error_model="numpy")
+_part = compiled_part(error_model="numpy")
 
 
 class WorldParameters(NamedTuple):
@@ -32,7 +31,7 @@ class WorldParameters(NamedTuple):
     coupling: float
 
 
-@_compile
+@_part
 def flip_table(policy: int, temperature: float, field: float, coupling: float, table: Any) -> None:
     """Thresholds [2, 9] uint64 of the chance to flip a spin down, up among a sum of -4..4."""
     for up in range(2):
@@ -42,7 +41,7 @@ def flip_table(policy: int, temperature: float, field: float, coupling: float, t
             table[up, n + 4] = threshold(chance)
 
 
-@_inline
+@compiled_part(error_model="numpy", forceinline=True)
 def _around(spin: Any, sign: Any, i: int, size: Any) -> int:
     """Sum of the four neighbours of spin i, each times the sign of its bond."""
     n = size * size
@@ -61,7 +60,7 @@ def _around(spin: Any, sign: Any, i: int, size: Any) -> int:
     )
 
 
-@_compile
+@_part
 def attempts(
     spin: Any, sign: Any, table: Any, size: Any, steps: int, turn: Any, stream: Any
 ) -> int:
@@ -82,7 +81,7 @@ def attempts(
     return turn
 
 
-@_compile
+@_part
 def sublattice(spin: Any, sign: Any, table: Any, size: Any, turn: Any, stream: Any) -> None:
     """One attempt at every spin of a sublattice."""
     x = stream[0]
@@ -95,10 +94,11 @@ def sublattice(spin: Any, sign: Any, table: Any, size: Any, turn: Any, stream: A
     stream[0] = x
 
 
-@_compile
+@_part
 def all_at_once(spin: Any, before: Any, sign: Any, table: Any, size: Any, stream: Any) -> None:
     """One attempt at every spin, among the neighbours as they were; before [N] is scratch."""
-    before[:] = spin
+    for i in range(len(spin)):
+        before[i] = spin[i]
     x = stream[0]
     for i in range(size * size):
         x = advance(x)
@@ -162,7 +162,7 @@ def cluster(
     return members
 
 
-@_compile
+@_part
 def measure(spin: Any, sign: Any, field: float, coupling: float, size: Any, row: Any) -> None:
     """Energy, magnetization, its size and the mean loss at rest, per spin, of spins [N] int8."""
     n = size * size
@@ -174,7 +174,7 @@ def measure(spin: Any, sign: Any, field: float, coupling: float, size: Any, row:
     write_record(0.5 * bonds, float(m), field, coupling, n, row)
 
 
-@_inline
+@_part
 def write_record(bonds: float, m: float, field: float, coupling: float, n: Any, row: Any) -> None:
     row[0] = -(coupling * bonds + field * m) / n
     row[1] = m / n

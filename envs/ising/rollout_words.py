@@ -10,9 +10,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from ..core.kernels.compiling import compiled
+from ..core.kernels.compiling import compiled, compiled_part
 from ..core.kernels.splitmix import fill
 from ..core.physics.kernels.updates import heat_bath_chance
 from .rollout_bytes import write_record
@@ -21,7 +20,7 @@ WORD, MOST_WORDS = 64, 64  # worlds in a word, words that are updated together
 THRESHOLD_BITS = 24
 
 _compile = compiled(error_model="numpy")
-_inline = njit(inline="always", error_model="numpy")
+_part = compiled_part(error_model="numpy")
 _U64, _F64 = np.uint64, np.float64
 _ALL, _NONE, _ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), np.uint64(1)
 
@@ -47,7 +46,7 @@ _ONES, _TWOS, _FOURS = 4 * MOST_WORDS, 5 * MOST_WORDS, 6 * MOST_WORDS
 BUFFER = 7 * MOST_WORDS
 
 
-@_compile
+@_part
 def _decide(q: Any, table: Any, words: int) -> None:
     """Draw bits (xorshift128+, Vigna 2017) until every spin is known to be up or not."""
     for k in range(THRESHOLD_BITS):
@@ -138,7 +137,7 @@ def unpack_words(spins: Any, spin: Any) -> None:
                 world[i] = 2.0 * up - 1.0
 
 
-@_inline
+@_part
 def _count(bits: Any, planes: Any) -> None:
     """Add one bit per world to counters that hold one binary digit per word [digits] uint64."""
     k = 0
@@ -207,7 +206,7 @@ def run_words(state: Any, plan: Any) -> None:
         first = last
 
 
-@_compile
+@_part
 def _alike(state: Any, first: int, second: int) -> bool:
     return (
         state.temperature[first, 0] == state.temperature[second, 0]

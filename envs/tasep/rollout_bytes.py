@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from ..core.kernels.compiling import compiled
+from ..core.kernels.compiling import compiled, compiled_part
 from ..core.kernels.philox import MASK
 from ..core.kernels.splitmix import advance, below, mixed, seed_of, threshold
 from .step import gap
 
 _compile = compiled(error_model="numpy")
+_part = compiled_part(error_model="numpy")
 _U8 = np.uint8
 
 
 # Open chain: a byte per site between two that stand for the reservoirs
 
 
-@_compile
+@_part
 def attempts(taken: Any, limit: Any, steps: int, turn: Any, state: Any) -> Any:
     """The bare kernel: `steps` attempts, the first at bond `turn`; hops and whose turn is next.
 
@@ -45,7 +46,7 @@ def attempts(taken: Any, limit: Any, steps: int, turn: Any, state: Any) -> Any:
     return hops, turn
 
 
-@_compile
+@_part
 def sweeps_at_once(taken: Any, limit: Any, steps: int, state: Any) -> int:
     """The same of `steps` steps in which all bonds act; returns the hops."""
     x, bonds, hops = state[0], len(limit), 0

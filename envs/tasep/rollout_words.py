@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from ..core.kernels.compiling import compiled
+from ..core.kernels.compiling import compiled, compiled_part
 from ..core.kernels.philox import MASK
 from ..core.kernels.splitmix import TWO32, advance, below, mixed, seed_of, threshold
 
 _compile = compiled(error_model="numpy")
+_part = compiled_part(error_model="numpy")
 _U32, _U64 = np.uint32, np.uint64
 _ONE = np.uint64(1)
 WORD = 32  # worlds to a word
@@ -27,7 +28,7 @@ TURNS = 32
 LONG = 64  # sites from which chains come in words
 
 
-@_compile
+@_part
 def _turn(ring: Any, out: Any, offset: Any, bits: Any) -> None:
     """`ring` with the worlds of the lower 32 bits turned, by as much as the upper 32 say."""
     bonds = _U64(len(ring))  # unsigned, so that no index counts from the end and loops vectorise
@@ -103,7 +104,7 @@ def word_attempts(
     return ring, spare
 
 
-@_compile
+@_part
 def _weigh(ring: Any, offset: Any, filled: Any, moment: Any) -> None:
     """Particles of every world, and the sum of their sites [32]."""
     bonds = np.int32(len(ring))
@@ -119,7 +120,7 @@ def _weigh(ring: Any, offset: Any, filled: Any, moment: Any) -> None:
             moment[b] += taken * site
 
 
-@_compile
+@_part
 def _attempt_own(taken: Any, bond: int, alpha: float, beta: float, chance: float) -> int:
     """One attempt of one world of float sites; its hops."""
     n = len(taken)
@@ -181,8 +182,8 @@ def run_words(chain: Any, plan: Any) -> None:
                 row[0] = hops / every
                 row[1] = filled[b] / n
                 row[2] = -hops / every / bonds
-            before[:] = after
-            exits[:] = 0
+            for b in range(WORD):
+                before[b], exits[b] = after[b], 0
         x = state[0]
         for b in range(WORD):
             for j in range(n):
