@@ -151,9 +151,9 @@ def test_sums_of_rows(dtype: type, wide: int) -> None:
 
 @njit
 def _sums(weight: Any, rows: Any, matrix: Any, out: Any, width: Any) -> None:
-    sum_rows(weight, 3, 7, rows, 5, 20, out, 2, width)
-    sum_rows(weight, 3, 7, rows, 5, 0, out, 0, width)
-    sum_products(matrix, 33, rows, 4, 11, out, 1, width)
+    sum_rows(weight, rows, out, (3, 7, 5, 2), 20, width)
+    sum_rows(weight, rows, out, (3, 7, 5, 0), 0, width)
+    sum_products(matrix, rows, out, (33, 4, 1), 11, width)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

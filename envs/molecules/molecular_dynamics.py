@@ -125,15 +125,14 @@ def _advance(
     mass, dt, steps, freedom, key, units = settings
     name, kt, tau = thermostat.name, thermostat.kt[worlds], thermostat.tau
     scale = 0.5 * dt * units.acceleration / mass
-    world = np.arange(worlds.start, worlds.stop)
+    world, bath = np.arange(worlds.start, worlds.stop), kernels.Bath(kt, heat)
     for step in range(steps):
         times = np.full(len(x), bodies.clock[0] + step)
         if name == "langevin":
             kernels.kick(v, f, scale)
             keep = math.exp(-dt / tau)
-            kernels.drift_noise_drift(
-                x, v, mass, units.kinetic, dt, kt, keep, heat, key, world, times, _DRAW
-            )
+            noise = kernels.Noise(key, world, times, _DRAW)
+            kernels.drift_noise_drift(x, v, mass, units.kinetic, dt, keep, bath, noise)
         else:
             if name == "nose-hoover":
                 kernels.chain_half(v, chain, mass, units.kinetic, dt, kt, tau, freedom)
@@ -150,9 +149,8 @@ def _advance(
         if name == "nose-hoover":
             kernels.chain_half(v, chain, mass, units.kinetic, dt, kt, tau, freedom)
         elif name == "csvr":
-            kernels.rescale(
-                v, mass, units.kinetic, dt / tau, kt, freedom, heat, key, world, times, _DRAW
-            )
+            noise = kernels.Noise(key, world, times, _DRAW)
+            kernels.rescale(v, mass, units.kinetic, dt / tau, freedom, bath, noise)
 
 
 def kinetic(bodies: Bodies, mass: np.ndarray, units: Units = ATOMIC) -> np.ndarray:

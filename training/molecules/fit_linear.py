@@ -25,7 +25,7 @@ import torch
 
 from ...envs.core.memory import require_memory
 from ...envs.core.physics.kernels.neighbours import periodic_neighbours
-from ...envs.molecules.kernels.design import angular_columns, pair_columns
+from ...envs.molecules.kernels.design import ChannelColumns, angular_columns, pair_columns
 from ...envs.molecules.linear import (
     LossModel,
     Radial,
@@ -254,22 +254,19 @@ class Columns:
         rows = out.reshape(len(x), 3, -1)
         rows[:] = 0.0
         rows[:, :, -1] = frames.forces[frame]
-        where = (x, *near, species)
-        tables = (self._pair_table, self.layout.pair)
-        if not pair_columns(*where, *tables, self.pair.cutoff, self.shared, rows):
+        pair = (self._pair_table, self.layout.pair, self.pair.cutoff)
+        if not pair_columns(x, near, species, *pair, self.shared, rows):
             split = frames.split[frame]
             raise ValueError(f"frame {frame} of split '{split}': two atoms stand at one place")
         if self.order >= 0:
-            angular_columns(
-                *where,
+            channels = ChannelColumns(
                 self.order,
                 self._channel_table,
                 self._offset,
                 self.layout.block,
                 self.channels.cutoff,
-                self.shared,
-                rows,
             )
+            angular_columns(x, near, species, channels, self.shared, rows)
 
     def model(self, weights: np.ndarray, walls: Walls) -> LossModel:
         """The loss that these coefficients [parameters] make."""

@@ -182,17 +182,19 @@ def angular_losses(
                     power[1], power[2], power[3] = f, f * f, f * f * f
                     slope[1], slope[2], slope[3] = step, 2 * step * f, 3 * step * f * f
                     at = 4 * ((s * kinds + t) * intervals + at)
-                    sum_rows(power, 0, 1, table, at, 4, g, a, spread)
-                    sum_rows(slope, 0, 1, table, at, 4, dg, a, spread)
+                    sum_rows(power, table, g, (0, 1, at, a), 4, spread)
+                    sum_rows(slope, table, dg, (0, 1, at, a), 4, spread)
                     nx, ny, nz = unit[a, 0], unit[a, 1], unit[a, 2]
                     monomials(kind.type(nx), kind.type(ny), kind.type(nz), order, y[a])
                 many_near = first[t + 1] - first[t]
                 for c in range(offset[s, t + 1] - offset[s, t]):
                     to = offset[s, t] + c
-                    sum_rows(g, first[t] * many + c, many, y, first[t], many_near, moment, to, pad)
+                    sum_rows(
+                        g, y, moment, (first[t] * many + c, many, first[t], to), many_near, pad
+                    )
             e = 0.0
             for c in range(channels):
-                sum_products(matrix, (s * size + c) * size, moment, 0, channels, pulled, c, pad)
+                sum_products(matrix, moment, pulled, ((s * size + c) * size, 0, c), channels, pad)
                 for m in range(width):
                     e += pulled[c, m] * moment[c, m]
             loss[w, i] += 0.5 * e
@@ -200,8 +202,8 @@ def angular_losses(
             for t in range(kinds):
                 start, have = offset[s, t], offset[s, t + 1] - offset[s, t]
                 for a in range(first[t], first[t + 1]):
-                    sum_rows(g, a * many, 1, pulled, start, have, p, 0, pad)
-                    sum_rows(dg, a * many, 1, pulled, start, have, q, 0, pad)
+                    sum_rows(g, pulled, p, (a * many, 1, start, 0), have, pad)
+                    sum_rows(dg, pulled, q, (a * many, 1, start, 0), have, pad)
                     along = kind.type(0.0)
                     for m in range(width):
                         along += q[m] * y[a, m]

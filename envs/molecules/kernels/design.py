@@ -6,7 +6,7 @@ Of the losses that `angular.py` tells.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,9 +20,7 @@ _compile = compiled(error_model="numpy", nogil=True, fastmath=_FAST)
 @_compile
 def pair_columns(
     x: Any,
-    start: Any,
-    index: Any,
-    shift: Any,
+    near: Any,
     species: Any,
     table: Any,
     column: Any,
@@ -32,10 +30,11 @@ def pair_columns(
 ) -> bool:
     """Forces per unit coefficient of each pair function, added to `out` [n, 3, parameters].
 
-    x [n, 3]; start, index, shift: as `PeriodicNeighbours`; table [species, species, intervals, 4,
-    functions]; column [species, species, 2]: first column and number of functions.
+    x [n, 3]; near: `PeriodicNeighbours`; table [species, species, intervals, 4, functions];
+    column [species, species, 2]: first column and number of functions.
     Whether it was done: not where two atoms stand at one place.
     """
+    start, index, shift = near
     n = len(x)
     intervals = table.shape[2]
     fine = intervals / cutoff
@@ -69,28 +68,31 @@ def pair_columns(
     return True
 
 
+class ChannelColumns(NamedTuple):
+    """Radial functions of a quadratic loss, and where the columns of its coefficients begin.
+
+    order: largest l.  table [species, species, intervals, 4, channels]; offset [species, species +
+    1]: where the channels of each neighbour species start.  column [species, order + 1]: first
+    column of each triangle of coefficients, row after row: (0, 0), (0, 1), ... (1, 1), ...
+    """
+
+    order: int
+    table: np.ndarray
+    offset: np.ndarray
+    column: np.ndarray
+    cutoff: float
+
+
 @_compile
-def angular_columns(
-    x: Any,
-    start: Any,
-    index: Any,
-    shift: Any,
-    species: Any,
-    order: int,
-    table: Any,
-    offset: Any,
-    column: Any,
-    cutoff: float,
-    shared: bool,
-    out: Any,
-) -> None:
+def angular_columns(x: Any, near: Any, species: Any, channels: Any, shared: bool, out: Any) -> None:
     """Forces per unit of M^l_ab = M^l_ba, a <= b, put into `out` [n, 3, columns].
 
-    start, index, shift: as `PeriodicNeighbours`.  column [species, order + 1]: first column of
-    each triangle of coefficients, row after row: (0, 0), (0, 1), ... (1, 1), ...
+    near: `PeriodicNeighbours`.  channels: `ChannelColumns`.
     Half of d(A_a . A_b) is dA_a . A_b. With A_b known that is linear in the radial function of A_a
     and its slope, for any channel a: so the sums over monomials are done once per neighbour.
     """
+    start, index, shift = near
+    order, table, offset, column, cutoff = channels
     n = len(x)
     intervals = table.shape[2]
     kinds = table.shape[0]
@@ -154,12 +156,12 @@ def angular_columns(
     own = np.empty((3, size, line))
     pulled = np.empty((n, 3, size, line))
     for s in range(kinds):
-        channels = offset[s, kinds]
-        pulled[:, :, :channels] = 0.0
+        many = offset[s, kinds]
+        pulled[:, :, :many] = 0.0
         for i in range(n):
             if species[i] != s:
                 continue
-            own[:, :channels] = 0.0
+            own[:, :many] = 0.0
             for a in range(start[i], last[i]):
                 j = other[a]
                 along[:] = 0.0
@@ -190,7 +192,7 @@ def angular_columns(
                                 pull = slope * along[b] + value * across[axis, b]
                                 own[axis, first + c, b] += pull
             for axis in range(3):
-                for c in range(channels):
+                for c in range(many):
                     for b in range(line):
                         pulled[i, axis, c, b] += own[axis, c, b]
         for i in range(n):
@@ -198,10 +200,10 @@ def angular_columns(
                 for degree in range(degrees):
                     at = column[s, degree]
                     to = degree * size
-                    for a in range(channels):
+                    for a in range(many):
                         out[i, axis, at] = pulled[i, axis, a, to + a]
-                        for b in range(a + 1, channels):
+                        for b in range(a + 1, many):
                             out[i, axis, at + b - a] = (
                                 pulled[i, axis, a, to + b] + pulled[i, axis, b, to + a]
                             )
-                        at += channels - a
+                        at += many - a

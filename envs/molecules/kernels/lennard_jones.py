@@ -12,15 +12,18 @@ from ...core.physics.kernels.images import nearest_image, nearest_image_along
 
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _compile = compiled(error_model="numpy", nogil=True, fastmath=_FAST)
-_part = compiled_part(error_model="numpy", nogil=True, fastmath=_FAST)
+_part = compiled_part(error_model="numpy", nogil=True, fastmath=_FAST, forceinline=True)
 _law = law.lennard_jones
 
 
 @_part
-def _nearest_images(rx: Any, ry: Any, rz: Any, near: int, h: Any, inv: Any) -> None:
-    """The first `near` vectors of three arrays become those to nearest images."""
-    straight = h[0, 1] == h[0, 2] == h[1, 2] == h[1, 0] == h[2, 0] == h[2, 1] == 0.0
-    if straight:  # three loops that vectorise
+def _nearest_images(vectors: Any, near: int, h: Any, inv: Any, straight: bool) -> None:
+    """The first `near` vectors of three arrays become those to nearest images.
+
+    straight: whether the cell has right angles; its three loops vectorise.
+    """
+    rx, ry, rz = vectors
+    if straight:
         lx, ly, lz, ix, iy, iz = h[0, 0], h[1, 1], h[2, 2], inv[0, 0], inv[1, 1], inv[2, 2]
         for m in range(near):
             rx[m] = nearest_image_along(rx[m], lx, ix)
@@ -70,6 +73,7 @@ def lennard_jones(
     pull, half = np.empty(room), np.empty(room)
     for w in range(worlds):
         x, h, inv = position[w], cell[w], inverse[w]
+        straight = h[0, 1] == h[0, 2] == h[1, 2] == h[1, 0] == h[2, 0] == h[2, 1] == 0.0
         total = 0.0
         for i in range(n):
             energy[w, i] = 0.0
@@ -85,7 +89,7 @@ def lennard_jones(
             for m in range(later):
                 j = np.uint32(row[start + m])  # unsigned: no check for negative ones
                 rx[m], ry[m], rz[m] = x[j, 0] - x0, x[j, 1] - x1, x[j, 2] - x2
-            _nearest_images(rx, ry, rz, later, h, inv)
+            _nearest_images((rx, ry, rz), later, h, inv, straight)
             e, v = _pair_forces((rx, ry, rz), later, cut2, shift, pull, half)
             fx, fy, fz = 0.0, 0.0, 0.0
             for m in range(later):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,22 @@ from ...kernels.compiling import compiled
 from ...kernels.philox import uniform_pair
 
 _compile = compiled(error_model="numpy", nogil=True)
+
+
+class Bath(NamedTuple):
+    """kt [worlds] of a stochastic thermostat; heat [worlds]: energy that it has put in."""
+
+    kt: np.ndarray
+    heat: np.ndarray
+
+
+class Noise(NamedTuple):
+    """Which random numbers to draw: seed; world, clock [worlds]; draw, as in `philox.py`."""
+
+    seed: np.uint64
+    world: np.ndarray
+    clock: np.ndarray
+    draw: int
 
 
 @_compile
@@ -89,15 +105,12 @@ def drift_noise_drift(
     mass: Any,
     unit: float,
     dt: float,
-    kt: Any,
     keep: float,
-    heat: Any,
-    seed: Any,
-    world: Any,
-    clock: Any,
-    draw: int,
+    bath: Any,
+    noise: Any,
 ) -> None:
-    """The middle of a BAOAB step: half drift, exact noise, half drift; adds to `heat` [worlds]."""
+    """The middle of a BAOAB step: half drift, exact noise, half drift; adds to the bath's heat."""
+    (kt, heat), (seed, world, clock, draw) = bath, noise
     n = velocity.shape[1]
     for w in range(len(velocity)):
         x, v = position[w].reshape(-1), velocity[w].reshape(-1)
@@ -105,11 +118,11 @@ def drift_noise_drift(
         for block in range((3 * n + 1) // 2):
             a, b = uniform_pair(seed, world[w], clock[w], draw, block)
             radius = math.sqrt(-2.0 * math.log(1.0 - a))
-            for part in range(2):
-                m = 2 * block + part
+            for parity in range(2):
+                m = 2 * block + parity
                 if m < 3 * n:
                     turn = 2.0 * math.pi * b
-                    noise = radius * (math.cos(turn) if part == 0 else math.sin(turn))
+                    noise = radius * (math.cos(turn) if parity == 0 else math.sin(turn))
                     spread = math.sqrt((1.0 - keep * keep) * kt[w] / (unit * mass[m // 3]))
                     old = v[m]
                     new = keep * old + spread * noise
@@ -122,19 +135,10 @@ def drift_noise_drift(
 
 @_compile
 def rescale(
-    velocity: Any,
-    mass: Any,
-    unit: float,
-    ratio: float,
-    kt: Any,
-    freedom: int,
-    heat: Any,
-    seed: Any,
-    world: Any,
-    clock: Any,
-    draw: int,
+    velocity: Any, mass: Any, unit: float, ratio: float, freedom: int, bath: Any, noise: Any
 ) -> None:
-    """Stochastic velocity rescaling; adds to `heat` [worlds]."""
+    """Stochastic velocity rescaling; adds to the bath's heat."""
+    (kt, heat), (seed, world, clock, draw) = bath, noise
     energy = np.empty(len(velocity))
     kinetic(velocity, mass, unit, energy)
     c = math.exp(-ratio)
@@ -144,14 +148,14 @@ def rescale(
             a, b = uniform_pair(seed, world[w], clock[w], draw, block)
             radius = math.sqrt(-2.0 * math.log(1.0 - a))
             turn = 2.0 * math.pi * b
-            one, two = radius * math.cos(turn), radius * math.sin(turn)
+            even, odd = radius * math.cos(turn), radius * math.sin(turn)
             if block == 0:
-                first = one
-            square += one * one
+                first = even
+            square += even * even
             if 2 * block + 1 < freedom:
-                square += two * two
-        part = 0.5 * kt[w] / energy[w] * (1.0 - c)
-        factor = c + part * square + 2.0 * first * math.sqrt(c * part)
+                square += odd * odd
+        gain = 0.5 * kt[w] / energy[w] * (1.0 - c)
+        factor = c + gain * square + 2.0 * first * math.sqrt(c * gain)
         shrink = math.sqrt(factor)
         for i in range(velocity.shape[1]):
             for axis in range(3):

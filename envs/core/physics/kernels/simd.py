@@ -9,6 +9,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
 from numba.np.arrayobj import make_array
 
@@ -18,49 +19,36 @@ intrinsic: Any = _intrinsic
 
 @intrinsic
 def sum_rows(
-    typing: Any,
-    weight: Any,
-    first: Any,
-    stride: Any,
-    rows: Any,
-    row: Any,
-    count: Any,
-    out: Any,
-    at: Any,
-    width: Any,
+    typing: Any, weight: Any, rows: Any, out: Any, places: Any, count: Any, width: Any
 ) -> Any:
     """out[at] = sum over k < count of weight[first + k stride] rows[row + k], all arrays flat.
 
-    `row` and `at` count rows; weight, rows and out are contiguous and of one floating type.
+    places: (first, stride, row, at), of which `row` and `at` count rows; weight, rows and out are
+    contiguous and of one floating type.
     """
-    sizes = (types.intp,) * 5
-    given = (weight, sizes[0], sizes[1], rows, sizes[2], sizes[3], out, sizes[4], width)
+    given = (weight, rows, out, types.UniTuple(types.intp, 4), types.intp, width)
     return types.void(*given), _generator(spread=True)
 
 
 @intrinsic
 def sum_products(
-    typing: Any,
-    weight: Any,
-    first: Any,
-    rows: Any,
-    row: Any,
-    count: Any,
-    out: Any,
-    at: Any,
-    width: Any,
+    typing: Any, weight: Any, rows: Any, out: Any, places: Any, count: Any, width: Any
 ) -> Any:
-    """out[at] = sum over k < count of weight[first + k] * rows[row + k], entry by entry."""
-    size = types.intp
-    return types.void(weight, size, rows, size, size, out, size, width), _generator(spread=False)
+    """out[at] = sum over k < count of weight[first + k] * rows[row + k], entry by entry.
+
+    places: (first, row, at), which count rows.
+    """
+    given = (weight, rows, out, types.UniTuple(types.intp, 3), types.intp, width)
+    return types.void(*given), _generator(spread=False)
 
 
 def _generator(spread: bool) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        weight, rows, out, places, count, _ = arguments
         if spread:
-            weight, first, stride, rows, row, count, out, at, _ = arguments
+            first, stride, row, at = cgutils.unpack_tuple(builder, places)
         else:
-            weight, first, rows, row, count, out, at, _ = arguments
+            first, row, at = cgutils.unpack_tuple(builder, places)
         kinds = signature.args
         width = kinds[-1].count
         number = context.get_data_type(kinds[0].dtype)
@@ -75,7 +63,7 @@ def _generator(spread: bool) -> Any:
         def data(which: int, value: Any) -> Any:
             return make_array(kinds[which])(context, builder, value).data
 
-        where = data(0, weight), data(3 if spread else 2, rows), data(6 if spread else 5, out)
+        where = data(0, weight), data(1, rows), data(2, out)
 
         def load(base: Any, index: Any, part: Any) -> Any:
             offset, kind = part
