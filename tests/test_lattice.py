@@ -8,6 +8,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from lattice_field import Field
+from test_invariance import check_symmetry, states_and_symmetries
 from torch import Tensor
 
 from invariantzoo.envs.core.physics.lattice import Isometry, Torus
@@ -188,3 +190,39 @@ def test_what_updates_refuse() -> None:
         require_update("checkerboard", 2, 1, ("sequential", "parallel"))
     with pytest.raises(ValueError, match="burn_in=2 must be below n_sweeps=2"):
         require_update("parallel", 2, 2)
+
+
+# A system on a lattice
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("shape", [(6,), (4, 4), (2, 4, 2)])
+def test_a_field_looks_the_same_from_everywhere(shape: tuple[int, ...], update: str) -> None:
+    names = []
+    system = Field(shape=shape, update=update)
+    for state, symmetry in states_and_symmetries(system):
+        check_symmetry(system, state, symmetry)
+        names.append(symmetry.name)
+    assert names == ["translation", "reflection", *["rotation"] * (shape == (4, 4)), "sign"]
+
+
+@pytest.mark.parametrize("shape", [(8,), (4, 6), (4, 2, 6)])
+def test_waves_have_the_frequencies_of_the_lattice(shape: tuple[int, ...]) -> None:
+    """A plane wave of a free field is an eigenvector: w^2 = m^2 + sum of 4 sin^2(k / 2)."""
+    system = Field(shape=shape, mass=0.7)
+    numbers = torch.tensor([1, 2, 1][: len(shape)])
+    k = 2 * math.pi * numbers.double() / torch.tensor(shape)
+    phi = (system.lattice.coordinates() * k).sum(-1).cos()[None]
+    squared = 0.49 + (4 * (k / 2).sin() ** 2).sum()
+    force = system.force(phi, torch.tensor([[0.7]], dtype=torch.float64))
+    torch.testing.assert_close(force, -squared * phi, rtol=0, atol=1e-12)
+
+
+def test_a_free_field_keeps_its_energy() -> None:
+    system = Field(shape=(4, 4, 4), dt=0.01)
+    rng = Rng.single(2, 3)
+    state = system.initial(rng, 3)
+    before = system.energy(state).sum(-1)
+    for _ in range(200):
+        state = system.transition(state, torch.zeros(3, 64, 1), rng)
+    torch.testing.assert_close(system.energy(state).sum(-1), before, rtol=1e-3, atol=0)

@@ -203,11 +203,11 @@ def geodesic(
         return n_steps * (g[0] * dx * dx + 2 * g[1] * dx * dy + g[2] * dy * dy).sum()
 
     first, last = torch.tensor([start, end], dtype=torch.float64)
-    part = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)[:, None]
-    bow = 4 * part * (1 - part) * torch.tensor([[1.0, 0.0]])
-    found: list[tuple[float, np.ndarray]] = []
+    progress = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)[:, None]
+    bow = 4 * progress * (1 - progress) * torch.tensor([[1.0, 0.0]])
+    paths: list[tuple[float, np.ndarray]] = []
     for away in (0.0, -0.4):  # straight on, and around the critical point
-        inner = (first + (last - first) * part + away * bow)[1:-1].clone().requires_grad_()
+        inner = (first + (last - first) * progress + away * bow)[1:-1].clone().requires_grad_()
         search = torch.optim.LBFGS(
             [inner], max_iter=500, tolerance_grad=1e-7, line_search_fn="strong_wolfe"
         )
@@ -221,5 +221,5 @@ def geodesic(
         search.step(close)
         with torch.no_grad():
             points = torch.cat([first[None], inner, last[None]])
-            found.append((float(energy(points)), points.numpy()))
-    return min(found, key=lambda one: one[0])[1]
+            paths.append((float(energy(points)), points.numpy()))
+    return min(paths, key=lambda path: path[0])[1]

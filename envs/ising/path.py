@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ..core.rng import Rng
+from ..core.types import Bound
+from ..core.validation import require_number
 from .exact import geodesic
 
 _HOTTEST = 0.01  # 1 / T
@@ -26,6 +28,21 @@ class ReducedPath:
     end: tuple[float, float]
     reach: tuple[float, float]
     n_steps: int
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end", "reach"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or len(value) != 2:
+                raise ValueError(f"{name}={value!r} must be two numbers, of 1 / T and h / T")
+            require_number(f"1 / T of {name}", value[0], 0, strict=True)
+            require_number(f"h / T of {name}", value[1])
+
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        """Limits of 1 / T and of h / T."""
+        high = [max(self.start[i], self.end[i]) + self.reach[i] for i in range(2)]
+        low = min(self.start[1], self.end[1]) - self.reach[1]
+        return {"inverse_temperature": Bound(0.0, high[0]), "reduced_field": Bound(low, high[1])}
 
     def line(self, step: Tensor) -> Tensor:
         """Points [..., 2] of the straight line at steps [..., 1]."""

@@ -26,7 +26,7 @@ from ..core.rng import Rng
 from ..core.scene import Chart, Scene
 from ..core.system import System
 from ..core.types import Bound, Symmetry
-from ..core.validation import require_count, require_number
+from ..core.validation import require_count
 from . import picture
 from .exact import log_z, sample_rows
 from .path import ReducedPath
@@ -91,31 +91,23 @@ class IsingTransport(System):
             raise ValueError(f"side={self.side} must be even and at most 8")
         require_count("horizon", self.horizon)
         require_count("relaxation", self.relaxation)
-        for name in ("start", "end", "reach"):
-            value = getattr(self, name)
-            if not isinstance(value, tuple) or len(value) != 2:
-                raise ValueError(f"{name}={value!r} must be two numbers, of 1 / T and h / T")
-            require_number(f"1 / T of {name}", value[0], 0, strict=True)
-            require_number(f"h / T of {name}", value[1])
+        _ = self.path  # which checks start, end and reach
 
     @cached_property
     def lattice(self) -> Torus:
         return Torus((self.side, self.side))
 
-    @property
+    @cached_property
     def path(self) -> ReducedPath:
         """The straight line and what an action does to it."""
         return ReducedPath(self.start, self.end, self.reach, self.horizon)
 
     @property
     def bounds(self) -> dict[str, Bound]:
-        high = [max(self.start[i], self.end[i]) + self.reach[i] for i in range(2)]
-        low = min(self.start[1], self.end[1]) - self.reach[1]
         return {
             "bonds": Bound(-2.0, 2.0),
             "magnetization": Bound(-1.0, 1.0),
-            "inverse_temperature": Bound(0.0, high[0]),
-            "reduced_field": Bound(low, high[1]),
+            **self.path.bounds,
             "progress": Bound(0.0, 1.0),
         }
 
