@@ -426,7 +426,7 @@ def test_calls_before_reset(id: str) -> None:
         worlds.episode_metrics,
         worlds.save,
         lambda: worlds.tensors,
-        lambda: worlds.turn("temperature", 1),
+        lambda: worlds.adjust("temperature", 1),
         lambda: worlds.rollout("random", 1, every=1),
     ]
     if id == "test-hold-v0":

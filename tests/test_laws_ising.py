@@ -679,7 +679,7 @@ def chances_of(flip: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], T
 
 def test_the_heat_bath_is_judged_to_be_exact() -> None:
     system = make_system("ising-equilibrium-v0", temperature=2.0, field=0.1)
-    found = system.judge(chances_of(lambda a, x: 1 / (1 + (2 * a * x).exp())))
+    found = system.exact_evaluation(chances_of(lambda a, x: 1 / (1 + (2 * a * x).exp())))
     assert abs(found["kl"]) < 1e-9
     for name, value in system.references().items():
         assert found[name] == pytest.approx(value, abs=1e-6)
@@ -692,7 +692,7 @@ def test_a_policy_of_another_temperature_is_judged_by_its_own_law() -> None:
     states, which takes 300 times as long on 4 x 4.
     """
     system = make_system("ising-equilibrium-v0", temperature=2.0, lattice_size=3)
-    found = system.judge(chances_of(lambda a, x: 1 / (1 + (2 * a / 2.5).exp())))
+    found = system.exact_evaluation(chances_of(lambda a, x: 1 / (1 + (2 * a / 2.5).exp())))
     other = make_system("ising-equilibrium-v0", temperature=2.5, lattice_size=3)
     energy = other.references()["energy"]
     assert found["energy"] == pytest.approx(energy, abs=1e-6)
@@ -700,4 +700,4 @@ def test_a_policy_of_another_temperature_is_judged_by_its_own_law() -> None:
     assert found["kl"] == pytest.approx(9 * (0.5 - 0.4) * energy + change, abs=1e-5)
     for given in ({"bonds": "random"}, {"temperature": (2.0, 3.0)}, {"lattice_size": 6}):
         varied = make_system("ising-equilibrium-v0", **given)
-        assert varied.judge(chances_of(lambda a, x: a)) == {}
+        assert varied.exact_evaluation(chances_of(lambda a, x: a)) == {}

@@ -6,12 +6,20 @@ import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
+import torch
+from systems import Hold
+from torch import Tensor
 
 import invariantzoo
 from invariantzoo.envs.core import renamed
+from invariantzoo.envs.core.types import LiveParameter
+from invariantzoo.envs.core.vector import VectorEnv
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
@@ -86,3 +94,45 @@ def test_a_former_name_of_nothing_is_refused() -> None:
 
     with pytest.raises(AttributeError, match="nothing"):
         system.nothing  # noqa: B018
+
+
+def test_a_system_may_still_say_judge_and_knobs() -> None:
+    with pytest.warns(DeprecationWarning, match=r"Former\.\w+ is now") as warned:
+
+        class Former(Hold):
+            knobs: ClassVar[dict[str, LiveParameter]] = {"x": LiveParameter(0.5, -1, 1)}
+
+            def judge(self, probabilities: Callable[[Tensor], Tensor]) -> dict[str, float]:
+                return {**super().judge(probabilities), "kl": 1.0}
+
+    assert [str(warning.message).rpartition(".")[2] for warning in warned] == [
+        "exact_evaluation",
+        "live_parameters",
+    ]
+    assert {warning.filename for warning in warned} == {__file__}
+    system = Former()
+    with pytest.warns(DeprecationWarning, match=r"System\.exact_evaluation"):
+        assert system.exact_evaluation(lambda observation: observation) == {"kl": 1.0}
+    env = VectorEnv(system, 2, seed=0)
+    env.reset()
+    start = env.state.x.copy()
+    env.adjust("x", 2)
+    assert np.array_equal(env.state.x, np.clip(start + 1, -1, 1))
+
+
+def test_what_a_system_is_asked_for_has_former_names() -> None:
+    system = invariantzoo.make_system("ising-equilibrium-v0", lattice_size=3, temperature=2.0)
+
+    def probabilities(observation: Tensor) -> Tensor:
+        return torch.full((*observation.shape[:-1], 2), 0.5)
+
+    with pytest.warns(DeprecationWarning, match=r"System\.judge is now System\.exact_evaluation"):
+        former = system.judge(probabilities)
+    assert former == system.exact_evaluation(probabilities) != {}
+    with pytest.warns(DeprecationWarning, match=r"System\.live_parameters"):
+        assert system.knobs is system.live_parameters
+    env = VectorEnv(system, 1, seed=0)
+    env.reset()
+    with pytest.warns(DeprecationWarning, match=r"VectorEnv\.adjust"):
+        env.turn("temperature", 1)
+    assert env.state.temperature[0, 0] == pytest.approx(2.05)

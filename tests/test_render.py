@@ -489,7 +489,7 @@ def test_reset_starts_a_new_episode() -> None:
     assert (viewer.env.state.position != before).all()
 
 
-def test_knobs_are_turned_while_it_runs() -> None:
+def test_live_parameters_are_adjusted_while_it_runs() -> None:
     viewer = make_viewer("ising-equilibrium-v0", "heat-bath", lattice_size=6)
     assert any("temperature" in line for line in texts(viewer))
     press(viewer, *[pygame.K_RIGHTBRACKET] * 3, pygame.K_QUOTE, pygame.K_n)

@@ -79,6 +79,9 @@ SYSTEM_NAMES = {  # what once stood in envs.core.system -> the module that holds
 }
 
 NAMES = {  # other former names, with their module -> where they stand now
+    "envs.core.conformance.contract.Judge": "envs.core.conformance.contract.ContractChecker",
+    "envs.core.system.Knob": "envs.core.types.LiveParameter",
+    "envs.core.types.Knob": "envs.core.types.LiveParameter",
     "envs.particles.Particles": "envs.particles.crowd.Crowd",
     "envs.particles.State": "envs.particles.discs.State",
     "envs.particles.gas_collision_rate": "envs.particles.crowd.gas_collision_rate",
@@ -106,6 +109,10 @@ NAMES = {  # other former names, with their module -> where they stand now
     "envs.water.Data": "envs.water.frames.Data",
     "envs.water.read": "envs.water.frames.read",
     "envs.water.optimum": "envs.water.least_squares.optimum",
+}
+MEMBERS = {  # what a system may define under its former name -> under which it is asked for
+    "judge": "exact_evaluation",
+    "knobs": "live_parameters",
 }
 PARAMETERS: dict[str, dict[str, Any]] = {  # former parameters of ids -> the value that is left
     "particles-crowd-v0": {
@@ -156,10 +163,23 @@ def without_former_parameters(id: str, parameters: dict[str, Any]) -> dict[str, 
     return {name: value for name, value in parameters.items() if name not in former}
 
 
+def adopt_former_members(cls: type) -> None:
+    """Let a class that defines a member under its former name offer it under the new one."""
+    for former, new in MEMBERS.items():
+        if former in vars(cls) and new not in vars(cls):
+            warn(f"{cls.__qualname__}.{former}", f"{cls.__qualname__}.{new}", stacklevel=5)
+            setattr(cls, new, vars(cls)[former])
+
+
+def warn(former: str, new: str, *, stacklevel: int = 3) -> None:
+    """Say that a name has changed, to whoever calls the caller."""
+    warnings.warn(f"{former} is now {new}", DeprecationWarning, stacklevel=stacklevel)
+
+
 def system_name(name: str) -> Any:
     """What envs.core.system once held under this name; AttributeError if nothing."""
     target = f"{SYSTEM_NAMES[name]}.{name}" if name in SYSTEM_NAMES else None
-    return _former("envs.core.system", name, target)
+    return _former("envs.core.system", name, target or NAMES.get(f"envs.core.system.{name}"))
 
 
 def former_name(module: str, name: str) -> Any:

@@ -22,7 +22,7 @@ from . import renamed
 from .kernel import Kernel
 from .rng import Rng
 from .scene import Scene
-from .types import Bound, Knob, Neighbourhood, State, Symmetry
+from .types import Bound, LiveParameter, Neighbourhood, State, Symmetry
 
 
 class System(ABC):
@@ -40,9 +40,13 @@ class System(ABC):
     reductions: ClassVar[dict[str, str]] = {}  # metric -> "mean", "sum", "max" or "last"
     stochastic: ClassVar[bool] = False  # whether policies are evaluated by sampling their actions
     differentiable: ClassVar[bool] = True  # False: events are drawn, no gradient of the loss flows
-    knobs: ClassVar[dict[str, Knob]] = {}  # what a person may turn in the window while it runs
+    live_parameters: ClassVar[dict[str, LiveParameter]] = {}  # what the window may adjust
     one_at_a_time: ClassVar[bool] = False  # whether `active` restricts who acts
     fused: ClassVar[tuple[str, ...]] = ()  # own policies that `rollout` knows
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        renamed.adopt_former_members(cls)
 
     @property
     @abstractmethod
@@ -108,12 +112,25 @@ class System(ABC):
         """The system's own exact policies: (invariants by name, generator) -> action."""
         return {}
 
-    def judge(self, probabilities: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    def exact_evaluation(self, probabilities: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """What is known exactly of a policy of discrete actions; {} where nothing is.
 
         probabilities: from observations [..., size] to the chances of the actions [..., n].
         """
         return {}
+
+    def judge(self, probabilities: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """The former name of `exact_evaluation`."""
+        renamed.warn("System.judge", "System.exact_evaluation")
+        if type(self).judge is not System.judge:  # asked by a system that defines it itself
+            return {}
+        return self.exact_evaluation(probabilities)
+
+    @property
+    def knobs(self) -> dict[str, LiveParameter]:
+        """The former name of `live_parameters`."""
+        renamed.warn("System.knobs", "System.live_parameters")
+        return self.live_parameters
 
     def references(self) -> dict[str, float]:
         """Exact values of metrics under an exact policy, by name."""

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from . import renamed
+
 Range = float | tuple[float, float]  # a number, or (low, high) drawn once per world
 State = Any  # a NamedTuple of Tensors [worlds, ...], one type per system
 
@@ -60,9 +62,13 @@ class Symmetry(NamedTuple):
     noise: Callable[[Tensor], Tensor] | None = None
 
 
-class Knob(NamedTuple):
+class LiveParameter(NamedTuple):
     """How a field [worlds, 1] of the state may be changed while it runs."""
 
     step: float
     low: float
     high: float
+
+
+def __getattr__(name: str) -> Any:
+    return renamed.former_name(__name__, name)

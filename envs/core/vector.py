@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from . import renamed
 from .kernel import Episode
 from .kernels import reductions
 from .memory import require_memory
@@ -114,15 +115,20 @@ class VectorEnv:
         if self._state is None:
             raise RuntimeError(f"reset() must be called before {what}")
 
-    def turn(self, name: str, clicks: int) -> None:
-        """Change one of the system's knobs in all worlds, by so many of its steps.
+    def adjust(self, name: str, clicks: int) -> None:
+        """Change one of the system's live parameters in all worlds, by so many of its steps.
 
-        Observations follow from the next step on. Raises KeyError for an unknown knob.
+        Observations follow from the next step on. Raises KeyError for an unknown name.
         """
-        self.require_reset("turn()")
-        knob = self.system.knobs[name]
+        self.require_reset("adjust()")
+        parameter = self.system.live_parameters[name]
         value = getattr(self._state, name)
-        np.clip(value + clicks * knob.step, knob.low, knob.high, out=value)
+        np.clip(value + clicks * parameter.step, parameter.low, parameter.high, out=value)
+
+    def turn(self, name: str, clicks: int) -> None:
+        """The former name of `adjust`."""
+        renamed.warn("VectorEnv.turn", "VectorEnv.adjust")
+        self.adjust(name, clicks)
 
     @property
     def age(self) -> np.ndarray:

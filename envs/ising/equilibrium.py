@@ -38,7 +38,7 @@ from ..core.physics.updates import Update, require_update
 from ..core.rng import Rng
 from ..core.scene import Chart, Scene
 from ..core.system import System
-from ..core.types import Bound, Knob, Range, Symmetry
+from ..core.types import Bound, LiveParameter, Range, Symmetry
 from ..core.validation import require_choice, require_count, require_range
 from . import picture, stationary
 from .ground_state import above_ground, ground_energy, require_annealing
@@ -100,9 +100,9 @@ class Ising(System):
 
     agent_name: ClassVar[str] = "spin"
     stochastic: ClassVar[bool] = True
-    knobs: ClassVar[dict[str, Knob]] = {
-        "temperature": Knob(0.05, 0.05, 10.0),
-        "field": Knob(0.05, -2.0, 2.0),
+    live_parameters: ClassVar[dict[str, LiveParameter]] = {
+        "temperature": LiveParameter(0.05, 0.05, 10.0),
+        "field": LiveParameter(0.05, -2.0, 2.0),
     }
 
     def __post_init__(self) -> None:
@@ -286,7 +286,7 @@ class Ising(System):
         law = self.log_weight(state).softmax(0)
         return stationary.means(law, self.metrics(state, state.turn, state))
 
-    def judge(self, probabilities: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    def exact_evaluation(self, probabilities: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Of the stationary law of a policy's own chain on the 4 x 4 torus, by power iteration.
 
         The chain flips spins drawn at random. kl: relative entropy of its law from Gibbs's.

@@ -32,7 +32,7 @@ from ..core.physics.updates import PARALLEL, SEQUENTIAL, Update, require_update
 from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.system import System
-from ..core.types import Bound, Knob, Range, Symmetry
+from ..core.types import Bound, LiveParameter, Range, Symmetry
 from ..core.validation import require_count, require_number, require_range
 from .picture import diagram
 from .policies import hop
@@ -85,9 +85,9 @@ class OpenTasep(System):
     burn_in: int = 2_000
 
     agent_name: ClassVar[str] = "bond"
-    knobs: ClassVar[dict[str, Knob]] = {
-        "alpha": Knob(0.05, 0.0, 1.0),
-        "beta": Knob(0.05, 0.0, 1.0),
+    live_parameters: ClassVar[dict[str, LiveParameter]] = {
+        "alpha": LiveParameter(0.05, 0.0, 1.0),
+        "beta": LiveParameter(0.05, 0.0, 1.0),
     }
     stochastic: ClassVar[bool] = True
     reductions: ClassVar[dict[str, str]] = {"current": "mean", "density": "mean"}

@@ -115,7 +115,7 @@ def _exact(entry: Entry) -> dict[str, float]:
 
     probabilities = getattr(entry.policy, "probabilities", None)
     with torch.no_grad():
-        return {} if probabilities is None else entry.system.judge(probabilities)
+        return {} if probabilities is None else entry.system.exact_evaluation(probabilities)
 
 
 def _groups(entries: list[Entry]) -> dict[str, list[int]]:

@@ -101,7 +101,7 @@ def judge(chances: list[float], temperature: float) -> dict[str, float]:
         chance = flip[((observation[..., 0] + 4) / 2).long()]
         return torch.stack([1 - chance, chance], -1)
 
-    stationary = system.judge(probabilities)
+    stationary = system.exact_evaluation(probabilities)
     return {
         "kl": stationary["kl"],
         "energy_error": stationary["energy"] - system.references()["energy"],

@@ -1,6 +1,6 @@
 """Conformance checks for any PettingZoo parallel environment.
 
-The environment is run for some episodes and everything it hands out is judged (`judge.py`). Then
+The environment is run for some episodes and everything it hands out is judged (contract.py). Then
 the same episodes are run again, with the same seeds and actions, by a caller of other habits, who
 hands in actions in another order, writes into what was handed out, runs a second environment
 between the steps and so on (`replay.py`). None of that may be seen in what the agents get; if it

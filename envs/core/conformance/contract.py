@@ -18,6 +18,8 @@ from gymnasium import spaces
 from gymnasium.utils.passive_env_checker import check_action_space, check_observation_space
 from pettingzoo import ParallelEnv
 
+from .. import renamed
+
 OUTPUTS = ("observations", "rewards", "terminations", "truncations", "infos")
 _HELD = 3  # results watched for later change: the first ones of an episode and the last ones
 _DEPTH = 8
@@ -199,7 +201,7 @@ def mask_fault(space: spaces.Space, mask: Any) -> str | None:
     return None
 
 
-class Judge:
+class ContractChecker:
     """Follows one environment through its episodes and reports what breaks the contract."""
 
     def __init__(self, env: ParallelEnv, report: Report) -> None:
@@ -231,8 +233,8 @@ class Judge:
             self._report.add("no-agents", f"`agents` is empty {self._where}")
             raise Malformed
         self._keys({"observations": observations, "infos": infos}, set(agents), set(agents))
-        self._judge_observations(observations, infos, agents)
-        self._judge_sharing(observations, infos, agents)
+        self._check_observations(observations, infos, agents)
+        self._check_sharing(observations, infos, agents)
         self._hold({"observations": observations, "infos": infos})
         return observations, infos
 
@@ -245,14 +247,14 @@ class Judge:
         born = [agent for agent in agents if agent not in {*before, *self._finished}]
         self._keys(outputs, {*before, *born}, {*before, *agents})
         observations, rewards, terminations, truncations, infos = result
-        self._judge_observations(observations, infos, [*before, *born])
+        self._check_observations(observations, infos, [*before, *born])
         if step <= 2:
-            self._judge_sharing(observations, infos, before)
+            self._check_sharing(observations, infos, before)
         for agent in before:
             if agent in rewards:
-                self._judge_reward(agent, rewards[agent])
+                self._check_reward(agent, rewards[agent])
             flags = (terminations.get(agent, False), truncations.get(agent, False))
-            self._judge_flags(agent, flags, agent in agents)
+            self._check_flags(agent, flags, agent in agents)
         if not agents:
             self._lengths.append(step)
         self._recheck(self._held)
@@ -351,7 +353,7 @@ class Judge:
                 text = f"{name} {self._where} have an entry for {_some(extra)}, which is not live"
                 self._report.add("extra-keys", text)
 
-    def _judge_observations(self, observations: dict, infos: dict, agents: list[Any]) -> None:
+    def _check_observations(self, observations: dict, infos: dict, agents: list[Any]) -> None:
         for agent in agents:
             both = self._space(agent)
             if both is not None and agent in observations:
@@ -368,7 +370,7 @@ class Judge:
             if wrong:
                 self._report.add("action-mask", f"the mask of {agent!r} {self._where} {wrong}")
 
-    def _judge_sharing(self, observations: dict, infos: dict, agents: list[Any]) -> None:
+    def _check_sharing(self, observations: dict, infos: dict, agents: list[Any]) -> None:
         for agent, following in itertools.pairwise(agents):
             if infos.get(agent) is infos.get(following) is not None:
                 text = (
@@ -379,7 +381,7 @@ class Judge:
                 text = f"{agent!r} and {following!r} are given observations in the same memory"
                 self._report.add("observations-shared", f"{text} {self._where}")
 
-    def _judge_reward(self, agent: Any, reward: Any) -> None:
+    def _check_reward(self, agent: Any, reward: Any) -> None:
         what = f"the reward of {agent!r} {self._where}"
         if isinstance(reward, np.ndarray):
             self._report.add("reward-array", f"{what} is an array of shape {reward.shape}")
@@ -388,7 +390,7 @@ class Judge:
         elif not np.isfinite(float(reward)):
             self._report.add("reward-not-finite", f"{what} is {reward}")
 
-    def _judge_flags(self, agent: Any, flags: tuple[Any, Any], live: bool) -> None:
+    def _check_flags(self, agent: Any, flags: tuple[Any, Any], live: bool) -> None:
         for name, flag in zip(("terminations", "truncations"), flags, strict=True):
             if not isinstance(flag, bool):
                 kind = type(flag).__module__ + "." + type(flag).__name__
@@ -487,3 +489,7 @@ def describe(error: BaseException) -> str:
     """The type and the first line of an exception."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def __getattr__(name: str) -> Any:
+    return renamed.former_name(__name__, name)

@@ -18,7 +18,16 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from .contract import Judge, Malformed, Report, describe, fingerprint, mask_fault, mask_of, scribble
+from .contract import (
+    ContractChecker,
+    Malformed,
+    Report,
+    describe,
+    fingerprint,
+    mask_fault,
+    mask_of,
+    scribble,
+)
 
 MakeEnv = Callable[..., ParallelEnv]
 
@@ -164,7 +173,7 @@ class _Caller:
     env: ParallelEnv
     actor: Actor
     habits: frozenset[str]
-    judge: Judge | None = None
+    checker: ContractChecker | None = None
     twin: Iterator[None] | None = None
 
     def looks(self, result: tuple) -> None:
@@ -209,7 +218,7 @@ def moments(
         env = make_again(make_env)
     caller = _Caller(env, Actor(env, plan.seed + plan.stream), habits)
     if report is not None:
-        caller.judge = Judge(env, report)
+        caller.checker = ContractChecker(env, report)
     if "twin" in habits:
         caller.twin = _twin(make_env, plan.seed + 1)
     seeds = itertools.count(plan.seed)
@@ -221,8 +230,8 @@ def moments(
                 yield moment
             if moment.raised or moment.step == 0:
                 return
-    if caller.judge is not None:
-        caller.judge.finish()
+    if caller.checker is not None:
+        caller.checker.finish()
     if made:
         with contextlib.suppress(Exception):
             env.close()
@@ -230,11 +239,11 @@ def moments(
 
 def _episode(caller: _Caller, seed: int, budget: int, held: bool) -> Iterator[Moment]:
     """One episode of at most `budget` steps; the last moment may say that something was raised."""
-    env, judge, step = caller.env, caller.judge, 0
+    env, checker, step = caller.env, caller.checker, 0
     try:
         result: tuple = env.reset(seed=seed)
-        if judge is not None:
-            judge.reset(result, seed)
+        if checker is not None:
+            checker.reset(result, seed)
         live = list(env.agents)
         while True:
             prints = (*map(fingerprint, result), fingerprint(list(env.agents)))
@@ -249,9 +258,9 @@ def _episode(caller: _Caller, seed: int, budget: int, held: bool) -> Iterator[Mo
                 actions = dict(reversed(actions.items()))
             given = fingerprint(actions)
             before, result = live, env.step(actions)
-            if judge is not None:
-                judge.actions(actions, given, seed, step)
-                judge.step(result, before, seed, step)
+            if checker is not None:
+                checker.actions(actions, given, seed, step)
+                checker.step(result, before, seed, step)
             live = [a for a in env.agents if not (_flag(result[2], a) or _flag(result[3], a))]
             if "actions" in caller.habits:
                 caller.actor.overwrite(actions)
@@ -260,8 +269,8 @@ def _episode(caller: _Caller, seed: int, budget: int, held: bool) -> Iterator[Mo
     except Malformed:
         yield Moment(seed, step, (), MALFORMED)
     except Exception as error:
-        if judge is not None:
-            judge.raised(error, seed, step)
+        if checker is not None:
+            checker.raised(error, seed, step)
         yield Moment(seed, step, (), type(error).__name__)
 
 

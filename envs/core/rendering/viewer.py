@@ -28,7 +28,7 @@ KEYS = (
 QUIT_KEYS = (pygame.K_q, pygame.K_ESCAPE)
 DRAG = ("drag", "turn")  # what has depth
 COMPILING = "compiling the step, once: the next start is quick"
-KNOB_KEYS = (  # less, more: of the first knob, of the second
+ADJUSTING_KEYS = (  # less, more: of the first live parameter, of the second
     ("[  ]", pygame.K_LEFTBRACKET, pygame.K_RIGHTBRACKET),
     (";  '", pygame.K_SEMICOLON, pygame.K_QUOTE),
 )
@@ -214,8 +214,8 @@ class Viewer:
         lines += ["", *scene.legend] if scene.legend else []
         keys = [*KEYS[:-1], *([DRAG] if scene.balls is not None else []), KEYS[-1]]
         lines += ["", *(f"{key}\t{meaning}" for key, meaning in keys)]
-        knobs = zip(KNOB_KEYS, env.system.knobs, strict=False)
-        lines += [f"{keys}\tless, more {name}" for (keys, _, _), name in knobs]
+        adjustable = zip(ADJUSTING_KEYS, env.system.live_parameters, strict=False)
+        lines += [f"{keys}\tless, more {name}" for (keys, _, _), name in adjustable]
         return lines
 
     def _followed(self) -> list[str]:
@@ -249,9 +249,11 @@ class Viewer:
             self.last = None
         elif key == pygame.K_TAB:
             self._follow_next(-1 if shift else 1)
-        for (_, less, more), name in zip(KNOB_KEYS, self.env.system.knobs, strict=False):
+        for (_, less, more), name in zip(
+            ADJUSTING_KEYS, self.env.system.live_parameters, strict=False
+        ):
             if key in (less, more):
-                self.env.turn(name, 1 if key == more else -1)
+                self.env.adjust(name, 1 if key == more else -1)
 
     def _follow_next(self, way: int) -> None:
         """Follow the next agent that is still there."""
