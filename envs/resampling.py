@@ -45,6 +45,10 @@ SCENARIOS = {
             "policy": "resample",
             "size": 240,
         },
+        "variants": [
+            {"n_agents": 5, "n_types": 2},
+            {"n_agents": 40, "n_types": 7},
+        ],
     },
 }
 

@@ -17,70 +17,14 @@ from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.vector import VectorEnv
 
 SEED = 20
-VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "particles-crowd-v0": [
-        {"n_agents": 2},
-        {"n_agents": 3, "seen": ("I1",)},
-        {"n_agents": 24, "density": (0.1, 0.3), "speed": (0.5, 1.5)},
-        {"n_agents": 24, "seen": ("I1", "I2", "I3"), "n_neighbours": 3},
-        {"n_agents": 12, "actions": "heading"},
-        {"n_agents": 3, "actions": "heading", "seen": ("I1",)},
-        {"n_agents": 150, "seen": ("I2", "I4"), "n_neighbours": 5},
-        {"n_agents": 150, "actions": "heading", "seen": ("I1", "I3")},
-    ],
-    "particles-encounter-v0": [
-        {},
-        {"seen": ("I1", "I2", "I3")},
-        {"seen": ("I1",), "actions": "heading"},
-        {"actions": "heading", "speed": (0.5, 1.5)},
-        {"impact": 0.0, "angle": 0.0, "orientation": 0.0},
-    ],
-    "ising-equilibrium-v0": [
-        {"lattice_size": 2},
-        {"lattice_size": 3, "temperature": (1.0, 4.0)},
-        {"field": (-1.0, 1.0), "coupling": (-1.0, 1.0)},
-        {"update": "checkerboard", "field": 0.3, "burn_in": 0},
-        {"update": "parallel", "lattice_size": 5, "temperature": (1.0, 4.0), "field": (-1.0, 1.0)},
-        {"bonds": "random", "lattice_size": 5, "field": 0.2, "burn_in": 0},
-        {"bonds": "random", "update": "checkerboard", "coupling": (0.5, 1.0)},
-    ],
-    "ising-anneal-v0": [
-        {"lattice_size": 3, "update": "parallel"},
-        {"lattice_size": 4, "update": "checkerboard", "field": 0.1},
-        {"lattice_size": 4, "bonds": "uniform"},
-    ],
-    "tasep-open-v0": [
-        {"n_sites": 1, "burn_in": 0},
-        {"n_sites": 9, "alpha": (0.1, 1.0), "beta": (0.2, 0.9), "hop_probability": 0.7},
-        {"n_sites": 12, "update": "parallel", "hop_probability": 0.5, "burn_in": 0},
-    ],
-    "tasep-ring-v0": [
-        {"n_sites": 5, "n_particles": 1},
-        {"n_sites": 9, "n_particles": 4, "sight": 0, "hop_probability": 0.6, "burn_in": 0},
-        {"update": "parallel", "crash_cost": 0.3, "burn_in": 0},
-        {"n_sites": 6, "n_particles": 6, "update": "parallel"},
-    ],
-    "tasep-gates-v0": [{"n_sites": 7, "sweeps": 3, "depth": 2}],
-    "quadratic-regimes-v0": [
-        {"n_agents": 2, "rate": (0.05, 0.2)},
-        {"n_agents": 9, "softest": 1e-3, "noise": 0.5},
-    ],
-    "cluster-relaxation-v0": [{"n_agents": 2}, {"n_agents": 6, "horizon": 3}],
-    "water-inference-v0": [{"split": "val", "horizon": 3}],
-    "water-dynamics-v0": [{"dt": 1.0, "temperature": (300.0, 400.0), "horizon": 3}],
-    "resampling-neutral-v0": [
-        {"n_agents": 5, "n_types": 2},
-        {"n_agents": 40, "n_types": 7},
-    ],
-}
 Case = tuple[str, dict[str, Any]]
 
 
 def cases() -> list[Any]:
-    """Every registered id as it is, and its variants above."""
+    """Every registered id as it is, and the variants that it names."""
     found: list[Any] = []
     for id in invariantzoo.ids():
-        for parameters in [{}, *(v for v in VARIANTS.get(id, []) if v)]:
+        for parameters in [{}, *invariantzoo.spec(id).variants]:
             words = [f"{name}={value}".replace(" ", "") for name, value in parameters.items()]
             found.append(pytest.param(id, parameters, id=",".join([id, *words])))
     return found

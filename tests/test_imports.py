@@ -247,6 +247,7 @@ def test_registering_twice_is_silent() -> None:
                 parameters=spec.parameters,
                 training=spec.training,
                 film=dataclasses.asdict(spec.film),
+                variants=spec.variants,
             )
     assert before == {id: invariantzoo.spec(id) for id in invariantzoo.ids()}
     for id in before:

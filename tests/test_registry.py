@@ -66,7 +66,7 @@ class Half(System):
 def test_a_taken_id_is_refused_and_stays_what_it_was() -> None:
     before = invariantzoo.spec("particles-crowd-v0")
     for cls in (Other, "elsewhere:Other"):
-        with pytest.raises(ValueError, match=r"-crowd-v0' is taken by .*envs\.particles\.discs:"):
+        with pytest.raises(ValueError, match=r"-crowd-v0' is taken by .*envs\.particles\.crowd:"):
             invariantzoo.register("particles-crowd-v0", cls)
     with pytest.raises(ValueError, match="is taken with parameters"):
         invariantzoo.register(
@@ -258,3 +258,21 @@ print(codes)
     assert codes.strip() == "[0, 0, 2, 2]"
     assert "plugin-raises-v0 of package zoo-worse 1.5 cannot be loaded: ZeroDivision" in run.stderr
     assert "'Plugin_Bad' of package zoo-worse 1.5: id 'Plugin_Bad' must look" in run.stderr
+
+
+def test_variants_of_an_id_are_kept_and_checked() -> None:
+    variants = [{"horizon": 3}, {"noise": 0.0}]
+    invariantzoo.register(NEW, Hold, variants=variants)
+    assert list(invariantzoo.spec(NEW).variants) == variants
+    with pytest.raises(ValueError, match="unknown parameter 'noises' of test-registry-v0"):
+        invariantzoo.register(NEW, Hold, variants=[{"noises": 0.0}], replace=True)
+    with pytest.raises(ValueError, match="variants of 'test-registry-v0': 'noise' must be a dict"):
+        invariantzoo.register(NEW, Hold, variants=("noise",), replace=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("id", invariantzoo.ids())
+def test_every_variant_of_an_id_can_be_made(id: str) -> None:
+    variants = invariantzoo.spec(id).variants
+    for parameters in variants:
+        invariantzoo.make_system(id, **parameters)
+    assert {} not in variants

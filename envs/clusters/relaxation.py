@@ -57,6 +57,10 @@ SCENARIOS = {
             "size": 352,
             "training": {"algo": "descent", "steps": 832_000},
         },
+        "variants": [
+            {"n_agents": 2},
+            {"n_agents": 6, "horizon": 3},
+        ],
     },
 }
 

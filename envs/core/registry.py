@@ -13,7 +13,7 @@ import importlib
 import importlib.metadata
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,6 +41,7 @@ class Spec:
     training: hyper-parameters by algorithm that suit this id, over the algorithm's defaults.
     package: name and version of the distribution whose entry point declares it, if one does.
     film: what windows and films of this id open with.
+    variants: parameters over the id's own, each a system that tests of the contract run on too.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Spec:
     training: dict[str, dict[str, Any]] = field(default_factory=dict)
     package: str = ""
     film: Film = field(default_factory=Film)
+    variants: tuple[dict[str, Any], ...] = ()
 
 
 class BrokenPlugin(NamedTuple):
@@ -73,26 +75,33 @@ def register(
     parameters: dict[str, Any] | None = None,
     training: dict[str, dict[str, Any]] | None = None,
     film: dict[str, Any] | None = None,
+    variants: Sequence[dict[str, Any]] = (),
     replace: bool = False,
 ) -> None:
     """Add an id `<system>-<scenario>-v<n>` to this registry, PettingZoo's and Gymnasium's.
 
     entry_point: the system's class, or "module:Class", which is imported at its first use.
     film: fields of `Film` by name: what windows and films of the id open with.
+    variants: parameters over `parameters`, each a system that tests of the contract run on too.
     replace: whether the id may stand for another class or other parameters already. The same class
     with the same parameters may be registered as often as one likes.
     Raises ValueError for an id of another form or one that is taken, for an unknown field of the
-    film, and for a class that is no frozen dataclass with all that a System needs, or lacks one of
-    `parameters` or of those of the film.
+    film, for variants that are no dictionaries, and for a class that is no frozen dataclass with
+    all that a System needs, or lacks one of `parameters` or of those of the film or a variant.
     """
     parameters, shown = dict(parameters or {}), film_of(film or {})
+    named = {**parameters, **shown.parameters}
+    for given in variants:
+        if not isinstance(given, dict):
+            raise ValueError(f"variants of {id!r}: {given!r} must be a dictionary of parameters")
+        named.update(given)
+    name: Any = entry_point
     if isinstance(entry_point, type):
-        _require_system(id, entry_point, {**parameters, **shown.parameters})
+        _require_system(id, entry_point, named)
         name = f"{entry_point.__module__}:{entry_point.__qualname__}"
-        _add(Spec(id, name, summary, parameters, training or {}, film=shown), replace)
+    _add(Spec(id, name, summary, parameters, training or {}, "", shown, tuple(variants)), replace)
+    if isinstance(entry_point, type):
         _CLASSES[id] = entry_point
-    else:
-        _add(Spec(id, entry_point, summary, parameters, training or {}, film=shown), replace)
 
 
 def _add(new: Spec, replace: bool = False) -> None:

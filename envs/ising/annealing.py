@@ -33,5 +33,10 @@ SCENARIOS = {
             "n_worlds": 4,
             "size": 320,
         },
+        "variants": [
+            {"lattice_size": 3, "update": "parallel"},
+            {"lattice_size": 4, "update": "checkerboard", "field": 0.1},
+            {"lattice_size": 4, "bonds": "uniform"},
+        ],
     },
 }

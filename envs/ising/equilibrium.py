@@ -58,6 +58,20 @@ SCENARIOS = {
             "steps": 60,
             "size": 256,
         },
+        "variants": [
+            {"lattice_size": 2},
+            {"lattice_size": 3, "temperature": (1.0, 4.0)},
+            {"field": (-1.0, 1.0), "coupling": (-1.0, 1.0)},
+            {"update": "checkerboard", "field": 0.3, "burn_in": 0},
+            {
+                "update": "parallel",
+                "lattice_size": 5,
+                "temperature": (1.0, 4.0),
+                "field": (-1.0, 1.0),
+            },
+            {"bonds": "random", "lattice_size": 5, "field": 0.2, "burn_in": 0},
+            {"bonds": "random", "update": "checkerboard", "coupling": (0.5, 1.0)},
+        ],
     },
 }
 

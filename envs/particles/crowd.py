@@ -43,6 +43,16 @@ SCENARIOS = {
             "steps": 60,
             "training": {"algo": "descent", "steps": 1_920_000, "n_worlds": 8},
         },
+        "variants": [
+            {"n_agents": 2},
+            {"n_agents": 3, "seen": ("I1",)},
+            {"n_agents": 24, "density": (0.1, 0.3), "speed": (0.5, 1.5)},
+            {"n_agents": 24, "seen": ("I1", "I2", "I3"), "n_neighbours": 3},
+            {"n_agents": 12, "actions": "heading"},
+            {"n_agents": 3, "actions": "heading", "seen": ("I1",)},
+            {"n_agents": 150, "seen": ("I2", "I4"), "n_neighbours": 5},
+            {"n_agents": 150, "actions": "heading", "seen": ("I1", "I3")},
+        ],
     },
 }
 

@@ -33,6 +33,12 @@ SCENARIOS = {
             "steps": 50,
             "training": {"algo": "descent", "steps": 160_000, "n_worlds": 8},
         },
+        "variants": [
+            {"seen": ("I1", "I2", "I3")},
+            {"seen": ("I1",), "actions": "heading"},
+            {"actions": "heading", "speed": (0.5, 1.5)},
+            {"impact": 0.0, "angle": 0.0, "orientation": 0.0},
+        ],
     },
 }
 

@@ -45,6 +45,10 @@ SCENARIOS = {
         "summary": "trainable coordinates under noise that choose the exponent of their metric",
         "training": {"ppo": {"reward_scale": 10.0}},
         "film": {"parameters": {"start": 2.0}, "policy": "annealed", "steps": 80},
+        "variants": [
+            {"n_agents": 2, "rate": (0.05, 0.2)},
+            {"n_agents": 9, "softest": 0.001, "noise": 0.5},
+        ],
     },
 }
 

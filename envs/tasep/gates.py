@@ -42,6 +42,9 @@ SCENARIOS = {
             "steps": 60,
             "size": 240,
         },
+        "variants": [
+            {"n_sites": 7, "sweeps": 3, "depth": 2},
+        ],
     },
 }
 

@@ -54,6 +54,11 @@ SCENARIOS = {
             "steps": 80,
             "size": 240,
         },
+        "variants": [
+            {"n_sites": 1, "burn_in": 0},
+            {"n_sites": 9, "alpha": (0.1, 1.0), "beta": (0.2, 0.9), "hop_probability": 0.7},
+            {"n_sites": 12, "update": "parallel", "hop_probability": 0.5, "burn_in": 0},
+        ],
     },
 }
 

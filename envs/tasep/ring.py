@@ -47,6 +47,12 @@ SCENARIOS = {
             "steps": 80,
             "size": 240,
         },
+        "variants": [
+            {"n_sites": 5, "n_particles": 1},
+            {"n_sites": 9, "n_particles": 4, "sight": 0, "hop_probability": 0.6, "burn_in": 0},
+            {"update": "parallel", "crash_cost": 0.3, "burn_in": 0},
+            {"n_sites": 6, "n_particles": 6, "update": "parallel"},
+        ],
     },
 }
 

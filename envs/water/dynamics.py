@@ -85,6 +85,9 @@ SCENARIOS = {
             "steps": 45,
             "size": 272,
         },
+        "variants": [
+            {"dt": 1.0, "temperature": (300.0, 400.0), "horizon": 3},
+        ],
     },
 }
 

@@ -73,6 +73,9 @@ SCENARIOS = {
             "size": 272,
             "learning": 45,
         },
+        "variants": [
+            {"split": "val", "horizon": 3},
+        ],
     },
 }
 
