@@ -30,8 +30,8 @@ from invariantzoo.envs.molecules.molecular_dynamics import (
     Thermostat,
     advance,
     conserved,
-    make_bodies,
     maxwell,
+    start_md,
 )
 
 SHEARED = np.array([[9.0, 0.0, 0.0], [2.5, 8.0, 0.0], [-1.0, 1.5, 8.5]])
@@ -180,7 +180,7 @@ def test_a_dimer_vibrates_at_the_discrete_frequency() -> None:
     assert abs(omega / (2 * math.pi) / WAVENUMBER - 3592.3) < 0.05
     stretch = 0.05
     x = np.array([[[0, 0, 0], [length + stretch, 0, 0]]])
-    bodies = make_bodies(x, np.zeros_like(x), spring(k, length))
+    bodies = start_md(x, np.zeros_like(x), spring(k, length))
     discrete = 2 / dt * math.asin(0.5 * omega * dt)
     shadows = []
     for _ in range(200):
@@ -190,7 +190,7 @@ def test_a_dimer_vibrates_at_the_discrete_frequency() -> None:
         assert abs(r - stretch * math.cos(discrete * dt * bodies.clock[0])) < 1e-11
         shadows.append(0.5 * mu * u * u * KINETIC + 0.5 * k * r * r * (1 - (omega * dt) ** 2 / 4))
     assert np.ptp(shadows) < 1e-12 * shadows[0] * 10
-    slow = make_bodies(x, np.zeros_like(x), spring(k, length))
+    slow = start_md(x, np.zeros_like(x), spring(k, length))
     advance(slow, spring(k, length), mass, 2.1 / omega, 60, freedom=1)
     assert np.abs(slow.position).max() > 10  # omega dt > 2 is unstable
 
@@ -200,7 +200,7 @@ def test_verlet_is_reversible_and_of_order_two() -> None:
     forces = LennardJonesForces(cell[None], len(x), cutoff=2.5)
     mass = np.ones(len(x))
     v = maxwell(np.random.default_rng(7), 1, mass, 1.0, REDUCED)
-    bodies = make_bodies(x[None], v, forces)
+    bodies = start_md(x[None], v, forces)
     advance(bodies, forces, mass, 0.001, 300, freedom=3 * len(x) - 3, units=REDUCED)
     warm = bodies.position.copy(), bodies.velocity.copy()
     assert np.abs(warm[0] - x).max() > 0.2
@@ -209,7 +209,7 @@ def test_verlet_is_reversible_and_of_order_two() -> None:
     assert np.abs(bodies.position[0] - x).max() < 1e-9
     spread = []
     for dt in (0.002, 0.001):
-        again = make_bodies(*warm, forces)
+        again = start_md(*warm, forces)
         energies = []
         for _ in range(round(0.4 / dt)):
             advance(again, forces, mass, dt, 1, freedom=0, units=REDUCED)
@@ -224,7 +224,7 @@ def test_an_ideal_gas_moves_in_straight_lines() -> None:
 
     rng = np.random.default_rng(8)
     x, v = rng.normal(size=(2, 5, 3)), rng.normal(size=(2, 5, 3))
-    bodies = make_bodies(x, v, nothing)
+    bodies = start_md(x, v, nothing)
     advance(bodies, nothing, np.ones(5), 0.25, 40, freedom=12)
     assert np.allclose(bodies.position, x + 10 * v, rtol=0, atol=1e-12)
 
@@ -238,7 +238,7 @@ def test_langevin_without_forces_diffuses_as_it_must() -> None:
     worlds, n, dt, tau, kt, m = 40, 50, 1.5, 1.0, 0.7, 2.0
     mass = np.full(n, m)
     v = maxwell(np.random.default_rng(9), worlds, mass, kt, REDUCED)
-    bodies = make_bodies(np.zeros((worlds, n, 3)), v, nothing)
+    bodies = start_md(np.zeros((worlds, n, 3)), v, nothing)
     heat_bath = Thermostat("langevin", np.full(worlds, kt), tau)
     options = {"thermostat": heat_bath, "freedom": 3 * n, "seed": 3, "units": REDUCED}
     advance(bodies, nothing, mass, dt, 100, **options)
@@ -248,7 +248,7 @@ def test_langevin_without_forces_diffuses_as_it_must() -> None:
     found = (bodies.position**2).mean() / (2 * 100 * dt)
     assert abs(found / expected - 1) < 0.02 + 5 * math.sqrt(2 / (3 * worlds * n))
     kept = conserved(bodies, mass, heat_bath, 3 * n, REDUCED)
-    assert np.allclose(kept, dynamics.kinetic(make_bodies(v, v, nothing), mass, REDUCED))
+    assert np.allclose(kept, dynamics.kinetic(start_md(v, v, nothing), mass, REDUCED))
 
 
 def test_baoab_samples_a_trap_exactly_and_reads_cold() -> None:
@@ -258,7 +258,7 @@ def test_baoab_samples_a_trap_exactly_and_reads_cold() -> None:
     rng = np.random.default_rng(10)
     x = rng.normal(size=(worlds, n, 3)) * math.sqrt(kt / k)
     v = rng.normal(size=(worlds, n, 3)) * math.sqrt(kt)
-    bodies = make_bodies(x, v, trap(k))
+    bodies = start_md(x, v, trap(k))
     heat_bath = Thermostat("langevin", np.full(worlds, kt), 1.0)
     squares, kinetics = [], []
     for _ in range(40):
@@ -287,7 +287,7 @@ def test_csvr_gives_the_canonical_kinetic_energy() -> None:
 
     worlds, mass, kt, freedom = 500, np.ones(4), 1.3, 9
     v = maxwell(np.random.default_rng(11), worlds, mass, kt, REDUCED)
-    bodies = make_bodies(np.zeros_like(v), v, nothing)
+    bodies = start_md(np.zeros_like(v), v, nothing)
     heat_bath = Thermostat("csvr", np.full(worlds, kt), 3.0)
     start = conserved(bodies, mass, heat_bath, freedom, REDUCED)
     seen = []
@@ -316,11 +316,11 @@ def test_the_chain_conserves_its_energy_to_order_two() -> None:
     mass, freedom = np.ones(len(x)), 3 * len(x) - 3
     v = maxwell(np.random.default_rng(13), 1, mass, 1.0, REDUCED)
     heat_bath = Thermostat("nose-hoover", np.array([1.0]), 0.5)
-    warm = make_bodies(x[None], v, forces)
+    warm = start_md(x[None], v, forces)
     advance(warm, forces, mass, 0.004, 300, thermostat=heat_bath, freedom=freedom, units=REDUCED)
     spread = []
     for dt in (0.004, 0.002):
-        bodies = make_bodies(warm.position, warm.velocity, forces)
+        bodies = start_md(warm.position, warm.velocity, forces)
         energies = []
         for _ in range(round(1.0 / dt)):
             advance(
@@ -347,7 +347,7 @@ def test_the_lennard_jones_liquid() -> None:
     mass, freedom = np.ones(n), 3 * n - 3
     v = maxwell(np.random.default_rng(15), 1, mass, kt, REDUCED)
     heat_bath = Thermostat("csvr", np.array([kt]), 0.5)
-    bodies = make_bodies(x[None], v, forces)
+    bodies = start_md(x[None], v, forces)
     energy, pressure = [], []
     for at in range(steps // 5):
         advance(
@@ -384,7 +384,7 @@ def test_the_kernels_are_the_readable_integrators(name: str) -> None:
     v = maxwell(rng, worlds, mass, 1.0, REDUCED)
     kt, tau, freedom = np.array([0.8, 1.0, 1.2]), 0.5, 3 * n - 3
     forces = LennardJonesForces(cells, n, cutoff=2.3)
-    bodies = make_bodies(start, v, forces)
+    bodies = start_md(start, v, forces)
     heat_bath = Thermostat(name, kt, tau)
 
     def torch_forces(position: torch.Tensor) -> torch.Tensor:
@@ -444,7 +444,7 @@ def test_a_world_of_a_batch_is_the_world_alone(name: str) -> None:
     def go(worlds: slice) -> bytes:
         count = len(start[worlds])
         forces = LennardJonesForces(np.stack([cell] * count), len(x))
-        bodies = make_bodies(start[worlds], v[worlds], forces)
+        bodies = start_md(start[worlds], v[worlds], forces)
         heat_bath = Thermostat(name, np.ones(count), 0.5)
         advance(
             bodies,

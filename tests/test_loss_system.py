@@ -19,7 +19,7 @@ from invariantzoo.envs.core.physics.units import ATOMIC_WEIGHTS
 from invariantzoo.envs.core.rng import INITIAL, TRANSITION, Rng
 from invariantzoo.envs.molecules.files import load_model, save_model
 from invariantzoo.envs.molecules.forces import make_forces
-from invariantzoo.envs.molecules.molecular_dynamics import advance, make_bodies
+from invariantzoo.envs.molecules.molecular_dynamics import advance, start_md
 from invariantzoo.envs.molecules.system import LossSystem
 
 
@@ -45,12 +45,14 @@ def test_without_action_it_is_the_simulation() -> None:
     assert saved.sample is not None
     cells = np.repeat(saved.sample.cell[None], 2, 0)
     forces = make_forces(saved.model, cells, saved.sample.numbers)
-    bodies = make_bodies(first.position.numpy(), first.velocity.numpy(), forces)
+    bodies = start_md(first.position.numpy(), first.velocity.numpy(), forces)
     mass = np.array(ATOMIC_WEIGHTS)[saved.sample.numbers]
     advance(bodies, forces, mass, 0.5, 20, freedom=573, seed=0)
     assert np.abs(bodies.position - last.position.numpy()).max() < 1e-10
     assert np.abs(bodies.velocity - last.velocity.numpy()).max() < 1e-10
-    energies = [system.metrics(first, first.own, one)["energy"] for one in (first, last)]
+    energies = [
+        system.metrics(first, first.per_atom_energy, one)["energy"] for one in (first, last)
+    ]
     assert torch.allclose(*energies, rtol=0, atol=1e-3)
 
 
@@ -59,7 +61,7 @@ def test_friction_cools_and_driving_heats() -> None:
 
     def after(push: float) -> float:
         last = moved(system, 10, (0.0, push))[-1]
-        return float(system.metrics(last, last.own, last)["temperature"].mean())
+        return float(system.metrics(last, last.per_atom_energy, last)["temperature"].mean())
 
     assert after(-1.0) < 0.95 * after(0.0) < 0.9 * after(1.0)
 

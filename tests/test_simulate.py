@@ -23,7 +23,7 @@ from invariantzoo.envs.core.files import claim
 from invariantzoo.envs.core.physics.units import HARTREE, HARTREE_PER_BOHR
 from invariantzoo.envs.molecules.files import Sample, Saved, load_model, save_model
 from invariantzoo.envs.molecules.linear import no_walls
-from invariantzoo.envs.molecules.molecular_dynamics import advance, make_bodies
+from invariantzoo.envs.molecules.molecular_dynamics import advance, start_md
 from invariantzoo.training.molecules import alarms, measurements
 from invariantzoo.training.molecules import plan as planning
 from invariantzoo.training.molecules import simulate as simulation
@@ -309,7 +309,7 @@ def as_of_schema_one(folder: Path) -> None:
     del config["start"]
     (folder / "config.json").write_text(json.dumps({**config, "schema": 1}))
     with np.load(folder / "checkpoint.npz") as file:
-        old = (*simulation.Bodies._fields, "sizes", "start")
+        old = (*simulation.MDState._fields, "sizes", "start")
         state = {name: file[name] for name in old}
     np.savez(folder / "checkpoint.npz", **state)
 
@@ -885,7 +885,7 @@ def cp2k_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan = Plan(330.0, "csvr", 50.0, 0.5, 1, 1e3, 0, 1, "float64")
     world = simulation.World(saved, sample, plan)
     velocity = simulation.draw_velocity(sample, plan)
-    bodies = make_bodies(sample.position[None], velocity, world.forces)
+    bodies = start_md(sample.position[None], velocity, world.forces)
     folder = tmp_path_factory.mktemp("cp2k") / "my-run"
     folder.mkdir()
     side = sample.cell[0, 0]

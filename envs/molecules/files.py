@@ -17,7 +17,7 @@ import torch
 from ..core.files import load_arrays, write_atomically
 from ..core.physics.units import SYMBOLS
 from ..core.validation import nearest
-from .linear import LossModel, Radial, Walls
+from .linear import LossModel, Radial, RepulsiveWall
 from .network import MessageNet
 
 FORMAT, VERSION = "invariantzoo-losses", 1
@@ -83,7 +83,7 @@ def save_model(
     savez: Any = np.savez_compressed
     savez(buffer, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda part: part.write_bytes(buffer.getvalue()))
+    write_atomically(path, lambda file: file.write_bytes(buffer.getvalue()))
 
 
 def load_model(name: str | Path) -> Saved:
@@ -121,11 +121,11 @@ def _head(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     if not isinstance(about, dict):
         raise ValueError(f"its head is {type(about).__name__}, not an object")
     if about.get("format") != FORMAT or about.get("version") != VERSION:
-        said = f"{about.get('format')} {about.get('version')}"
-        raise ValueError(f"it holds {said}; this version reads {FORMAT} {VERSION}")
+        holds = f"{about.get('format')} {about.get('version')}"
+        raise ValueError(f"it holds {holds}; this version reads {FORMAT} {VERSION}")
     if about.get("kind") not in ("net", "losses") or about.get("units", UNITS) != UNITS:
-        said = f"kind {about.get('kind')!r} in {about.get('units')!r}"
-        raise ValueError(f"it holds {said}; net and losses in {UNITS!r} are read")
+        holds = f"kind {about.get('kind')!r} in {about.get('units')!r}"
+        raise ValueError(f"it holds {holds}; net and losses in {UNITS!r} are read")
     limits = about.get("limits", {})
     if not isinstance(limits, dict) or not all(_is_limit(value) for value in limits.values()):
         raise ValueError("its limits are not {pair: {nearest, bond}}")
@@ -198,7 +198,7 @@ def _structure(arrays: dict[str, np.ndarray], model: LossModel | NetModel) -> np
 
 
 def _loss_arrays(model: LossModel) -> dict[str, np.ndarray]:
-    found = {
+    arrays = {
         "numbers": np.array(model.numbers),
         "shared": np.array(model.shared),
         "order": np.array(model.order),
@@ -211,13 +211,13 @@ def _loss_arrays(model: LossModel) -> dict[str, np.ndarray]:
     species = range(len(model.numbers))
     for s in species:
         if model.order >= 0:
-            found[f"matrix_{s}"] = model.matrices[s]
+            arrays[f"matrix_{s}"] = model.matrices[s]
         for t in species:
-            found[f"pair_{s}_{t}"] = model.pair_weights[s][t]
+            arrays[f"pair_{s}_{t}"] = model.pair_weights[s][t]
             for name, radial in (("pair", model.pair), ("channel", model.channels)):
                 both = np.stack([radial.centres[s][t], radial.widths[s][t]])
-                found[f"{name}_radial_{s}_{t}"] = both
-    return found
+                arrays[f"{name}_radial_{s}_{t}"] = both
+    return arrays
 
 
 def _read_losses(arrays: dict[str, np.ndarray]) -> LossModel:
@@ -232,12 +232,17 @@ def _read_losses(arrays: dict[str, np.ndarray]) -> LossModel:
             [_array(arrays, f"{name}_radial_{s}_{t}", (2, None)) for t in species] for s in species
         ]
         used = [
-            part for row in both for part in row if part.size and (name == "pair" or order >= 0)
+            functions
+            for row in both
+            for functions in row
+            if functions.size and (name == "pair" or order >= 0)
         ]
-        if any(part[1].min() <= 0 or cutoff <= 0 for part in used):
+        if any(functions[1].min() <= 0 or cutoff <= 0 for functions in used):
             raise ValueError(f"the widths or the cutoff of its {name} functions are not above 0")
-        centres = tuple(tuple(part[0] for part in row) for row in both)
-        return Radial(cutoff, centres, tuple(tuple(part[1] for part in row) for row in both))
+        centres = tuple(tuple(functions[0] for functions in row) for row in both)
+        return Radial(
+            cutoff, centres, tuple(tuple(functions[1] for functions in row) for row in both)
+        )
 
     def matrix(s: int) -> np.ndarray:
         channels = sum(len(channel.centres[s][t]) for t in species)
@@ -259,7 +264,7 @@ def _read_losses(arrays: dict[str, np.ndarray]) -> LossModel:
         order,
         channel,
         tuple(matrix(s) for s in species) if order >= 0 else (),
-        Walls(walls[0], walls[1], longest, pull),
+        RepulsiveWall(walls[0], walls[1], longest, pull),
         float(_array(arrays, "constant", ())),
     )
 
@@ -267,11 +272,11 @@ def _read_losses(arrays: dict[str, np.ndarray]) -> LossModel:
 def _net_arrays(model: NetModel) -> dict[str, np.ndarray]:
     net = model.net
     sizes = {"numbers": net.numbers, "cutoff": net.cutoff, "channels": net.channels}
-    found = {f"size_{key}": np.array(value) for key, value in sizes.items()}
-    found["size_hidden"] = np.array(net.talk[0][0].out_features)  # type: ignore[index]
-    found |= {f"weight_{key}": value.float().numpy() for key, value in net.state_dict().items()}
-    found["net_constant"] = np.array(model.constant)
-    return found | _loss_arrays(model.walls)
+    arrays = {f"size_{key}": np.array(value) for key, value in sizes.items()}
+    arrays["size_hidden"] = np.array(net.talk[0][0].out_features)  # type: ignore[index]
+    arrays |= {f"weight_{key}": value.float().numpy() for key, value in net.state_dict().items()}
+    arrays["net_constant"] = np.array(model.constant)
+    return arrays | _loss_arrays(model.walls)
 
 
 def _read_net(arrays: dict[str, np.ndarray]) -> NetModel:

@@ -14,7 +14,7 @@ import torch
 from ..core.physics.cell import copies_for, half_width, replicate, require_cutoff
 from ..core.physics.kernels.neighbours import NeighbourList
 from .files import NetModel
-from .linear import LossForces, LossModel, kinds_of, reach
+from .linear import LossForces, LossModel, interaction_cutoff, species_index
 from .network import Graph, blocks
 
 _NET_SKIN = 0.5  # Angstrom
@@ -35,12 +35,12 @@ class NetForces:
         self._type = torch.float64 if dtype is np.float64 else torch.float32
         self._net = copy.deepcopy(model.net).to(self._type)
         self._constant = model.constant
-        kinds_of(numbers, model.net.numbers)
-        for one in cell:
-            require_cutoff(model.net.cutoff, one)
+        species_index(numbers, model.net.numbers)
+        for box in cell:
+            require_cutoff(model.net.cutoff, box)
         self._cell, self._numbers = cell, np.asarray(numbers)
         self._walls = LossForces(model.walls, cell, numbers, bonds=bonds)
-        room = min([half_width(one) - model.net.cutoff for one in cell if one.any()] or [1.0])
+        room = min([half_width(box) - model.net.cutoff for box in cell if box.any()] or [1.0])
         self.neighbours = NeighbourList(cell, len(numbers), 0.0, min(_NET_SKIN, max(room, 0.0)))
         self._graphs: list[Graph] = [{} for _ in cell]
         self.built = np.full((len(cell), len(numbers), 3), np.inf)
@@ -77,9 +77,9 @@ class NetForces:
 
     def _build(self, w: int, x: np.ndarray) -> None:
         far = self._net.cutoff + self.neighbours.skin
-        found = blocks(x, self._cell[w], self._numbers, self._net.numbers, far)
+        graph = blocks(x, self._cell[w], self._numbers, self._net.numbers, far)
         self._graphs[w] = {
-            key: block._replace(shift=block.shift.to(self._type)) for key, block in found.items()
+            key: block._replace(shift=block.shift.to(self._type)) for key, block in graph.items()
         }
         self.built[w] = x
 
@@ -87,33 +87,33 @@ class NetForces:
 class ThreadedForces:
     """Forces of a batch whose worlds are shared out among threads; the same to the last bit."""
 
-    def __init__(self, parts: list[LossForces | NetForces], sizes: list[int]) -> None:
-        self._parts, self._ends = parts, np.cumsum([0, *sizes])
-        self._pool = ThreadPoolExecutor(len(parts))
+    def __init__(self, shares: list[LossForces | NetForces], sizes: list[int]) -> None:
+        self._shares, self._ends = shares, np.cumsum([0, *sizes])
+        self._pool = ThreadPoolExecutor(len(shares))
 
     def __call__(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = self.each(lambda part, worlds: part(position[worlds]))
-        return np.concatenate([f for f, _ in found]), np.concatenate([e for _, e in found])
+        results = self.each(lambda forces, worlds: forces(position[worlds]))
+        return np.concatenate([f for f, _ in results]), np.concatenate([e for _, e in results])
 
     def each(self, work: Callable[[LossForces | NetForces, slice], Any]) -> list[Any]:
         """What `work` makes of the forces of each share of worlds, and of which; in threads."""
         shares = [slice(a, b) for a, b in itertools.pairwise(self._ends)]
-        return list(self._pool.map(work, self._parts, shares))
+        return list(self._pool.map(work, self._shares, shares))
 
     def forget(self) -> None:
         """Find all neighbours anew next time, so that a resumed run is the same run."""
-        for part in self._parts:
-            part.forget()
+        for forces in self._shares:
+            forces.forget()
 
     @property
     def built(self) -> np.ndarray:
         """Positions [worlds, n, 3] at which the neighbours were found."""
-        return np.concatenate([part.built for part in self._parts])
+        return np.concatenate([forces.built for forces in self._shares])
 
     def rebuild(self, built: np.ndarray) -> None:
         """Find the neighbours of those positions, so that a resumed run is the same run."""
-        for part, (a, b) in zip(self._parts, itertools.pairwise(self._ends), strict=True):
-            part.rebuild(built[a:b])
+        for forces, (a, b) in zip(self._shares, itertools.pairwise(self._ends), strict=True):
+            forces.rebuild(built[a:b])
 
 
 Forces = LossForces | NetForces | ThreadedForces
@@ -146,8 +146,8 @@ def make_forces(
 def cutoff_of(model: LossModel | NetModel) -> float:
     """The distance that cells must be twice as wide as, Angstrom."""
     if isinstance(model, LossModel):
-        return reach(model)
-    return max(model.net.cutoff, reach(model.walls))
+        return interaction_cutoff(model)
+    return max(model.net.cutoff, interaction_cutoff(model.walls))
 
 
 def forces_of_frame(

@@ -30,9 +30,9 @@ class LennardJonesForces:
         shifted: bool = True,
         skin: float = 0.35,
     ) -> None:
-        for one in cell:
-            if one.any():
-                require_cutoff(cutoff, one)
+        for box in cell:
+            if box.any():
+                require_cutoff(cutoff, box)
         self.neighbours = NeighbourList(cell, atoms, cutoff, skin)
         self.shift = 4 * (cutoff**-12 - cutoff**-6) if shifted else 0.0
         self.virial = np.zeros(len(cell))

@@ -12,12 +12,13 @@ the moment tensor potentials of Shapeev, Multiscale Model. Simul. 14, 1153 (2016
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..core import renamed
 from ..core.physics.cell import nearest_image, require_cutoff
 from ..core.physics.kernels.neighbours import NeighbourList
 from .kernels import angular as kernels
@@ -39,7 +40,7 @@ class Radial(NamedTuple):
     widths: tuple[tuple[np.ndarray, ...], ...]
 
 
-class Walls(NamedTuple):
+class RepulsiveWall(NamedTuple):
     """Harmonic walls where the data are silent.
 
     nearest, stiffness [species, species]: 1/2 k (nearest - r)^2 per pair below `nearest`; 0: none.
@@ -68,7 +69,7 @@ class LossModel(NamedTuple):
     order: int
     channels: Radial
     matrices: tuple[np.ndarray, ...]
-    walls: Walls
+    walls: RepulsiveWall
     constant: float = 0.0
 
 
@@ -81,9 +82,9 @@ class Tables(NamedTuple):
     matrix: np.ndarray  # [species, channels, channels, monomials]
 
 
-def no_walls(species: int) -> Walls:
+def no_walls(species: int) -> RepulsiveWall:
     """Walls that are not there."""
-    return Walls(np.zeros((species, species)), np.zeros((species, species)), 0.0, 0.0)
+    return RepulsiveWall(np.zeros((species, species)), np.zeros((species, species)), 0.0, 0.0)
 
 
 def radial_values(radial: Radial, s: int, t: int, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -162,12 +163,12 @@ def pair_force(model: LossModel, s: int, t: int, r: np.ndarray) -> np.ndarray:
     return force
 
 
-def reach(model: LossModel) -> float:
+def interaction_cutoff(model: LossModel) -> float:
     """The largest distance at which two agents act on each other directly, Angstrom."""
     return max(model.pair.cutoff, model.channels.cutoff if model.order >= 0 else 0.0)
 
 
-def kinds_of(numbers: np.ndarray, known: tuple[int, ...]) -> np.ndarray:
+def species_index(numbers: np.ndarray, known: tuple[int, ...]) -> np.ndarray:
     """Position [atoms] of each atomic number among the model's species; ValueError for others."""
     strange = sorted(set(map(int, numbers)) - set(known))
     if strange:
@@ -193,7 +194,7 @@ class LossForces:
         skin: float = SKIN,
     ) -> None:
         self.model, self.numbers = model, np.asarray(numbers)
-        self._species = kinds_of(self.numbers, model.numbers)
+        self._species = species_index(self.numbers, model.numbers)
         self._tables = tables(model, dtype)
         self._channels = kernels.Channels(
             model.order,
@@ -204,9 +205,9 @@ class LossForces:
             (0,) * self._tables.channel.shape[4],
             model.channels.cutoff,
         )
-        far = reach(model)
-        for one in cell:
-            require_cutoff(far, one)
+        far = interaction_cutoff(model)
+        for box in cell:
+            require_cutoff(far, box)
         roomy = min(skin, 0.1 * far + 0.4)
         self.neighbours = NeighbourList(cell, len(numbers), far, roomy)
         held = bonds if bonds is not None and model.walls.pull > 0 else np.zeros((0, 2))
@@ -248,7 +249,7 @@ def agent_losses(model: LossModel, position: Tensor, cell: Tensor, numbers: np.n
 
     All pairs; differentiable in the positions; walls on bonds are left out.
     """
-    species = kinds_of(numbers, model.numbers)
+    species = species_index(numbers, model.numbers)
     table = tables(model)
     r = nearest_image(position.unsqueeze(1) - position.unsqueeze(2), cell[:, None, None])
     worlds, n = position.shape[:2]
@@ -258,9 +259,9 @@ def agent_losses(model: LossModel, position: Tensor, cell: Tensor, numbers: np.n
         moments = []
         for t in range(len(model.numbers)):
             columns = torch.from_numpy(np.flatnonzero(species == t))
-            part = r[:, rows][:, :, columns]
+            vectors = r[:, rows][:, :, columns]
             own = rows[:, None] == columns
-            safe = torch.where(own[..., None], torch.full_like(part, 1e3), part)
+            safe = torch.where(own[..., None], torch.full_like(vectors, 1e3), vectors)
             d = torch.linalg.vector_norm(safe, dim=-1)
             pair = torch.from_numpy(table.pair[s, t])[..., None]
             loss = loss.index_add(1, rows, _splined(pair, model.pair.cutoff, d)[..., 0].sum(-1))
@@ -273,8 +274,8 @@ def agent_losses(model: LossModel, position: Tensor, cell: Tensor, numbers: np.n
         if model.order >= 0:
             a = torch.cat(moments, 2)
             for degree, block in enumerate(model.matrices[s]):
-                part = a[..., _START[degree] : _START[degree + 1]]
-                energy = 0.5 * (part * (torch.from_numpy(block) @ part)).sum((-1, -2))
+                moment = a[..., _START[degree] : _START[degree + 1]]
+                energy = 0.5 * (moment * (torch.from_numpy(block) @ moment)).sum((-1, -2))
                 loss = loss.index_add(1, rows, energy)
     return loss
 
@@ -287,3 +288,9 @@ def _splined(table: Tensor, cutoff: float, d: Tensor) -> Tensor:
     q = table[at]
     value = q[..., 0, :] + f * (q[..., 1, :] + f * (q[..., 2, :] + f * q[..., 3, :]))
     return torch.where((d < cutoff).unsqueeze(-1), value, torch.zeros_like(value))
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        return renamed.former_name(__name__, name)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..core import renamed
 from ..core.physics.integrators import ATOMIC, LINKS, Units
 from ..core.physics.kernels import integrators as kernels
 from ..core.validation import nearest
@@ -37,7 +38,7 @@ class NotFinite(FloatingPointError):
         self.step, self.world = step, world
 
 
-class Bodies(NamedTuple):
+class MDState(NamedTuple):
     """State of a batch, changed in place; all that a bit-for-bit continuation needs.
 
     position, velocity, force [worlds, n, 3]; loss [worlds, n]; chain [worlds, 2, links];
@@ -53,12 +54,12 @@ class Bodies(NamedTuple):
     clock: np.ndarray
 
 
-def make_bodies(position: np.ndarray, velocity: np.ndarray, forces: Forces) -> Bodies:
+def start_md(position: np.ndarray, velocity: np.ndarray, forces: Forces) -> MDState:
     """A batch at its start: positions and velocities [worlds, n, 3] are copied."""
     x, v = np.array(position, float), np.array(velocity, float)
     force, loss = forces(x)
     worlds = len(x)
-    return Bodies(
+    return MDState(
         x, v, force, loss, np.zeros((worlds, 2, LINKS)), np.zeros(worlds), np.zeros(1, np.int64)
     )
 
@@ -80,7 +81,7 @@ def require_thermostat(name: str) -> None:
 
 
 def advance(
-    bodies: Bodies,
+    state: MDState,
     forces: Forces,
     mass: np.ndarray,
     dt: float,
@@ -97,15 +98,15 @@ def advance(
     """
     name = thermostat.name if thermostat is not None else "none"
     require_thermostat(name)
-    kt = np.zeros(len(bodies.position)) if thermostat is None else np.asarray(thermostat.kt, float)
+    kt = np.zeros(len(state.position)) if thermostat is None else np.asarray(thermostat.kt, float)
     bath = Thermostat(name, kt, 1.0 if thermostat is None else thermostat.tau)
     settings = _Settings(mass, dt, steps, freedom, np.uint64(seed % 2**64), units)
     if isinstance(forces, ThreadedForces):
         # Worlds do not meet: each thread makes all steps of its own.
-        forces.each(lambda part, worlds: _advance(bodies, part, worlds, bath, settings))
+        forces.each(lambda share, worlds: _advance(state, share, worlds, bath, settings))
     else:
-        _advance(bodies, forces, slice(0, len(kt)), bath, settings)
-    bodies.clock[0] += steps
+        _advance(state, forces, slice(0, len(kt)), bath, settings)
+    state.clock[0] += steps
 
 
 class _Settings(NamedTuple):
@@ -118,16 +119,16 @@ class _Settings(NamedTuple):
 
 
 def _advance(
-    bodies: Bodies, forces: Forces, worlds: slice, thermostat: Thermostat, settings: _Settings
+    state: MDState, forces: Forces, worlds: slice, thermostat: Thermostat, settings: _Settings
 ) -> None:
     """Move some of the worlds; the clock is left alone."""
-    x, v, f, loss, chain, heat = (part[worlds] for part in bodies[:6])
+    x, v, f, loss, chain, heat = (array[worlds] for array in state[:6])
     mass, dt, steps, freedom, key, units = settings
     name, kt, tau = thermostat.name, thermostat.kt[worlds], thermostat.tau
     scale = 0.5 * dt * units.acceleration / mass
     world, bath = np.arange(worlds.start, worlds.stop), kernels.Bath(kt, heat)
     for step in range(steps):
-        times = np.full(len(x), bodies.clock[0] + step)
+        times = np.full(len(x), state.clock[0] + step)
         if name == "langevin":
             kernels.kick(v, f, scale)
             keep = math.exp(-dt / tau)
@@ -144,7 +145,7 @@ def _advance(
             if not lost.any():
                 raise
             at = int(worlds.start) + int(lost.argmax())
-            raise NotFinite(int(bodies.clock[0]) + step + 1, at) from None
+            raise NotFinite(int(state.clock[0]) + step + 1, at) from None
         kernels.kick(v, f, scale)
         if name == "nose-hoover":
             kernels.chain_half(v, chain, mass, units.kinetic, dt, kt, tau, freedom)
@@ -153,25 +154,31 @@ def _advance(
             kernels.rescale(v, mass, units.kinetic, dt / tau, freedom, bath, noise)
 
 
-def kinetic(bodies: Bodies, mass: np.ndarray, units: Units = ATOMIC) -> np.ndarray:
+def kinetic(state: MDState, mass: np.ndarray, units: Units = ATOMIC) -> np.ndarray:
     """Kinetic energies [worlds]."""
-    out = np.empty(len(bodies.velocity))
-    kernels.kinetic(bodies.velocity, mass, units.kinetic, out)
+    out = np.empty(len(state.velocity))
+    kernels.kinetic(state.velocity, mass, units.kinetic, out)
     return out
 
 
 def conserved(
-    bodies: Bodies,
+    state: MDState,
     mass: np.ndarray,
     thermostat: Thermostat | None,
     freedom: int,
     units: Units = ATOMIC,
 ) -> np.ndarray:
     """Energy [worlds] with what the thermostat holds, or has put in; constant up to the step."""
-    total = kinetic(bodies, mass, units) + bodies.loss.sum(1) - bodies.heat
+    total = kinetic(state, mass, units) + state.loss.sum(1) - state.heat
     if thermostat is None or thermostat.name != "nose-hoover":
         return total
     kt, tau = thermostat.kt, thermostat.tau
-    xi, v = bodies.chain[:, 0], bodies.chain[:, 1]
+    xi, v = state.chain[:, 0], state.chain[:, 1]
     total = total + freedom * kt * (0.5 * tau**2 * v[:, 0] ** 2 + xi[:, 0])
     return total + (kt[:, None] * (0.5 * tau**2 * v[:, 1:] ** 2 + xi[:, 1:])).sum(1)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        return renamed.former_name(__name__, name)

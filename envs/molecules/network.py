@@ -48,15 +48,15 @@ def blocks(
     cell: np.ndarray,
     numbers: np.ndarray,
     species: Sequence[int],
-    reach: float,
+    cutoff: float,
 ) -> Graph:
-    """The padded neighbours within `reach` of one frame [atoms, 3]; rows of `cell` are vectors.
+    """The padded neighbours within `cutoff` of one frame [atoms, 3]; rows of `cell` are vectors.
 
-    All images within `reach` are neighbours, so that cells of any size are right.
+    All images within `cutoff` are neighbours, so that cells of any size are right.
     """
-    near = periodic_neighbours(position, cell, reach)
+    near = periodic_neighbours(position, cell, cutoff)
     owner = np.repeat(np.arange(len(position)), np.diff(near.start))
-    found: Graph = {}
+    graph: Graph = {}
     for a, first in enumerate(species):
         centre = np.flatnonzero(numbers == first)
         for b, second in enumerate(species):
@@ -72,8 +72,8 @@ def blocks(
             shift[row, column] = near.shift[pairs]
             present[row, column] = True
             arrays = (centre, neighbour, shift, present)
-            found[f"{a}-{b}"] = Block(*map(torch.from_numpy, arrays))
-    return found
+            graph[f"{a}-{b}"] = Block(*map(torch.from_numpy, arrays))
+    return graph
 
 
 def join(graphs: Sequence[Graph], atoms: int, dtype: torch.dtype) -> Graph:
@@ -81,7 +81,7 @@ def join(graphs: Sequence[Graph], atoms: int, dtype: torch.dtype) -> Graph:
     joined: Graph = {}
     for key in graphs[0]:
         parts = [graph[key] for graph in graphs]
-        width = max(part.neighbour.shape[1] for part in parts)
+        width = max(block.neighbour.shape[1] for block in parts)
         joined[key] = Block(
             torch.cat([p.centre + f * atoms for f, p in enumerate(parts)]),
             torch.cat([_wide(p.neighbour, width) + f * atoms for f, p in enumerate(parts)]),
@@ -91,11 +91,11 @@ def join(graphs: Sequence[Graph], atoms: int, dtype: torch.dtype) -> Graph:
     return joined
 
 
-def _wide(part: Tensor, width: int) -> Tensor:
-    if part.shape[1] == width:
-        return part
-    empty = part.new_zeros(part.shape[0], width - part.shape[1], *part.shape[2:])
-    return torch.cat([part, empty], 1)
+def _wide(rows: Tensor, width: int) -> Tensor:
+    if rows.shape[1] == width:
+        return rows
+    empty = rows.new_zeros(rows.shape[0], width - rows.shape[1], *rows.shape[2:])
+    return torch.cat([rows, empty], 1)
 
 
 def monomials(n: Tensor) -> Tensor:
@@ -131,11 +131,11 @@ class Products(nn.Module):
 
     def forward(self, a: Tensor) -> tuple[Tensor, Tensor]:
         parts = [a[..., _START[order] : _START[order + 1]] for order in range(4)]
-        found = [parts[0].squeeze(-1)]
-        found += [(p * (self.mix[m] @ p)).sum(-1) for m, p in enumerate(parts[1:])]
+        invariants = [parts[0].squeeze(-1)]
+        invariants += [(p * (self.mix[m] @ p)).sum(-1) for m, p in enumerate(parts[1:])]
         v = self.mix[3] @ parts[1]
-        found.append(((self.mix[4] @ parts[2]) * squares(v)).sum(-1))
-        return torch.cat(found, -1), v
+        invariants.append(((self.mix[4] @ parts[2]) * squares(v)).sum(-1))
+        return torch.cat(invariants, -1), v
 
 
 class MessageNet(nn.Module):
@@ -196,8 +196,8 @@ class MessageNet(nn.Module):
             ]
         )
         invariants, v = self.first(moments)
-        said = self._per_species(self.talk, invariants, centre)
-        h, gate, own = said[:, :k], said[:, k : 2 * k], said[:, -1]
+        messages = self._per_species(self.talk, invariants, centre)
+        h, gate, own = messages[:, :k], messages[:, k : 2 * k], messages[:, -1]
         spoken = torch.cat([h.unsqueeze(-1), gate.unsqueeze(-1) * v], -1)[back]
         heard = self._gather(self._hear(seen, spoken.index_select(0, pairs.neighbour)))
         carried = [
@@ -218,8 +218,8 @@ class MessageNet(nn.Module):
         x = (d / self.cutoff).clamp(max=1.0)
         phi = torch.exp(-0.5 * ((d - self.centres) / self.widths) ** 2) * (1 - x * x) ** 3
         radial = [
-            (part @ self.radial[key]).view(*shape, -1)
-            for (key, shape), part in zip(pairs.shapes.items(), pairs.split(phi), strict=True)
+            (basis @ self.radial[key]).view(*shape, -1)
+            for (key, shape), basis in zip(pairs.shapes.items(), pairs.split(phi), strict=True)
         ]
         return Seen(radial, pairs.blocks(monomials(n)), n, pairs)
 
@@ -229,9 +229,9 @@ class MessageNet(nn.Module):
         along = (v * seen.direction.unsqueeze(1)).sum(-1)
         heard = []
         parts = (seen.radial, seen.angular, pairs.blocks(h), pairs.blocks(along), pairs.blocks(v))
-        for radial, angular, said, turned, vector in zip(*parts, strict=True):
+        for radial, angular, message, turned, vector in zip(*parts, strict=True):
             _, r1, r2, r3 = radial.split(k, -1)
-            total = (r1 * said + r2 * turned).transpose(1, 2) @ angular
+            total = (r1 * message + r2 * turned).transpose(1, 2) @ angular
             passed = (r3.unsqueeze(-1) * vector).sum(1)
             zero, rest = torch.zeros_like(total[..., :1]), torch.zeros_like(total[..., 4:])
             heard.append(total + torch.cat([zero, passed, rest], -1))
@@ -245,7 +245,7 @@ class MessageNet(nn.Module):
 
     def _per_species(self, nets: nn.ModuleList, x: Tensor, centre: list[Tensor]) -> Tensor:
         parts = x.split([len(c) for c in centre])
-        return torch.cat([net(part) for net, part in zip(nets, parts, strict=True)])
+        return torch.cat([net(rows) for net, rows in zip(nets, parts, strict=True)])
 
 
 class Pairs(NamedTuple):
@@ -268,7 +268,7 @@ class Pairs(NamedTuple):
     def blocks(self, x: Tensor) -> list[Tensor]:
         """x [pairs, ...] as blocks [n, m, ...]."""
         parts = zip(self.split(x), self.shapes.values(), strict=True)
-        return [part.view(*shape, *x.shape[1:]) for part, shape in parts]
+        return [rows.view(*shape, *x.shape[1:]) for rows, shape in parts]
 
 
 def _pairs(graph: Graph) -> Pairs:

@@ -18,13 +18,14 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from ..core import renamed
 from ..core.kernels.compiling import compiled
 from ..core.physics.cell import copies_for, inverse, nearest_image_array, replicate
 from ..core.physics.kernels.descriptors import bump
@@ -38,20 +39,20 @@ from ..core.types import Bound, Range, Symmetry
 from ..core.validation import require_count, require_number, require_range
 from .files import NetModel, Sample, load_model
 from .forces import Forces, bonds_of, cutoff_of, make_forces
-from .linear import LossModel, kinds_of
+from .linear import LossModel, species_index
 
 _BUMPS = 8  # radial functions by species
 _PUSH = 0.02  # 1/fs along the own velocity
 _LARGE = 1e4  # eV, and eV/Angstrom: what observations end at
 
 
-class Motion(NamedTuple):
-    """Atoms in motion; force and own are those of the positions."""
+class LossState(NamedTuple):
+    """Atoms in motion; forces and losses are those of the positions."""
 
     position: Tensor  # [worlds, agents, 3]
     velocity: Tensor  # [worlds, agents, 3]
     force: Tensor  # [worlds, agents, 3]
-    own: Tensor  # [worlds, agents] losses, eV
+    per_atom_energy: Tensor  # [worlds, agents] own losses, eV
     cell: Tensor  # [worlds, 3, 3] rows are the lattice vectors
     kt: Tensor  # [worlds, 1] eV, of the start
 
@@ -104,7 +105,7 @@ class LossSystem(System):
     def action_space(self) -> spaces.Box:
         return spaces.Box(-1.0, 1.0, (2,), np.float32)
 
-    def initial(self, rng: Rng, worlds: int) -> Motion:
+    def initial(self, rng: Rng, worlds: int) -> LossState:
         """The frame of the model, with velocities of the temperature and no momentum."""
         sample = start(self.model)
         kt = BOLTZMANN * rng.draw(self.temperature, worlds)
@@ -115,20 +116,22 @@ class LossSystem(System):
         velocity = rng.normal(*x.shape) * (kt.unsqueeze(-1) / (KINETIC * mass)).sqrt()
         velocity = velocity - (mass * velocity).sum(1, keepdim=True) / mass.sum()
         force, own = self._forces(x, cell)
-        return Motion(x, velocity, force, own, cell, kt)
+        return LossState(x, velocity, force, own, cell, kt)
 
-    def transition(self, state: Motion, action: Tensor, rng: Rng | None) -> Motion:
+    def transition(self, state: LossState, action: Tensor, rng: Rng | None) -> LossState:
         """`action` [worlds, agents, 2]: of the own force, and along the own velocity."""
         strength = 1 + action[..., :1]
         half = 0.5 * self.dt * ACCELERATION / self._mass().to(state.position)
         drive = torch.exp(0.5 * self.dt * _PUSH * action[..., 1:])
         velocity = drive * state.velocity + half * strength * state.force
         position = state.position + self.dt * velocity
-        force, own = self._forces(position, state.cell)
+        force, energy = self._forces(position, state.cell)
         velocity = drive * (velocity + half * strength * force)
-        return state._replace(position=position, velocity=velocity, force=force, own=own)
+        return state._replace(
+            position=position, velocity=velocity, force=force, per_atom_energy=energy
+        )
 
-    def invariants(self, state: Motion) -> dict[str, Tensor]:
+    def invariants(self, state: LossState) -> dict[str, Tensor]:
         """Of every atom.
 
         species: one-hot.  radial: log(1 + sum of bumps) by species of the neighbours.
@@ -137,7 +140,7 @@ class LossSystem(System):
         """
         x, numbers = state.position, start(self.model).numbers
         known = species_of(self.model)
-        kinds = kinds_of(numbers, known)
+        kinds = species_index(numbers, known)
         each = torch.from_numpy(np.eye(len(known))[kinds]).to(x)
         mass = self._mass().to(x)
         energy = 0.5 * KINETIC * mass[:, 0] * dot(state.velocity, state.velocity)
@@ -147,26 +150,26 @@ class LossSystem(System):
             "radial": torch.log1p(
                 _radial(x, state.cell, kinds, len(known), cutoff_of(_loaded(self.model)))
             ),
-            "own": torch.asinh(state.own),
+            "own": torch.asinh(state.per_atom_energy),
             "kinetic": torch.log1p(energy / state.kt),
             "pull": torch.asinh(dot(state.force, state.force).sqrt()),
             "climb": torch.asinh(dot(state.force, state.velocity) / thermal),
         }
 
-    def loss(self, state: Motion, action: Tensor, next_state: Motion) -> Tensor:
-        return next_state.own
+    def loss(self, state: LossState, action: Tensor, next_state: LossState) -> Tensor:
+        return next_state.per_atom_energy
 
-    def metrics(self, state: Motion, action: Tensor, next_state: Motion) -> dict[str, Tensor]:
+    def metrics(self, state: LossState, action: Tensor, next_state: LossState) -> dict[str, Tensor]:
         """energy: losses and kinetic energy, eV per atom.  temperature: K."""
         mass = self._mass().to(next_state.position)
         twice = KINETIC * (mass * next_state.velocity**2).sum((1, 2))
         freedom = 3 * self.n_agents - 3
         return {
-            "energy": next_state.own.mean(-1) + 0.5 * twice / self.n_agents,
+            "energy": next_state.per_atom_energy.mean(-1) + 0.5 * twice / self.n_agents,
             "temperature": twice / (freedom * BOLTZMANN),
         }
 
-    def symmetries(self, state: Motion, rng: Rng) -> Iterator[Symmetry]:
+    def symmetries(self, state: LossState, rng: Rng) -> Iterator[Symmetry]:
         worlds, n = state.position.shape[:2]
         order = torch.from_numpy(_alike(start(self.model), species_of(self.model)))
         shuffled = torch.argsort(rng.uniform(worlds, n), -1)
@@ -176,13 +179,17 @@ class LossSystem(System):
         agents.scatter_(1, torch.argsort(order, stable=True).expand(worlds, -1), by_group)
         rows = agents.unsqueeze(-1).expand_as(state.position)
         vectors = (state.position, state.velocity, state.force)
-        x, v, f = (part.gather(1, rows) for part in vectors)
-        yield Symmetry("relabel", Motion(x, v, f, state.own.gather(1, agents), *state[4:]), agents)
+        x, v, f = (array.gather(1, rows) for array in vectors)
+        yield Symmetry(
+            "relabel",
+            LossState(x, v, f, state.per_atom_energy.gather(1, agents), *state[4:]),
+            agents,
+        )
         shift = 20 * rng.uniform(worlds, 1, 3) - 10
         yield Symmetry("translation", state._replace(position=state.position + shift))
         turn = torch.linalg.qr(rng.normal(worlds, 3, 3))[0].mT
-        x, v, f = (part @ turn for part in vectors)
-        turned = Motion(x, v, f, state.own, state.cell @ turn, state.kt)
+        x, v, f = (array @ turn for array in vectors)
+        turned = LossState(x, v, f, state.per_atom_energy, state.cell @ turn, state.kt)
         yield Symmetry("rotation or reflection", turned)
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
@@ -192,7 +199,7 @@ class LossSystem(System):
             "settle": functools.partial(_constant, (0.0, -1.0)),
         }
 
-    def scene(self, state: Motion) -> Scene:
+    def scene(self, state: LossState) -> Scene:
         """Balls and bonds; colour: the kinetic energy, alarmed from 4 kT up."""
         sample = start(self.model)
         box = state.cell[0].numpy()
@@ -203,7 +210,9 @@ class LossSystem(System):
         for held, owner in bonds:  # molecules are drawn whole
             r = x[held] - x[owner]
             x[held] = x[owner] + nearest_image_array(r, box)
-        energy = self.invariants(type(state)(*(part[:1] for part in state)))["kinetic"][0]
+        energy = self.invariants(type(state)(*(field[:1] for field in state)))["kinetic"][0]
+        metrics = self.metrics(state, state.per_atom_energy, state)
+        kelvin = float(metrics["temperature"][0])
         side = 0.8 * float(np.linalg.norm(box, axis=-1).max()) or 1.2 * float(np.abs(x).max())
         return Scene(
             view=(-side, -side, side, side),
@@ -211,7 +220,7 @@ class LossSystem(System):
             bonds=bonds,
             disc_radius=np.where(sample.numbers == 1, 0.26, 0.42),
             disc_value=(torch.expm1(energy) / 4).clamp(0, 1).numpy(),
-            caption=(f"{float(self.metrics(state, state.own, state)['temperature'][0]):.0f} K",),
+            caption=(f"{kelvin:.0f} K",),
         )
 
     def _mass(self) -> Tensor:
@@ -249,8 +258,8 @@ def start(model: str) -> Sample:
 
 def species_of(model: str) -> tuple[int, ...]:
     """Atomic numbers that a model knows."""
-    found = _loaded(model)
-    return found.numbers if isinstance(found, LossModel) else found.net.numbers
+    loaded = _loaded(model)
+    return loaded.numbers if isinstance(loaded, LossModel) else loaded.net.numbers
 
 
 @functools.lru_cache(maxsize=16)
@@ -298,7 +307,7 @@ def _sum_bumps(x: Any, h: Any, inv: Any, kinds: Any, cutoff: float, sums: Any) -
 def _alike(sample: Sample, species: tuple[int, ...]) -> np.ndarray:
     """A group number [agents]; atoms of a group can change places without any difference."""
     if sample.owner is None:
-        return kinds_of(sample.numbers, species)
+        return species_index(sample.numbers, species)
     group = np.arange(len(sample.numbers))
     for held, owner in bonds_of(sample.numbers, sample.owner):
         group[held] = len(group) + owner
@@ -308,3 +317,9 @@ def _alike(sample: Sample, species: tuple[int, ...]) -> np.ndarray:
 def _constant(action: tuple[float, float], seen: dict[str, Any], rng: Rng) -> Tensor:
     own = seen["own"]
     return torch.tensor(action, dtype=own.dtype, device=own.device).expand(*own.shape, 2)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        return renamed.former_name(__name__, name)

@@ -196,9 +196,9 @@ def _compute_descriptors(
             if d2 >= cutoff * cutoff:
                 continue
             if len(histogram):
-                place = int(d / bin_width)
-                if place < histogram.shape[1]:
-                    histogram[kind, place] += 2
+                bin_index = int(d / bin_width)
+                if bin_index < histogram.shape[1]:
+                    histogram[kind, bin_index] += 2
             si, sj = int(1 - oxygen[i]), int(1 - oxygen[j])
             for k in range(functions):
                 b = bump(d, table[0, kind, k], table[1, kind, k])

@@ -95,7 +95,7 @@ def water(
 ) -> Work:
     """Constant energy at 0.5 fs from the frame that comes with the model, begun anew each call."""
     from invariantzoo.envs.molecules.files import Sample, load_model
-    from invariantzoo.envs.molecules.molecular_dynamics import advance, make_bodies
+    from invariantzoo.envs.molecules.molecular_dynamics import advance, start_md
     from invariantzoo.training.molecules.simulate import Plan, World, draw_velocity
 
     saved = load_model(model)
@@ -107,7 +107,7 @@ def water(
 
     def work() -> int:
         world.forces.forget()
-        bodies = make_bodies(*start, world.forces)
+        bodies = start_md(*start, world.forces)
         advance(bodies, world.forces, world.mass, plan.dt, steps, freedom=world.freedom)
         return worlds * len(world.numbers) * (steps + 1)
 
@@ -197,13 +197,13 @@ def lennard_jones(copies: int) -> Work:
     """Constant energy at density 0.8442, cutoff 2.5, step 0.005, from a crystal at T = 1.44."""
     from invariantzoo.envs.core.physics.integrators import REDUCED
     from invariantzoo.envs.molecules.lennard_jones import LennardJonesForces
-    from invariantzoo.envs.molecules.molecular_dynamics import advance, make_bodies, maxwell
+    from invariantzoo.envs.molecules.molecular_dynamics import advance, maxwell, start_md
 
     x, cell = crystal(copies)
     mass = np.ones(len(x))
     forces = LennardJonesForces(cell[None], len(x))
     v = maxwell(np.random.default_rng(0), 1, mass, 1.44, REDUCED)
-    bodies = make_bodies(x[None], v, forces)
+    bodies = start_md(x[None], v, forces)
 
     def go(steps: int) -> int:
         advance(bodies, forces, mass, 0.005, steps, freedom=3 * len(x) - 3, units=REDUCED)

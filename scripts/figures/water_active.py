@@ -33,12 +33,12 @@ def walked(
 ) -> np.ndarray:
     """Positions [count, n, 3] of a run with `water-angular`, `gap` steps apart, after `first`."""
     from invariantzoo.envs.molecules.files import load_model
-    from invariantzoo.envs.molecules.molecular_dynamics import advance, make_bodies
+    from invariantzoo.envs.molecules.molecular_dynamics import advance, start_md
     from invariantzoo.training.molecules.simulate import Plan, World, draw_velocity
 
     plan = Plan(kelvin, "csvr", 50.0, 0.5, 1, 1e3, seed, 1, "float64")
     world = World(load_model("water-angular"), sample, plan)
-    bodies = make_bodies(sample.position[None], draw_velocity(sample, plan), world.forces)
+    bodies = start_md(sample.position[None], draw_velocity(sample, plan), world.forces)
     positions = []
     for number in range(count):
         settings: dict[str, Any] = {"freedom": world.freedom, "seed": seed}

@@ -114,7 +114,7 @@ def scale(waters: int) -> dict[str, float]:
     """CPU microseconds per atom and step in a repeated box, neighbour lists included."""
     from invariantzoo.envs.molecules.files import load_model
     from invariantzoo.envs.molecules.linear import LossForces
-    from invariantzoo.envs.molecules.molecular_dynamics import advance, make_bodies
+    from invariantzoo.envs.molecules.molecular_dynamics import advance, start_md
     from invariantzoo.training.molecules.simulate import Plan, World, draw_velocity, repeated
 
     saved = load_model("water-angular")
@@ -123,7 +123,7 @@ def scale(waters: int) -> dict[str, float]:
     sample = repeated(cell, (side,) * 3)
     plan = Plan(330.0, "none", 100.0, 0.5, 1, 1e3, 0, 1, "float64")
     world = World(saved, sample, plan)
-    bodies = make_bodies(sample.position[None], draw_velocity(sample, plan), world.forces)
+    bodies = start_md(sample.position[None], draw_velocity(sample, plan), world.forces)
     steps = {64: 200, 512: 100, 4096: 40}.get(waters, 20)
     advance(bodies, world.forces, world.mass, 0.5, 5, freedom=world.freedom)
     assert isinstance(world.forces, LossForces)
@@ -141,7 +141,7 @@ def scale(waters: int) -> dict[str, float]:
 def threads() -> dict[str, float]:
     """Wall seconds of 20 steps of 64 replicas by one and by two threads, in turns."""
     from invariantzoo.envs.molecules.files import load_model
-    from invariantzoo.envs.molecules.molecular_dynamics import advance, make_bodies
+    from invariantzoo.envs.molecules.molecular_dynamics import advance, start_md
     from invariantzoo.training.molecules.simulate import Plan, World, draw_velocity
 
     saved = load_model("water-angular")
@@ -152,7 +152,7 @@ def threads() -> dict[str, float]:
     spent: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(4):
         for n, world in worlds.items():
-            bodies = make_bodies(*start, world.forces)
+            bodies = start_md(*start, world.forces)
             began = time.perf_counter()
             advance(bodies, world.forces, world.mass, 0.5, 20, freedom=world.freedom)
             spent[n].append(time.perf_counter() - began)

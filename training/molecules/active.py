@@ -16,7 +16,7 @@ import numpy as np
 from ...envs.core.physics.units import ATOMIC_WEIGHTS, BOLTZMANN
 from ...envs.molecules.forces import bonds_of, make_forces
 from ...envs.molecules.linear import LossModel
-from ...envs.molecules.molecular_dynamics import Thermostat, advance, make_bodies, maxwell
+from ...envs.molecules.molecular_dynamics import Thermostat, advance, maxwell, start_md
 from .fit_linear import fit_losses
 from .frames import Frames, owners
 
@@ -88,7 +88,7 @@ def explore(
     forces = make_forces(models[0], cell[None], numbers, bonds=bonds)
     kt = BOLTZMANN * temperature
     velocity = maxwell(np.random.default_rng(seed), 1, mass, kt)
-    bodies = make_bodies(start[None], velocity, forces)
+    bodies = start_md(start[None], velocity, forces)
     bath = Thermostat("csvr", np.array([kt]), 50.0)
     spread = spread_of(models, cell, numbers)
     uncertain: list[tuple[float, np.ndarray]] = []

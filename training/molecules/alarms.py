@@ -10,8 +10,8 @@ from ...envs.core.physics.kernels.neighbours import NeighbourList
 from ...envs.core.physics.units import ATOMIC_WEIGHTS, BOLTZMANN, SYMBOLS
 from ...envs.molecules.files import Sample, Saved
 from ...envs.molecules.forces import Forces, bonds_of, make_forces
-from ...envs.molecules.linear import LossModel, kinds_of
-from ...envs.molecules.molecular_dynamics import Bodies, Thermostat, conserved, kinetic
+from ...envs.molecules.linear import LossModel, species_index
+from ...envs.molecules.molecular_dynamics import MDState, Thermostat, conserved, kinetic
 from .plan import Plan, degrees_of_freedom
 
 MARGIN = 0.1  # of the sampled range: how far distances may leave it
@@ -54,11 +54,11 @@ class World:
             self.cells, len(self.numbers), reach, min(0.4, max(0.0, room - reach))
         )
 
-    def energy(self, bodies: Bodies) -> np.ndarray:
+    def energy(self, bodies: MDState) -> np.ndarray:
         """The conserved quantity [worlds], eV."""
         return conserved(bodies, self.mass, self.bath, self.freedom)
 
-    def temperature(self, bodies: Bodies) -> np.ndarray:
+    def temperature(self, bodies: MDState) -> np.ndarray:
         """Kinetic temperatures [worlds], K."""
         return 2 * kinetic(bodies, self.mass) / (self.freedom * BOLTZMANN)
 
@@ -122,6 +122,6 @@ def _least(world: World, position: np.ndarray) -> np.ndarray:
     kinds = len(world.known)
     least = np.full((len(position), kinds, kinds), np.inf)
     nothing = np.zeros((len(position), kinds, kinds, 0), np.int64)
-    species = kinds_of(world.numbers, world.known)
+    species = species_index(world.numbers, world.known)
     count_distances(position, near.arrays, species, 1.0, nothing, least)
     return least

@@ -29,11 +29,11 @@ from ...envs.molecules.kernels.design import ChannelColumns, angular_columns, pa
 from ...envs.molecules.linear import (
     LossModel,
     Radial,
-    Walls,
-    kinds_of,
+    RepulsiveWall,
     no_walls,
     offsets,
     radial_table,
+    species_index,
 )
 from .frames import Frames, chosen, minimum_image, owners, widened
 
@@ -250,7 +250,7 @@ class Columns:
         """
         x = np.ascontiguousarray(frames.positions[frame], float)
         near = periodic_neighbours(x, frames.cell[frame], self.cutoff)
-        species = kinds_of(frames.numbers, self.known)
+        species = species_index(frames.numbers, self.known)
         rows = out.reshape(len(x), 3, -1)
         rows[:] = 0.0
         rows[:, :, -1] = frames.forces[frame]
@@ -268,7 +268,7 @@ class Columns:
             )
             angular_columns(x, near, species, channels, self.shared, rows)
 
-    def model(self, weights: np.ndarray, walls: Walls) -> LossModel:
+    def model(self, weights: np.ndarray, walls: RepulsiveWall) -> LossModel:
         """The loss that these coefficients [parameters] make."""
         species = len(self.known)
         place = self.layout.pair
@@ -525,7 +525,7 @@ def walls_alone(frames: Frames) -> LossModel:
 
 def _walls(
     frames: Frames, known: tuple[int, ...], ranges: dict[tuple[int, int], Range], shared: bool
-) -> Walls:
+) -> RepulsiveWall:
     """Walls just inside the smallest sampled distances, and on bonds beyond the longest."""
     walls = no_walls(len(known))
     for a, first in enumerate(known):

@@ -13,7 +13,7 @@ import numpy as np
 from ...envs.core.physics.cell import half_width
 from ...envs.core.physics.kernels.distances import count_distances
 from ...envs.core.physics.kernels.neighbours import NeighbourList
-from ...envs.molecules.linear import kinds_of
+from ...envs.molecules.linear import species_index
 
 BIN = 0.01  # Angstrom
 FARTHEST = 8.0  # Angstrom
@@ -30,7 +30,7 @@ class Counter:
 
     def __init__(self, cell: np.ndarray, numbers: np.ndarray) -> None:
         self.known = tuple(sorted(set(map(int, numbers))))
-        self._species = kinds_of(numbers, self.known)
+        self._species = species_index(numbers, self.known)
         reach = min([FARTHEST, *(half_width(vectors) for vectors in cell)])
         self._near = NeighbourList(cell, len(numbers), reach, 0.0)
         kinds = len(self.known)

@@ -29,10 +29,10 @@ from ...envs.core.files import LOCK, claim, write_atomically
 from ...envs.core.physics.cell import replicate
 from ...envs.molecules.files import Sample, Saved
 from ...envs.molecules.molecular_dynamics import (
-    Bodies,
+    MDState,
     NotFinite,
     advance,
-    make_bodies,
+    start_md,
 )
 from .alarms import Alarm, World, longest_bonds, watch_bonds, watch_distances, watch_energy
 from .frames import minimum_image
@@ -137,7 +137,7 @@ def final_state(folder: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no {CHECKPOINT} to go on from")
     state = read_arrays(path)
-    missing = {*Bodies._fields, "sizes", "start"} - set(state)
+    missing = {*MDState._fields, "sizes", "start"} - set(state)
     if missing:
         raise ValueError(f"{path} has no {min(missing)!r}: not the checkpoint of a simulation")
     return state
@@ -344,12 +344,12 @@ class _Run:
         if position.ndim == 2:
             position = np.repeat(position[None], plan.worlds, 0)
         v = draw_velocity(sample, plan) if velocity is None else velocity
-        self.bodies = make_bodies(position, v, world.forces)
+        self.bodies = start_md(position, v, world.forces)
         self.start = world.energy(self.bodies)
 
     def _restore(self, state: dict[str, np.ndarray]) -> list[Mark]:
-        """Bodies, lists and measurements of a checkpoint; what is sure of the trajectories."""
-        self.bodies = Bodies(*(state[name] for name in Bodies._fields))
+        """MDState, lists and measurements of a checkpoint; what is sure of the trajectories."""
+        self.bodies = MDState(*(state[name] for name in MDState._fields))
         self.start = state["start"]
         within = self.step % self.every.block != 0
         if within and "built" not in state and self.step < self.plan.steps:

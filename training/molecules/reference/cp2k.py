@@ -371,11 +371,11 @@ def _run_tblite(
     from ase import Atoms
 
     from ....envs.molecules.molecular_dynamics import (
-        Bodies,
+        MDState,
         Thermostat,
         advance,
-        make_bodies,
         maxwell,
+        start_md,
     )
 
     numbers = _numbers(config.waters)
@@ -395,14 +395,14 @@ def _run_tblite(
     recorded: dict[str, list[Any]] = {name: [] for name in names}
     if path.exists():
         state = read_arrays(path)
-        missing = {*Bodies._fields, *(f"frame_{name}" for name in names)} - set(state)
+        missing = {*MDState._fields, *(f"frame_{name}" for name in names)} - set(state)
         if missing:
             raise ValueError(f"{path} has no {min(missing)!r}: not the state of a reference run")
-        bodies = Bodies(*(state[name] for name in Bodies._fields))
+        bodies = MDState(*(state[name] for name in MDState._fields))
         recorded = {name: list(state[f"frame_{name}"]) for name in names}
     else:
         velocity = maxwell(np.random.default_rng(config.seed), 1, mass, kt)
-        bodies = make_bodies(position[None], velocity, forces)
+        bodies = start_md(position[None], velocity, forces)
     made = int(bodies.clock[0])
     told(f"tblite: steps {made} to {steps} in {out}")
     thermostat = Thermostat("csvr", np.array([kt]), 50.0)

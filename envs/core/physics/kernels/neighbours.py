@@ -39,22 +39,22 @@ def _all_pairs(x: Any, h: Any, inv: Any, reach: float, index: Any, count: Any) -
 def _by_cells(x: Any, h: Any, inv: Any, reach: float, bins: Any, index: Any, count: Any) -> int:
     n, room = index.shape
     nx, ny, nz = bins[0], bins[1], bins[2]
-    place, wrapped = np.empty((n, 3), np.int64), np.empty((n, 3))
+    bin_index, wrapped = np.empty((n, 3), np.int64), np.empty((n, 3))
     start = np.zeros(nx * ny * nz + 1, np.int64)
     for i in range(n):
         for axis in range(3):
             s = x[i, 0] * inv[0, axis] + x[i, 1] * inv[1, axis] + x[i, 2] * inv[2, axis]
             s -= math.floor(s)
             wrapped[i, axis] = s
-            place[i, axis] = min(int(s * bins[axis]), bins[axis] - 1)
-        start[(place[i, 0] * ny + place[i, 1]) * nz + place[i, 2] + 1] += 1
+            bin_index[i, axis] = min(int(s * bins[axis]), bins[axis] - 1)
+        start[(bin_index[i, 0] * ny + bin_index[i, 1]) * nz + bin_index[i, 2] + 1] += 1
     most = 0
     for b in range(nx * ny * nz):
         most = max(most, start[b + 1])
         start[b + 1] += start[b]
     order, filled, px = np.empty(n, np.int32), start.copy(), np.empty((n, 3))
     for i in range(n):
-        b = (place[i, 0] * ny + place[i, 1]) * nz + place[i, 2]
+        b = (bin_index[i, 0] * ny + bin_index[i, 1]) * nz + bin_index[i, 2]
         at = filled[b]
         order[at] = i
         filled[b] += 1
@@ -63,7 +63,7 @@ def _by_cells(x: Any, h: Any, inv: Any, reach: float, bins: Any, index: Any, cou
             px[at, axis] = s + wrapped[i, 2] * h[2, axis]
     near, d2 = np.empty((3, 27 * most)), np.empty(27 * most)
     name = np.empty(27 * most, np.int32)
-    found = np.empty((n, room), np.int32)
+    near_atoms = np.empty((n, room), np.int32)
     widest = 0
     for home in range(nx * ny * nz):
         if start[home] == start[home + 1]:
@@ -76,12 +76,12 @@ def _by_cells(x: Any, h: Any, inv: Any, reach: float, bins: Any, index: Any, cou
             for m in range(total):
                 if d2[m] < reach * reach and name[m] != i:
                     if many < room:
-                        found[i, many] = name[m]
+                        near_atoms[i, many] = name[m]
                     many += 1
             count[i] = many
             widest = max(widest, many)
     if widest <= room:
-        _sorted_rows(found, count, index)
+        _sorted_rows(near_atoms, count, index)
     return widest
 
 
@@ -120,12 +120,12 @@ def _squares(near: Any, total: int, x0: float, x1: float, x2: float, d2: Any) ->
 
 
 @_compile
-def _sorted_rows(found: Any, count: Any, index: Any) -> None:
+def _sorted_rows(near_atoms: Any, count: Any, index: Any) -> None:
     """Rows in rising order: i is appended to the rows of its neighbours, i after i."""
-    filled = np.zeros(len(found), np.int32)
-    for i in range(len(found)):
+    filled = np.zeros(len(near_atoms), np.int32)
+    for i in range(len(near_atoms)):
         for m in range(count[i]):
-            j = found[i, m]
+            j = near_atoms[i, m]
             index[j, filled[j]] = i
             filled[j] += 1
 

@@ -65,8 +65,8 @@ def _generator(spread: bool) -> Any:
 
         where = data(0, weight), data(1, rows), data(2, out)
 
-        def load(base: Any, index: Any, part: Any) -> Any:
-            offset, kind = part
+        def load(base: Any, index: Any, piece: Any) -> Any:
+            offset, kind = piece
             at = builder.gep(base, [builder.add(index, ir.Constant(size, offset))])
             return builder.load(builder.bitcast(at, kind.as_pointer()), align=number_bytes)
 
@@ -79,19 +79,19 @@ def _generator(spread: bool) -> Any:
         sums = [builder.phi(kind) for _, kind in parts]
         base = builder.mul(builder.add(row, k), wide)
         if spread:
-            place = builder.gep(where[0], [builder.add(first, builder.mul(k, stride))])
-            value = builder.load(place)
+            pointer = builder.gep(where[0], [builder.add(first, builder.mul(k, stride))])
+            value = builder.load(pointer)
         added = []
-        for part, total in zip(parts, sums, strict=True):
-            kind = part[1]
+        for piece, total in zip(parts, sums, strict=True):
+            kind = piece[1]
             if spread:
-                one = ir.Constant(ir.IntType(32), 0)
-                lone = builder.insert_element(ir.Constant(kind, ir.Undefined), value, one)
+                first_lane = ir.Constant(ir.IntType(32), 0)
+                lone = builder.insert_element(ir.Constant(kind, ir.Undefined), value, first_lane)
                 zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
                 factor = builder.shuffle_vector(lone, ir.Constant(kind, ir.Undefined), zeros)
             else:
-                factor = load(where[0], builder.mul(builder.add(first, k), wide), part)
-            product = builder.fmul(factor, load(where[1], base, part), flags=_FAST)
+                factor = load(where[0], builder.mul(builder.add(first, k), wide), piece)
+            product = builder.fmul(factor, load(where[1], base, piece), flags=_FAST)
             added.append(builder.fadd(total, product, flags=_FAST))
         following = builder.add(k, ir.Constant(size, 1))
         k.add_incoming(ir.Constant(size, 0), before)
