@@ -52,7 +52,7 @@ def make_kernel(n_agents: int, parameters: np.ndarray) -> Kernel:
 
 
 @_part
-def _forces(spin: Any, coupling: Any, size: Any, local: Any) -> None:
+def _compute_forces(spin: Any, coupling: Any, size: Any, local: Any) -> None:
     """J times the neighbours of every spin of one world [N]."""
     for r in range(size):
         up = (r - 1 if r > 0 else size - 1) * size
@@ -79,7 +79,7 @@ def _forces(spin: Any, coupling: Any, size: Any, local: Any) -> None:
 
 
 @_part
-def _write(
+def _write_observations(
     spin: Any, temperature: float, field: float, local: Any, p: Any, observation: Any
 ) -> None:
     """Observations of one world whose forces are known."""
@@ -102,8 +102,8 @@ def observe(arrays: Any, parameters: Any, worlds: Any, observation: Any) -> None
     p, local = parameters[0], scratch.local
     for w in worlds:
         s, heat, h = state.spin[w], state.temperature[w, 0], state.field[w, 0]
-        _forces(s, state.coupling[w], p.lattice_size, local)
-        _write(s, heat, h, local, p, observation[w])
+        _compute_forces(s, state.coupling[w], p.lattice_size, local)
+        _write_observations(s, heat, h, local, p, observation[w])
 
 
 @_compile
@@ -118,7 +118,7 @@ def step(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
     size, local, turn, metric = p.lattice_size, scratch.local, state.turn, episode.metric
     for w in range(worlds):
         s, h = state.spin[w], state.field[w, 0]
-        _forces(s, state.coupling[w], size, local)
+        _compute_forces(s, state.coupling[w], size, local)
         acts = turn[w, 0]
         if p.update == SEQUENTIAL:
             if action[w, acts] == 1:
@@ -135,8 +135,8 @@ def step(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
         for i in range(n):
             episode.reward[w, i] = -s[i] * (local[i] + h)
         state.temperature[w, 0] *= p.cooling
-        _forces(s, state.coupling[w], size, local)
-        _write(s, state.temperature[w, 0], h, local, p, observation[w])
+        _compute_forces(s, state.coupling[w], size, local)
+        _write_observations(s, state.temperature[w, 0], h, local, p, observation[w])
         energy, up = 0.0, 0.0
         for i in range(n):
             energy -= s[i] * (0.5 * local[i] + h)

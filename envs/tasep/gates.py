@@ -170,12 +170,12 @@ class GatedTasep(System):
         return {"optimum": self._best}
 
     def kernel(self, worlds: int) -> Kernel:
-        from .step import GATES_PARAMETERS, see_gates, step_gates
+        from .step import GATES_PARAMETERS, observe_gates, step_gates
 
         parameters = parameter_record(
             GATES_PARAMETERS, sweeps=self.sweeps, depth=self.depth, cost=self.cost
         )
-        return Kernel(step_gates, see_gates, parameters)
+        return Kernel(step_gates, observe_gates, parameters)
 
     def _best(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
         from .exact import best_gates

@@ -226,7 +226,7 @@ class OpenTasep(System):
         }
 
     def kernel(self, worlds: int) -> Kernel:
-        from .step import OPEN_PARAMETERS, see_open, step_open
+        from .step import OPEN_PARAMETERS, observe_open, step_open
 
         parameters = parameter_record(
             OPEN_PARAMETERS,
@@ -234,7 +234,7 @@ class OpenTasep(System):
             hop_probability=self.hop_probability,
             sweep=self.sweep,
         )
-        return Kernel(step_open, see_open, parameters)
+        return Kernel(step_open, observe_open, parameters)
 
     def _hops(self, state: OpenState, action: Tensor) -> Tensor:
         """1.0 for every bond over which a particle hops [worlds, agents]."""

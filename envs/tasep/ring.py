@@ -225,7 +225,7 @@ class RingTasep(System):
         return after, {"current": scale * hops, "crashes": scale * crashes, "loss": loss}
 
     def kernel(self, worlds: int) -> Kernel:
-        from .step import RING_PARAMETERS, see_ring, step_ring
+        from .step import RING_PARAMETERS, observe_ring, step_ring
 
         parameters = parameter_record(
             RING_PARAMETERS,
@@ -236,7 +236,7 @@ class RingTasep(System):
             crash_cost=self.crash_cost,
             per_site=self.sweep / self.n_sites,
         )
-        return Kernel(step_ring, see_ring, parameters)
+        return Kernel(step_ring, observe_ring, parameters)
 
     def gaps(self, state: RingState) -> Tensor:
         """Empty sites ahead of every particle [worlds, agents] int64."""

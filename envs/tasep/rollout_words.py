@@ -105,7 +105,7 @@ def word_attempts(
 
 
 @_part
-def _weigh(ring: Any, offset: Any, filled: Any, moment: Any) -> None:
+def _count_particles(ring: Any, offset: Any, filled: Any, moment: Any) -> None:
     """Particles of every world, and the sum of their sites [32]."""
     bonds = np.int32(len(ring))
     filled[:] = 0
@@ -175,7 +175,7 @@ def run_words(chain: Any, plan: Any) -> None:
         state[0] = x
         for r in range(len(records)):
             ring, spare = word_attempts(ring, spare, offset, limit, exits, every - (r == 0), state)
-            _weigh(ring, offset, filled, after)
+            _count_particles(ring, offset, filled, after)
             for b in range(WORD):
                 hops = after[b] - before[b] + bonds * exits[b]
                 row = records[r, low + b]

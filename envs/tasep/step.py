@@ -32,7 +32,7 @@ OPEN_PARAMETERS = np.dtype([("parallel", np.bool_), ("hop_probability", float), 
 
 
 @_part
-def _see_bonds(taken: Any, alpha: float, beta: float, p: Any, rows: Any) -> float:
+def _observe_bonds(taken: Any, alpha: float, beta: float, p: Any, rows: Any) -> float:
     """Observations of the bonds of one chain; returns its particles."""
     n, behind, particles = len(taken), 1.0, 0.0
     for bond in range(n + 1):
@@ -47,11 +47,11 @@ def _see_bonds(taken: Any, alpha: float, beta: float, p: Any, rows: Any) -> floa
 
 
 @_compile
-def see_open(arrays: Any, parameters: Any, worlds: Any, seen: Any) -> None:
+def observe_open(arrays: Any, parameters: Any, worlds: Any, observation: Any) -> None:
     """Observations of the worlds whose indices are given."""
     state, p = arrays_at(arrays[0].state, OpenArrays), parameters[0]
     for w in worlds:
-        _see_bonds(state.occupied[w], state.alpha[w, 0], state.beta[w, 0], p, seen[w])
+        _observe_bonds(state.occupied[w], state.alpha[w, 0], state.beta[w, 0], p, observation[w])
 
 
 @_compile
@@ -82,7 +82,7 @@ def step_open(arrays: Any, parameters: Any, action: Any, observation: Any) -> in
             turn[w, 0] = drawn_turn(episode.seed[0], episode.world[w], episode.clock[w], n + 1)
         episode.metric[w, 0] = hops * p.sweep / (n + 1)
         alpha, beta = state.alpha[w, 0], state.beta[w, 0]
-        episode.metric[w, 1] = _see_bonds(taken, alpha, beta, p, observation[w]) / n
+        episode.metric[w, 1] = _observe_bonds(taken, alpha, beta, p, observation[w]) / n
     accumulate_metrics(arrays[0].episode)
     return -1
 
@@ -120,7 +120,7 @@ RING_PARAMETERS = np.dtype(
 
 
 @_part
-def _see_particles(x: Any, p: Any, rows: Any) -> None:
+def _observe_particles(x: Any, p: Any, rows: Any) -> None:
     for i in range(len(x)):
         ahead = gap(x, i, p.n_sites)
         rows[i, 0] = ahead if ahead < p.sight else p.sight
@@ -129,11 +129,11 @@ def _see_particles(x: Any, p: Any, rows: Any) -> None:
 
 
 @_compile
-def see_ring(arrays: Any, parameters: Any, worlds: Any, seen: Any) -> None:
+def observe_ring(arrays: Any, parameters: Any, worlds: Any, observation: Any) -> None:
     """Observations of the worlds whose indices are given."""
     state = arrays_at(arrays[0].state, RingArrays)
     for w in worlds:
-        _see_particles(state.position[w], parameters[0], seen[w])
+        _observe_particles(state.position[w], parameters[0], observation[w])
 
 
 @_compile
@@ -162,7 +162,7 @@ def step_ring(arrays: Any, parameters: Any, action: Any, observation: Any) -> in
             turn[w, 0] = drawn_turn(episode.seed[0], episode.world[w], episode.clock[w], n)
         episode.metric[w, 0] = p.per_site * hops
         episode.metric[w, 1] = p.per_site * crashes
-        _see_particles(x, p, observation[w])
+        _observe_particles(x, p, observation[w])
     accumulate_metrics(arrays[0].episode)
     return -1
 
@@ -171,7 +171,7 @@ def step_ring(arrays: Any, parameters: Any, action: Any, observation: Any) -> in
 
 
 @_part
-def _see_gates(taken: Any, rate: Any, depth: int, rows: Any) -> float:
+def _observe_gates(taken: Any, rate: Any, depth: int, rows: Any) -> float:
     """Observations of the gates of one chain; returns its particles per site."""
     n = len(taken)
     first, last, total = 0.0, 0.0, 0.0
@@ -197,11 +197,11 @@ GATES_PARAMETERS = np.dtype([("sweeps", np.int64), ("depth", np.int64), ("cost",
 
 
 @_compile
-def see_gates(arrays: Any, parameters: Any, worlds: Any, seen: Any) -> None:
+def observe_gates(arrays: Any, parameters: Any, worlds: Any, observation: Any) -> None:
     """Observations of the worlds whose indices are given."""
     state = arrays_at(arrays[0].state, GatesArrays)
     for w in worlds:
-        _see_gates(state.occupied[w], state.rate[w], parameters[0].depth, seen[w])
+        _observe_gates(state.occupied[w], state.rate[w], parameters[0].depth, observation[w])
 
 
 @_compile
@@ -240,7 +240,7 @@ def step_gates(arrays: Any, parameters: Any, action: Any, observation: Any) -> i
         state.hops[w, 0] = hops
         shared = p.cost * (rate[w, 0] + rate[w, 1]) - hops
         episode.reward[w, 0], episode.reward[w, 1] = shared, shared
-        density = _see_gates(taken, rate[w], p.depth, observation[w])
+        density = _observe_gates(taken, rate[w], p.depth, observation[w])
         episode.metric[w, 0], episode.metric[w, 1] = hops, density
         episode.metric[w, 2], episode.metric[w, 3] = rate[w, 0], rate[w, 1]
     accumulate_metrics(arrays[0].episode)
