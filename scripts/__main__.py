@@ -103,10 +103,11 @@ def _dispatch(words: list[str]) -> int:
     command = _module(name)
     args = _parse(command, name, words[1:])
     args.stdout = sys.stdout
+    from invariantzoo.envs.core.kernels.announcement import announced, say_compiling
     from invariantzoo.envs.core.memory import within_what_is_free
 
     aside = contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext()
-    with within_what_is_free(), aside:
+    with within_what_is_free(), aside, announced(say_compiling):
         return command.run(args)
 
 

@@ -6,17 +6,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from invariantzoo.envs.core.system import System
-
 _MEMORY = 60.0  # seconds that a speed looks back on
 _GRAIN = 0.5  # seconds between what is remembered
-_COMPILATION = {"clusters": 5, "ising": 5, "particles": 15, "tasep": 5, "water": 15}  # CPU seconds
 
 
 class Show(Protocol):
@@ -148,18 +145,3 @@ def _bar(
 def say(text: str) -> None:
     """Print a line on standard error as it is: never broken, no markup, so paths stay whole."""
     print(text, file=sys.stderr, flush=True)
-
-
-def compilation_announced(
-    name: str, system: System | type[System] | None = None
-) -> AbstractContextManager[None]:
-    """Say, before numba compiles a first function within the block, that this happens once.
-
-    name: what is about to run.  system: what it runs, if that is known.
-    """
-    from invariantzoo.envs.core.kernels.compiling import announced
-
-    module = (system if isinstance(system, type) else type(system)).__module__
-    known = [_COMPILATION.get(module_name) for module_name in module.split(".")]
-    seconds = next((f", about {number} CPU s" for number in known if number), "")
-    return announced(lambda: say(f"compiling {name} for this machine (once{seconds}) ..."))

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import math
 import shlex
 import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numba import njit
+from numba.core import event
 from rich.console import Console
 
 import invariantzoo
-from invariantzoo.__main__ import main
+from invariantzoo.__main__ import COMMANDS, main
 from invariantzoo.agents.policy import make_policy
-from invariantzoo.envs.core.kernels.compiling import announced
+from invariantzoo.envs.core.kernels.announcement import COMPILING, announced, current
 from invariantzoo.options import parse_settings, whole_number
 from invariantzoo.progress import Pace, progress
 from invariantzoo.tables import number, print_table, with_error
@@ -226,23 +231,94 @@ def test_scoring_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(shares) >= 2 * 15
 
 
-def test_compilation_is_announced_once_and_never_for_what_is_compiled() -> None:
+def compile_anew() -> None:
+    """Have numba compile a function that it does not know."""
+
+    @njit
+    def twice(x: float) -> float:
+        return 2 * x
+
+    assert twice(1.5) == 3.0
+
+
+def test_slow_compilation_is_announced_once_while_it_goes_on() -> None:
+    said: list[str] = []
+    told = threading.Event()
+
+    def say() -> None:
+        said.append("compiling")
+        told.set()
+
+    with announced(say, patience=0.02):
+        assert said == []
+        with event.trigger_event("numba:compile"):  # what numba says of itself
+            with event.trigger_event("numba:compile"):
+                assert told.wait(60)
+        with event.trigger_event("numba:compile"):
+            assert said == ["compiling"]
+        compile_anew()
+    assert said == ["compiling"]
+
+
+def test_many_short_compilations_are_announced_together() -> None:
+    told = threading.Event()
+    with announced(told.set, patience=0.3):
+        for _ in range(10_000):
+            with event.trigger_event("numba:compile"):
+                if told.wait(0.01):
+                    break
+    assert told.is_set()
+
+
+def test_what_compiles_quickly_and_what_is_compiled_is_not_announced() -> None:
     said: list[str] = []
 
     @njit
     def twice(x: float) -> float:
         return 2 * x
 
-    with announced(lambda: said.append("before")):
-        assert said == []
-        assert twice(1.5) == 3.0
-        assert said == ["before"]
-        assert twice(2) == 4
-        assert said == ["before"]
-    with announced(lambda: said.append("again")):
+    with announced(lambda: said.append("first"), patience=600):
+        twice(1.5)
+    with announced(lambda: said.append("known"), patience=0):
         twice(2.5)
-    twice(np.float32(1))  # nobody listens any more
-    assert said == ["before"]
+    compile_anew()  # nobody listens any more
+    assert said == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_that_it_compiles_slowly(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(_: argparse.Namespace) -> int:
+        announcement = current()
+        assert announcement is not None
+        announcement.patience = 0.0
+        for _ in range(2):
+            with event.trigger_event("numba:compile"):
+                announcement.wait(60)
+        return 0
+
+    monkeypatch.setattr(f"invariantzoo.commands.{name}.run", run)
+    parsed = argparse.Namespace(json=False)
+    monkeypatch.setattr("invariantzoo.__main__._parse", lambda *_: parsed)
+    assert main([name]) == 0
+    assert capsys.readouterr().err.count(COMPILING) == 1
+
+
+def test_a_window_of_python_says_that_it_compiles_slowly() -> None:
+    code = (
+        "import invariantzoo as iz\n"
+        "from numba.core import event\n"
+        "from invariantzoo.envs.core.kernels import announcement\n"
+        "for make in (iz.parallel_env, iz.vec_env):\n"
+        "    make('ising-equilibrium-v0', render_mode='human')\n"
+        "announcement.current().patience = 0.0\n"
+        "for _ in range(2):\n"
+        "    with event.trigger_event('numba:compile'):\n"
+        "        announcement.current().wait(60)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.count(COMPILING) == 1
 
 
 # Tables

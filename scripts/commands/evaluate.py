@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from invariantzoo import options
-from invariantzoo.progress import compilation_announced, progress, say
+from invariantzoo.progress import progress, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
         sampled = not entry.algo or (
             entry.system.stochastic if args.deterministic is None else not args.deterministic
         )
-        announced = compilation_announced(entry.id, entry.system)
-        with announced, progress(log, 1, name="scoring") as show:
+        with progress(log, 1, name="scoring") as show:
             seed_scores.append(
                 evaluate(
                     entry.system,

@@ -59,7 +59,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit, write the model, and say how good it is."""
-    from invariantzoo.envs.core.kernels.compiling import announced
     from invariantzoo.envs.molecules.files import save_model
     from invariantzoo.training.molecules.errors import judge
     from invariantzoo.training.molecules.frames import chosen
@@ -77,8 +76,7 @@ def run(args: argparse.Namespace) -> int:
     options.require_output_file("--picture", args.picture)
     frames = options.read_data(args, args.data, ("train", "val"))
     started, began = time.process_time(), time.perf_counter()
-    with announced(lambda: say("compiling losses for this machine (once, about 30 CPU s) ...")):
-        model, report = (_net if args.loss == "net" else _linear)(args, frames)
+    model, report = (_net if args.loss == "net" else _linear)(args, frames)
     report["seconds"] = time.process_time() - started  # of the CPU
     report["wall_seconds"] = time.perf_counter() - began
     report["threads"] = args.threads

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invariantzoo import options
-from invariantzoo.progress import compilation_announced, progress, say
+from invariantzoo.progress import progress, say
 from invariantzoo.training.runs.folder import read_config
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def watched(folder: Path, config: dict[str, Any], window: int) -> Steps:
     runs.restore(folder, made)
     steps = Steps(window)
     made.watch(steps)
-    announced = compilation_announced(config["id"], system)
-    with announced, progress(options.messages(), window, name="watching") as show:
+    with progress(options.messages(), window, name="watching") as show:
         for _ in made:
             show(len(steps))
             if len(steps) >= window:

@@ -28,7 +28,7 @@ import numpy as np
 from invariantzoo import options
 from invariantzoo.envs.core.files import write_atomically
 from invariantzoo.envs.core.memory import require_memory
-from invariantzoo.progress import compilation_announced, progress
+from invariantzoo.progress import progress
 
 if TYPE_CHECKING:
     from invariantzoo.agents.policy import Policy
@@ -106,17 +106,16 @@ def run(args: argparse.Namespace) -> int:
     if (args.human or filmed) and type(play.system).scene is System.scene:
         raise ValueError(f"{args.id} has no picture: leave out --human and --video")
     interrupted = False
-    with compilation_announced(args.id, play.system):
-        if args.npz is not None and not args.human:
-            session.require_memory(steps or play.system.horizon)
-        with _film(args.video, env, skip) as shoot:
-            try:
-                if args.human:
-                    _watch(args.id, play, session, shoot, steps)
-                else:
-                    _run(args.id, play, session, shoot, steps or play.system.horizon)
-            except KeyboardInterrupt:
-                interrupted = True
+    if args.npz is not None and not args.human:
+        session.require_memory(steps or play.system.horizon)
+    with _film(args.video, env, skip) as shoot:
+        try:
+            if args.human:
+                _watch(args.id, play, session, shoot, steps)
+            else:
+                _run(args.id, play, session, shoot, steps or play.system.horizon)
+        except KeyboardInterrupt:
+            interrupted = True
     report = {**_config(args, play, session), "interrupted": interrupted, **_outcome(session)}
     if args.npz is not None:
         _save(args.npz, session, report)

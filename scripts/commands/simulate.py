@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from invariantzoo import options
-from invariantzoo.progress import compilation_announced, progress, say
+from invariantzoo.progress import progress, say
 
 if TYPE_CHECKING:
     from invariantzoo.envs.molecules.files import Sample, Saved
@@ -126,7 +126,6 @@ def _simulate(args: argparse.Namespace, saved: Saved, start: Start, plan: Plan) 
     seconds = np.inf if args.minutes is None else 60 * args.minutes
     log = options.messages()
     with (
-        compilation_announced("simulations"),
         Interruptions("stopping at the next step ...") as interruption,
         progress(
             log, args.steps, name="simulation", notice=lambda: interruption.notice

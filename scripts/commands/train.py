@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from invariantzoo import options
-from invariantzoo.progress import compilation_announced, progress, say
+from invariantzoo.progress import progress, say
 from invariantzoo.signals import Interruptions
 
 if TYPE_CHECKING:
@@ -95,43 +95,42 @@ def _train(args: argparse.Namespace, folder: Path, held: bool) -> int:
     if not held:
         say(f"{folder} cannot be locked: let no other training write to it")
     log = options.messages()
-    with compilation_announced(plan.config["id"], plan.system):
-        with (
-            Interruptions("stopping after this update ...") as stop,
-            runs.recording(plan.folder, since=plan.since) as recorder,
-        ):
-            with progress(
-                log,
-                plan.total,
-                start=plan.trainer.steps,
-                unit="agent-steps",
-                every=LINE_SECONDS,
-                tenths=True,
-                notice=lambda: stop.notice,
-            ) as show:
-                told = _told(plan.system)
+    with (
+        Interruptions("stopping after this update ...") as stop,
+        runs.recording(plan.folder, since=plan.since) as recorder,
+    ):
+        with progress(
+            log,
+            plan.total,
+            start=plan.trainer.steps,
+            unit="agent-steps",
+            every=LINE_SECONDS,
+            tenths=True,
+            notice=lambda: stop.notice,
+        ) as show:
+            told = _told(plan.system)
 
-                def watch(update: Update) -> bool:
-                    show(update.steps, told(update))
-                    return stop.number is None
+            def watch(update: Update) -> bool:
+                show(update.steps, told(update))
+                return stop.number is None
 
-                every = plan.hyper.checkpoint_every
-                whole = runs.train(plan.trainer, recorder, checkpoint_every=every, watch=watch)
-        if not whole:
-            assert stop.number is not None
-            say(f"stopped after {plan.trainer.steps:,} agent-steps; continue with:")
-            say(_command("train", plan.config["id"], "--out", plan.folder, "--resume"))
-            if args.json:
-                options.print_json(args, {**_about(plan), "interrupted": True})
-            return 128 + stop.number
-        try:
-            report = _finish(args, plan, recorder.rows, log)
-        except KeyboardInterrupt:
-            say(f"training is complete and saved in {plan.folder}; score it with:")
-            say(_command("evaluate", plan.folder))
-            if args.json:
-                options.print_json(args, {**_about(plan), "interrupted": True})
-            return 130
+            every = plan.hyper.checkpoint_every
+            whole = runs.train(plan.trainer, recorder, checkpoint_every=every, watch=watch)
+    if not whole:
+        assert stop.number is not None
+        say(f"stopped after {plan.trainer.steps:,} agent-steps; continue with:")
+        say(_command("train", plan.config["id"], "--out", plan.folder, "--resume"))
+        if args.json:
+            options.print_json(args, {**_about(plan), "interrupted": True})
+        return 128 + stop.number
+    try:
+        report = _finish(args, plan, recorder.rows, log)
+    except KeyboardInterrupt:
+        say(f"training is complete and saved in {plan.folder}; score it with:")
+        say(_command("evaluate", plan.folder))
+        if args.json:
+            options.print_json(args, {**_about(plan), "interrupted": True})
+        return 130
     if args.json:
         options.print_json(args, report)
     return 0

@@ -18,6 +18,7 @@ import numpy as np
 import pettingzoo
 from gymnasium import spaces
 
+from ..kernels.announcement import announce_to_standard_error
 from ..memory import require_memory
 from ..observation import is_discrete, observation_space
 from ..registry import make_system
@@ -79,6 +80,8 @@ class _World:
             raise ValueError(f"render_mode={render_mode!r} must be None, 'human' or 'rgb_array'")
         if max_cycles is not None:
             require_count("max_cycles", max_cycles)
+        if render_mode == "human":
+            announce_to_standard_error()
         self.system = system
         self._horizon = system.horizon if max_cycles is None else max_cycles
         self.render_mode = render_mode

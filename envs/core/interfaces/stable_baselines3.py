@@ -17,6 +17,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
+from ..kernels.announcement import announce_to_standard_error
 from ..memory import require_memory
 from ..observation import observation_space, parameters
 from ..registry import make_system
@@ -120,6 +121,8 @@ class SystemVecEnv(VecEnv):
     ) -> None:
         if render_mode is not None:
             require_choice("render_mode", render_mode, ("human", "rgb_array"))
+        if render_mode == "human":
+            announce_to_standard_error()
         self.system = system
         self.worlds = VectorEnv(system, n_worlds, seed=seed)
         # A dictionary of every slot, of the reset and of a step.

@@ -11,8 +11,7 @@ import os
 import pickle
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from numba.core.caching import (
     InTreeCacheLocator,
     UserWideCacheLocator,
 )
+
+from .announcement import Announcement, current
 
 _COMPILATION = "numba:compile"  # numba's event for a function that is not in the cache
 _lost: list[str] = []
@@ -59,30 +60,25 @@ def not_kept() -> str:
     return _lost[0] if _lost else ""
 
 
-@contextmanager
-def announced(say: Callable[[], object]) -> Iterator[None]:
-    """Call `say` once, just before the first function that is compiled within the block.
+class _Listener(event.Listener):
+    """Tells whoever announces it what is compiled."""
 
-    It is called in the thread that compiles, which may then be busy for many seconds.
-    """
+    def __init__(self) -> None:
+        self._told: list[Announcement | None] = []
 
-    class Listener(event.Listener):
-        said = False
+    def on_start(self, _: Any) -> None:
+        announcement = current()
+        self._told.append(announcement)
+        if announcement is not None:
+            announcement.begin()
 
-        def on_start(self, _: Any) -> None:
-            if not self.said:
-                self.said = True
-                say()
+    def on_end(self, _: Any) -> None:
+        announcement = self._told.pop() if self._told else None
+        if announcement is not None:
+            announcement.end()
 
-        def on_end(self, _: Any) -> None:
-            pass
 
-    listener = Listener()
-    event.register(_COMPILATION, listener)
-    try:
-        yield
-    finally:
-        event.unregister(_COMPILATION, listener)
+event.register(_COMPILATION, _Listener())
 
 
 class _TemporaryLocator(InTreeCacheLocator):
