@@ -34,6 +34,7 @@ from invariantzoo.training.rl.hyperparameters import (
 )
 
 GUIDES = (
+    "architecture",
     "index",
     "apis",
     "training",
