@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from invariantzoo.training.optim.cgd import CGD, longest
+from invariantzoo.training.optim.cgd import CGD
+from invariantzoo.training.optim.metrics import longest
 
 METRICS: list[dict[str, Any]] = [
     {"metric": "full"},

@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from invariantzoo.training.geometry import regimes
-from invariantzoo.training.optim.cgd import CGD, scale
+from invariantzoo.training.optim.cgd import CGD
+from invariantzoo.training.optim.metrics import scale
 from invariantzoo.training.rl.regime_callback import RegimeCallback
 
 F64 = torch.float64

@@ -27,7 +27,8 @@ from torch.optim.optimizer import (
 )
 
 from invariantzoo.report import figure_parser, recorded, table, write_text
-from invariantzoo.training.optim.cgd import CGD, coefficients, inverse_metric, longest
+from invariantzoo.training.optim.cgd import CGD
+from invariantzoo.training.optim.metrics import coefficients, inverse_metric, longest
 
 TAU1, TAU2 = 9.0, 999.0
 REFRESHES = (1, 10, 100)

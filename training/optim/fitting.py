@@ -90,12 +90,7 @@ def layout_of(group: dict[str, Any], params: list[Tensor]) -> tuple[Layout, list
 
 def check_settings(group: dict[str, Any]) -> None:
     """Raise ValueError for settings and parameters that make no sense."""
-    if isinstance(group["lr"], Tensor):
-        if group["lr"].numel() != 1:
-            raise ValueError(f"Tensor lr must be 1-element, not {group['lr'].numel()}")
-        require_number("lr", float(group["lr"]), 0)
-    else:
-        require_number("lr", group["lr"], 0)
+    _require_rate(group["lr"])
     for name in ("tau1", "tau2", "eps", "zeta", "weight_decay"):
         require_number(name, group[name], 0)
     require_number("alpha", group["alpha"])
@@ -130,6 +125,15 @@ def check_settings(group: dict[str, Any]) -> None:
     _require_fitting(group)
 
 
+def _require_rate(lr: Any) -> None:
+    """Raise ValueError for what is no learning rate."""
+    if isinstance(lr, Tensor):
+        if lr.numel() != 1:
+            raise ValueError(f"Tensor lr must be 1-element, not {lr.numel()}")
+        lr = float(lr)
+    require_number("lr", lr, 0)
+
+
 def _require_fitting(group: dict[str, Any]) -> None:
     """Raise ValueError for dense metrics that are too large."""
     if group["metric"] == "full":
@@ -162,10 +166,8 @@ def require_settings(
     when a group was last looked at, by its identity; what has not changed is not looked at again.
     """
     lr = group["lr"]
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError(f"Tensor lr must be 1-element, not {lr.numel()}")
-    if not math.isfinite(lr):
-        raise ValueError(f"lr={lr!r} must be a finite number")
+    if type(lr) is not float or not 0 <= lr < math.inf:
+        _require_rate(lr)
     current = tuple(map(group.get, names))
     if checked.get(id(group)) != current:
         check_settings({**group, "lr": 0.0})
