@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gymnasium import spaces
 from torch import Tensor
@@ -32,17 +32,45 @@ class System(ABC):
     The loss counts the other agents' places after the step unless a system says otherwise.
     """
 
-    n_agents: int
-    horizon: int  # steps after which an episode is truncated
-    warm_up: int = 0  # steps at the start of an episode that the metrics leave out
-    sweep: int = 1  # steps in which every agent acts once, on average
     agent_name: ClassVar[str] = "agent"
-    reductions: ClassVar[dict[str, str]] = {}  # metric -> "mean", "sum", "max" or "last"
     stochastic: ClassVar[bool] = False  # whether policies are evaluated by sampling their actions
     differentiable: ClassVar[bool] = True  # False: events are drawn, no gradient of the loss flows
     live_parameters: ClassVar[dict[str, LiveParameter]] = {}  # what the window may adjust
-    one_at_a_time: ClassVar[bool] = False  # whether `active` restricts who acts
-    fused: ClassVar[tuple[str, ...]] = ()  # own policies that `rollout` knows
+
+    # Read-only: a system has each as a field, a class attribute or a property.
+    if TYPE_CHECKING:
+
+        @property
+        def n_agents(self) -> int:
+            """Agents of a world."""
+
+        @property
+        def horizon(self) -> int:
+            """Steps after which an episode is truncated."""
+
+        @property
+        def warm_up(self) -> int:
+            """Steps at the start of an episode that the metrics leave out."""
+
+        @property
+        def sweep(self) -> int:
+            """Steps in which every agent acts once, on average."""
+
+        @property
+        def reductions(self) -> dict[str, str]:
+            """Metric -> "mean", "sum", "max" or "last"."""
+
+        @property
+        def one_at_a_time(self) -> bool:
+            """Whether `active` restricts who acts."""
+
+        @property
+        def fused(self) -> tuple[str, ...]:
+            """Own policies that `rollout` knows."""
+
+    else:
+        warm_up, sweep, one_at_a_time = 0, 1, False
+        reductions, fused = {}, ()
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)

@@ -132,23 +132,23 @@ class Ising(System):
             require_annealing(self.final_temperature, self.temperature, self.lattice_size)
 
     @property
-    def n_agents(self) -> int:  # type: ignore[override]
+    def n_agents(self) -> int:
         return self.lattice_size**2
 
     @property
-    def sweep(self) -> int:  # type: ignore[override]
+    def sweep(self) -> int:
         return self.schedule.sweep
 
     @property
-    def horizon(self) -> int:  # type: ignore[override]
+    def horizon(self) -> int:
         return self.n_sweeps * self.sweep
 
     @property
-    def warm_up(self) -> int:  # type: ignore[override]
+    def warm_up(self) -> int:
         return self.burn_in * self.sweep
 
     @property
-    def one_at_a_time(self) -> bool:  # type: ignore[override]
+    def one_at_a_time(self) -> bool:
         return self.update != "parallel"
 
     @cached_property
@@ -169,13 +169,13 @@ class Ising(System):
         return float((self.final_temperature / self.temperature) ** (1 / self.horizon))
 
     @property
-    def reductions(self) -> dict[str, str]:  # type: ignore[override]
+    def reductions(self) -> dict[str, str]:
         if self.final_temperature is None:
             return _MEANS
         return {**_MEANS, "residual_energy": "last", "solved": "max"}
 
     @property
-    def fused(self) -> tuple[str, ...]:  # type: ignore[override]
+    def fused(self) -> tuple[str, ...]:
         cluster = ("wolff",) if self.final_temperature is None else ()
         return (*self.policies(), *cluster)
 

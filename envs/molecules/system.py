@@ -84,7 +84,7 @@ class LossSystem(System):
         start(self.model)
 
     @property
-    def n_agents(self) -> int:  # type: ignore[override]
+    def n_agents(self) -> int:
         """Atoms of the frame that the model starts from."""
         return len(start(self.model).numbers)
 

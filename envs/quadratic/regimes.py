@@ -106,7 +106,7 @@ class Quadratic(System):
         require_number("start", self.start, 0, 10)
 
     @property
-    def warm_up(self) -> int:  # type: ignore[override]
+    def warm_up(self) -> int:
         return self.horizon // 2
 
     @property

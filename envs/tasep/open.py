@@ -108,23 +108,23 @@ class OpenTasep(System):
         require_update(self.update, self.n_sweeps, self.burn_in, (SEQUENTIAL, PARALLEL))
 
     @property
-    def n_agents(self) -> int:  # type: ignore[override]
+    def n_agents(self) -> int:
         return self.n_sites + 1
 
     @property
-    def sweep(self) -> int:  # type: ignore[override]
+    def sweep(self) -> int:
         return self.schedule.sweep
 
     @property
-    def horizon(self) -> int:  # type: ignore[override]
+    def horizon(self) -> int:
         return self.n_sweeps * self.sweep
 
     @property
-    def warm_up(self) -> int:  # type: ignore[override]
+    def warm_up(self) -> int:
         return self.burn_in * self.sweep
 
     @property
-    def one_at_a_time(self) -> bool:  # type: ignore[override]
+    def one_at_a_time(self) -> bool:
         return self.update == "sequential"
 
     @cached_property

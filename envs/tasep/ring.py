@@ -100,23 +100,23 @@ class RingTasep(System):
         require_update(self.update, self.n_sweeps, self.burn_in, (SEQUENTIAL, PARALLEL))
 
     @property
-    def n_agents(self) -> int:  # type: ignore[override]
+    def n_agents(self) -> int:
         return self.n_particles
 
     @property
-    def sweep(self) -> int:  # type: ignore[override]
+    def sweep(self) -> int:
         return self.schedule.sweep
 
     @property
-    def horizon(self) -> int:  # type: ignore[override]
+    def horizon(self) -> int:
         return self.n_sweeps * self.sweep
 
     @property
-    def warm_up(self) -> int:  # type: ignore[override]
+    def warm_up(self) -> int:
         return self.burn_in * self.sweep
 
     @property
-    def one_at_a_time(self) -> bool:  # type: ignore[override]
+    def one_at_a_time(self) -> bool:
         return self.update == "sequential"
 
     @cached_property

@@ -133,7 +133,7 @@ class WaterDynamics(System):
         read(self.data, self.split)
 
     @property
-    def n_agents(self) -> int:  # type: ignore[override]
+    def n_agents(self) -> int:
         """Atoms of the data."""
         return len(read(self.data, self.split).oxygen)
 

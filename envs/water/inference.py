@@ -119,7 +119,7 @@ class WaterInference(System):
         read(self.data, self.split)
 
     @property
-    def n_agents(self) -> int:  # type: ignore[override]
+    def n_agents(self) -> int:
         """Atoms of the data."""
         return len(read(self.data, self.split).oxygen)
 
