@@ -7,7 +7,7 @@ import numpy as np
 from invariantzoo.envs.core.physics.cell import replicate
 from invariantzoo.envs.molecules.lennard_jones import LennardJonesForces
 from invariantzoo.training.molecules.active import asked, explore, fit_ensemble, spread_of
-from invariantzoo.training.molecules.errors import judge
+from invariantzoo.training.molecules.errors import force_errors
 from invariantzoo.training.molecules.frames import Frames, chosen
 
 SIGMA, EPSILON = 3.4, 0.0103  # argon: Angstrom, eV
@@ -47,7 +47,7 @@ def test_asking_where_losses_disagree_helps() -> None:
     errors, found = [], 0
     for number in range(3):
         models = fit_ensemble(frames, size=3, seed=number, **SETTINGS)
-        errors.append(judge(models[0], chosen(frames, "val"))["relative"])
+        errors.append(force_errors(models[0], chosen(frames, "val"))["relative"])
         known = frames.positions[frames.split == "train"][-1]
         spread = spread_of(models, cell, frames.numbers)
         if number == 0:

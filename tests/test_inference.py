@@ -19,7 +19,7 @@ from invariantzoo.envs.molecules.files import SHIPPED, NetModel, load_model, sav
 from invariantzoo.envs.molecules.forces import forces_of_frame, make_forces
 from invariantzoo.envs.molecules.linear import LossModel, agent_losses, no_walls
 from invariantzoo.training.molecules import fit_linear as fitting
-from invariantzoo.training.molecules.errors import judge
+from invariantzoo.training.molecules.errors import force_errors
 from invariantzoo.training.molecules.fit_linear import (
     Columns,
     fit_losses,
@@ -89,7 +89,7 @@ def test_losses_of_the_fitted_form_are_found_exactly(loss: str, shared: bool) ->
     )
     assert fit.ridges[0][2] < 1e-4 * np.sqrt((frames.forces**2).mean())
     free = fit.model._replace(walls=no_walls(2))
-    held = judge(free, chosen(frames, "val"))
+    held = force_errors(free, chosen(frames, "val"))
     assert held["rmse_mev_per_angstrom"]["all"] < 1e3 * fit.ridges[0][2] + 1e-3
     assert (held["net_force"] < 1e-10) == shared
 

@@ -71,7 +71,7 @@ def closed_loop(alpha: float, steps: int, **settings: Any) -> tuple[Tensor, Tens
     q = nn.Parameter(torch.zeros(N, dtype=F64))
     given = {"metric": "full", "alpha": alpha, "tau1": 0.0, "eps": 0.0, "refresh": 10, **settings}
     optimizer = CGD([q], 0.0, **given)  # type: ignore[arg-type]
-    watched = regimes.Steps(steps).attach(optimizer, [("q", q)])
+    watched = regimes.StepRecorder(steps).attach(optimizer, [("q", q)])
     for t, kick in enumerate(noise * values.sqrt() @ rotation.T):
         optimizer.param_groups[0]["lr"] = 1e-3 if t >= 2000 else 0.0
         q.grad = 0.05 * q.detach() + kick
@@ -198,7 +198,7 @@ def test_errors_are_one_line() -> None:
         (lambda: regimes.estimate_alpha(noise, noise, modes=2), "modes=2 must be"),
         (lambda: regimes.estimate_alpha(noise, 0 * noise), "only 0 modes"),
         (lambda: regimes.sphericity(noise[:5]), "more samples than components"),
-        (lambda: regimes.Steps(3), "window=3 must be"),
+        (lambda: regimes.StepRecorder(3), "window=3 must be"),
         (lambda: regimes.plateau(0.0, 1.0), r"eps=0.0 must be"),
     ):
         with pytest.raises(ValueError, match=said) as error:

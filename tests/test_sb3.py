@@ -718,12 +718,12 @@ def test_global_generators_are_left_alone() -> None:
 def test_cut_off_ends_are_valued_in_one_call_as_sb3_does_one_by_one() -> None:
     """The same weights come out with SB3's own loop over truncated slots."""
 
-    class Plain(sb3.Watch):
+    class Plain(sb3.RewardScalingCallback):
         def _on_step(self) -> bool:
             return True
 
     found = []
-    for kind in (sb3.Watch, Plain):
+    for kind in (sb3.RewardScalingCallback, Plain):
         env = SystemVecEnv(brief("particles-crowd-v0"), 3, seed=0)
         config = sb3.PPOConfig(n_worlds=3, n_steps=12, reward_scale=1.0)
         model: Any = sb3.make_model(env, config, seed=0)

@@ -29,7 +29,7 @@ from invariantzoo.training.molecules import plan as planning
 from invariantzoo.training.molecules import simulate as simulation
 from invariantzoo.training.molecules.frames import read_frames
 from invariantzoo.training.molecules.observables import observe
-from invariantzoo.training.molecules.simulate import Alarm, Plan
+from invariantzoo.training.molecules.simulate import OutOfDomain, Plan
 
 THERMOSTATS = ["nose-hoover", "langevin", "csvr", "none"]
 
@@ -555,12 +555,12 @@ def test_the_world_and_step_of_a_position_that_is_lost(
     for threads in (1, 3):
         with monkeypatch.context() as patched:
             patched.setattr(simulation, "advance", lose)
-            with pytest.raises(Alarm) as caught:
+            with pytest.raises(OutOfDomain) as caught:
                 go(saved, tmp_path / f"{threads}", 100, plan, velocity=velocity, threads=threads)
         assert str(caught.value) == "step 8, world 2: a position is not a finite number"
         assert observed(tmp_path / f"{threads}")["stopped"]["step"] == 8
     velocity[1, 7] = 1e200  # the energy is not finite, positions still are
-    with pytest.raises(Alarm, match="step 0, world 1: a position or the energy is not"):
+    with pytest.raises(OutOfDomain, match="step 0, world 1: a position or the energy is not"):
         go(saved, tmp_path / "energy", 100, plan, velocity=velocity)
 
 
@@ -573,7 +573,9 @@ def test_atoms_that_meet_beyond_the_reach_of_molecules_are_seen(
     x = argon(0, 0)[0]
     x[1] += (x[0] - x[1]) * (1 - 2.75 / np.linalg.norm(x[0] - x[1]))
     near = saved._replace(about=about, sample=sample._replace(position=x))
-    with pytest.raises(Alarm, match=r"Ar-Ar distance 2.75 A left the sampled range \(below 2.79\)"):
+    with pytest.raises(
+        OutOfDomain, match=r"Ar-Ar distance 2.75 A left the sampled range \(below 2.79\)"
+    ):
         go(near, tmp_path / "run", 10)
 
 
@@ -599,7 +601,7 @@ def test_geometry_alarms(tmp_path: Path) -> None:
     plan = Plan(330.0, "nose-hoover", 100.0, 0.5, 40, 100.0, 0, 1, "float64")
 
     def alarm_of(name: str, x: np.ndarray) -> str:
-        with pytest.raises(simulation.Alarm) as caught:
+        with pytest.raises(simulation.OutOfDomain) as caught:
             simulation.simulate(tmp_path / name, saved, sample._replace(position=x), plan, {})
         return str(caught.value)
 
@@ -626,7 +628,7 @@ def test_the_conserved_quantity_is_watched(tmp_path: Path, monkeypatch: pytest.M
     saved = load_model("water-angular")
     plan = Plan(330.0, "nose-hoover", 100.0, 0.5, 40, 100.0, 0, 1, "float64")
     monkeypatch.setattr(alarms, "DRIFT", 1e-7)
-    with pytest.raises(simulation.Alarm, match="conserved quantity left its start by"):
+    with pytest.raises(simulation.OutOfDomain, match="conserved quantity left its start by"):
         simulation.simulate(tmp_path / "a", saved, saved.sample, plan, {})
 
 

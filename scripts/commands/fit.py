@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fit, write the model, and say how good it is."""
     from invariantzoo.envs.molecules.files import save_model
-    from invariantzoo.training.molecules.errors import judge
+    from invariantzoo.training.molecules.errors import force_errors
     from invariantzoo.training.molecules.frames import chosen
 
     for name in ("pair_cutoff", "cutoff", "lr", "ridge"):
@@ -80,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
     report["seconds"] = time.process_time() - started  # of the CPU
     report["wall_seconds"] = time.perf_counter() - began
     report["threads"] = args.threads
-    report["training"] = judge(model, chosen(frames, "train").part(_few(frames)))
-    report["validation"] = judge(model, chosen(frames, "val"))
+    report["training"] = force_errors(model, chosen(frames, "train").part(_few(frames)))
+    report["validation"] = force_errors(model, chosen(frames, "val"))
     about = {
         "loss": args.loss,
         "forces": args.forces,

@@ -18,14 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the errors."""
     from invariantzoo.envs.molecules.files import load_model
-    from invariantzoo.training.molecules.errors import judge
+    from invariantzoo.training.molecules.errors import force_errors
     from invariantzoo.training.molecules.frames import chosen
 
     saved = load_model(args.model)
     frames = options.read_data(args, args.data, [] if args.split is None else [args.split])
     if args.split is not None:
         frames = chosen(frames, args.split)
-    report = {"model": args.model, "data": args.data, **judge(saved.model, frames)}
+    report = {"model": args.model, "data": args.data, **force_errors(saved.model, frames)}
     if args.json:
         options.print_json(args, report)
         return 0

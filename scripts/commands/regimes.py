@@ -16,7 +16,7 @@ from invariantzoo.progress import progress, say
 from invariantzoo.training.runs.folder import read_config
 
 if TYPE_CHECKING:
-    from invariantzoo.training.geometry.regimes import Steps
+    from invariantzoo.training.geometry.regimes import StepRecorder
 
 PICTURE = "regimes.png"
 WHOLE = "all together"
@@ -69,9 +69,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def watched(folder: Path, config: dict[str, Any], window: int) -> Steps:
+def watched(folder: Path, config: dict[str, Any], window: int) -> StepRecorder:
     """The optimizer's next `window` steps after a run's checkpoint."""
-    from invariantzoo.training.geometry.regimes import Steps
+    from invariantzoo.training.geometry.regimes import StepRecorder
     from invariantzoo.training.rl import algorithms as trainer
     from invariantzoo.training.runs import run as runs
 
@@ -79,7 +79,7 @@ def watched(folder: Path, config: dict[str, Any], window: int) -> Steps:
     long = 2 * config["steps"] + 1000 * window * system.n_agents * hyper.n_worlds
     made = trainer.make_trainer(config["algo"], system, hyper, seed=config["seed"], steps=long)
     runs.restore(folder, made)
-    steps = Steps(window)
+    steps = StepRecorder(window)
     made.watch(steps)
     with progress(options.messages(), window, name="watching") as show:
         for _ in made:
@@ -89,7 +89,7 @@ def watched(folder: Path, config: dict[str, Any], window: int) -> Steps:
     return steps
 
 
-def estimates(steps: Steps) -> dict[str, Any]:
+def estimates(steps: StepRecorder) -> dict[str, Any]:
     """The exponent of every tensor for which there is one, and of all together."""
     from invariantzoo.training.geometry.regimes import estimate_alpha
 
@@ -102,7 +102,7 @@ def estimates(steps: Steps) -> dict[str, Any]:
     return exponents
 
 
-def described(steps: Steps) -> list[dict[str, Any]]:
+def described(steps: StepRecorder) -> list[dict[str, Any]]:
     """One entry per tensor and one for all together, as --json prints it."""
     from invariantzoo.training.geometry.regimes import regime, summarise
 

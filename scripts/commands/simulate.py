@@ -20,7 +20,7 @@ from invariantzoo.progress import progress, say
 
 if TYPE_CHECKING:
     from invariantzoo.envs.molecules.files import Sample, Saved
-    from invariantzoo.training.molecules.simulate import Alarm, Plan, Progress
+    from invariantzoo.training.molecules.simulate import OutOfDomain, Plan, Progress
 
 THERMOSTATS = ("none", "nose-hoover", "langevin", "csvr")
 _LIMITS = {  # of numbers above 0
@@ -109,14 +109,14 @@ class Outcome(NamedTuple):
     """Steps made, and what ended the run early: an alarm or a signal."""
 
     steps: int
-    alarm: Alarm | None
+    alarm: OutOfDomain | None
     signal: int | None
 
 
 def _simulate(args: argparse.Namespace, saved: Saved, start: Start, plan: Plan) -> Outcome:
     """Run, with its progress, until the end or until it is stopped."""
     from invariantzoo.signals import Interruptions
-    from invariantzoo.training.molecules.simulate import Alarm, simulate
+    from invariantzoo.training.molecules.simulate import OutOfDomain, simulate
 
     about = {
         "model": str(args.model),
@@ -150,7 +150,7 @@ def _simulate(args: argparse.Namespace, saved: Saved, start: Start, plan: Plan) 
                 stop=lambda: interruption.number is not None,
                 told=say,
             )
-        except Alarm as alarm:
+        except OutOfDomain as alarm:
             return Outcome(alarm.step, alarm, None)
     return Outcome(made, None, interruption.number if made < args.steps else None)
 

@@ -34,7 +34,7 @@ def watch(optimizer: str, seed: int) -> dict[str, Any]:
     """Per tensor the exponent with its error, and the loss before the window."""
     import invariantzoo
     from invariantzoo.commands.regimes import described, estimates
-    from invariantzoo.training.geometry.regimes import Steps
+    from invariantzoo.training.geometry.regimes import StepRecorder
     from invariantzoo.training.rl.algorithms import make_config, make_trainer
 
     system = invariantzoo.make_system(ID, **SYSTEM)
@@ -43,7 +43,7 @@ def watch(optimizer: str, seed: int) -> dict[str, Any]:
     trainer = make_trainer("ppo", system, config, seed=seed, steps=100 * rows)
     updates = iter(trainer)
     losses = [next(updates).loss for _ in range(BEFORE)]
-    steps = Steps(WINDOW)
+    steps = StepRecorder(WINDOW)
     trainer.watch(steps)
     while len(steps) < WINDOW:
         next(updates)

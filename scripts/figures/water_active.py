@@ -57,7 +57,7 @@ def learn(repeat: int, counts: list[int] | None) -> list[dict[str, Any]]:
 
     from invariantzoo.envs.molecules.files import load_model
     from invariantzoo.training.molecules.active import ase_reference, asked, explore, fit_ensemble
-    from invariantzoo.training.molecules.errors import judge
+    from invariantzoo.training.molecules.errors import force_errors
     from invariantzoo.training.molecules.frames import Frames, chosen
 
     sample: Any = load_model("water-angular").sample
@@ -79,7 +79,7 @@ def learn(repeat: int, counts: list[int] | None) -> list[dict[str, Any]]:
     rounds = []
     for number in range(ROUNDS + 1):
         models = fit_ensemble(frames, size=4, seed=number, **SETTINGS)
-        judged = judge(models[0], chosen(frames, "val"))
+        judged = force_errors(models[0], chosen(frames, "val"))
         runs = [
             explore(
                 models,

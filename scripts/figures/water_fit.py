@@ -40,7 +40,7 @@ def linear(data: Path, loss: str, forces: str) -> dict[str, Any]:
     """One linear fit: errors, learning curve, seconds, sensitivities."""
     import time
 
-    from invariantzoo.training.molecules.errors import judge
+    from invariantzoo.training.molecules.errors import force_errors
     from invariantzoo.training.molecules.fit_linear import fit_losses
     from invariantzoo.training.molecules.frames import chosen, read_frames
 
@@ -66,7 +66,7 @@ def linear(data: Path, loss: str, forces: str) -> dict[str, Any]:
         "seconds": seconds,
         "curve": [[n, 1e3 * error] for n, error in fit.curve],
         "train": 1e3 * fit.ridges[-1][1] if len(fit.ridges) == 1 else None,
-        "val": judge(fit.model, chosen(frames, "val")),
+        "val": force_errors(fit.model, chosen(frames, "val")),
         "lines": lines,
     }
 

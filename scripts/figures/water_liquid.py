@@ -84,15 +84,15 @@ def trial(data: Path, loss: str, forces: str, walls: bool) -> dict[str, Any]:
     from invariantzoo.commands import fit as command
     from invariantzoo.envs.molecules.files import Saved, load_model
     from invariantzoo.envs.molecules.linear import no_walls
-    from invariantzoo.training.molecules.errors import judge
+    from invariantzoo.training.molecules.errors import force_errors
     from invariantzoo.training.molecules.frames import chosen, read_frames
-    from invariantzoo.training.molecules.simulate import Alarm, Plan, simulate
+    from invariantzoo.training.molecules.simulate import OutOfDomain, Plan, simulate
 
     frames = read_frames(data)
     model: Any = (
         load_model("water-angular").model if loss == "angular" else fitted(data, loss, forces)
     )
-    val = judge(model, chosen(frames, "val"))["rmse_mev_per_angstrom"]["all"]
+    val = force_errors(model, chosen(frames, "val"))["rmse_mev_per_angstrom"]["all"]
     model = model if walls else model._replace(walls=no_walls(2))
     saved = Saved(model, {"limits": command.limits(model, frames)})
     sample = command.sample_of(frames)
@@ -104,7 +104,7 @@ def trial(data: Path, loss: str, forces: str, walls: bool) -> dict[str, Any]:
             try:
                 simulate(Path(folder) / "run", saved, sample, plan, {})
                 ends.append(PS)
-            except Alarm as alarm:
+            except OutOfDomain as alarm:
                 ends.append(alarm.step * plan.dt / 1e3)
                 how = how or alarm.what
     return {"ps": ends, "how": how, "val": val}

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...envs.core import renamed
 from ...envs.core.validation import require_count, require_number
 
 REGIMES = ("equilibration", "efficient", "quantum")
@@ -241,7 +242,7 @@ def regime(estimate: Estimate, *, least: float = 0.12) -> str:
     return REGIMES[0] if estimate.alpha < 0.25 else REGIMES[1 if estimate.alpha < 0.75 else 2]
 
 
-class Steps:
+class StepRecorder:
     """The last gradients and updates of an optimizer's parameters, tensor by tensor.
 
     Attach it once; it watches every step from then on. What was given to the optimizer is what
@@ -255,7 +256,7 @@ class Steps:
 
     def attach(
         self, optimizer: torch.optim.Optimizer, named: Iterable[tuple[str, nn.Parameter]]
-    ) -> Steps:
+    ) -> StepRecorder:
         """Watch the parameters of an optimizer under their names; returns itself."""
         names = {p: name for name, p in named}
         params = [p for group in optimizer.param_groups for p in group["params"] if p in names]
@@ -358,3 +359,7 @@ def _line(x: Tensor, y: Tensor) -> tuple[float, float, float]:
 def _require_samples(name: str, samples: Tensor, low: int) -> None:
     if samples.ndim != 2 or len(samples) < low:
         raise ValueError(f"{name} has shape {tuple(samples.shape)}: must be [{low} or more, n]")
+
+
+def __getattr__(name: str) -> Any:
+    return renamed.former_name(__name__, name)

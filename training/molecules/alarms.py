@@ -19,7 +19,7 @@ DRIFT = 1e-3  # eV per atom that the conserved quantity may leave its start by
 _MOLECULE = 1.5  # Angstrom: hydrogens farther from oxygen in the data are not bound to it
 
 
-class Alarm(Exception):
+class OutOfDomain(Exception):
     """The run left what the model knows: at which step, in which world and how."""
 
     def __init__(self, step: int, world: int, what: str) -> None:
@@ -75,7 +75,7 @@ class World:
 
 
 def watch_distances(world: World, position: np.ndarray, step: int) -> None:
-    """Raise Alarm where two atoms are nearer than their species were in the data."""
+    """Raise OutOfDomain where two atoms are nearer than their species were in the data."""
     if not world.nearest.any():
         return
     least = _least(world, position)
@@ -85,24 +85,24 @@ def watch_distances(world: World, position: np.ndarray, step: int) -> None:
     w, a, b = (int(k) for k in np.argwhere(near)[0])
     names = f"{SYMBOLS[world.known[max(a, b)]]}-{SYMBOLS[world.known[min(a, b)]]}"
     what = f"{names} distance {least[w, a, b]:.2f} A left the sampled range"
-    raise Alarm(step, w, f"{what} (below {world.nearest[a, b]:.2f})")
+    raise OutOfDomain(step, w, f"{what} (below {world.nearest[a, b]:.2f})")
 
 
 def watch_bonds(world: World, longest: np.ndarray, torn: np.ndarray, step: int) -> None:
-    """Raise Alarm where a molecule is broken: longest bond and number of torn bonds [worlds]."""
+    """Raise OutOfDomain where a molecule is broken; longest bond, torn bonds [worlds]."""
     limit = world.limits.get("1-8", {}).get("bond", 0) * (1 + MARGIN)
     if torn.any() or (limit and longest.max() > limit):
         w = int(np.argmax(torn)) if torn.any() else int(longest.argmax())
-        raise Alarm(step, w, f"a molecule is broken: a bond of {longest[w]:.2f} A")
+        raise OutOfDomain(step, w, f"a molecule is broken: a bond of {longest[w]:.2f} A")
 
 
 def watch_energy(world: World, change: np.ndarray, step: int) -> None:
-    """Raise Alarm where the conserved quantity changed [worlds] too much, in eV per atom."""
+    """Raise OutOfDomain where the conserved quantity changed too much [worlds], eV per atom."""
     held = np.abs(change) <= DRIFT
     if world.conservative and not held.all():
         w = int(np.argmax(np.abs(change)))
         left = f"{1e3 * change[w]:+.2f} meV/atom"
-        raise Alarm(step, w, f"the conserved quantity left its start by {left}")
+        raise OutOfDomain(step, w, f"the conserved quantity left its start by {left}")
 
 
 def longest_bonds(world: World, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...envs.core import renamed
 from ...envs.molecules.files import NetModel
 from ...envs.molecules.forces import cutoff_of, make_forces
 from ...envs.molecules.linear import LossModel
@@ -44,7 +45,7 @@ def _predicted_by_net(model: NetModel, frames: Frames) -> tuple[np.ndarray, np.n
     return force, energy
 
 
-def judge(model: LossModel | NetModel, frames: Frames) -> dict[str, Any]:
+def force_errors(model: LossModel | NetModel, frames: Frames) -> dict[str, Any]:
     """Root mean square errors in meV/Angstrom over all components and by species.
 
     relative: over the rms force; correlation: of components; heat: eV/Angstrom, rms of the net
@@ -70,3 +71,7 @@ def judge(model: LossModel | NetModel, frames: Frames) -> dict[str, Any]:
             1e3 * float(spread.std()) / len(frames.numbers) if len(spread) > 1 else None
         ),
     }
+
+
+def __getattr__(name: str) -> Any:
+    return renamed.former_name(__name__, name)

@@ -7,7 +7,7 @@ checkpoint.npz       positions, velocities, forces, thermostat and clock, and wi
                      that was measured of it
 blocks/000001.npz    what was measured in a block: traces, counted distances, spectrum, places
 trajectory-0.xyz     extended XYZ of each world: positions, forces, energy
-stopped.json         the alarm that ended the run: see `Alarm`
+stopped.json         the alarm that ended the run: see `OutOfDomain`
 
 A run that goes on, after an interruption or to more steps, is the same run bit for bit as one that
 was not interrupted, and measures the same: neighbour lists are built anew where a block begins,
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...envs.core import renamed
 from ...envs.core.files import LOCK, claim, write_atomically
 from ...envs.core.physics.cell import replicate
 from ...envs.molecules.files import Sample, Saved
@@ -34,7 +35,7 @@ from ...envs.molecules.molecular_dynamics import (
     advance,
     start_md,
 )
-from .alarms import Alarm, World, longest_bonds, watch_bonds, watch_distances, watch_energy
+from .alarms import OutOfDomain, World, longest_bonds, watch_bonds, watch_distances, watch_energy
 from .frames import minimum_image
 from .measurements import BLOCKS, Measurements, read_arrays, write_arrays, write_block
 from .plan import Intervals, Plan, draw_velocity, require_degrees
@@ -73,7 +74,7 @@ def simulate(
     about: written to config.json.  velocity [worlds, n, 3]: of the start, else drawn from Maxwell's
     distribution.  seconds: no further block begins after that.  report: told at every sample.
     stop: asked often; where it says True the run is saved and left.  told: of a new trajectory.
-    Raises Alarm, also where the folder holds a run that an alarm ended; ValueError where the folder
+    Raises OutOfDomain, also where the folder holds a run that ended so; ValueError where the folder
     holds another run, is held by another process, or has lost what the run needs; OSError where
     the disk is full: what was saved before is intact.
     """
@@ -119,14 +120,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_alarm(folder: Path) -> Alarm | None:
+def read_alarm(folder: Path) -> OutOfDomain | None:
     """The alarm that ended a run, or None."""
     path = Path(folder) / STOPPED
     if not path.exists():
         return None
     written = _read_json(path)
     try:
-        return Alarm(int(written["step"]), int(written["world"]), str(written["what"]))
+        return OutOfDomain(int(written["step"]), int(written["world"]), str(written["what"]))
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path} does not say what ended the run") from None
 
@@ -197,7 +198,7 @@ class _Run:
             trajectory.open()
         try:
             return self._run(seconds, report, stop)
-        except Alarm as alarm:
+        except OutOfDomain as alarm:
             self._write_alarm(alarm)
             raise
         except OSError as error:
@@ -259,7 +260,9 @@ class _Run:
                 seed=plan.seed,
             )
         except NotFinite as error:
-            raise Alarm(error.step, error.world, "a position is not a finite number") from None
+            raise OutOfDomain(
+                error.step, error.world, "a position is not a finite number"
+            ) from None
 
     def _record(self) -> None:
         """Measure what is due at this step."""
@@ -277,13 +280,13 @@ class _Run:
                 trajectory.add(bodies.position[w], bodies.force[w], energy, fs)
 
     def _sample(self, *, watch: bool) -> None:
-        """Measure, and raise Alarm after that; what is not finite is not measured."""
+        """Measure, and raise OutOfDomain after that; what is not finite is not measured."""
         bodies, world = self.bodies, self.world
         energy = world.energy(bodies)
         finite = np.isfinite(bodies.position).all((1, 2)) & np.isfinite(energy)
         if watch and not finite.all():
             what = "a position or the energy is not a finite number"
-            raise Alarm(self.step, int(np.argmin(finite)), what)
+            raise OutOfDomain(self.step, int(np.argmin(finite)), what)
         longest, torn = longest_bonds(world, bodies.position)
         self.measured.add_sample(
             bodies.position,
@@ -326,7 +329,7 @@ class _Run:
             number = max(0, self.step - 1) // self.every.block + 1
             write_block(self.folder, number, self.measured.block(whole=whole))
 
-    def _write_alarm(self, alarm: Alarm) -> None:
+    def _write_alarm(self, alarm: OutOfDomain) -> None:
         """What was measured of the block up to the alarm, and the alarm."""
         self._write_block(whole=False)
         text = json.dumps({"step": alarm.step, "world": alarm.world, "what": alarm.what}) + "\n"
@@ -422,3 +425,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def __getattr__(name: str) -> Any:
+    return renamed.former_name(__name__, name)

@@ -47,9 +47,9 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # those of every algorithm, too
             value = getattr(self, field.name)
-            for kind, said in ((bool, "True or False"), (str, "a text")):
+            for kind, wanted in ((bool, "True or False"), (str, "a text")):
                 if isinstance(field.default, kind) and not isinstance(value, kind):
-                    raise ValueError(f"{field.name}={shown(value)} must be {said}")
+                    raise ValueError(f"{field.name}={shown(value)} must be {wanted}")
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
         require_choice("metric", self.metric, METRICS)
         require_choice("cgd_centered", self.cgd_centered, ("none", "mean", "residual"))

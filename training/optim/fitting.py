@@ -137,15 +137,15 @@ def _require_rate(lr: Any) -> None:
 def _require_fitting(group: dict[str, Any]) -> None:
     """Raise ValueError for dense metrics that are too large."""
     if group["metric"] == "full":
-        found = [("a group", sum(p.numel() for p in group["params"]))]
+        sizes = [("a group", sum(p.numel() for p in group["params"]))]
     elif group["metric"] == "block":
-        found = [
+        sizes = [
             (_name(group, number), blocks_of(group, p)[1])
             for number, p in enumerate(group["params"])
         ]
     else:
         return
-    what, n = max(found, key=lambda pair: pair[1])
+    what, n = max(sizes, key=lambda pair: pair[1])
     if n > LARGEST_BLOCK:
         gigabytes = 8 * n * n / 1e9
         others = "blocks='row', " if group["metric"] != "full" and group["blocks"] != "row" else ""
@@ -289,11 +289,11 @@ def require_loadable(optimizer: Optimizer, given: dict[str, Any], defaults: dict
     sizes = [len(group["params"]) for group in groups]
     if sizes != [len(group["params"]) for group in optimizer.param_groups]:
         return  # torch says so
-    for place, (own, group) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
+    for index, (own, group) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
         missing = [name for name in ("lr", "tau1", "tau2", "metric") if name not in group]
         if missing:
             raise ValueError(
-                f"group {place} of the state has no {missing[0]!r}: it is not a state of CGD"
+                f"group {index} of the state has no {missing[0]!r}: it is not a state of CGD"
             )
         named = {"param_names": own["param_names"]} if "param_names" in own else {}
         settings = {**defaults, **group, "params": own["params"], **named}

@@ -263,12 +263,12 @@ def _dense(moments: dict[str, Any], group: dict[str, Any], grad: Tensor) -> Tens
     lazy = n > 1 and group["refresh"] > 1 and has_metric(group)
     if not lazy:
         _drop_basis(moments)
-    kept = lazy and "basis" in moments and step - moments["renewed"] < _patience(group, step)
-    if (kept or n == 1) and _may_compile(group, moments, grad):
+    keeps_basis = lazy and "basis" in moments and step - moments["renewed"] < _patience(group, step)
+    if (keeps_basis or n == 1) and _may_compile(group, moments, grad):
         direction = _compiled(moments, group, c, grad)
         if direction is not None:
             return direction
-        kept, averages = (
+        keeps_basis, averages = (
             False,
             Averages(moments.get("first_moment", grad), moments["second_moment"]),
         )
@@ -279,7 +279,7 @@ def _dense(moments: dict[str, Any], group: dict[str, Any], grad: Tensor) -> Tens
     if not lazy:
         inverse = c.root * inverse_metric(averages.centred(), group["alpha"], c.eps, c.zeta)
         return c.gain * (inverse @ averages.force.unsqueeze(-1)).squeeze(-1)
-    direction = _in_basis(moments, group, c, averages) if kept else None
+    direction = _in_basis(moments, group, c, averages) if keeps_basis else None
     if direction is None:
         direction = _in_new_basis(moments, group, c, averages)
     return c.gain * c.root * direction
@@ -475,8 +475,8 @@ def _move(group: dict[str, Any], params: list[Tensor], step: Tensor) -> None:
     """Take a flat step off tensors, after their decay."""
     if group["weight_decay"]:
         torch._foreach_mul_(params, _decay(group))
-    for p, part in zip(params, step.split([p.numel() for p in params]), strict=True):
-        p.sub_(part.view(p.shape))
+    for p, change in zip(params, step.split([p.numel() for p in params]), strict=True):
+        p.sub_(change.view(p.shape))
 
 
 def _may_fuse(group: dict[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from ..geometry.regimes import Steps
+from ..geometry.regimes import StepRecorder
 
 
 class RegimeCallback(BaseCallback):
@@ -19,7 +19,7 @@ class RegimeCallback(BaseCallback):
 
     def __init__(self, window: int = 100, *, part: str = "actor") -> None:
         super().__init__()
-        self.steps = Steps(window)
+        self.steps = StepRecorder(window)
         self.part = part
 
     def _init_callback(self) -> None:

@@ -23,12 +23,13 @@ from torch import Tensor, nn
 
 from ...agents.networks.choose import network_names
 from ...agents.policy import Policy
+from ...envs.core import renamed
 from ...envs.core.interfaces.stable_baselines3 import SystemVecEnv
 from ...envs.core.memory import require_memory
 from ...envs.core.system import System
 from ...envs.core.validation import require_choice, require_count
 from ...envs.core.vector import VectorEnv
-from ..geometry.regimes import Steps
+from ..geometry.regimes import StepRecorder
 from ..optim.config import choose
 from .buffers import MaskedReplayBuffer, MaskedRolloutBuffer
 from .configs import A2CConfig, PPOConfig, SACConfig
@@ -53,8 +54,8 @@ class Trainer:
         self.model = make_model(self.env, config, seed=seed)
         self.model.set_logger(Logger(folder=None, output_formats=[]))
         self._episodes = EpisodeLoss(config.n_worlds, system.horizon)
-        self._watch = Watch(config.reward_scale, self._episodes)
-        self._regimes = Steps(config.regimes) if config.regimes else None
+        self._watch = RewardScalingCallback(config.reward_scale, self._episodes)
+        self._regimes = StepRecorder(config.regimes) if config.regimes else None
         if self._regimes is not None:
             self.watch(self._regimes)
 
@@ -101,7 +102,7 @@ class Trainer:
         regimes = self._regimes.row() if self._regimes is not None else {}
         return Update(self.steps, {**watch.row(), **learned, **regimes}, watch.loss)
 
-    def watch(self, steps: Steps) -> None:
+    def watch(self, steps: StepRecorder) -> None:
         """Let `steps` see every step of the policy's optimizer (SAC: the actor's) from now on."""
         optimizer = next(iter(_optimizers(self.model).values()))
         steps.attach(optimizer, self.model.policy.named_parameters())
@@ -195,7 +196,7 @@ class Trainer:
 _LEFT_OUT = ("train/loss", "train/n_updates", "train/clip_range")
 
 
-class Watch(BaseCallback):
+class RewardScalingCallback(BaseCallback):
     """Sums and scales rewards, keeps scores of ended episodes, values all cut-off ends in one call.
 
     SB3 would otherwise ask the value's network about every slot whose episode was truncated, one
@@ -423,3 +424,7 @@ def _arrays(saved: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value.numpy() if isinstance(value, Tensor) else value for name, value in saved.items()
     }
+
+
+def __getattr__(name: str) -> Any:
+    return renamed.former_name(__name__, name)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ...agents.policy import Policy
 from ...envs.core.system import System
-from ..geometry.regimes import Steps
+from ..geometry.regimes import StepRecorder
 
 
 class Update(NamedTuple):
@@ -51,7 +51,7 @@ class Trainer(Protocol):
         """Write the policy for `PPO.load` (A2C, SAC)."""
         ...
 
-    def watch(self, steps: Steps) -> None:
+    def watch(self, steps: StepRecorder) -> None:
         """Let `steps` see every step of the optimizer from now on."""
         ...
 

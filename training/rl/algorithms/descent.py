@@ -10,7 +10,7 @@ from ....agents.policy import Policy, network_policy
 from ....envs.core.system import System
 from ....envs.core.validation import require_count
 from ....envs.core.vector import VectorEnv
-from ...geometry.regimes import Steps
+from ...geometry.regimes import StepRecorder
 from .. import descent, sb3
 from ..configs import DescentConfig as Config
 from ..score import run_episodes
@@ -46,7 +46,7 @@ class Trainer:
         self._updates = -(-steps // self.per_update)
         self._trainer = descent.Trainer(system, config, seed, self._updates)
         self._logged = logged_updates(self._updates, config.rollout, system.horizon)
-        self._regimes = Steps(config.regimes) if config.regimes else None
+        self._regimes = StepRecorder(config.regimes) if config.regimes else None
         if self._regimes is not None:
             self.watch(self._regimes)
 
@@ -77,7 +77,7 @@ class Trainer:
         scores = run_episodes(env, self.policy(), deterministic=True)
         return {name: float(values.mean()) for name, values in scores.items()}
 
-    def watch(self, steps: Steps) -> None:
+    def watch(self, steps: StepRecorder) -> None:
         """Let `steps` see every step of the optimizer from now on."""
         steps.attach(self._trainer.optimizer, self._trainer.network.named_parameters())
 
