@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -184,7 +185,8 @@ class Ising(System):
         coldest = self.temperature[0] if isinstance(self.temperature, tuple) else self.temperature
         if self.final_temperature is not None:
             coldest = min(coldest, self.final_temperature)
-        bond, field = 4 * _largest(self.coupling), max(_largest(self.field), 1.0)
+        bond = 4 * float(np.abs(self.coupling).max())
+        field = max(float(np.abs(self.field).max()), 1.0)
         return {
             "alignment": Bound(-max(bond, 1.0), max(bond, 1.0)),
             "field_alignment": Bound(-field, field),
@@ -396,9 +398,3 @@ class Ising(System):
         spin = self.lattice.moved(state.spin, isometry)
         moved = state._replace(spin=spin, turn=turn)
         return Symmetry(name, moved, isometry.sites, noise=noise)
-
-
-def _largest(value: Range) -> float:
-    """Largest size that a parameter can take."""
-    ends = value if isinstance(value, tuple) else (value,)
-    return max(map(abs, ends))
