@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import pickle
 import random
 import zipfile
@@ -33,7 +34,7 @@ from torch import Tensor
 import invariantzoo
 from invariantzoo.agents.networks.choose import make_network, network_names
 from invariantzoo.envs.core.interfaces.stable_baselines3 import Dones, SystemVecEnv
-from invariantzoo.envs.core.observation import is_discrete, parameters
+from invariantzoo.envs.core.observation import is_discrete, observation_space, parameters
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.core.system import System
 from invariantzoo.training.rl import sb3
@@ -562,6 +563,18 @@ def test_every_hyperparameter_is_listed_with_its_default_and_help(algo: str) -> 
     defaults = {field.name: field.default for field in fields}
     assert {one.name: ast.literal_eval(one.default) for one in listed} == defaults
     assert all(len(one.help) > 5 for one in listed)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_a_way_to_train_is_a_module_of_one_shape(algo: str) -> None:
+    module = importlib.import_module(f"invariantzoo.training.rl.algorithms.{algo}")
+    assert module.Config is config_class(algo)
+    system = brief("particles-crowd-v0")
+    config = module.Config(**TINY[algo])
+    trainer = module.Trainer(system, config, seed=0, steps=1)
+    policy = module.load_policy(system, config, trainer.state_dict())
+    observation = torch.zeros(1, system.n_agents, *(observation_space(system).shape or ()))
+    assert torch.equal(policy(observation, None), trainer.policy()(observation, None))
 
 
 def test_overrides_of_registered_ids_are_valid(id: str) -> None:

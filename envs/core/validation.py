@@ -78,3 +78,9 @@ def _finite(value: Any) -> bool:
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 100
+
+
+def require_shape(actions: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless `actions` has that shape."""
+    if np.shape(actions) != shape:
+        raise ValueError(f"actions have shape {np.shape(actions)}; they must be {shape}")

@@ -21,7 +21,7 @@ from .rng import INITIAL, Rng, fresh_seed
 from .seeds import require_seed
 from .system import System
 from .types import State
-from .validation import require_choice, require_count
+from .validation import require_choice, require_count, require_shape
 
 _WORTH_A_LOOK = 2**22  # bytes of observations above which the size of a state is looked up
 ACTION_LIMIT = 1 + 1e-6  # of a component: rounding may carry it over the edge of its box
@@ -544,12 +544,6 @@ def require_memory_of(system: System, n_worlds: int) -> None:
             state = system.initial(Rng.single(0, 1), 1)
         state_bytes = sum(array.numel() * array.element_size() for array in state)
         require_memory(what, faces + 2 * n_worlds * max(state_bytes, system.world_bytes()))
-
-
-def require_shape(actions: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless `actions` has that shape."""
-    if np.shape(actions) != shape:
-        raise ValueError(f"actions have shape {np.shape(actions)}; they must be {shape}")
 
 
 def _as_tensors(state: State) -> State:

@@ -77,8 +77,7 @@ def run(task: Task, optimizer: str, factor: float, seed: int) -> dict[str, list[
     usual = make_config(task.id, task.algo, task.settings).lr
     settings = {**task.settings, **OPTIMIZERS[optimizer], "lr": factor * usual}
     config = make_config(task.id, task.algo, settings)
-    rows = config.n_worlds * system.n_agents
-    rows *= config.rollout if task.algo == "descent" else config.n_steps
+    rows = make_trainer(task.algo, system, config, seed=seed, steps=1).per_update
     trainer = make_trainer(task.algo, system, config, seed=seed, steps=rows * task.updates)
     start = time.process_time()
     loss, steps, seconds = [], [], []

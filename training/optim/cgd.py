@@ -297,7 +297,7 @@ class CGD(Optimizer):
             for hook in hooks:
                 hook.remove()
 
-    @torch.no_grad()
+    @torch.no_grad()  # torch declares two forms of `step`, whose types differ by `closure`
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """One step; `closure`, if given, evaluates the loss and its gradients, and is returned."""
         loss = None

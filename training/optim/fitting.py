@@ -353,8 +353,8 @@ def restore(optimizer: Optimizer, given: dict[str, Any]) -> None:
 
 def require_finite(group: dict[str, Any], params: Iterable[Tensor]) -> None:
     """Raise ValueError that names the first tensor whose gradient holds NaN or infinity."""
-    grads = [p.grad for p in params]
-    if not grads or bool(torch.stack(torch._foreach_norm(grads, 1)).isfinite().all()):  # type: ignore[arg-type]
+    grads = [p.grad for p in params if p.grad is not None]
+    if not grads or bool(torch.stack(list(torch._foreach_norm(grads, 1))).isfinite().all()):
         return
     for number, p in enumerate(group["params"]):
         if p.grad is not None and not bool(p.grad.isfinite().all()):

@@ -14,8 +14,17 @@ ROUNDING = float(np.finfo(np.float64).eps)
 
 
 @compiled(error_model="numpy")
-def step(  # type: ignore[no-untyped-def]
-    q, g, first, second, numbers, sign, decay, averaged, residual, linear
+def step(
+    q: np.ndarray,
+    g: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    numbers: Any,
+    sign: Any,
+    decay: Any,
+    averaged: bool,
+    residual: bool,
+    linear: bool,
 ) -> None:
     """Move q [n] in place by gradients g [n]; first and second [n] are its moments.
 
@@ -65,9 +74,19 @@ def update(
 
 
 @compiled(error_model="numpy", fastmath={"contract", "reassoc"})
-def step_in_basis(  # type: ignore[no-untyped-def]
-    g, first, second, power, basis, direction, numbers, alpha, averaged, residual, limit
-):
+def step_in_basis(
+    g: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    power: np.ndarray,
+    basis: np.ndarray,
+    direction: np.ndarray,
+    numbers: Any,
+    alpha: float,
+    averaged: bool,
+    residual: bool,
+    limit: float,
+) -> bool:
     """Average all moments of dense metrics on by gradients g [blocks, n]; the step along a basis.
 
     first [blocks, n], second [blocks, n, n]: moments.  basis [blocks, n, n], power [blocks, n]:

@@ -5,7 +5,7 @@ the same episodes are run again, with the same seeds and actions, by a caller of
 hands in actions in another order, writes into what was handed out, runs a second environment
 between the steps and so on (`replay.py`). None of that may be seen in what the agents get; if it
 is, the habits are tried one by one to find the cause. Last come the checkers of PettingZoo,
-Gymnasium and Stable-Baselines3 (`checkers.py`).
+Gymnasium and Stable-Baselines3 (`third_party.py`).
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from ..observation import observation_space
 from ..registry import make_system
 from ..seeds import require_seed
 from ..system import System
-from ..validation import nearest, require_count
-from ..vector import Step, VectorEnv, require_shape
+from ..validation import nearest, require_count, require_shape
+from ..vector import Step, VectorEnv
 
 AUTORESET_MODES = {
     "same_step": AutoresetMode.SAME_STEP,
@@ -221,6 +221,7 @@ class SystemEnv(gymnasium.Env[np.ndarray, Any]):
             info,
         )
 
+    # Gymnasium declares one generic type for all that a picture may be.
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """A frame [height, width, 3] uint8."""
         return None if self.render_mode is None else self._picture.frames()[0]

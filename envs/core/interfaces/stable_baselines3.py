@@ -24,8 +24,8 @@ from ..registry import make_system
 from ..rng import fresh_seed
 from ..seeds import require_seed
 from ..system import System
-from ..validation import require_choice
-from ..vector import VectorEnv, require_shape
+from ..validation import require_choice, require_shape
+from ..vector import VectorEnv
 
 if TYPE_CHECKING:
     from ..rendering.painter import Painter
