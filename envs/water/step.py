@@ -100,17 +100,11 @@ DYNAMICS_PARAMETERS = np.dtype(
 )
 
 
-def make_scratch(n_agents: int, n_functions: int) -> Scratch:
-    """Memory for worlds of `n_agents` atoms."""
-    return Scratch(
-        force=np.empty((n_agents, 3)),
-        radial=np.empty((n_agents, 2 * n_functions)),
-        first=np.empty((n_agents, 4, 3)),
-        second=np.empty((n_agents, 4, 6)),
-        bond=np.empty(n_agents),
-        inverse=np.empty((3, 3)),
-        no_histogram=np.zeros((0, 0)),
-    )
+def make_scratch(n: int, n_functions: int) -> Scratch:
+    """Memory for worlds of `n` atoms."""
+    first, second = np.empty((n, 4, 3)), np.empty((n, 4, 6))
+    force, radial = np.empty((n, 3)), np.empty((n, 2 * n_functions))
+    return Scratch(force, radial, first, second, np.empty(n), np.empty((3, 3)), np.zeros((0, 0)))
 
 
 def inference_kernel(n_agents: int, tables: InferenceTables, parameters: np.ndarray) -> Kernel:
@@ -180,10 +174,9 @@ def _compute_descriptors(
         for k in range(2 * functions):
             radial[i, k] = 0.0
         for a in range(4):
-            for m in range(3):
-                first[i, a, m] = 0.0
             for m in range(6):
                 second[i, a, m] = 0.0
+                first[i, a, m // 2] = 0.0
     for i in range(n):
         for j in range(i + 1, n):
             rx, ry, rz = vector_between(x, i, j, cell, inverse)
@@ -252,8 +245,7 @@ def step_inference(arrays: Any, parameters: Any, action: Any, observation: Any) 
     for w in range(len(action)):
         frame = Frame(state.position[w], state.oxygen[w], state.cell[w])
         _compute_forces(frame, tables, p.cutoff, action[w], scratch)
-        of_oxygen, of_hydrogen, oxygens = 0.0, 0.0, 0.0
-        nx, ny, nz = 0.0, 0.0, 0.0
+        of_oxygen, of_hydrogen, oxygens, nx, ny, nz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         for i in range(n):
             square = 0.0
             for m in range(3):
@@ -270,8 +262,7 @@ def step_inference(arrays: Any, parameters: Any, action: Any, observation: Any) 
             else:
                 of_hydrogen += error
         metric[w, 0] = (of_oxygen + of_hydrogen) / n
-        metric[w, 1] = of_oxygen / oxygens
-        metric[w, 2] = of_hydrogen / (n - oxygens)
+        metric[w, 1], metric[w, 2] = of_oxygen / oxygens, of_hydrogen / (n - oxygens)
         metric[w, 3] = math.sqrt(nx * nx + ny * ny + nz * nz) / n
         _compute_descriptors(frame, tables, p.cutoff, scratch, scratch.no_histogram, 1.0)
         _write(frame.oxygen, tables.limits, scratch, observation[w])
@@ -309,8 +300,7 @@ def _thermalise(state: Any, w: int, p: Any) -> None:
     """Take the momentum of world w out, and scale its velocities to its temperature."""
     v, oxygen = state.velocity, state.oxygen
     n = v.shape[1]
-    total, twice = 0.0, 0.0
-    px, py, pz = 0.0, 0.0, 0.0
+    total, twice, px, py, pz = 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(n):
         mass = _mass(oxygen[w, i], p)
         total += mass
