@@ -91,6 +91,13 @@ def page_figure(rows: int, columns: int, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
+def page_legend(figure: Any, columns: int, axis: Any = None) -> None:
+    """A legend below all axes, of what is labelled in `axis` or, without one, anywhere."""
+    entries = () if axis is None else axis.get_legend_handles_labels()
+    looks = {"loc": "outside lower center", "frameon": False, "fontsize": TEXT_SIZE}
+    figure.legend(*entries, ncols=columns, **looks)
+
+
 def save_figure(figure: Any, path: Path) -> None:
     """Save a matplotlib figure whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

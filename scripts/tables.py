@@ -60,6 +60,11 @@ def with_error(mean: float, se: float) -> str:
     return f"({mean / scale:.{digits}f}±{se / scale:.{digits}f})e{power}"
 
 
+def plus_minus(value: float, error: float | None, digits: int) -> str:
+    """A value and its error, if that is known, to so many digits behind the point."""
+    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
+
 def number(value: float, digits: int = 4) -> str:
     """A number to so many digits, or a dash for one that is not defined."""
     if math.isnan(value):

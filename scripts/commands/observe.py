@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from invariantzoo import options
+from invariantzoo.tables import plus_minus
 
 # First maxima of real water near 298 K: Skinner et al., J. Chem. Phys. 138, 074506 (2013), for O-O;
 # neutron work, which varies by a tenth between analyses, for the others.
@@ -127,7 +128,7 @@ def _structure_lines(structure: dict[str, Any]) -> list[tuple[str, str]]:
             continue
         if "first_maximum" in pair:
             distance, height = pair["first_maximum"]
-            text = f"{distance:.2f} Å, {_pm(height, pair['height_error'], 2)}"
+            text = f"{distance:.2f} Å, {plus_minus(height, pair['height_error'], 2)}"
             if pair.get("reference_maximum"):
                 text += " (data {:.2f} Å, {:.2f})".format(*pair["reference_maximum"])
             rows.append((f"g {name}, first maximum", text))
@@ -137,7 +138,7 @@ def _structure_lines(structure: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _diffusion_lines(diffusion: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [("diffusion", f"{_pm(diffusion['value'], diffusion['error'], 3)} Å²/ps")]
+    rows = [("diffusion", f"{plus_minus(diffusion['value'], diffusion['error'], 3)} Å²/ps")]
     if diffusion["corrected"] is None:
         return [*rows, ("with finite size", f"left out: {diffusion['reason']}")]
     of = "real water's" if diffusion["viscosity_from"] == "water" else "the given"
@@ -146,11 +147,7 @@ def _diffusion_lines(diffusion: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _mean(pair: tuple[float, float | None], digits: int) -> str:
-    return _pm(pair[0], pair[1], digits)
-
-
-def _pm(value: float, error: float | None, digits: int) -> str:
-    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+    return plus_minus(pair[0], pair[1], digits)
 
 
 def _list(values: list[float], digits: int) -> str:
@@ -170,12 +167,12 @@ def draw_structure(observables: dict[str, Any], path: Path) -> None:
         axis.set_axis_off()
     for axis, name in zip(axes.flat, names, strict=False):
         pair, r = structure[name], structure["r"]
-        axis.plot(r, _smooth(pair["g"]), lw=1.2, label="agents")
+        axis.plot(r, smoothed(pair["g"]), lw=1.2, label="agents")
         low, high = pair["g"] - 2 * pair["error"], pair["g"] + 2 * pair["error"]
         axis.fill_between(r, low, high, alpha=0.3, lw=0)
         tallest = pair["first_maximum"][1] if "first_maximum" in pair else 1.0
         if "reference" in pair:
-            other = _smooth(pair["reference"])
+            other = smoothed(pair["reference"])
             axis.plot(r[: len(other)], other, "k--", lw=0.8, label="data")
             if pair["reference_maximum"]:
                 tallest = max(tallest, pair["reference_maximum"][1])
@@ -192,7 +189,7 @@ def draw_structure(observables: dict[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
-def _smooth(values: np.ndarray) -> np.ndarray:
+def smoothed(values: np.ndarray) -> np.ndarray:
     """Means over 0.05 A, for the eye; fewer bins at the ends."""
     window = np.ones(5)
     weight = np.convolve(np.ones(len(values)), window, "same")

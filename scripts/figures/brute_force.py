@@ -24,7 +24,15 @@ from invariantzoo.envs.core.types import Bound
 from invariantzoo.envs.particles.crowd import Crowd
 from invariantzoo.envs.particles.discs import State
 from invariantzoo.envs.particles.sight import Pairs, Sight
-from invariantzoo.report import figure_parser, page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import (
+    figure_parser,
+    page_figure,
+    page_legend,
+    recorded,
+    save_figure,
+    table,
+    write_text,
+)
 
 ID = "particles-crowd-v0"
 VIEWS: dict[str, tuple[str, dict[str, Any]]] = {  # name -> id, parameters
@@ -255,7 +263,7 @@ def _figure(straight: float, runs: dict[str, list[dict[str, Any]]]) -> Any:
     left.plot([], [], c="grey", ls=":", lw=1, label="straight ahead")
     left.set_xlabel("million agent-steps")
     right.set_xticks(range(len(TESTS)), TESTS)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    page_legend(figure, 3)
     return figure
 
 

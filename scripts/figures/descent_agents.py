@@ -16,7 +16,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invariantzoo.report import figure_parser, page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import (
+    figure_parser,
+    page_figure,
+    page_legend,
+    recorded,
+    save_figure,
+    table,
+    write_text,
+)
 
 FACTORS = (0.3, 1.0, 3.0, 10.0, 30.0)
 TUNING_SEEDS, SEEDS = (100, 101), (0, 1, 2, 3, 4)
@@ -293,8 +301,7 @@ def _figure(runs: Any) -> Any:
         axes.set_ylabel("loss")
     for axes in grid.ravel()[len(REPORTED) :]:
         axes.set_axis_off()
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    page_legend(figure, 4, grid[0, 0])
     return figure
 
 

@@ -19,7 +19,15 @@ from torch import Tensor
 
 from invariantzoo.figures.descent_compared import OPTIMIZERS
 from invariantzoo.figures.descent_tasks import TASKS
-from invariantzoo.report import figure_parser, page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import (
+    figure_parser,
+    page_figure,
+    page_legend,
+    recorded,
+    save_figure,
+    table,
+    write_text,
+)
 from invariantzoo.training.geometry.regimes import effective_rank
 
 WINDOW = 300
@@ -165,8 +173,7 @@ def _figure(runs_by_name: dict[str, Any]) -> Any:
         axes.set_ylim(0)
     for axes in panels[1]:
         axes.set_xlabel("step")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    page_legend(figure, 4, panels[0, 0])
     return figure
 
 

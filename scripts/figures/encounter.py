@@ -13,7 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invariantzoo.report import figure_parser, page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import (
+    figure_parser,
+    page_figure,
+    page_legend,
+    recorded,
+    save_figure,
+    table,
+    write_text,
+)
 
 SETS = {"I1": ("I1",), "I1..I3": ("I1", "I2", "I3"), "I1..I4": ("I1", "I2", "I3", "I4")}
 HEAD_ON = {"impact": 0.0, "angle": 0.0}
@@ -103,7 +111,7 @@ def _figure(results: dict[str, list[dict[str, float]]]) -> Any:
         axes.set_ylim(-0.05, 1.1)
     axes.plot([], [], "o", c="tab:blue", label="random meetings")
     axes.plot([], [], "o", c="tab:red", label="exactly head-on")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    page_legend(figure, 2)
     return figure
 
 

@@ -15,7 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invariantzoo.report import figure_parser, page_figure, recorded, save_figure, table, write_text
+from invariantzoo.report import (
+    figure_parser,
+    page_figure,
+    page_legend,
+    recorded,
+    save_figure,
+    table,
+    write_text,
+)
 
 ID = "cluster-relaxation-v0"
 SIZES = (6, 7, 13, 19, 38)
@@ -221,8 +229,7 @@ def _figure(rows: dict[str, dict[int, list[dict[str, Any]]]], runs: dict[str, An
                 right.plot(updates, losses, c=colour, lw=0.8, alpha=0.7, **legend)
     right.set(xlabel="update of descent", ylabel="mean loss per atom", ylim=(-3.5, 2))
     right.legend(frameon=False, fontsize=9)
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    page_legend(figure, 3, left)
     return figure
 
 

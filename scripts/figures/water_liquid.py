@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from invariantzoo.report import figure_parser, recorded, save_figure, table, write_text
+from invariantzoo.tables import plus_minus
 
 RUNS = {
     "angular-330": "water-angular, 330 K, constant temperature",
@@ -197,11 +198,11 @@ def _page(runs: Any, trials: Any, scales: Any, pair: Any, cp2k: Any) -> str:
         rdf = [run["structure"][pair] for pair in ("O-O", "O-H", "H-H")]
         differences = [f"{pair_rdf['difference']:.3f}" for pair_rdf in rdf]
         distance, height = rdf[0]["first_maximum"]
-        top = f"{distance:.2f} Å, {_pm(height, rdf[0]['height_error'], 2)}"
+        top = f"{distance:.2f} Å, {plus_minus(height, rdf[0]['height_error'], 2)}"
         d = run["diffusion"]
-        moved = f"{_pm(d['value'], d['error'], 3)}; {d['corrected']:.3f}" if d else ""
+        moved = f"{plus_minus(d['value'], d['error'], 3)}; {d['corrected']:.3f}" if d else ""
         mean, error = run["temperature"]
-        kelvin = _pm(mean, error, 1)
+        kelvin = plus_minus(mean, error, 1)
         span = ", ".join(f"{r:.2f}" for r in run["range_mev_per_atom"])
         rows.append([title, length, kelvin, *differences, top, moved, span])
     heads = ["run", "ps", "K", "Δg OO", "Δg OH", "Δg HH", "first O–O maximum"]
@@ -300,14 +301,10 @@ python -m invariantzoo.figures.water_liquid DATA --runs runs
 """
 
 
-def _pm(value: float, error: float | None, digits: int) -> str:
-    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
-
-
 def _structure(runs: Any) -> Any:
     from matplotlib.figure import Figure
 
-    from invariantzoo.commands.observe import EXPERIMENT
+    from invariantzoo.commands.observe import EXPERIMENT, smoothed
 
     figure = Figure(figsize=(12, 3.4))
     axes = figure.subplots(1, 3)
@@ -316,9 +313,9 @@ def _structure(runs: Any) -> Any:
         for name in shown:
             structure = runs[name]["structure"]
             pair_rdf, r = structure[pair], structure["r"]
-            axis.plot(r, _smooth(pair_rdf["g"]), lw=1.2, label=RUNS[name].partition(", const")[0])
+            axis.plot(r, smoothed(pair_rdf["g"]), lw=1.2, label=RUNS[name].partition(", const")[0])
             if name == shown[-1]:
-                axis.plot(r, _smooth(pair_rdf["reference"]), "k--", lw=0.9, label="data")
+                axis.plot(r, smoothed(pair_rdf["reference"]), "k--", lw=0.9, label="data")
         axis.plot(*EXPERIMENT[pair], "r+", ms=10, label="experiment, 298 K")
         axis.set_xlim(1.2 if pair != "O-O" else 2.2, 6.2)
         axis.set_ylim(0, 3.3 if pair == "O-O" else 2)
@@ -327,10 +324,6 @@ def _structure(runs: Any) -> Any:
     axes[0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
     return figure
-
-
-def _smooth(values: Any) -> np.ndarray:
-    return np.convolve(np.asarray(values, float), np.ones(5) / 5, "same")
 
 
 def _vibrations(runs: Any) -> Any:
