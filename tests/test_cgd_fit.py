@@ -13,6 +13,7 @@ from torch import nn
 
 from invariantzoo.training.optim import kernel
 from invariantzoo.training.optim.cgd import CGD
+from invariantzoo.training.optim.metrics import coefficients
 
 METRICS: list[dict[str, Any]] = [
     {},
@@ -240,12 +241,17 @@ def test_states_of_former_versions_load() -> None:
         assert optimizer.param_groups[0]["maximize"] is False
 
 
+def numbers_of_a_step() -> np.ndarray:
+    (group,) = CGD([torch.nn.Parameter(torch.ones(3))]).param_groups
+    return kernel.parameter_record(group, coefficients(group, 1), True, 1.0, np.dtype(np.float64))
+
+
 @pytest.mark.parametrize("wrong", range(3))
 def test_the_kernel_looks_at_sizes(wrong: int) -> None:
     arrays = [np.ones(4) for _ in range(4)]
     arrays[wrong + 1] = np.ones(3)
     with pytest.raises(ValueError, match="must have the size of the parameters"):
-        kernel.step(*arrays, np.ones(10), 1.0, 1.0, True, False, False)
+        kernel.step(*arrays, numbers_of_a_step())
     assert (arrays[0] == 1).all()
 
 
@@ -256,5 +262,5 @@ def test_the_dense_kernel_looks_at_sizes(wrong: int) -> None:
     arrays = [np.ones(shape) for shape in shapes]
     arrays[wrong] = np.ones([n + 1 for n in shapes[wrong]])
     with pytest.raises(ValueError, match="must have the size of the gradients"):
-        kernel.step_in_basis(*arrays, np.ones(10), 0.5, True, False, 1.0)
+        kernel.step_in_basis(*arrays, numbers_of_a_step())
     assert all((array == 1).all() for array in arrays)

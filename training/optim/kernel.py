@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,56 +14,72 @@ from ...envs.core.kernels.compiling import compiled
 ROUNDING = float(np.finfo(np.float64).eps)
 
 
+@cache
+def _layout(precision: np.dtype, coefficients: tuple[str, ...]) -> np.dtype:
+    """The type of a record: one object for all steps, by which numba finds it quickly."""
+    numbers = (*coefficients, "sign", "decay", "alpha", "limit")
+    flags = ("averaged", "residual", "linear")
+    return np.dtype([(n, precision) for n in numbers] + [(n, np.bool_) for n in flags])
+
+
+def parameter_record(
+    group: dict[str, Any], c: Any, averaged: bool, limit: float, precision: np.dtype
+) -> np.ndarray:
+    """The numbers of a step by name [1].
+
+    c: Coefficients.  averaged: whether there is a first moment.  limit: of |C^{-1/2} F|.
+    Besides: sign of the gradients, decay of the parameters, alpha; residual: whether second
+    moments are centred by the first.  linear: alpha is 1 rather than 1/2.
+    """
+    record = np.empty(1, _layout(precision, c._fields))
+    record[0] = (
+        *c,
+        -1 if group["maximize"] else 1,
+        1 - float(group["lr"]) * group["weight_decay"],
+        group["alpha"],
+        limit,
+        averaged,
+        group["centered"] == "residual",
+        group["alpha"] == 1,
+    )
+    return record
+
+
 @compiled(error_model="numpy")
-def step(
-    q: np.ndarray,
-    g: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    numbers: Any,
-    sign: Any,
-    decay: Any,
-    averaged: bool,
-    residual: bool,
-    linear: bool,
-) -> None:
+def step(q: Any, g: Any, first: Any, second: Any, parameters: Any) -> None:
     """Move q [n] in place by gradients g [n]; first and second [n] are its moments.
 
-    numbers: the fields of `cgd.Coefficients`, in q's precision.
-    averaged: whether there is a first moment.  residual: whether the second one is centred by it.
-    linear: alpha is 1 rather than 1/2.
+    parameters: a `parameter_record` in q's precision.
 
     Raises ValueError, with nothing moved, unless all four arrays are of one size.
     """
+    p = parameters[0]
     if g.size != q.size or first.size != q.size or second.size != q.size:
         raise ValueError("gradient and moments must have the size of the parameters")
-    take1, keep2, take2 = numbers[1], numbers[2], numbers[3]
-    gain, eps, zeta = numbers[4] * numbers[5], numbers[6], numbers[7]
+    take1, keep2, take2 = p.take1, p.keep2, p.take2
+    gain, eps, zeta = p.gain * p.root, p.eps, p.zeta
     for i in range(q.size):
-        gradient = sign * g[i]
+        gradient = p.sign * g[i]
         force = gradient
-        if averaged:
+        if p.averaged:
             force = first[i] + take1 * (gradient - first[i])
             first[i] = force
-        r = gradient - force if residual else gradient
+        r = gradient - force if p.residual else gradient
         c = keep2 * second[i] + take2 * r * r
         second[i] = c
-        down = (c if linear else np.sqrt(c)) + eps + zeta * c
+        down = (c if p.linear else np.sqrt(c)) + eps + zeta * c
         moved = force / down if down > 0 else force * 0
-        q[i] = decay * q[i] - gain * moved
+        q[i] = p.decay * q[i] - gain * moved
 
 
 def update(
     group: dict[str, Any], c: Any, params: list[Tensor], states: list[dict[str, Any]]
 ) -> None:
     """One step of tensors by their gradients; all, and their moments, contiguous and on the CPU."""
-    sign = -1 if group["maximize"] else 1
-    decay = 1 - float(group["lr"]) * group["weight_decay"]
-    residual, linear = group["centered"] == "residual", group["alpha"] == 1
     averaged = "first_moment" in states[0]
-    numbers = {
-        size: (np.array(c, precision), precision(sign), precision(decay))
-        for size, precision in ((4, np.float32), (8, np.float64))
+    parameters = {
+        precision: parameter_record(group, c, averaged, np.inf, precision)
+        for precision in (np.dtype(np.float32), np.dtype(np.float64))
     }
     for q, moments in zip(params, states, strict=True):
         assert q.grad is not None
@@ -70,32 +87,22 @@ def update(
         first = moments["first_moment"].numpy().reshape(-1) if averaged else second
         place = q.detach().numpy().reshape(-1)
         gradient = q.grad.detach().numpy().reshape(-1)
-        step(place, gradient, first, second, *numbers[place.itemsize], averaged, residual, linear)
+        step(place, gradient, first, second, parameters[place.dtype])
 
 
 @compiled(error_model="numpy", fastmath={"contract", "reassoc"})
 def step_in_basis(
-    g: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    power: np.ndarray,
-    basis: np.ndarray,
-    direction: np.ndarray,
-    numbers: Any,
-    alpha: float,
-    averaged: bool,
-    residual: bool,
-    limit: float,
+    g: Any, first: Any, second: Any, power: Any, basis: Any, direction: Any, parameters: Any
 ) -> bool:
     """Average all moments of dense metrics on by gradients g [blocks, n]; the step along a basis.
 
     first [blocks, n], second [blocks, n, n]: moments.  basis [blocks, n, n], power [blocks, n]:
     eigenvectors of the second moment of some steps ago, and the second moment along them.
-    numbers: the fields of `cgd.Coefficients`.  averaged: whether there is a first moment.
-    residual: whether second moments are centred by it.
+    parameters: a `parameter_record` in double precision.
 
     Writes gain root G^{-1} F to direction [blocks, n] and returns True; or returns False, with only
-    the moments moved, if |C^{-1/2} F| of a block exceeds `limit`. All arrays are double precision.
+    the moments moved, if |C^{-1/2} F| of a block exceeds the limit. All arrays are double
+    precision.
 
     Raises ValueError, with nothing moved, unless all arrays have these sizes.
     """
@@ -108,21 +115,22 @@ def step_in_basis(
         or basis.shape != second.shape
     ):
         raise ValueError("moments must have the size of the gradients")
-    take1, keep2, take2 = numbers[1], numbers[2], numbers[3]
-    gain, eps, zeta = numbers[4] * numbers[5], numbers[6], numbers[7]
-    to_length = np.sqrt(numbers[9]) / numbers[8]
+    p = parameters[0]
+    take1, keep2, take2, alpha = p.take1, p.keep2, p.take2, p.alpha
+    gain, eps, zeta = p.gain * p.root, p.eps, p.zeta
+    to_length = np.sqrt(p.weight2) / p.weight1
     if alpha == 0.5 and zeta == 0:  # then it is the step itself, with its eps
-        to_length = numbers[5] / numbers[8]
+        to_length = p.root / p.weight1
     r, force, along, push = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     bounded = True
     for b in range(blocks):
         for i in range(n):
             gradient = g[b, i]
             force[i] = gradient
-            if averaged:
+            if p.averaged:
                 force[i] = first[b, i] + take1 * (gradient - first[b, i])
                 first[b, i] = force[i]
-            r[i] = gradient - force[i] if residual else gradient
+            r[i] = gradient - force[i] if p.residual else gradient
             along[i] = 0.0
             push[i] = 0.0
         for i in range(n):
@@ -145,7 +153,7 @@ def step_in_basis(
                 direction[b, j] = push[j] / ((root if alpha == 0.5 else c**alpha) + eps + zeta * c)
                 far = direction[b, j] if alpha == 0.5 and zeta == 0 else push[j] / root
                 length += far * far
-        bounded = bounded and not to_length * np.sqrt(length) > limit
+        bounded = bounded and not to_length * np.sqrt(length) > p.limit
     if not bounded:
         return False
     for b in range(blocks):
@@ -181,10 +189,6 @@ def direction_in_basis(
         power.numpy(),
         basis.numpy(),
         direction,
-        np.array(c),
-        float(group["alpha"]),
-        averaged,
-        group["centered"] == "residual",
-        limit,
+        parameter_record(group, c, averaged, limit, np.dtype(np.float64)),
     )
     return torch.from_numpy(direction) if bounded else None

@@ -9,13 +9,34 @@ nothing outside is touched. With `period` (width, height) above 0 a shape that c
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..kernels.compiling import compiled
 
 Clip = tuple[int, int, int, int]
+
+
+class Stroke(NamedTuple):
+    """A straight line: where it starts, its displacement, half its width at the start and end."""
+
+    x: float
+    y: float
+    dx: float
+    dy: float
+    start: float
+    end: float
+
+
+class Ink(NamedTuple):
+    """What a line is painted with: see `lines`."""
+
+    colour: Any
+    opacity: float
+    ground: Any
+    join: bool
+
 
 _THIN = 0.5  # half of a pixel
 _SHORT = 2.0  # pixels
@@ -167,24 +188,14 @@ def lines(
         for row in range(first_y, last_y):
             for column in range(first_x, last_x):
                 cx, cy = x + column * period[0], y + row * period[1]
-                _line(image, cx, cy, dx, dy, start, end, shade, opacity, clip, ground, join)
+                stroke = Stroke(cx, cy, dx, dy, start, end)
+                _line(image, stroke, Ink(shade, opacity, ground, join), clip)
 
 
 @compiled(error_model="numpy")
-def _line(
-    image: np.ndarray,
-    x0: float,
-    y0: float,
-    dx: float,
-    dy: float,
-    start: float,
-    end: float,
-    colour: Any,
-    opacity: float,
-    clip: Clip,
-    ground: Any,
-    join: bool,
-) -> None:
+def _line(image: np.ndarray, stroke: Stroke, ink: Ink, clip: Clip) -> None:
+    x0, y0, dx, dy, start, end = stroke
+    colour, opacity, ground, join = ink
     left, top, right, bottom = clip
     length2 = dx * dx + dy * dy
     if length2 == 0:
