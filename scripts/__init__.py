@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from invariantzoo.envs.core.interfaces.pettingzoo import AecEnv, ParallelEnv
     from invariantzoo.envs.core.interfaces.stable_baselines3 import SystemVecEnv
     from invariantzoo.envs.core.observation import observation_names
+    from invariantzoo.envs.core.physics.lattice import Torus
+    from invariantzoo.envs.core.physics.updates import Update
     from invariantzoo.envs.core.rng import Rng
     from invariantzoo.envs.core.scene import Plot, Scene
     from invariantzoo.envs.core.system import System
@@ -48,6 +50,8 @@ _MODULES = {  # name -> the module that it is imported from when it is used
     "Plot": "envs.core.scene",
     "Rng": "envs.core.rng",
     "VectorEnv": "envs.core.vector",
+    "Torus": "envs.core.physics.lattice",
+    "Update": "envs.core.physics.updates",
     "require_count": "envs.core.validation",
     "require_number": "envs.core.validation",
     "require_range": "envs.core.validation",
@@ -85,6 +89,8 @@ __all__ = [
     "State",
     "Symmetry",
     "System",
+    "Torus",
+    "Update",
     "VectorEnv",
     "check_parallel",
     "env",
