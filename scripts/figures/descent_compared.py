@@ -207,11 +207,6 @@ for noisy gradients. CPU time is that of all steps with their gradients, on a bu
 
 On multiplication the best full metric ends {gap:.2f} decades below Adam (wanted: 0.3).
 
-On springs and digits the numbers of "row" and "lowrank" were measured under a former rule: an
-inverse metric was kept for ten steps, and the low-rank force remembered more gradients than its
-metric, which could make steps far too long (both are bounded [now](optimizer-derived.md)). They
-have not been measured again there; on multiplication they have.
-
 ![learning curves](images/descent-compared.png)
 
 {chr(10).join(sections)}

@@ -168,9 +168,6 @@ and rejected elsewhere; stationary loss and relaxation of `quadratic-regimes-v0`
 plateau of the mixed metric eps + kappa^1/2 + zeta kappa; and neutral resampling,
 `resampling-neutral-v0`, comes out at alpha = 1 although drift is often counted as equilibration.
 
-The runs below with "row" and "full" metrics kept an inverse metric for ten steps, a former rule
-([now](optimizer-derived.md) eigenvectors are kept and powers go on); they were not run again.
-
 ## A real run, layer by layer
 
 PPO on `{ID}` with 12 discs, pair network: {BEFORE} updates of training, then {WINDOW} steps of the

@@ -220,8 +220,6 @@ it diverged). Errors are those of the last epoch in training, and of the average
 fourth validation frame.
 
 {table(["optimizer", "metric", "tried", "learning rate", "training", "validation"], compared)}
-"row" was raced under a former rule, which kept an inverse metric for ten steps and could make steps
-far too long; "inf" at its two largest rates may be due to it. It has not been raced again.
 
 The network that ships ({net["parameters"]:,} parameters) was trained with
 `invariantzoo fit DATA --loss net` as it stands: Adam, 140 epochs, about two hours on one core.
