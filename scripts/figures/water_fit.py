@@ -220,12 +220,24 @@ it diverged). Errors are those of the last epoch in training, and of the average
 fourth validation frame.
 
 {table(["optimizer", "metric", "tried", "learning rate", "training", "validation"], compared)}
+{_race_verdict(compared)}
 
 The network that ships ({net["parameters"]:,} parameters) was trained with
 `invariantzoo fit DATA --loss net` as it stands: Adam, 140 epochs, about two hours on one core.
 
 To reproduce: `python -m invariantzoo.figures.water_fit DATA`.
 """
+
+
+def _race_verdict(compared: list[list[Any]]) -> str:
+    """What the row metric gains on Adam at equal epochs, seed by seed."""
+    adam, row = ([float(x) for x in compared[place][-1].split(", ")] for place in (0, 2))
+    ratios = [100 * (1 - mine / other) for mine, other in zip(row, adam, strict=True)]
+    return (
+        "At equal epochs (not equal time: a step of the row metric costs more) the row metric's "
+        f"validation\nerrors lie {min(ratios):.0f} to {max(ratios):.0f} % below Adam's, seed by "
+        "seed."
+    )
 
 
 def _lines(fits: Any) -> Any:
