@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import reference
 import torch
+from numba import njit
 
 from invariantzoo.envs.core import rng as rng_module
 from invariantzoo.envs.core.kernels import philox
@@ -36,11 +39,24 @@ def make(seed: int, worlds: int, clock: int = 0, first: int = 0, purpose: int = 
     return Rng(seed, world, torch.full_like(world, clock), purpose)
 
 
+@njit
+def words_of(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
+    return philox.philox(c0, c1, c2, c3, k0, k1)
+
+
+def test_what_compiled_code_alone_calls_says_so() -> None:
+    """Whether it has been compiled already or not."""
+    for _ in range(2):
+        with pytest.raises(TypeError, match="philox works in compiled code only"):
+            philox.philox(*(np.uint64(0) for _ in range(6)))
+        words_of(*(np.uint64(0) for _ in range(6)))
+
+
 @pytest.mark.parametrize(("counter", "key", "output"), KNOWN)
 def test_known_answers(
     counter: tuple[int, ...], key: tuple[int, ...], output: tuple[int, ...]
 ) -> None:
-    words = philox.philox(*(np.uint64(word) for word in (*counter, *key)))
+    words = words_of(*(np.uint64(word) for word in (*counter, *key)))
     assert tuple(map(int, words)) == output
     assert reference.philox(counter, key) == output
 

@@ -12,6 +12,7 @@ import pickle
 import stat
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,27 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 def compiled_part(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A decorator as `compiled` for functions that compiled code alone calls.
 
-    They may not make arrays, nor views of them; that saves a quarter of their compile time.
+    They may not make arrays, nor views of them; that saves a quarter of their compile time. A call
+    from Python raises TypeError: numba itself would jump to code that is not there.
     """
-    return compiled(**options, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    compile_part = compiled(**options, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = compile_part(function)
+        if dispatcher is not function:
+            dispatcher._insert = _leave_out
+            dispatcher._compile_for_args = partial(_refuse, function.__qualname__)
+        return dispatcher
+
+    return decorate
+
+
+def _leave_out(*_: Any, **__: Any) -> None:
+    """Keeps compiled forms from calls by Python."""
+
+
+def _refuse(name: str, *_: Any, **__: Any) -> None:
+    raise TypeError(f"{name} works in compiled code only")
 
 
 def not_kept() -> str:
