@@ -295,7 +295,7 @@ def test_interrupt_keeps_what_there_is(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have ignored it\n"
-        "from invariantzoo import rollout\n"
+        "from invariantzoo.commands import rollout\n"
         "from invariantzoo.__main__ import main\n"
         "step = rollout.Session.step\n"
         "def stop(self):\n"
