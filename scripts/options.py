@@ -287,8 +287,10 @@ class Trained(NamedTuple):
 
     def system_with(self, settings: dict[str, Any]) -> System:
         """The system that it was trained on, with other settings."""
+        from invariantzoo.envs.core.observation import parameters
+
         was = self.run.system
-        mine = {name: getattr(was, name) for name in self.run.config["parameters"]}
+        mine = {name: getattr(was, name) for name in parameters(was)}
         return invariantzoo.make_system(self.id, **{**mine, **settings})
 
 

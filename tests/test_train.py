@@ -93,6 +93,31 @@ def test_leaves_every_file_whole(trained: Path) -> None:
     assert len(scores["trained"]["return"]["per_seed"]) == 5
 
 
+def test_runs_of_former_parameters_are_scored_and_go_on(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What config.json held when crowd and encounter were one class."""
+    score = ["evaluate", str(copied), "--episodes", "2", "--seeds", "1", "--json"]
+    capsys.readouterr()
+    assert main(score) == 0
+    expected = json.loads(capsys.readouterr().out)
+    path = copied / "config.json"
+    config = json.loads(path.read_text())
+    config["parameters"] |= {"layout": "crowd", "view": "invariants", "separation": 3.6}
+    config["parameters"] |= {"impact": [-0.6, 0.6], "angle": [-0.3, 0.3], "orientation": [0.0, 6.3]}
+    path.write_text(json.dumps(config))
+    assert main(score) == 0
+    assert json.loads(capsys.readouterr().out) == expected
+    resumed = ["train", CROWD, "--out", str(copied), "--resume", "--steps", "240"]
+    assert main(resumed) == 0
+    assert int(rows(copied)[-1]["steps"]) == 240
+    config["parameters"]["layout"] = "encounter"
+    path.write_text(json.dumps(config))
+    capsys.readouterr()
+    assert main(score) == 2
+    assert "layout='encounter' of particles-crowd-v0 must be 'crowd'" in capsys.readouterr().err
+
+
 def test_progress(trained: Path) -> None:
     table = rows(trained)
     assert [int(row["steps"]) for row in table] == [40, 80, 120, 160, 200]
