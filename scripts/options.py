@@ -287,11 +287,11 @@ class Trained(NamedTuple):
 
     def system_with(self, settings: dict[str, Any]) -> System:
         """The system that it was trained on, with other settings."""
-        from invariantzoo.envs.core.observation import parameters
+        from invariantzoo.envs.core.observation import parameter_values
 
-        was = self.run.system
-        mine = {name: getattr(was, name) for name in parameters(was)}
-        return invariantzoo.make_system(self.id, **{**mine, **settings})
+        return invariantzoo.make_system(
+            self.id, **{**parameter_values(self.run.system), **settings}
+        )
 
 
 def read_run(folder: str, *, trust: bool = False) -> Trained:

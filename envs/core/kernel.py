@@ -12,7 +12,7 @@ import numpy as np
 from .kernels.binding import address_record
 
 if TYPE_CHECKING:
-    from .rng import Rng
+    pass
 
 
 class Episode(NamedTuple):
@@ -47,8 +47,6 @@ class Kernel:
     tables: a NamedTuple of arrays that no step changes.
     scratch: a NamedTuple of arrays that hold nothing from one step to the next, unless the kernel's
         own module says so.
-    initial: one of `System.initial`, from a generator to the state's fields as numpy arrays, or
-        None.
 
     `arrays` is the `address_record` of the groups `state`, `tables`, `scratch` and `episode`.
     """
@@ -59,7 +57,6 @@ class Kernel:
     _: KW_ONLY
     tables: Any = Empty()  # noqa: RUF009 -- a NamedTuple cannot change
     scratch: Any = Empty()  # noqa: RUF009
-    initial: Callable[[Rng], tuple[np.ndarray, ...]] | None = None
 
     def bind(self, state: Any, episode: Episode) -> Callable[[np.ndarray, np.ndarray], int]:
         """`step` as a function of (action, observation) on a batch that keeps its memory."""

@@ -62,6 +62,11 @@ def is_discrete(system: System) -> bool:
     return isinstance(system.action_space, spaces.Discrete)
 
 
+def parameter_values(system: System) -> dict[str, Any]:
+    """Parameters by name, as this system has them."""
+    return {name: getattr(system, name) for name in parameters(system)}
+
+
 def parameters(system: type[System] | System) -> dict[str, Any]:
     """Names and defaults of a system's parameters."""
     assert is_dataclass(system)  # which an abstract base class cannot promise

@@ -57,23 +57,6 @@ class Rng:
         """Standard normal numbers, float64 `shape` = [worlds, ...]."""
         return self._numbers(shape, philox.fill_normal, _torch_normal)
 
-    def uniform_array(self, *shape: int) -> np.ndarray:
-        """Numbers in [0, 1), float64 [worlds, *shape], as a numpy array."""
-        draw, self.draw_number = self.draw_number, self.draw_number + 1
-        world, clock = self.world.cpu().numpy(), self.clock.cpu().numpy()
-        out = np.empty((len(world), *shape))
-        flat = out.reshape(len(world), -1)
-        philox.fill_uniform(np.uint64(self.seed), world, clock, draw, flat)
-        return out
-
-    def draw_array(self, value: float | tuple[float, float]) -> np.ndarray:
-        """`draw` as a numpy array [worlds, 1]."""
-        if isinstance(value, tuple):
-            low, high = value
-            return low + (high - low) * self.uniform_array(1)
-        self.draw_number += 1
-        return np.full((len(self.world), 1), float(value))
-
     def draw(self, value: float | tuple[float, float], worlds: int) -> Tensor:
         """One number per world [worlds, 1]: `value` itself, or uniform between (low, high)."""
         if isinstance(value, tuple):

@@ -39,11 +39,16 @@ def require_number(
         raise ValueError(f"{name}={shown(value)} must be a finite number: {limits}")
 
 
+def ends_of(value: Any) -> tuple[Any, ...]:
+    """The ends (low, high) of a range, which may be one number."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
 def require_range(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, strict: bool = False
 ) -> None:
     """Raise ValueError unless `value` is a number, or (low, high) in order, within limits."""
-    ends = value if isinstance(value, tuple) else (value, value)
+    ends = ends_of(value)
     if len(ends) != 2:
         raise ValueError(f"{name}={shown(value)} must be a number or (low, high)")
     for end in ends:

@@ -24,7 +24,6 @@ from .types import State
 from .validation import require_choice, require_count, require_shape
 
 _WORTH_A_LOOK = 2**22  # bytes of observations above which the size of a state is looked up
-ACTION_LIMIT = 1 + 1e-6  # of a component: rounding may carry it over the edge of its box
 
 
 class Step(NamedTuple):
@@ -451,11 +450,8 @@ class VectorEnv:
             INITIAL,
         )
         fresh: Iterable[np.ndarray]
-        if self._kernel is not None and self._kernel.initial is not None:
-            fresh = self._kernel.initial(rng)
-        else:
-            with torch.no_grad():
-                fresh = (new.numpy() for new in self.system.initial(rng, len(chosen)))
+        with torch.no_grad():
+            fresh = [new.numpy() for new in self.system.initial(rng, len(chosen))]
         if self._state is None:
             kind = type(self.system.initial(Rng.single(0, 1), 1))
             self._state = kind(*(np.array(new, order="C") for new in fresh))
@@ -513,7 +509,7 @@ class VectorEnv:
         if self._discrete:
             allowed = (action >= 0) & (action < self._n_actions) & (action == np.floor(action))
         else:
-            allowed = (np.abs(action) <= ACTION_LIMIT).all(-1)
+            allowed = (np.abs(action) <= reductions.ACTION_LIMIT).all(-1)
         if not allowed.all():
             self._refuse(action, int(np.flatnonzero(~allowed.ravel())[0]))
         return action

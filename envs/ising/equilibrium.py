@@ -40,7 +40,7 @@ from ..core.rng import Rng
 from ..core.scene import Chart, Scene
 from ..core.system import System
 from ..core.types import Bound, LiveParameter, Range, Symmetry
-from ..core.validation import require_choice, require_count, require_range
+from ..core.validation import ends_of, require_choice, require_count, require_range
 from . import picture, stationary
 from .ground_state import above_ground, ground_energy, require_annealing
 from .policies import heat_bath, metropolis, sample
@@ -182,7 +182,7 @@ class Ising(System):
 
     @property
     def bounds(self) -> dict[str, Bound]:
-        coldest = self.temperature[0] if isinstance(self.temperature, tuple) else self.temperature
+        coldest = ends_of(self.temperature)[0]
         if self.final_temperature is not None:
             coldest = min(coldest, self.final_temperature)
         bond = 4 * float(np.abs(self.coupling).max())

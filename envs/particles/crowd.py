@@ -12,7 +12,6 @@ What moves, what is seen, what an action means and what is lost is that of all d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ import torch
 
 from ..core.rng import Rng
 from ..core.types import Range
-from ..core.validation import require_range
+from ..core.validation import ends_of, require_range
 from .discs import Discs, State
 
 SCENARIOS = {
@@ -80,49 +79,46 @@ class Crowd(Discs):
             limit = self.n_agents / (2 * self.radius * root) ** 2
             raise ValueError(
                 f"n_agents={self.n_agents} discs of radius={self.radius} cannot be placed at "
-                f"density={self._ends(self.density)[1]:g}; at most {limit:.4g} is possible"
+                f"density={ends_of(self.density)[1]:g}; at most {limit:.4g} is possible"
             )
 
     @property
     def half_width(self) -> float:
-        return 0.5 * math.sqrt(self.n_agents / self._ends(self.density)[0])
+        return 0.5 * math.sqrt(self.n_agents / ends_of(self.density)[0])
 
     @property
     def _least_side(self) -> float:
-        return math.sqrt(self.n_agents / self._ends(self.density)[1])
+        return math.sqrt(self.n_agents / ends_of(self.density)[1])
 
     def initial(self, rng: Rng, worlds: int) -> State:
-        fields = self.place(rng)
-        return State(*(torch.from_numpy(field).to(rng.world.device) for field in fields))
+        """Random cells of a lattice, jittered so that no discs overlap.
 
-    def placement(self) -> Callable[[Rng], tuple[np.ndarray, ...]]:
-        return self.place
-
-    def place(self, rng: Rng) -> tuple[np.ndarray, ...]:
-        """The fields of a state: random cells of a lattice, jittered so that no discs overlap."""
-        n, worlds = self.n_agents, len(rng.world)
-        box = np.sqrt(n / rng.draw_array(self.density))
+        By numpy, which takes a third of the time of torch for the few discs of a world.
+        """
+        n = self.n_agents
+        box = np.sqrt(n / rng.draw(self.density, worlds).cpu().numpy())
         root = math.ceil(math.sqrt(n))
         # The finest lattice that keeps cells wide, the same for all worlds of a batch.
         rows = max(min(int(self._least_side / (2 * _SPACING * self.radius)), 2 * root), root)
-        cell = np.argsort(rng.uniform_array(rows * rows), -1)[:, :n]
+        cell = np.argsort(rng.uniform(worlds, rows * rows).cpu().numpy(), -1)[:, :n]
         spacing = (box / rows)[:, :, None]
         slack = (1 - 2 * self.radius / spacing) * (1 - 1e-9)
-        jitter = rng.uniform_array(n, 2)
+        jitter = rng.uniform(worlds, n, 2).cpu().numpy()
         jitter -= 0.5
         jitter *= slack
         jitter += 0.5
         jitter[..., 0] += cell % rows
         jitter[..., 1] += cell // rows
         box2 = box[:, :, None]
-        position = jitter * spacing + rng.uniform_array(1, 2) * box2
+        position = jitter * spacing + rng.uniform(worlds, 1, 2).cpu().numpy() * box2
         position -= box2 * np.floor(position / box2)
-        direction = 2 * math.pi * rng.uniform_array(n)
+        direction = 2 * math.pi * rng.uniform(worlds, n).cpu().numpy()
         desired = np.empty((worlds, n, 2))
-        speed = rng.draw_array(self.speed)
+        speed = rng.draw(self.speed, worlds).cpu().numpy()
         desired[..., 0] = speed * np.cos(direction)
         desired[..., 1] = speed * np.sin(direction)
-        return position, desired.copy(), desired, np.full((worlds, n), self.radius), box
+        fields = position, desired.copy(), desired, np.full((worlds, n), self.radius), box
+        return State(*(torch.from_numpy(field).to(rng.world.device) for field in fields))
 
 
 def gas_collision_rate(system: Crowd) -> float:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -41,7 +41,13 @@ from ..core.rng import Rng
 from ..core.scene import LegendEntry, Scene
 from ..core.system import System
 from ..core.types import Bound, Neighbourhood, Range, Symmetry
-from ..core.validation import require_choice, require_count, require_number, require_range
+from ..core.validation import (
+    ends_of,
+    require_choice,
+    require_count,
+    require_number,
+    require_range,
+)
 from .control import Control, HeadingControl, PairControl
 from .sight import INVARIANTS, Pairs, Sight
 
@@ -120,10 +126,6 @@ class Discs(System):
     def half_width(self) -> float:
         """Half of what a picture of open space shows, length."""
 
-    @staticmethod
-    def _ends(value: Range) -> tuple[float, float]:
-        return value if isinstance(value, tuple) else (value, value)
-
     @property
     def k(self) -> int:
         """Number of neighbours in the observation."""
@@ -132,7 +134,7 @@ class Discs(System):
     @property
     def speed_limit(self) -> float:
         """Where relative velocities are clipped in the observation."""
-        return 4 * self._ends(self.speed)[1]
+        return 4 * ends_of(self.speed)[1]
 
     @property
     def sight(self) -> Sight:
@@ -263,10 +265,6 @@ class Discs(System):
             legend=_LEGEND,
         )
 
-    def placement(self) -> Callable[[Rng], tuple[np.ndarray, ...]] | None:
-        """`initial` as numpy arrays, the fields of a State, where that is quicker."""
-        return None
-
     def kernel(self, worlds: int) -> Kernel | None:
         """The compiled form; None for a scenario with laws of its own."""
         laws = ("transition", "acceleration", "invariants", "loss", "metrics", "control", "bounds")
@@ -290,7 +288,6 @@ class Discs(System):
                 **{name: getattr(self, name) for name in step.OWN_NAMES},
             ),
             scratch=step.scratch(worlds, self.n_agents, self.k),
-            initial=self.placement(),
         )
 
     def acceleration(self, state: State, action: Tensor) -> Tensor:

@@ -303,12 +303,12 @@ def _watch(
 
 
 def _config(args: argparse.Namespace, play: Play, session: Session) -> dict[str, Any]:
-    from invariantzoo.envs.core.observation import parameters
+    from invariantzoo.envs.core.observation import parameter_values
 
     return {
         "id": args.id,
         "policy": play.name,
-        "parameters": {name: getattr(play.system, name) for name in parameters(play.system)},
+        "parameters": parameter_values(play.system),
         "seed": args.seed,
         "n_worlds": session.env.n_worlds,
         "n_steps": session.n_steps,

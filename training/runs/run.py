@@ -18,7 +18,7 @@ import torch
 from ...agents.networks.choose import network_names
 from ...agents.policy import Policy
 from ...envs.core.files import save_tensors, write_atomically
-from ...envs.core.observation import parameters
+from ...envs.core.observation import parameter_values
 from ...envs.core.registry import make_system
 from ...envs.core.system import System
 from ..optim import config as optimizers
@@ -98,7 +98,7 @@ def describe(
         "version": importlib.metadata.version("invariantzoo"),
         "id": id,
         "algo": algo,
-        "parameters": {name: getattr(system, name) for name in parameters(system)},
+        "parameters": parameter_values(system),
         "hyperparameters": hyper,
         "network": hyper["network"] or network_names(system)[0],
         "optimizer": {"name": optimizers.title(config), "lr": hyper["lr"]},

@@ -19,13 +19,14 @@ import pettingzoo
 from gymnasium import spaces
 
 from ..kernels.announcement import announce_to_standard_error
+from ..kernels.reductions import ACTION_LIMIT
 from ..memory import require_memory
 from ..observation import is_discrete, observation_space
 from ..registry import make_system
 from ..rng import Rng
 from ..system import System
 from ..validation import nearest, require_count
-from ..vector import ACTION_LIMIT, VectorEnv
+from ..vector import VectorEnv
 
 if TYPE_CHECKING:
     from ..rendering.painter import Painter

@@ -10,7 +10,7 @@ from .binding import arrays_at
 from .compiling import compiled_part
 
 MEAN, SUM, MAX, LAST = 0, 1, 2, 3
-_TOLERANCE = 1.0 + 1e-6  # of float32
+ACTION_LIMIT = 1 + 1e-6  # of a component: rounding may carry it over the edge of its box
 CODES = {"mean": MEAN, "sum": SUM, "max": MAX, "last": LAST}
 
 
@@ -80,12 +80,12 @@ def bad_action(action: Any) -> int:
     for w in range(worlds):
         for i in range(n):
             for m in range(size):
-                good &= abs(action[w, i, m]) <= _TOLERANCE  # false for NaN
+                good &= abs(action[w, i, m]) <= ACTION_LIMIT  # false for NaN
     if good:
         return -1
     for w in range(worlds):
         for i in range(n):
             for m in range(size):
-                if not abs(action[w, i, m]) <= _TOLERANCE:
+                if not abs(action[w, i, m]) <= ACTION_LIMIT:
                     return w * n + i
     return -1
