@@ -35,10 +35,9 @@ from torch import Tensor
 from ..core.kernel import Kernel, parameter_record
 from ..core.observation import flatten
 from ..core.physics.lattice import Isometry, Torus
-from ..core.physics.updates import Update, require_update
+from ..core.physics.updates import ScheduledSystem, Update, require_update
 from ..core.rng import Rng
 from ..core.scene import Chart, Scene
-from ..core.system import System
 from ..core.types import Bound, LiveParameter, Range, Symmetry
 from ..core.validation import ends_of, require_choice, require_count, require_range
 from . import picture, stationary
@@ -91,7 +90,7 @@ class State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ising(System):
+class Ising(ScheduledSystem):
     """Parameters with their units.
 
     lattice_size: spins along a side of the torus.  temperature, field, coupling: energies; numbers,
@@ -135,22 +134,6 @@ class Ising(System):
     @property
     def n_agents(self) -> int:
         return self.lattice_size**2
-
-    @property
-    def sweep(self) -> int:
-        return self.schedule.sweep
-
-    @property
-    def horizon(self) -> int:
-        return self.n_sweeps * self.sweep
-
-    @property
-    def warm_up(self) -> int:
-        return self.burn_in * self.sweep
-
-    @property
-    def one_at_a_time(self) -> bool:
-        return self.update != "parallel"
 
     @cached_property
     def lattice(self) -> Torus:
@@ -217,9 +200,6 @@ class Ising(System):
         turn = self.schedule.next_turn(state.turn, rng)
         temperature = state.temperature * self.cooling
         return state._replace(spin=state.spin * (1 - 2 * flips), temperature=temperature, turn=turn)
-
-    def active(self, state: State) -> Tensor | None:
-        return self.schedule.active(state.turn)
 
     def invariants(self, state: State) -> dict[str, Tensor]:
         """Of every spin, with the sign it has: its neighbours, the field; and the world's 1 / T."""

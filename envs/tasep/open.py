@@ -28,10 +28,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ..core.kernel import Kernel, parameter_record
-from ..core.physics.updates import PARALLEL, SEQUENTIAL, Update, require_update
+from ..core.physics.updates import PARALLEL, SEQUENTIAL, ScheduledSystem, Update, require_update
 from ..core.rng import Rng
 from ..core.scene import Scene
-from ..core.system import System
 from ..core.types import Bound, LiveParameter, Range, Symmetry
 from ..core.validation import require_count, require_number, require_range
 from .picture import diagram
@@ -71,7 +70,7 @@ class OpenState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class OpenTasep(System):
+class OpenTasep(ScheduledSystem):
     """Parameters with their units.
 
     n_sites: length of the chain.  alpha, beta: chances of an attempt at the entry and at the exit;
@@ -111,22 +110,6 @@ class OpenTasep(System):
     def n_agents(self) -> int:
         return self.n_sites + 1
 
-    @property
-    def sweep(self) -> int:
-        return self.schedule.sweep
-
-    @property
-    def horizon(self) -> int:
-        return self.n_sweeps * self.sweep
-
-    @property
-    def warm_up(self) -> int:
-        return self.burn_in * self.sweep
-
-    @property
-    def one_at_a_time(self) -> bool:
-        return self.update == "sequential"
-
     @cached_property
     def schedule(self) -> Update:
         """Who acts in which step."""
@@ -151,9 +134,6 @@ class OpenTasep(System):
         """`action` [worlds, agents]: 0 wait, 1 hop; a hop that is not free does nothing."""
         hops, turn = self._hops(state, action), self.schedule.next_turn(state.turn, rng)
         return state._replace(occupied=state.occupied + hops[:, :-1] - hops[:, 1:], turn=turn)
-
-    def active(self, state: OpenState) -> Tensor | None:
-        return self.schedule.active(state.turn)
 
     def invariants(self, state: OpenState) -> dict[str, Tensor]:
         """Whether a hop over the bond is free; and if not, full (1) or empty (-1); and its rate."""

@@ -26,10 +26,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ..core.kernel import Kernel, parameter_record
-from ..core.physics.updates import PARALLEL, SEQUENTIAL, Update, require_update
+from ..core.physics.updates import PARALLEL, SEQUENTIAL, ScheduledSystem, Update, require_update
 from ..core.rng import Rng
 from ..core.scene import Scene
-from ..core.system import System
 from ..core.types import Bound, Symmetry
 from ..core.validation import require_count, require_number
 from .picture import diagram
@@ -63,7 +62,7 @@ class RingState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RingTasep(System):
+class RingTasep(ScheduledSystem):
     """Parameters with their units.
 
     n_sites: length of the ring.  n_particles: how many go round, at most one per site.
@@ -103,22 +102,6 @@ class RingTasep(System):
     def n_agents(self) -> int:
         return self.n_particles
 
-    @property
-    def sweep(self) -> int:
-        return self.schedule.sweep
-
-    @property
-    def horizon(self) -> int:
-        return self.n_sweeps * self.sweep
-
-    @property
-    def warm_up(self) -> int:
-        return self.burn_in * self.sweep
-
-    @property
-    def one_at_a_time(self) -> bool:
-        return self.update == "sequential"
-
     @cached_property
     def schedule(self) -> Update:
         """Who acts in which step."""
@@ -152,9 +135,6 @@ class RingTasep(System):
         hops = self._attempts(state, action) * (self.gaps(state) > 0)
         turn = self.schedule.next_turn(state.turn, rng)
         return RingState((state.position + hops.long()) % self.n_sites, turn)
-
-    def active(self, state: RingState) -> Tensor | None:
-        return self.schedule.active(state.turn)
 
     def invariants(self, state: RingState) -> dict[str, Tensor]:
         """Empty sites ahead, as far as seen; particles per site; the rate of the textbook model."""

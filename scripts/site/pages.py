@@ -60,6 +60,7 @@ RESULTS = {  # what a group of pages with results is about -> its pages
 }
 OPTIMIZER = "Every algorithm has these too; those of `cgd` need `--optimizer cgd`."
 _BY = "made by invariantzoo.site.pages"
+_SYSTEM_MODULE = re.compile(r"invariantzoo\.envs\.(?!core\.)")
 _FIELD = re.compile(r"(?:^|(?<=\s))(\w+(?:, \w+)*): ")
 
 
@@ -198,8 +199,8 @@ def _results(id: str, root: Path) -> Iterator[str]:
 
 def _module(system: System) -> str:
     """The docstrings of the system's file, then of its bases'; rows are kept as they stand."""
-    modules = [cls.__module__ for cls in type(system).__mro__ if cls is not System]
-    own = [name for name in dict.fromkeys(modules) if name.startswith("invariantzoo.envs.")]
+    modules = [cls.__module__ for cls in type(system).__mro__]
+    own = [name for name in dict.fromkeys(modules) if _SYSTEM_MODULE.match(name)]
     text = "\n\n".join(inspect.getdoc(importlib.import_module(name)) or "" for name in own)
     parts = []
     for paragraph in text.split("\n\n"):

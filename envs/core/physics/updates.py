@@ -6,14 +6,16 @@ acts in the next step; 0 where all act.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from ..rng import Rng
+from ..system import System
 from ..validation import require_choice, require_count
 
 SEQUENTIAL, CHECKERBOARD, PARALLEL = UPDATES = ("sequential", "checkerboard", "parallel")
@@ -98,6 +100,41 @@ class Update:
         if self.colours is None:
             raise ValueError(f"order={self.order!r} needs the colours of the agents")
         return self.colours().to(turn.device)
+
+
+class ScheduledSystem(System):
+    """A system in whose steps agents act as its `schedule` says, and whose time counts in sweeps.
+
+    Its state has the field `turn`; `update`, `n_sweeps` and `burn_in` are parameters of it.
+    """
+
+    update: str
+    n_sweeps: int
+    burn_in: int
+
+    @property
+    @abstractmethod
+    def schedule(self) -> Update:
+        """Who acts in which step."""
+
+    @property
+    def sweep(self) -> int:
+        return self.schedule.sweep
+
+    @property
+    def horizon(self) -> int:
+        return self.n_sweeps * self.sweep
+
+    @property
+    def warm_up(self) -> int:
+        return self.burn_in * self.sweep
+
+    @property
+    def one_at_a_time(self) -> bool:
+        return self.update != PARALLEL
+
+    def active(self, state: Any) -> Tensor | None:
+        return self.schedule.active(state.turn)
 
 
 def require_update(
