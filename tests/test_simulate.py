@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import refused
 from liquids import PLAN, argon, argon_model, argon_net, contents, differences, go
 
 from invariantzoo.__main__ import main
@@ -63,16 +64,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def words(model: Path | str, out: Path, steps: int, *more: str) -> list[str]:
     start = ["simulate", str(model), "--steps", str(steps), "--out", str(out), "--dt", "4"]
     return [*start, "--temperature", "60", "--replicas", "2", "--frames", "400", *more]
-
-
-def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a command is refused with."""
-    capsys.readouterr()
-    assert main(command) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    return err
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, after: int, how: Callable[[], Any]) -> None:
@@ -337,7 +328,7 @@ def test_a_run_of_schema_one_that_stopped_within_a_block_is_refused(
     assert main(words(model, run, 151)) == 0
     as_of_schema_one(run)
     before = contents(run)
-    assert "left within a block by an earlier version" in refused(words(model, run, 250), capsys)
+    assert "left within a block by an earlier version" in refused(capsys, *words(model, run, 250))
     assert contents(run) == before
     assert main(words(model, run, 151)) == 0  # as far as it is
     # What that version did when it went on: the second part took the place of the first.
@@ -348,7 +339,7 @@ def test_a_run_of_schema_one_that_stopped_within_a_block_is_refused(
         run / "blocks" / "000002.npz",
         **{k: v[late] if k in measurements.TRACES else v for k, v in block.items()},
     )
-    assert "of steps 100 to 151 is incomplete" in refused(["observe", str(run)], capsys)
+    assert "of steps 100 to 151 is incomplete" in refused(capsys, *["observe", str(run)])
 
 
 def test_a_lost_block_is_not_taken_for_none(
@@ -356,9 +347,9 @@ def test_a_lost_block_is_not_taken_for_none(
 ) -> None:
     go(saved, tmp_path / "run", 350)
     (tmp_path / "run" / "blocks" / "000002.npz").unlink()
-    assert "has no 000002.npz" in refused(["observe", str(tmp_path / "run")], capsys)
+    assert "has no 000002.npz" in refused(capsys, *["observe", str(tmp_path / "run")])
     (tmp_path / "run" / "blocks" / "000002.npz").write_bytes(b"PK\x03\x04torn")
-    assert "000002.npz cannot be read" in refused(["observe", str(tmp_path / "run")], capsys)
+    assert "000002.npz cannot be read" in refused(capsys, *["observe", str(tmp_path / "run")])
 
 
 # ------------------------------------------------------------------------------- trajectories
@@ -435,7 +426,7 @@ def test_a_trajectory_that_is_not_as_the_run_left_it_is_refused(
     trajectory = made / "trajectory-1.xyz"
     trajectory.write_bytes(edit(trajectory.read_bytes()))
     before = contents(made)
-    line = refused(longer(model, made), capsys)
+    line = refused(capsys, *longer(model, made))
     assert message in line
     assert "put the file back as it was, or move it away" in line
     assert contents(made) == before
@@ -534,7 +525,7 @@ def test_an_alarm_before_anything_was_measured(
     assert report["temperature"] == [None, None]
     assert report["length_ps"] == 0
     assert "nothing had been measured" in err
-    line = refused(["observe", str(tmp_path / "lost")], capsys)
+    line = refused(capsys, *["observe", str(tmp_path / "lost")])
     assert "has measured nothing: it stopped at step 0, world 1: " in line
     assert main(words(model, tmp_path / "whole", 100, "--json")) == 0
     assert set(json.loads(capsys.readouterr().out)) == set(report)
@@ -685,7 +676,7 @@ def test_bad_requests_are_refused_in_one_line(
 ) -> None:
     go(saved, tmp_path / "run", 4)
     before = contents(tmp_path / "run")
-    assert message in refused(words(model, tmp_path / "run", 500, *change), capsys)
+    assert message in refused(capsys, *words(model, tmp_path / "run", 500, *change))
     assert contents(tmp_path / "run") == before
 
 
@@ -697,7 +688,7 @@ def test_a_model_fitted_anew_is_another_model(
     weights = tuple(tuple(1.01 * w for w in row) for row in saved.model.pair_weights)
     other = saved.model._replace(pair_weights=weights)
     save_model(tmp_path / "other.npz", other, saved.about, sample=saved.sample)
-    line = refused(words(tmp_path / "other.npz", tmp_path / "run", 10), capsys)
+    line = refused(capsys, *words(tmp_path / "other.npz", tmp_path / "run", 10))
     assert "was made with another model" in line
 
 
@@ -705,18 +696,18 @@ def test_other_folders_are_left_alone(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    assert "is not empty and holds no simulation" in refused(words(model, tmp_path, 5), capsys)
+    assert "is not empty and holds no simulation" in refused(capsys, *words(model, tmp_path, 5))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt"]
     assert main(["observe", str(tmp_path)]) == 2
     assert main(["observe", str(tmp_path / "nothing")]) == 2
-    line = refused(words(model, tmp_path / "mine.txt", 5), capsys)
+    line = refused(capsys, *words(model, tmp_path / "mine.txt", 5))
     assert "mine.txt could not be made" in line
-    line = refused(words(model, Path("/proc/no/run"), 5), capsys)
+    line = refused(capsys, *words(model, Path("/proc/no/run"), 5))
     assert "/proc/no/run could not be made" in line
     for text in ("{", "[]", '{"schema": 7}', '{"schema": 2, "plan": {}}'):
         (tmp_path / "config.json").write_text(text)
-        assert str(tmp_path / "config.json") in refused(words(model, tmp_path, 5), capsys)
-        assert str(tmp_path / "config.json") in refused(["observe", str(tmp_path)], capsys)
+        assert str(tmp_path / "config.json") in refused(capsys, *words(model, tmp_path, 5))
+        assert str(tmp_path / "config.json") in refused(capsys, *["observe", str(tmp_path)])
 
 
 @pytest.mark.usefixtures("short_blocks", "quick")
@@ -728,7 +719,7 @@ def test_what_was_measured_is_not_lost_with_the_checkpoint(
     blocks = {path.name: path.read_bytes() for path in (folder / "blocks").iterdir()}
     assert len(blocks) > 1
     (folder / "checkpoint.npz").unlink()
-    said = refused(words(model, folder, 300), capsys)
+    said = refused(capsys, *words(model, folder, 300))
     assert f"has measured {len(blocks)} blocks but lost its checkpoint.npz" in said
     assert {path.name: path.read_bytes() for path in (folder / "blocks").iterdir()} == blocks
 
@@ -737,7 +728,7 @@ def test_a_folder_takes_one_process(
     model: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with claim(tmp_path / "run"):
-        assert "in use by process" in refused(words(model, tmp_path / "run", 5), capsys)
+        assert "in use by process" in refused(capsys, *words(model, tmp_path / "run", 5))
     assert main(words(model, tmp_path / "run", 5)) == 0
 
 
@@ -770,7 +761,7 @@ def test_a_frame_in_open_space_is_not_repeated(
 ) -> None:
     sample = Sample(argon(0, 0.1)[0], np.zeros((3, 3)), np.full(32, 18), None)
     save_model(tmp_path / "drop.npz", saved.model, saved.about, sample=sample)
-    line = refused(words(tmp_path / "drop.npz", tmp_path / "run", 5, "--waters", "64"), capsys)
+    line = refused(capsys, *words(tmp_path / "drop.npz", tmp_path / "run", 5, "--waters", "64"))
     assert "without a cell the frame cannot be repeated" in line
 
 
@@ -779,7 +770,7 @@ def test_waters_do_not_go_with_another_run(
 ) -> None:
     more = ("--after", str(made), "--waters", "64")
     assert "--waters 64 does not go with --after" in refused(
-        words(model, tmp_path / "b", 5, *more), capsys
+        capsys, *words(model, tmp_path / "b", 5, *more)
     )
 
 
@@ -816,7 +807,7 @@ def test_a_full_disk_leaves_the_run_intact(
     for name in ("000002", "checkpoint"):
         with monkeypatch.context() as patched:
             patched.setattr(np, "savez", no_room(name))
-            line = refused(command, capsys)
+            line = refused(capsys, *command)
         assert f"{name}.npz could not be written: No space left on device" in line
         assert f"{run} is intact up to step 103" in line
         assert observed(run)["stopped"] is None
@@ -824,7 +815,7 @@ def test_a_full_disk_leaves_the_run_intact(
     room = int(simulation.final_state(run)["sizes"][0]) + 700
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-        line = refused(command, capsys)
+        line = refused(capsys, *command)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "trajectory-0.xyz could not be written: File too large" in line
@@ -867,7 +858,7 @@ def test_one_atom_and_open_space(
         save_model(path, saved.model, saved.about, sample=sample)
         command = words(path, tmp_path / f"{count}", 30, "--thermostat", thermostat, "--json")
         if count == 1 and thermostat != "langevin":
-            assert "1 atom beside its own centre of mass does not move" in refused(command, capsys)
+            assert "1 atom beside its own centre of mass does not move" in refused(capsys, *command)
             continue
         assert main(command) == 0
         report = json.loads(capsys.readouterr().out)
