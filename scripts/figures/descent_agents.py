@@ -226,7 +226,9 @@ The gain hides what single tasks say; final loss per agent and step:
 With two thirds of the tasks a tie, the plain advice is: the diagonal metric is Adam with another
 memory and can replace it; row and low-rank metrics are no default for reinforcement learning. At
 ten and thirty times the learning rate both are better than Adam on gates, and the row metric in PPO
-on clusters; both are worse on the annealing of spins, and the low-rank one in PPO on encounters.
+on clusters; the low-rank one is worse in PPO on encounters. The annealing of spins gives no
+verdict: both lie below Adam until the worlds start anew, hot, within the last fifth that the mean
+is of.
 Single runs of Adam break too (descent on clusters).
 
 ![loss against agent-steps](images/descent-agents.png)
