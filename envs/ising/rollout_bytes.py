@@ -168,10 +168,17 @@ def measure(spin: Any, sign: Any, field: float, coupling: float, size: Any, row:
     n = size * size
     bonds: Any = 0
     m: Any = 0
-    for i in range(n):
-        bonds += spin[i] * _around(spin, sign, i, size)
-        m += spin[i]
-    write_record(0.5 * bonds, float(m), field, coupling, n, row)
+    for r in range(size):
+        start, down = r * size, (r + 1 if r < size - 1 else 0) * size
+        for c in range(size):
+            i = start + c
+            s, s_right, s_down = spin[i], spin[i + 1 if c < size - 1 else start], spin[down + c]
+            if len(sign) == 0:
+                bonds += s * (s_right + s_down)
+            else:
+                bonds += s * (sign[i] * s_right + sign[n + i] * s_down)
+            m += s
+    write_record(float(bonds), float(m), field, coupling, n, row)
 
 
 @_part
@@ -214,10 +221,9 @@ def run_one_by_one(state: Any, plan: Any, policy: int, update: int, cooling: flo
             if cooling != 1.0:
                 ahead = 1
             if policy == WOLFF:
-                for moment in range(done, done + ahead):
-                    if moment % sweep == 0:
-                        world = WorldParameters(t, h, strength)
-                        cluster(small, sign, world, size, before, stack, stream)
+                world = WorldParameters(t, h, strength)
+                for _ in range(done + -done % sweep, done + ahead, sweep):
+                    cluster(small, sign, world, size, before, stack, stream)
             elif update == SEQUENTIAL:
                 turn[w, 0] = attempts(small, sign, table, size, ahead, turn[w, 0], stream)
             elif update == CHECKERBOARD:
