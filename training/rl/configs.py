@@ -5,29 +5,27 @@ Neither torch nor Stable-Baselines3 is imported here, so that `train --help` sta
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from ...envs.core.validation import require_count, require_number
 from ..optim.config import OptimizerConfig, hyper
 
 
+def _default(base: type[OptimizerConfig], name: str, default: Any) -> Any:
+    """A field of a base with another default; its help stays."""
+    return hyper(default, base.__dataclass_fields__[name].metadata["help"])
+
+
 @dataclass(frozen=True)
-class PPOConfig(OptimizerConfig):
-    """Hyper-parameters of proximal policy optimization (Schulman et al. 2017)."""
+class SB3Config(OptimizerConfig):
+    """Hyper-parameters that all algorithms of Stable-Baselines3 share."""
 
     n_worlds: int = hyper(64, "worlds stepped together")
     n_steps: int = hyper(32, "steps of every world per update")
-    batch_size: int = hyper(4096, "rows per gradient step")
-    n_epochs: int = hyper(4, "passes over the rows of an update")
     lr: float = hyper(1e-3, "learning rate at the start; it falls to zero linearly")
     gamma: float = hyper(0.95, "discount per step")
-    gae_lambda: float = hyper(0.95, "mixing of advantage estimates")
-    clip_range: float = hyper(0.2, "how far the ratio of probabilities may move")
-    normalize_advantage: bool = hyper(True, "per batch; False: ent_coef stays a temperature")
-    ent_coef: float = hyper(0.0, "weight of the entropy bonus")
-    vf_coef: float = hyper(0.5, "weight of the value's loss")
-    max_grad_norm: float = hyper(0.5, "the gradient is shortened to this length")
     reward_scale: float = hyper(0.1, "rewards are multiplied by it before they are learned from")
     log_std_init: float = hyper(-1.5, "log of the actions' standard deviation at the start")
     network: str = hyper("", '"pair", "set" or "mlp"; empty: the best suited')
@@ -37,68 +35,102 @@ class PPOConfig(OptimizerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self)
-        for name in ("n_epochs", "batch_size"):
-            require_count(name, getattr(self, name), 2 if name == "batch_size" else 1)
-        require_number("clip_range", self.clip_range, 0, strict=True)
+        for name in ("n_worlds", "n_steps", "width", "critic_width", "checkpoint_every"):
+            require_count(name, getattr(self, name))
+        for name in ("lr", "reward_scale"):
+            require_number(name, getattr(self, name), 0, strict=True)
+        require_number("gamma", self.gamma, 0, 1)
+        require_number("log_std_init", self.log_std_init, -10, 2)
+
+    @property
+    def steps_per_update(self) -> int:
+        """Steps of every world per update, as they are made."""
+        return self.n_steps
+
+    def smallest(self, n_agents: int) -> Self:
+        """The same for one world, of which nothing is learned: what holds a policy needs no more.
+
+        n_agents: of the system.
+        """
+        return dataclasses.replace(self, n_worlds=1)
 
 
 @dataclass(frozen=True)
-class A2CConfig(OptimizerConfig):
-    """Hyper-parameters of advantage actor-critic (Mnih et al. 2016), without parallel workers."""
+class OnPolicyConfig(SB3Config):
+    """Hyper-parameters of algorithms that learn from the latest steps alone: PPO and A2C."""
 
-    default_optimizer: ClassVar[str] = "rmsprop"  # SB3's
-
-    n_worlds: int = hyper(64, "worlds stepped together")
-    n_steps: int = hyper(8, "steps of every world per update")
-    lr: float = hyper(2e-3, "learning rate at the start; it falls to zero linearly")
-    gamma: float = hyper(0.95, "discount per step")
     gae_lambda: float = hyper(0.95, "mixing of advantage estimates")
     ent_coef: float = hyper(0.0, "weight of the entropy bonus")
     vf_coef: float = hyper(0.5, "weight of the value's loss")
     max_grad_norm: float = hyper(0.5, "the gradient is shortened to this length")
-    reward_scale: float = hyper(0.1, "rewards are multiplied by it before they are learned from")
-    log_std_init: float = hyper(-1.5, "log of the actions' standard deviation at the start")
-    network: str = hyper("", '"pair", "set" or "mlp"; empty: the best suited')
-    width: int = hyper(32, "hidden units per layer of the network")
-    critic_width: int = hyper(64, "the same of the value's network")
-    checkpoint_every: int = hyper(100, "updates between checkpoints")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self)
+        require_number("gae_lambda", self.gae_lambda, 0, 1)
+        for name in ("ent_coef", "vf_coef"):
+            require_number(name, getattr(self, name), 0)
+        require_number("max_grad_norm", self.max_grad_norm, 0, strict=True)
 
 
 @dataclass(frozen=True)
-class SACConfig(OptimizerConfig):
+class PPOConfig(OnPolicyConfig):
+    """Hyper-parameters of proximal policy optimization (Schulman et al. 2017)."""
+
+    batch_size: int = hyper(4096, "rows per gradient step")
+    n_epochs: int = hyper(4, "passes over the rows of an update")
+    clip_range: float = hyper(0.2, "how far the ratio of probabilities may move")
+    normalize_advantage: bool = hyper(True, "per batch; False: ent_coef stays a temperature")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count("n_epochs", self.n_epochs)
+        require_count("batch_size", self.batch_size, 2)
+        require_number("clip_range", self.clip_range, 0, strict=True)
+
+
+@dataclass(frozen=True)
+class A2CConfig(OnPolicyConfig):
+    """Hyper-parameters of advantage actor-critic (Mnih et al. 2016), without parallel workers."""
+
+    default_optimizer: ClassVar[str] = "rmsprop"  # SB3's
+
+    n_steps: int = _default(SB3Config, "n_steps", 8)
+    lr: float = _default(SB3Config, "lr", 2e-3)
+    checkpoint_every: int = _default(SB3Config, "checkpoint_every", 100)
+
+
+@dataclass(frozen=True)
+class SACConfig(SB3Config):
     """Hyper-parameters of soft actor-critic (Haarnoja et al. 2018); continuous actions only."""
 
-    n_worlds: int = hyper(16, "worlds stepped together")
+    n_worlds: int = _default(SB3Config, "n_worlds", 16)
     n_steps: int = hyper(32, "steps of every world per update (a row of progress.csv)")
+    reward_scale: float = _default(SB3Config, "reward_scale", 1.0)
+    critic_width: int = hyper(64, "the same of the critics")
     train_freq: int = hyper(4, "steps of every world between rounds of gradient steps")
     gradient_steps: int = hyper(4, "gradient steps per round")
     batch_size: int = hyper(1024, "rows per gradient step")
     buffer_size: int = hyper(200_000, "rows of the replay buffer")
     learning_starts: int = hyper(10_000, "agent-steps with random actions before learning")
-    lr: float = hyper(1e-3, "learning rate at the start; it falls to zero linearly")
-    gamma: float = hyper(0.95, "discount per step")
     tau: float = hyper(0.02, "how fast the target networks follow")
-    reward_scale: float = hyper(1.0, "rewards are multiplied by it before they are learned from")
     target_entropy: float = hyper(-1.0, "wanted entropy of the policy, per component of the action")
-    log_std_init: float = hyper(-1.5, "log of the actions' standard deviation at the start")
-    network: str = hyper("", '"pair", "set" or "mlp"; empty: the best suited')
-    width: int = hyper(32, "hidden units per layer of the network")
-    critic_width: int = hyper(64, "the same of the critics")
-    checkpoint_every: int = hyper(20, "updates between checkpoints")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self)
         for name in ("train_freq", "gradient_steps", "batch_size", "buffer_size"):
             require_count(name, getattr(self, name))
         require_count("learning_starts", self.learning_starts, 0)
         require_number("tau", self.tau, 0, 1, strict=True)
         require_number("target_entropy", self.target_entropy)
+
+    @property
+    def steps_per_update(self) -> int:
+        """Steps of every world per update: whole rounds."""
+        return -(-self.n_steps // self.train_freq) * self.train_freq
+
+    def smallest(self, n_agents: int) -> Self:
+        """The same for one world, with a replay buffer of a row for each of its agents."""
+        return dataclasses.replace(self, n_worlds=1, buffer_size=n_agents)
 
 
 @dataclass(frozen=True)
@@ -121,21 +153,6 @@ class DescentConfig(OptimizerConfig):
             require_count(name, getattr(self, name))
         for name in ("lr", "max_grad_norm"):
             require_number(name, getattr(self, name), 0, strict=True)
-
-
-def _require(config: PPOConfig | A2CConfig | SACConfig) -> None:
-    """Check what the three have in common."""
-    for name in ("n_worlds", "n_steps", "width", "critic_width", "checkpoint_every"):
-        require_count(name, getattr(config, name))
-    for name in ("lr", "reward_scale"):
-        require_number(name, getattr(config, name), 0, strict=True)
-    require_number("gamma", config.gamma, 0, 1)
-    require_number("log_std_init", config.log_std_init, -10, 2)
-    if not isinstance(config, SACConfig):
-        require_number("gae_lambda", config.gae_lambda, 0, 1)
-        for name in ("ent_coef", "vf_coef"):
-            require_number(name, getattr(config, name), 0)
-        require_number("max_grad_norm", config.max_grad_norm, 0, strict=True)
 
 
 CONFIGS: dict[str, type[OptimizerConfig]] = {

@@ -5,10 +5,9 @@ Steps are agent-steps: one per slot and step of the vectorised environment.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,10 @@ from ...envs.core.vector import VectorEnv
 from ..geometry.regimes import StepRecorder
 from ..optim.config import choose
 from .buffers import MaskedReplayBuffer, MaskedRolloutBuffer
-from .configs import A2CConfig, PPOConfig, SACConfig
+from .configs import A2CConfig, OnPolicyConfig, PPOConfig, SACConfig, SB3Config
 from .episode_loss import EpisodeLoss
 from .policies import NetworkPolicy, NetworkSACPolicy, as_policy, network_of
 from .trainer import Update
-
-Config = PPOConfig | A2CConfig | SACConfig
 
 
 class Trainer:
@@ -47,7 +44,7 @@ class Trainer:
     interrupted after an update and continued equals one that was not.
     """
 
-    def __init__(self, system: System, config: Config, *, seed: int, steps: int) -> None:
+    def __init__(self, system: System, config: SB3Config, *, seed: int, steps: int) -> None:
         require_count("steps", steps)
         self.config, self.total = config, steps
         self.env = SystemVecEnv(system, config.n_worlds, seed=seed)
@@ -67,10 +64,7 @@ class Trainer:
     @property
     def per_update(self) -> int:
         """Agent-steps of an update."""
-        steps = self.config.n_steps
-        if isinstance(self.config, SACConfig):
-            steps = -(-steps // self.config.train_freq) * self.config.train_freq
-        return steps * self.env.num_envs
+        return self.config.steps_per_update * self.env.num_envs
 
     def policy(self) -> Policy:
         """The policy as it is now."""
@@ -132,9 +126,8 @@ class Trainer:
                 {"observation": model._last_obs, "starts": model._last_episode_starts}
             )
         if isinstance(model, SAC):
-            assert isinstance(model.replay_buffer, MaskedReplayBuffer)
             state["log_ent_coef"] = model.log_ent_coef
-            state["replay"] = _tensors(model.replay_buffer.save())
+            state["replay"] = _tensors(_replay_buffer(model).save())
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -169,11 +162,10 @@ class Trainer:
                 raise ValueError(f"starts have shape {last['starts'].shape}, not ({slots},)")
             model._last_obs, model._last_episode_starts = last["observation"], last["starts"]
         if isinstance(model, SAC):
-            assert isinstance(model.replay_buffer, MaskedReplayBuffer)
             assert model.log_ent_coef is not None
             with torch.no_grad():
                 model.log_ent_coef.copy_(state["log_ent_coef"])
-            model.replay_buffer.restore(_arrays(state["replay"]))
+            _replay_buffer(model).restore(_arrays(state["replay"]))
 
     def _generators(self) -> dict[str, torch.Generator]:
         policy = _own_policy(self.model)
@@ -182,8 +174,7 @@ class Trainer:
 
     def _numpy_generators(self) -> dict[str, np.random.Generator]:
         model = self.model
-        buffer = model.replay_buffer if isinstance(model, SAC) else _on_policy(model).rollout_buffer
-        assert isinstance(buffer, MaskedReplayBuffer | MaskedRolloutBuffer)
+        buffer = _replay_buffer(model) if isinstance(model, SAC) else _rollout_buffer(model)
         return {"rows": buffer.rng, "first_actions": model.action_space.np_random}
 
     def _numpy_states(self) -> dict[str, Any]:
@@ -268,7 +259,7 @@ class RewardScalingCallback(BaseCallback):
         rewards[cut] += model.gamma * value.numpy().reshape(-1)
 
 
-def make_model(env: SystemVecEnv, config: Config, *, seed: int) -> BaseAlgorithm:
+def make_model(env: SystemVecEnv, config: SB3Config, *, seed: int) -> BaseAlgorithm:
     """SB3's model for a configuration, with buffers that leave out who did not act.
 
     Raises ValueError for a network that does not fit, and for SAC with discrete actions.
@@ -286,12 +277,43 @@ def make_model(env: SystemVecEnv, config: Config, *, seed: int) -> BaseAlgorithm
     }
     if config.optimizer:
         policy["optimizer_class"], policy["optimizer_kwargs"] = choose(config)
-    common: dict[str, Any] = {"learning_rate": config.lr, "gamma": config.gamma, "device": "cpu"}
-    common |= {"policy_kwargs": policy}
-    _require_memory(env, config)
-    if isinstance(config, SACConfig):
-        return _sac(env, config, common, seed)
-    common |= {
+    common = {"learning_rate": config.lr, "gamma": config.gamma, "device": "cpu"}
+    model = _MAKERS[type(config)](env, config, {**common, "policy_kwargs": policy}, seed)
+    env.action_space.seed(seed)
+    return model
+
+
+def _ppo(env: SystemVecEnv, config: PPOConfig, common: dict[str, Any], seed: int) -> PPO:
+    if config.optimizer != "cgd":
+        common["policy_kwargs"]["optimizer_kwargs"] = {"eps": 1e-5, "fused": True}
+    common |= _on_policy_arguments(env, config, seed)
+    with warnings.catch_warnings():
+        # SB3 warns of a last minibatch that is smaller than the others.
+        warnings.filterwarnings("ignore", "You have specified a mini-batch size", UserWarning)
+        model = PPO(
+            NetworkPolicy,
+            env,
+            batch_size=config.batch_size,
+            n_epochs=config.n_epochs,
+            clip_range=config.clip_range,
+            normalize_advantage=config.normalize_advantage,
+            **common,
+        )
+    _rollout_buffer(model).watch(env)
+    return model
+
+
+def _a2c(env: SystemVecEnv, config: A2CConfig, common: dict[str, Any], seed: int) -> A2C:
+    model = A2C(NetworkPolicy, env, **common, **_on_policy_arguments(env, config, seed))
+    _rollout_buffer(model).watch(env)
+    return model
+
+
+def _on_policy_arguments(env: SystemVecEnv, config: OnPolicyConfig, seed: int) -> dict[str, Any]:
+    """What SB3's PPO and A2C are both told."""
+    rows = config.n_steps * env.num_envs
+    _require_memory(f"n_steps={config.n_steps}", env, rows, observations=1, numbers=6)
+    return {
         "n_steps": config.n_steps,
         "gae_lambda": config.gae_lambda,
         "ent_coef": config.ent_coef,
@@ -300,48 +322,14 @@ def make_model(env: SystemVecEnv, config: Config, *, seed: int) -> BaseAlgorithm
         "rollout_buffer_class": MaskedRolloutBuffer,
         "rollout_buffer_kwargs": {"seed": seed},
     }
-    with warnings.catch_warnings():
-        # SB3 warns of a last minibatch that is smaller than the others.
-        warnings.filterwarnings("ignore", "You have specified a mini-batch size", UserWarning)
-        if isinstance(config, A2CConfig):
-            model: PPO | A2C = A2C(NetworkPolicy, env, **common)
-        else:
-            if config.optimizer != "cgd":
-                policy["optimizer_kwargs"] = {"eps": 1e-5, "fused": True}
-            model = PPO(
-                NetworkPolicy,
-                env,
-                batch_size=config.batch_size,
-                n_epochs=config.n_epochs,
-                clip_range=config.clip_range,
-                normalize_advantage=config.normalize_advantage,
-                **common,
-            )
-    assert isinstance(model.rollout_buffer, MaskedRolloutBuffer)
-    model.rollout_buffer.watch(env)
-    env.action_space.seed(seed)
-    return model
-
-
-def _require_memory(env: SystemVecEnv, config: Config) -> None:
-    """Raise ValueError if the rows that are learned from cannot be held.
-
-    A row is an observation (SAC: two), an action and at least four numbers, in single precision.
-    """
-    size = math.prod(env.observation_space.shape or ())
-    action = math.prod(env.action_space.shape or ())
-    if isinstance(config, SACConfig):
-        what, rows, row = "buffer_size", config.buffer_size, 2 * size + action + 4
-    else:
-        what, rows, row = "n_steps", config.n_steps * env.num_envs, size + action + 6
-    require_memory(f"{what}={getattr(config, what)} with {env.num_envs} slots", 4 * rows * row)
 
 
 def _sac(env: SystemVecEnv, config: SACConfig, common: dict[str, Any], seed: int) -> SAC:
+    rows = config.buffer_size
+    _require_memory(f"buffer_size={rows}", env, rows, observations=2, numbers=4)
     space = env.action_space
     if not space.shape:
         raise ValueError("sac needs continuous actions; use ppo or a2c here")
-    env.action_space.seed(seed)
     model = SAC(
         NetworkSACPolicy,
         env,
@@ -357,17 +345,32 @@ def _sac(env: SystemVecEnv, config: SACConfig, common: dict[str, Any], seed: int
         replay_buffer_kwargs={"seed": seed},
         **common,
     )
-    assert isinstance(model.replay_buffer, MaskedReplayBuffer)
-    model.replay_buffer.watch(env)
+    _replay_buffer(model).watch(env)
     return model
 
 
-def load_policy(system: System, config: Config, state: dict[str, Any]) -> Policy:
+# The model of each class of settings.
+_MAKERS: dict[type[SB3Config], Callable[[SystemVecEnv, Any, dict[str, Any], int], BaseAlgorithm]]
+_MAKERS = {PPOConfig: _ppo, A2CConfig: _a2c, SACConfig: _sac}
+
+
+def _require_memory(
+    setting: str, env: SystemVecEnv, rows: int, *, observations: int, numbers: int
+) -> None:
+    """Raise ValueError if the rows that are learned from cannot be held, in single precision.
+
+    setting: the hyper-parameter that is to blame, with its value.  A row is so many observations,
+    an action, and so many numbers.
+    """
+    size = math.prod(env.observation_space.shape or ())
+    action = math.prod(env.action_space.shape or ())
+    row = observations * size + action + numbers
+    require_memory(f"{setting} with {env.num_envs} slots", 4 * rows * row)
+
+
+def load_policy(system: System, config: SB3Config, state: dict[str, Any]) -> Policy:
     """The policy of a `state_dict`."""
-    small: dict[str, Any] = {"n_worlds": 1}
-    if isinstance(config, SACConfig):
-        small["buffer_size"] = system.n_agents
-    trainer = Trainer(system, dataclasses.replace(config, **small), seed=0, steps=1)
+    trainer = Trainer(system, config.smallest(system.n_agents), seed=0, steps=1)
     trainer.model.policy.load_state_dict(state["policy"])
     return trainer.policy()
 
@@ -398,6 +401,17 @@ def _own_policy(model: BaseAlgorithm) -> NetworkPolicy | NetworkSACPolicy:
 def _on_policy(model: BaseAlgorithm) -> OnPolicyAlgorithm:
     assert isinstance(model, OnPolicyAlgorithm)
     return model
+
+
+def _rollout_buffer(model: BaseAlgorithm) -> MaskedRolloutBuffer:
+    buffer = _on_policy(model).rollout_buffer
+    assert isinstance(buffer, MaskedRolloutBuffer)
+    return buffer
+
+
+def _replay_buffer(model: SAC) -> MaskedReplayBuffer:
+    assert isinstance(model.replay_buffer, MaskedReplayBuffer)
+    return model.replay_buffer
 
 
 def _optimizers(model: BaseAlgorithm) -> dict[str, torch.optim.Optimizer]:
