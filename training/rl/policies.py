@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.sac.policies import Actor, SACPolicy
@@ -49,17 +49,15 @@ class Scaled(BaseFeaturesExtractor):
         return (observation - self.low) * self.factor - 2
 
 
-class NetworkPolicy(ActorCriticPolicy):
-    """Actions around the output of one of our networks, or chosen with it as logits.
+class OwnNetworkPolicy(BasePolicy):
+    """A policy of SB3 around one of our networks; the other base is SB3's own class.
 
-    The value comes from a network of its own with two hidden layers of `critic_width` (it sees
-    neighbours by distance, so their numbering does not matter); with "mlp" the action and the value
-    share the hidden layers.
+    network: what the networks are made of, from which a saved policy is made again.
     """
 
     def __init__(
         self,
-        observation_space: spaces.Box,
+        observation_space: spaces.Space,
         action_space: spaces.Space,
         lr_schedule: Schedule,
         *,
@@ -75,24 +73,36 @@ class NetworkPolicy(ActorCriticPolicy):
             "system": system,
             "network": network,
             "width": width,
+            "critic_width": critic_width,
             "seed": seed,
         }
-        self.critic_width = critic_width
-        self.generator = torch.Generator().manual_seed(seed)
-        self.discrete = isinstance(action_space, spaces.Discrete)
         super().__init__(
             observation_space, action_space, lr_schedule, log_std_init=log_std_init, **settings
         )
 
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **self.network}
+
+
+class NetworkPolicy(OwnNetworkPolicy, ActorCriticPolicy):
+    """Actions around the output of one of our networks, or chosen with it as logits.
+
+    The value comes from a network of its own with two hidden layers of `critic_width` (it sees
+    neighbours by distance, so their numbering does not matter); with "mlp" the action and the value
+    share the hidden layers.
+    """
+
     def _build(self, lr_schedule: Schedule) -> None:
         made = self.network
+        self.generator = torch.Generator().manual_seed(made["seed"])
+        self.discrete = isinstance(self.action_space, spaces.Discrete)
         self.actor = make_network(
             made["network"], made["system"], made["seed"], width=made["width"]
         )
         if isinstance(self.actor, PlainNetwork):
             self.critic: nn.Module = nn.Linear(made["width"], 1)
         else:
-            self.critic = _value_network(self.observation_space, self.critic_width)
+            self.critic = _value_network(self.observation_space, made["critic_width"])
         initialise(self.critic, made["seed"] + 1)
         if not self.discrete:
             assert self.action_space.shape is not None
@@ -156,10 +166,6 @@ class NetworkPolicy(ActorCriticPolicy):
             return output.log_softmax(-1).gather(-1, index).squeeze(-1)
         return _gaussian((action - output) * (-self.log_std).exp(), self.log_std)
 
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        settings = super()._get_constructor_parameters()
-        return {**settings, **self.network, "critic_width": self.critic_width}
-
 
 class NetworkActor(Actor):
     """SAC's actor: tanh of a Gaussian around the output of one of our networks."""
@@ -172,7 +178,6 @@ class NetworkActor(Actor):
         width: int,
         critic_width: int,
         seed: int,
-        spread: float,
         **settings: Any,
     ) -> None:
         super().__init__(**{**settings, "net_arch": []})
@@ -182,7 +187,7 @@ class NetworkActor(Actor):
         initialise(log_std, seed + 1)
         last = log_std[-1]
         assert isinstance(last, nn.Linear)
-        nn.init.constant_(last.bias, spread)
+        nn.init.constant_(last.bias, self.log_std_init)
         self.add_module("log_std", log_std)  # in place of SB3's single layer
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
@@ -200,7 +205,7 @@ class NetworkActor(Actor):
         return raw.tanh(), _gaussian(noise, log_std) - squashed.sum(-1)
 
 
-class NetworkSACPolicy(SACPolicy):
+class NetworkSACPolicy(OwnNetworkPolicy, SACPolicy):
     """SAC's actor and critics around one of our networks."""
 
     actor: NetworkActor
@@ -211,23 +216,13 @@ class NetworkSACPolicy(SACPolicy):
         action_space: spaces.Box,
         lr_schedule: Schedule,
         *,
-        system: System,
-        network: str,
-        width: int,
         critic_width: int,
-        seed: int = 0,
-        log_std_init: float = -1.0,
         **settings: Any,
     ) -> None:
-        self.network: dict[str, Any] = {
-            "system": system,
-            "network": network,
-            "width": width,
-            "seed": seed,
-        }
-        self.network |= {"critic_width": critic_width, "spread": log_std_init}
         settings |= {"net_arch": [critic_width] * 2, "features_extractor_class": Scaled}
-        super().__init__(observation_space, action_space, lr_schedule, **settings)
+        super().__init__(
+            observation_space, action_space, lr_schedule, critic_width=critic_width, **settings
+        )
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
