@@ -29,7 +29,7 @@ _WORTH_A_LOOK = 2**22  # bytes of observations above which the size of a state i
 class Step(NamedTuple):
     """What a step of all worlds gives.
 
-    observation [worlds, agents, size] float32: of the next episode where `done`.
+    observation [worlds, agents, size]: of the next episode where `done`.
     reward [worlds, agents]; terminated, truncated [worlds, agents]; done [worlds].
     final_observation: as `observation`, of the ended episode where `done`; None if no world ended.
     metrics: name -> [worlds], over the ended episode where `done`; empty if no world ended.
@@ -49,6 +49,7 @@ class VectorEnv:
 
     World i is the world (seed, first_world + i): bit for bit the one that runs alone under that
     index, at any batch size. `kernel=False` runs the torch form even where a kernel exists.
+    dtype: of observations, np.float32 or np.float64.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class VectorEnv:
         first_world: int = 0,
         autoreset: bool = True,
         kernel: bool = True,
+        dtype: type[np.floating] = np.float32,
     ) -> None:
         require_count("n_worlds", n_worlds)
         require_count("first_world", first_world, 0)
@@ -69,6 +71,7 @@ class VectorEnv:
         self.n_agents = system.n_agents
         self.autoreset = autoreset
         self._wants_kernel = kernel
+        self._dtype = np.dtype(dtype)
         low, high = observation_limits(system)
         self._absent = np.clip(np.float32(0), low, high)
         self._shape = (n_worlds, system.n_agents, len(low))
@@ -97,6 +100,11 @@ class VectorEnv:
         self._state: State = None
         self._run: Callable[[np.ndarray, np.ndarray], int] | None = None
         self._seed(fresh_seed() if seed is None else seed)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of observations."""
+        return self._dtype
 
     @property
     def state(self) -> State:
@@ -196,7 +204,7 @@ class VectorEnv:
     def observe(self) -> np.ndarray:
         """Observations of all worlds [worlds, agents, size], freshly made."""
         self.require_reset("observe()")
-        observation = np.empty(self._shape, np.float32)
+        observation = np.empty(self._shape, self._dtype)
         self._observe(np.arange(self.n_worlds), observation)
         return observation
 
@@ -243,7 +251,7 @@ class VectorEnv:
         if system.one_at_a_time or self._leaves:
             self._acted = self.active().copy()
             alive = self._alive.copy()
-        observation = np.empty(self._shape, np.float32)
+        observation = np.empty(self._shape, self._dtype)
         action = self._plain(action)
         if self._acted is not None and action.shape == self._action_shape:
             rows = self._acted.reshape(self._acted.shape + (1,) * (action.ndim - 2))
@@ -266,7 +274,7 @@ class VectorEnv:
         require_shape(action, self._action_shape)
         action = self._plain(action).copy()
         action[chosen] = 0
-        first = np.empty(self._shape, np.float32)
+        first = np.empty(self._shape, self._dtype)
         rows = self._rows(chosen)
         self._start(chosen)
         self._observe(chosen, first)

@@ -5,7 +5,8 @@ error of the mean, its interquartile mean (the mean without the lowest and the h
 the 95 % percentile interval of the interquartile mean under a bootstrap that draws episodes anew
 within each seed. With one episode per seed, or one number per training run, it draws the seeds or
 runs themselves: that interval is over seeds or runs. Of a metric that is nearly always the same,
-such as a rare contact, the interquartile mean sees nothing: read its mean.
+such as a rare contact, the interquartile mean sees nothing: read its mean. Episodes in which a
+metric is NaN, because there is nothing that it could be taken of, are left out of its summary.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def evaluate(
 
     `watch` is called with the share that is done, between 0 and 1, as often as that can be told.
 
-    Own policies that a system fuses run fused; their "loss" is then a mean over records.
+    Own policies that a system fuses run fused; their "loss" is then a mean over records. A policy
+    with the attribute `dtype` np.float64 sees observations, and acts, in that precision.
 
     Metrics are those of the system; "return", the rewards of an episode summed, per agent; and
     "loss", the mean over the steps and agents that were there.
@@ -76,6 +78,7 @@ def evaluate(
     if fused:
         size = max(size, 4 * (system.horizon // system.sweep))
     chunk = max(1, _CHUNK // size)
+    dtype = getattr(policy, "dtype", np.float32)
     whole, done = seeds * episodes * system.horizon, 0  # steps of worlds
     by_seed = []
     for seed in range(HELD_OUT + first_seed, HELD_OUT + first_seed + seeds):
@@ -87,7 +90,9 @@ def evaluate(
                 if watch is not None:
                     watch((done + steps * worlds) / whole)
 
-            env = VectorEnv(system, worlds, seed=seed, first_world=first, autoreset=False)
+            env = VectorEnv(
+                system, worlds, seed=seed, first_world=first, autoreset=False, dtype=dtype
+            )
             if isinstance(policy, OwnPolicy) and fused:
                 parts.append(_fused_episode(env, policy.name))
             else:
@@ -123,7 +128,8 @@ def run_episodes(
         with torch.no_grad():
             rng = None if deterministic else env.rng(POLICY)
             chosen = policy(torch.from_numpy(observation), rng)
-            action = (chosen.float() if chosen.is_floating_point() else chosen).numpy()
+            exact = not chosen.is_floating_point() or env.dtype == np.float64
+            action = (chosen if exact else chosen.float()).numpy()
         present += running * (env.alive.sum(1) if env.may_leave else env.n_agents)
         step = env.step(action)
         total += running * step.reward.sum(1)
@@ -159,15 +165,34 @@ def over_runs(runs: Sequence[Scores]) -> dict[str, Summary]:
 
 
 def summary(values: np.ndarray, *, seed: int = 0) -> Summary:
-    """The summary of a metric's values [seeds, episodes]; `seed` is the bootstrap's."""
+    """The summary of a metric's values [seeds, episodes]; `seed` is the bootstrap's.
+
+    NaNs are left out. Where there are some, the bootstrap draws from all seeds alike.
+    """
+    defined = ~np.isnan(values)
+    per_seed = [
+        float(row[of].mean()) if of.any() else float("nan")
+        for row, of in zip(values, defined, strict=True)
+    ]
+    if not defined.all():
+        values = values[defined][None]
     n = values.size
+    if n == 0:
+        nothing = float("nan")
+        return {
+            "mean": nothing,
+            "se": nothing,
+            "iqm": nothing,
+            "ci95": [nothing, nothing],
+            "per_seed": per_seed,
+        }
     low, high = np.quantile(_bootstrap(values, seed), [0.025, 0.975])
     return {
         "mean": float(values.mean()),
         "se": float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan"),
         "iqm": float(iqm(values.ravel())),
         "ci95": [float(low), float(high)],
-        "per_seed": values.mean(1).tolist(),
+        "per_seed": per_seed,
     }
 
 
