@@ -16,7 +16,7 @@ from ..core.physics.plane import cross, dot, rotate_quarter
 from ..core.types import Bound
 from .sight import Pairs, Sight
 
-SOFTENING = 0.1  # speed below which the heading fades out
+SOFTENING2 = 0.01  # square of the speed below which the heading fades out
 
 
 class Control(Protocol):
@@ -128,4 +128,4 @@ def heading(p: Tensor, pairs: Pairs) -> Tensor:
     """
     window = pairs.window.unsqueeze(-1)
     h = p - (window * pairs.u).sum(-2) / (1 + window.sum(-2))
-    return h / (dot(h, h) + SOFTENING**2).sqrt().unsqueeze(-1)
+    return h / (dot(h, h) + SOFTENING2).sqrt().unsqueeze(-1)

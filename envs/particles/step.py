@@ -19,9 +19,9 @@ from ..core.physics.kernels.discs import (
     select_all,
     select_by_cells,
 )
+from .control import SOFTENING2
 
 _BLOCK = 512  # discs of the worlds that make a step together, so that they stay in the cache
-_SOFTENING2 = 0.01
 
 
 class Discs(NamedTuple):
@@ -124,7 +124,7 @@ def clip(value: float, low: float, high: float) -> float:
 def _heading(px: float, py: float, hx: float, hy: float, weight: float) -> Any:
     hx = px - hx / (1.0 + weight)
     hy = py - hy / (1.0 + weight)
-    length = math.sqrt(hx * hx + hy * hy + _SOFTENING2)
+    length = math.sqrt(hx * hx + hy * hy + SOFTENING2)
     return hx / length, hy / length
 
 
