@@ -17,11 +17,26 @@ from .baselines import driving
 
 Policy = Callable[[Tensor, Rng | None], Tensor]
 
-_Baseline = Callable[[Any, dict[str, Tensor]], Tensor]
-_BASELINES: dict[str, _Baseline] = {
-    "straight": driving.straight,
-    "brake": driving.brake,
-    "social-force": driving.social_force,
+
+def _acceleration_baseline(name: str, system: Any) -> Policy:
+    drivers = {
+        "straight": driving.straight,
+        "brake": driving.brake,
+        "social-force": driving.social_force,
+    }
+    driver = drivers[name]
+    return lambda observation, rng: driver(system, by_name(system, observation))
+
+
+def _goal_baseline(name: str, system: Any) -> Policy:
+    from .baselines.goals import DRIVERS  # compiled: numba is imported where it is used
+
+    return DRIVERS[name](system)
+
+
+_BASELINES: dict[str, Callable[[str, Any], Policy]] = {  # by the family that a system names
+    "acceleration": _acceleration_baseline,
+    "goals": _goal_baseline,
 }
 
 
@@ -61,8 +76,7 @@ def make_policy(name: str, system: System) -> Policy:
     if name in system.policies() or name in system.fused:
         return OwnPolicy(system, name)
     if name in system.baselines:
-        baseline = _BASELINES[name]
-        return lambda observation, rng: baseline(system, by_name(system, observation))
+        return _BASELINES[system.baseline_family](name, system)
     known = policy_names(system)
     hint = nearest(name, known)
     raise KeyError(f"unknown policy {name!r}{hint} (this environment has {', '.join(known)})")
