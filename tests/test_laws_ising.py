@@ -622,7 +622,7 @@ def test_transport_dissipates_and_obeys_jarzynski() -> None:
     assert abs(off(np.exp(-work), 1.0)) < 3.5
     exact_change = reference.gibbs(spins(4), 2.5, -0.125)[1]
     exact_change -= reference.gibbs(spins(4), 1 / 0.3, 0.1 / 0.3)[1]
-    assert abs(system.free_change() - exact_change) < 1e-10
+    assert abs(system.path.free_change() - exact_change) < 1e-10
 
 
 def test_slow_transport_loses_what_the_metric_says() -> None:

@@ -251,14 +251,9 @@ class Ising(ScheduledSystem):
             levels = {"ground state": ground}
             charts = (Chart(1.1 * ground, 0.0, {"energy": energy}, (), levels, self.horizon),)
         drawn = self.bonds == "random" and size <= _DRAWN_BONDS
-        return Scene(
-            view=picture.view(size),
-            cells=picture.cells(state.spin, size),
-            segments=picture.broken_bonds(state.spin, state.coupling, size) if drawn else None,
-            caption=(f"T {temperature:.2f}, h {float(state.field[0, 0]):+.2f}", caption),
-            charts=charts,
-            legend=(*picture.SPIN_LEGEND, picture.BROKEN_BOND) if drawn else picture.SPIN_LEGEND,
-        )
+        captions = (f"T {temperature:.2f}, h {float(state.field[0, 0]):+.2f}", caption)
+        bonds = picture.broken_bonds(state.spin, state.coupling, size) if drawn else None
+        return picture.torus(state.spin, size, captions, charts, bonds)
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
         return {
@@ -320,13 +315,12 @@ class Ising(ScheduledSystem):
         self, state: State, policy: str, steps: int, rng: Rng, every: int
     ) -> tuple[State, dict[str, Tensor]]:
         """Fused; worlds in blocks of 64 that share their parameters go a bit each."""
-        from ..core.kernels.rollouts import rollout_plan
+        from ..core.kernels.rollouts import rollout_arrays, rollout_plan
         from .rollout import RECORDED, compiled_rollout
         from .step import Spins
 
-        after = State(*(array.clone() for array in state))
+        after, arrays = rollout_arrays(state, Spins)
         plan = rollout_plan(steps, every, rng, len(RECORDED))
-        arrays = Spins(*(array.numpy() for array in after))
         compiled_rollout(arrays, plan, policy, self.schedule.code, self.cooling)
         records = dict(zip(RECORDED, torch.from_numpy(plan.records).unbind(-1), strict=True))
         if self.final_temperature is not None:

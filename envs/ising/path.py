@@ -1,7 +1,8 @@
-"""Paths of a controller in the plane of 1 / T and h / T."""
+"""Paths of a controller of a square torus in the plane of 1 / T and h / T."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..core.rng import Rng
 from ..core.types import Bound
 from ..core.validation import require_number
-from .exact import geodesic
+from .exact import geodesic, log_z
 
 _HOTTEST = 0.01  # 1 / T
 
@@ -21,13 +22,14 @@ _HOTTEST = 0.01  # 1 / T
 class ReducedPath:
     """The straight line from a start to an end (1 / T, h / T), and how far an action leads off.
 
-    reach: in 1 / T and in h / T.  n_steps: in which to get there.
+    reach: in 1 / T and in h / T.  n_steps: in which to get there.  side: of the torus.
     """
 
     start: tuple[float, float]
     end: tuple[float, float]
     reach: tuple[float, float]
     n_steps: int
+    side: int
 
     def __post_init__(self) -> None:
         for name in ("start", "end", "reach"):
@@ -62,13 +64,19 @@ class ReducedPath:
         line = self.line(torch.arange(1, self.n_steps + 1)[:, None])
         return ((points[1:] - line) / torch.tensor(self.reach, dtype=torch.float64)).clamp(-1, 1)
 
-    def follow_line(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
-        """The policy that stays on the straight line."""
+    def free_change(self) -> float:
+        """log Z at the end less that at the start, exact."""
+        return log_z(self.side, *self.end) - log_z(self.side, *self.start)
+
+    def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
+        """The straight line, and the shortest path under the metric of the torus."""
+        return {"straight": self._follow_line, "geodesic": self._follow_geodesic}
+
+    def _follow_line(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
         return torch.zeros(*invariants["progress"].shape, 2, dtype=torch.float64)
 
-    def follow_geodesic(self, side: int, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
-        """The policy of the shortest path under the metric of a torus."""
-        points = geodesic(side, self.start, self.end, self.n_steps)
+    def _follow_geodesic(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
+        points = geodesic(self.side, self.start, self.end, self.n_steps)
         actions = self.towards(torch.from_numpy(points))
         step = (invariants["progress"] * self.n_steps).round().long().clamp(max=self.n_steps - 1)
         return actions[step]

@@ -6,20 +6,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.scene import LegendEntry
+from ..core.scene import Chart, LegendEntry, Scene
 
-SPIN_LEGEND = (LegendEntry("spin up", "cell", 1.0), LegendEntry("spin down", "cell", 0.0))
-BROKEN_BOND = LegendEntry("bond not satisfied", "segment")
-
-
-def view(size: int) -> tuple[float, float, float, float]:
-    """What a picture of a torus of this side shows."""
-    return 0.0, 0.0, float(size), float(size)
+_LEGEND = (LegendEntry("spin up", "cell", 1.0), LegendEntry("spin down", "cell", 0.0))
+_BROKEN_BOND = LegendEntry("bond not satisfied", "segment")
 
 
-def cells(spin: Tensor, size: int) -> np.ndarray:
-    """The first world's spins [size, size], 1 for up and 0 for down."""
-    return (0.5 * (1 + spin[0])).reshape(size, size).numpy()
+def torus(
+    spin: Tensor,
+    size: int,
+    caption: tuple[str, ...],
+    charts: tuple[Chart, ...],
+    broken_bonds: np.ndarray | None = None,
+) -> Scene:
+    """The first world's spins, those up bright, with `broken_bonds` if given."""
+    return Scene(
+        view=(0.0, 0.0, float(size), float(size)),
+        cells=(0.5 * (1 + spin[0])).reshape(size, size).numpy(),
+        segments=broken_bonds,
+        caption=caption,
+        charts=charts,
+        legend=_LEGEND if broken_bonds is None else (*_LEGEND, _BROKEN_BOND),
+    )
 
 
 def broken_bonds(spin: Tensor, coupling: Tensor, size: int) -> np.ndarray:

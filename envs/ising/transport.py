@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -28,7 +28,7 @@ from ..core.system import System
 from ..core.types import Bound, Symmetry
 from ..core.validation import require_count
 from . import picture
-from .exact import log_z, sample_rows
+from .exact import sample_rows
 from .path import ReducedPath
 
 SCENARIOS = {
@@ -46,12 +46,7 @@ SCENARIOS = {
             }
         },
         "film": {
-            "parameters": {
-                "side": 8,
-                "start": (0.36, 0.2),
-                "end": (0.36, -0.2),
-                "horizon": 100,
-            },
+            "parameters": {"side": 8, "start": (0.36, 0.2), "end": (0.36, -0.2), "horizon": 100},
             "policy": "straight",
         },
     },
@@ -100,7 +95,7 @@ class IsingTransport(System):
     @cached_property
     def path(self) -> ReducedPath:
         """The straight line and what an action does to it."""
-        return ReducedPath(self.start, self.end, self.reach, self.horizon)
+        return ReducedPath(self.start, self.end, self.reach, self.horizon, self.side)
 
     @property
     def bounds(self) -> dict[str, Bound]:
@@ -150,7 +145,7 @@ class IsingTransport(System):
         """Dissipated work of the step, over T."""
         change = next_state.point - state.point
         work = -(change * self.observables(state.spin)).sum(-1, keepdim=True)
-        return work + self.free_change() / self.horizon
+        return work + self.path.free_change() / self.horizon
 
     def metrics(
         self, state: TransportState, action: Tensor, next_state: TransportState
@@ -176,23 +171,13 @@ class IsingTransport(System):
             Chart(-1.0, 1.0, {"h / T": y, "m": m, "1 / T": x}, length=self.horizon),
             Chart(-0.3 * most, most, metrics=("dissipation",), length=self.horizon),
         )
-        return Scene(
-            view=picture.view(self.side),
-            cells=picture.cells(state.spin, self.side),
-            caption=(f"T {1 / x:.2f}, h {y / x:+.2f}, m {m:+.2f}",),
-            charts=charts,
-            legend=picture.SPIN_LEGEND,
-        )
+        caption = (f"T {1 / x:.2f}, h {y / x:+.2f}, m {m:+.2f}",)
+        return picture.torus(state.spin, self.side, caption, charts)
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
-        geodesic = partial(self.path.follow_geodesic, self.side)
-        return {"straight": self.path.follow_line, "geodesic": geodesic}
+        return self.path.policies()
 
     def observables(self, spin: Tensor) -> Tensor:
         """Sum of s_i s_j over bonds, and of s_i [worlds, 2]."""
         bonds = 0.5 * (spin * self.lattice.neighbour_sum(spin)).sum(-1)
         return torch.stack([bonds, spin.sum(-1)], -1)
-
-    def free_change(self) -> float:
-        """log Z at the end less that at the start, exact."""
-        return log_z(self.side, *self.end) - log_z(self.side, *self.start)

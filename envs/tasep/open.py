@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -28,7 +27,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ..core.kernel import Kernel, parameter_record
-from ..core.physics.updates import PARALLEL, SEQUENTIAL, ScheduledSystem, Update, require_update
+from ..core.physics.updates import PARALLEL, SEQUENTIAL, ScheduledSystem, require_update
 from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.types import Bound, LiveParameter, Range, Symmetry
@@ -110,11 +109,6 @@ class OpenTasep(ScheduledSystem):
     def n_agents(self) -> int:
         return self.n_sites + 1
 
-    @cached_property
-    def schedule(self) -> Update:
-        """Who acts in which step."""
-        return Update(self.update, self.n_agents)
-
     @property
     def bounds(self) -> dict[str, Bound]:
         return {"free": Bound(0.0, 1.0), "filling": Bound(-1.0, 1.0), "rate": Bound(0.0, 1.0)}
@@ -169,29 +163,25 @@ class OpenTasep(ScheduledSystem):
         """Means under the policy "hop" at rest, exact; sequential update, fixed gates."""
         from .exact import current, profile
 
-        if self.update != "sequential" or isinstance(self.alpha, tuple):
+        if isinstance(self.alpha, tuple) or isinstance(self.beta, tuple):
             return {}
-        if isinstance(self.beta, tuple):
+        if self.update != SEQUENTIAL:
             return {}
         p = self.hop_probability
         gates = (self.alpha / p, self.beta / p)
         density = profile(self.n_sites, *gates).mean()
-        return {
-            "current": float(p * current(self.n_sites, *gates)),
-            "density": float(density),
-        }
+        return {"current": float(p * current(self.n_sites, *gates)), "density": float(density)}
 
     def rollout(
         self, state: OpenState, policy: str, steps: int, rng: Rng, every: int
     ) -> tuple[OpenState, dict[str, Tensor]]:
         """Fused; a byte per site, or for 32 worlds a word."""
-        from ..core.kernels.rollouts import rollout_plan
+        from ..core.kernels.rollouts import rollout_arrays, rollout_plan
         from .rollout_bytes import run_open
         from .rollout_words import in_words, run_words
         from .step import OpenArrays
 
-        after = OpenState(*(array.clone() for array in state))
-        arrays = OpenArrays(*(array.numpy() for array in after))
+        after, arrays = rollout_arrays(state, OpenArrays)
         plan = rollout_plan(steps, every, rng, 3)
         parallel = self.update == PARALLEL
         if not parallel and in_words(len(state.turn), self.n_sites, self.hop_probability):
@@ -199,11 +189,8 @@ class OpenTasep(ScheduledSystem):
         else:
             run_open(arrays, plan, self.hop_probability, parallel)
         hops, density, loss = torch.from_numpy(plan.records).unbind(-1)
-        return after, {
-            "current": self.sweep / self.n_agents * hops,
-            "density": density,
-            "loss": loss,
-        }
+        current = self.sweep / self.n_agents * hops
+        return after, {"current": current, "density": density, "loss": loss}
 
     def kernel(self, worlds: int) -> Kernel:
         from .step import OPEN_PARAMETERS, observe_open, step_open

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -26,7 +25,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ..core.kernel import Kernel, parameter_record
-from ..core.physics.updates import PARALLEL, SEQUENTIAL, ScheduledSystem, Update, require_update
+from ..core.physics.updates import PARALLEL, SEQUENTIAL, ScheduledSystem, require_update
 from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.types import Bound, Symmetry
@@ -101,11 +100,6 @@ class RingTasep(ScheduledSystem):
     @property
     def n_agents(self) -> int:
         return self.n_particles
-
-    @cached_property
-    def schedule(self) -> Update:
-        """Who acts in which step."""
-        return Update(self.update, self.n_agents)
 
     @property
     def bounds(self) -> dict[str, Bound]:
@@ -190,12 +184,11 @@ class RingTasep(ScheduledSystem):
         self, state: RingState, policy: str, steps: int, rng: Rng, every: int
     ) -> tuple[RingState, dict[str, Tensor]]:
         """Fused; a whole number per particle."""
-        from ..core.kernels.rollouts import rollout_plan
+        from ..core.kernels.rollouts import rollout_arrays, rollout_plan
         from .rollout_bytes import run_ring
         from .step import RingArrays
 
-        after = RingState(*(array.clone() for array in state))
-        arrays = RingArrays(*(array.numpy() for array in after))
+        after, arrays = rollout_arrays(state, RingArrays)
         plan = rollout_plan(steps, every, rng, 2)
         run_ring(arrays, plan, self.n_sites, self.hop_probability, self.update == PARALLEL)
         hops, crashes = torch.from_numpy(plan.records).unbind(-1)

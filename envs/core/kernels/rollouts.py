@@ -18,6 +18,12 @@ class RolloutPlan(NamedTuple):
     records: Any  # [steps // every, worlds, values], to be written
 
 
+def rollout_arrays(state: Any, kind: Any) -> tuple[Any, Any]:
+    """A copy of a state of tensors, and its memory as the NamedTuple of arrays `kind`."""
+    after = type(state)(*(tensor.clone() for tensor in state))
+    return after, kind(*(tensor.numpy() for tensor in after))
+
+
 def rollout_plan(steps: int, every: int, rng: Any, values: int) -> RolloutPlan:
     """A plan with empty records of so many values for the worlds of a generator, an `Rng`."""
     world, clock = np.asarray(rng.world), np.asarray(rng.clock)

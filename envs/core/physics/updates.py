@@ -6,9 +6,9 @@ acts in the next step; 0 where all act.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
 import torch
@@ -112,10 +112,10 @@ class ScheduledSystem(System):
     n_sweeps: int
     burn_in: int
 
-    @property
-    @abstractmethod
+    @cached_property
     def schedule(self) -> Update:
-        """Who acts in which step."""
+        """Who acts in which step; a checkerboard needs one that knows the colours."""
+        return Update(self.update, self.n_agents)
 
     @property
     def sweep(self) -> int:
