@@ -104,6 +104,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "a2c": {"n_worlds": 2, "n_steps": 4, "critic_width": 8},
     "sac": {"n_worlds": 2, "n_steps": 4, "learning_starts": 0, "batch_size": 8, "critic_width": 8},
     "descent": {"n_worlds": 2, "rollout": 4},
+    "es": {"n_worlds": 2, "pairs": 2, "rollout": 2},
 }
 METRICS = ("diagonal", "full", "block", "row", "lowrank")
 
@@ -131,7 +132,7 @@ def test_a_run_continues_exactly(algo: str, metric: str) -> None:
     for _ in range(2):
         next(rest)
     here, there = one.state_dict(), other.state_dict()
-    name = "network" if algo == "descent" else "policy"
+    name = "network" if algo in ("descent", "es") else "policy"
     for key, value in here[name].items():
         assert value.equal(there[name][key])
         assert bool(value.isfinite().all())

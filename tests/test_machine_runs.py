@@ -23,6 +23,7 @@ SYSTEM = {"n_agents": 3, "n_neighbours": 2, "horizon": 4, "density": 0.1}
 LEARNERS = {
     "ppo": {"n_worlds": 2, "n_steps": 4, "batch_size": 8, "n_epochs": 1},
     "descent": {"n_worlds": 2, "rollout": 2},
+    "es": {"n_worlds": 2, "pairs": 2, "rollout": 2},
 }
 
 

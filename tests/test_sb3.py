@@ -55,6 +55,7 @@ TINY = {
         "buffer_size": 500,
     },
     "descent": {"n_worlds": 2, "rollout": 3},
+    "es": {"n_worlds": 2, "pairs": 2, "rollout": 2},
 }
 BRIEF = {
     "horizon": 5,
@@ -660,7 +661,7 @@ def test_policy_function_is_the_model(algo: str) -> None:
     assert all(part.abs().max() <= 1 for part in drawn)
 
 
-@pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "descent"])
+@pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "descent", "es"])
 @pytest.mark.parametrize("name", ["particles-crowd-v0", "test-leave-v0", "ising-equilibrium-v0"])
 def test_continued_equals_uninterrupted(algo: str, name: str, tmp_path: Path) -> None:
     """Bit for bit, and without the global generators."""

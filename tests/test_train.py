@@ -30,6 +30,7 @@ CROWD = "particles-crowd-v0"
 SYSTEM = {"n_agents": 4, "n_neighbours": 3, "horizon": 8, "density": 0.1}
 LEARNER = {"n_worlds": 2, "n_steps": 5, "batch_size": 20, "n_epochs": 2, "checkpoint_every": 2}
 DESCENT = {"n_worlds": 2, "rollout": 4, "checkpoint_every": 2}
+ES = {"n_worlds": 2, "pairs": 2, "checkpoint_every": 2}
 TEXTS = ["config.json", "progress.csv", "scores.json"]
 
 
@@ -38,7 +39,7 @@ def words(settings: dict[str, Any]) -> list[str]:
 
 
 def command(out: Path, *more: str, algo: str = "ppo", steps: int = 200) -> list[str]:
-    learner = DESCENT if algo == "descent" else LEARNER
+    learner = {"descent": DESCENT, "es": ES}.get(algo, LEARNER)
     if algo in ("a2c", "sac"):
         learner = {name: LEARNER[name] for name in ("n_worlds", "n_steps", "checkpoint_every")}
     start = ["train", CROWD, "--out", str(out), "--algo", algo, "--steps", str(steps)]
@@ -154,7 +155,7 @@ def test_policy_zip_is_the_same_policy(trained: Path) -> None:
             assert np.allclose(policy(worlds, None).reshape(action.shape), action, atol=1e-6)
 
 
-@pytest.mark.parametrize("algo", ["a2c", "sac", "descent"])
+@pytest.mark.parametrize("algo", ["a2c", "sac", "descent", "es"])
 def test_other_algorithms(algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / algo
     extra = ["--set", "learning_starts=40"] if algo == "sac" else []

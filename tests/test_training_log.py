@@ -20,7 +20,7 @@ from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.types import Bound
 from invariantzoo.training.rl import score
 from invariantzoo.training.rl.algorithms import config_class, make_trainer
-from invariantzoo.training.rl.algorithms.descent import logged_updates
+from invariantzoo.training.rl.episode_log import logged_updates
 from invariantzoo.training.rl.episode_loss import EpisodeLoss
 from invariantzoo.training.runs.learning_curve import draw_learning_curve
 
@@ -73,6 +73,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "a2c": {"n_worlds": 2, "n_steps": 5},
     "sac": {"n_worlds": 2, "n_steps": 6, "train_freq": 3, "batch_size": 8, "learning_starts": 50},
     "descent": {"n_worlds": 2, "rollout": 5},
+    "es": {"n_worlds": 2, "pairs": 2},
 }
 
 
@@ -89,9 +90,7 @@ def test_the_logged_loss_does_not_depend_on_the_age(
 ) -> None:
     system = Aging()
     config = config_class(algo)(**LEARNERS[algo])
-    monkeypatch.setattr(
-        "invariantzoo.training.rl.algorithms.descent._SHARE", 2
-    )  # for more of them, soon
+    monkeypatch.setattr("invariantzoo.training.rl.episode_log._SHARE", 2)  # for more of them, soon
     updates = list(make_trainer(algo, system, config, seed=0, steps=900))
     losses = [update.row["loss"] for update in updates if "loss" in update.row]
     assert len(losses) >= (4 if algo == "descent" else len(updates) - 2)
@@ -101,7 +100,7 @@ def test_the_logged_loss_does_not_depend_on_the_age(
         if "return" in update.row:
             assert update.row["return"] == pytest.approx(-12 * losses[0], rel=1e-6)
             assert update.row["oldest"] == 12
-    if algo != "descent":  # whose updates are all the first steps of episodes
+    if algo not in ("descent", "es"):  # whose updates are all the first steps, or all whole
         assert np.ptp([update.loss for update in updates]) > 0.5
 
 
@@ -136,7 +135,7 @@ def test_what_is_learned_does_not_depend_on_the_log(monkeypatch: pytest.MonkeyPa
     config = config_class("descent")(**LEARNERS["descent"])
     states = []
     for points in (2, 22):
-        monkeypatch.setattr("invariantzoo.training.rl.algorithms.descent._LEAST_POINTS", points)
+        monkeypatch.setattr("invariantzoo.training.rl.episode_log._LEAST_POINTS", points)
         trainer = make_trainer("descent", system, config, seed=0, steps=900)
         assert sum("loss" in update.row for update in trainer) == points
         states.append(trainer.state_dict()["network"])
@@ -185,7 +184,7 @@ def test_a_run_that_goes_on_logs_the_same() -> None:
 def test_an_update_is_as_long_as_is_said() -> None:
     system = Aging()
     for algo, settings in LEARNERS.items():
-        for more in ({}, {"n_steps": 7} if algo != "descent" else {"rollout": 7}):
+        for more in ({}, {"rollout" if algo in ("descent", "es") else "n_steps": 7}):
             config = config_class(algo)(**{**settings, **more})
             trainer = make_trainer(algo, system, config, seed=0, steps=300)
             assert [update.steps for update in trainer] == [

@@ -17,7 +17,7 @@ from torch import Tensor
 from .kernels import philox
 from .seeds import require_seed
 
-TRANSITION, INITIAL, POLICY, TEST = 0, 1, 2, 3
+TRANSITION, INITIAL, POLICY, TEST, SEARCH = 0, 1, 2, 3, 4
 _MASK = 0xFFFFFFFF
 
 
@@ -31,7 +31,7 @@ class Rng:
 
     seed: whole number in [0, 2**64), else ValueError.  world, clock [worlds]: index of each world
     and the number of steps it has made.  purpose: keeps apart the draws of the initial state, the
-    transition and the policy at the same clock.
+    transition and the policy at the same clock, and those of a search over weights.
     """
 
     def __init__(self, seed: int, world: Tensor, clock: Tensor, purpose: int = TRANSITION) -> None:

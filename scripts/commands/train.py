@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `train` takes."""
     parser.add_argument("id", metavar="ID", help="see `list`")
     parser.add_argument(
-        "--algo", type=str.lower, metavar="NAME", help="ppo, a2c, sac or descent (default: ppo)"
+        "--algo", type=str.lower, metavar="NAME", help="ppo, a2c, sac, descent or es (default: ppo)"
     )
     parser.add_argument(
         "--steps", type=options.count, metavar="N", help="agent-steps (default: what suits the id)"

@@ -155,9 +155,33 @@ class DescentConfig(OptimizerConfig):
             require_number(name, getattr(self, name), 0, strict=True)
 
 
+@dataclass(frozen=True)
+class ESConfig(OptimizerConfig):
+    """Hyper-parameters of the evolution strategy (Salimans et al. 2017), for any actions."""
+
+    pairs: int = hyper(20, "antithetic pairs of candidates per update")
+    n_worlds: int = hyper(4, "worlds per update; every candidate plays all of them")
+    std: float = hyper(0.08, "standard deviation of the noise on the weights at the start")
+    std_final: float = hyper(0.03, "the same at the end; it moves there geometrically")
+    lr: float = hyper(0.05, "learning rate at the start; it falls to zero as a cosine")
+    rollout: int = hyper(0, "first steps of episodes that are played; 0: whole episodes")
+    network: str = hyper("", '"pair", "set" or "mlp"; empty: the best suited')
+    width: int = hyper(24, "hidden units per layer")
+    checkpoint_every: int = hyper(20, "updates between checkpoints")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("pairs", "n_worlds", "width", "checkpoint_every"):
+            require_count(name, getattr(self, name))
+        require_count("rollout", self.rollout, 0)
+        for name in ("std", "std_final", "lr"):
+            require_number(name, getattr(self, name), 0, strict=True)
+
+
 CONFIGS: dict[str, type[OptimizerConfig]] = {
     "ppo": PPOConfig,
     "a2c": A2CConfig,
     "sac": SACConfig,
     "descent": DescentConfig,
+    "es": ESConfig,
 }

@@ -114,16 +114,20 @@ def run_episodes(
     *,
     deterministic: bool,
     watch: Callable[[int], object] = lambda steps: None,
+    started: np.ndarray | None = None,
+    steps: int | None = None,
 ) -> Scores:
     """Metrics, "return" and "loss" [worlds] of one episode of every world, from a reset on.
 
     `watch` is called with the steps that were made, after each.
+    started: observations of worlds that have just started, in place of the reset.
+    steps: how many to make at most; scores are then of these, where the episode goes on.
     """
     total, present = np.zeros(env.n_worlds), np.zeros(env.n_worlds)
     running = np.ones(env.n_worlds, bool)
     names = ("return", "loss", *env.system.reductions)
     scores = {name: np.empty(env.n_worlds) for name in names}
-    observation, made, over = env.reset(), 0, False
+    observation, made, over = env.reset() if started is None else started, 0, False
     while not over:
         with torch.no_grad():
             rng = None if deterministic else env.rng(POLICY)
@@ -144,6 +148,12 @@ def run_episodes(
         observation = step.observation
         made += 1
         watch(made)
+        if made == steps and not over:
+            scores["return"][running] = total[running] / env.n_agents
+            scores["loss"][running] = -total[running] / present[running]
+            for name, value in env.episode_metrics().items():
+                scores[name][running] = value[running]
+            break
     return scores
 
 
