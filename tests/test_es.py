@@ -22,7 +22,7 @@ from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.training.rl import es
 from invariantzoo.training.rl.algorithms import load_trusted, make_config, make_trainer
-from invariantzoo.training.rl.score import evaluate, run_episodes
+from invariantzoo.training.rl.score import evaluate, run_episodes, score_means
 
 CROWD, ENCOUNTER, ANNEAL = "particles-crowd-v0", "particles-encounter-v0", "ising-anneal-v0"
 SMALL_CROWD = {"n_agents": 4, "n_neighbours": 3, "horizon": 8, "density": 0.1}
@@ -378,3 +378,10 @@ def test_the_policy_is_left_for_ppo(id: str, settings: dict[str, Any], tmp_path:
 def test_what_cannot_be_is_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         trainer(CROWD, SMALL_CROWD, steps=10, **settings)
+
+
+def test_means_leave_out_what_is_not_defined() -> None:
+    nan = float("nan")
+    means = score_means({"a": np.array([1.0, nan, 3.0]), "b": np.array([nan, nan])})
+    assert means["a"] == 2
+    assert np.isnan(means["b"])

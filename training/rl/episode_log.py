@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...agents.policy import Policy
 from ...envs.core.system import System
 from ...envs.core.vector import VectorEnv
-from .score import run_episodes
+from .score import run_episodes, score_means
 
 _CURVE_POINTS = 22  # times that whole episodes are run for the log, at most
 _LEAST_POINTS = 2  # and at least: after the first update and after the last
@@ -47,4 +47,4 @@ class EpisodeLog:
         first = update * self.n_worlds
         env = VectorEnv(self.system, n_worlds, seed=self.seed, first_world=first, autoreset=False)
         scores = run_episodes(env, policy, deterministic=not self.system.stochastic)
-        return {name: float(values.mean()) for name, values in scores.items()}
+        return score_means(scores)

@@ -38,7 +38,7 @@ from . import sb3
 from .configs import ESConfig
 from .episode_log import EpisodeLog
 from .policies import CategoricalPolicy
-from .score import Scores, run_episodes
+from .score import Scores, run_episodes, score_means
 from .trainer import Update
 
 _CROWDED = 0.75  # share of rows that act, above which picking them costs more than it spares
@@ -187,7 +187,7 @@ class Trainer:
         _set_gradient(self.network, loss_gradient)
         self.optimizer.step()
         self.update += 1
-        row = {name: float(value.mean()) for name, value in scores.items()}
+        row = score_means(scores)
         loss = row["loss"]
         if self._log is not None:
             row = {**self._log.row(self.update, self.policy()), "rollout_loss": loss}

@@ -157,6 +157,15 @@ def run_episodes(
     return scores
 
 
+def score_means(scores: Scores) -> dict[str, float]:
+    """Means without NaNs, NaN of what has no other."""
+    defined = {name: values[~np.isnan(values)] for name, values in scores.items()}
+    return {
+        name: float(values.mean()) if values.size else float("nan")
+        for name, values in defined.items()
+    }
+
+
 def _fused_episode(env: VectorEnv, policy: str) -> Scores:
     """The same of one fused episode, with a record per sweep."""
     env.reset()
