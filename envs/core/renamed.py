@@ -80,6 +80,11 @@ SYSTEM_NAMES = {  # what once stood in envs.core.system -> the module that holds
 
 NAMES = {  # other former names, with their module -> where they stand now
     "envs.core.conformance.contract.Judge": "envs.core.conformance.contract.ContractChecker",
+    "envs.core.conformance.replay.HABITS": "envs.core.conformance.replay.PERTURBATIONS",
+    "envs.core.conformance.replay.Moment": "envs.core.conformance.replay.StepRecord",
+    "envs.core.conformance.replay.Plan": "envs.core.conformance.replay.EpisodePlan",
+    "envs.core.conformance.replay.moments": "envs.core.conformance.replay.transcript",
+    "envs.core.conformance.replay.moments_of": "envs.core.conformance.replay.endless_transcript",
     "envs.core.system.Knob": "envs.core.types.LiveParameter",
     "envs.core.types.Knob": "envs.core.types.LiveParameter",
     "training.geometry.regimes.Steps": "training.geometry.regimes.StepRecorder",

@@ -1,10 +1,10 @@
 """Conformance checks for any PettingZoo parallel environment.
 
 The environment is run for some episodes and everything it hands out is judged (contract.py). Then
-the same episodes are run again, with the same seeds and actions, by a caller of other habits, who
+the same episodes are run again, with the same seeds and actions, under perturbations: the caller
 hands in actions in another order, writes into what was handed out, runs a second environment
 between the steps and so on (`replay.py`). None of that may be seen in what the agents get; if it
-is, the habits are tried one by one to find the cause. Last come the checkers of PettingZoo,
+is, the perturbations are tried one by one to find the cause. Last come the checkers of PettingZoo,
 Gymnasium and Stable-Baselines3 (`third_party.py`).
 """
 
@@ -30,28 +30,28 @@ from pettingzoo import ParallelEnv
 
 from .contract import Finding, Report, describe, fingerprint, space_fault
 from .replay import (
-    HABITS,
     MALFORMED,
+    PERTURBATIONS,
     Actor,
     Difference,
+    EpisodePlan,
     MakeEnv,
-    Moment,
-    Plan,
+    StepRecord,
     Unmakeable,
     another_time,
     compare,
+    endless_transcript,
     global_states,
     globals_kept,
     legal_masks,
     make_again,
-    moments,
-    moments_of,
     scramble,
+    transcript,
 )
 from .third_party import run_checkers
 
 _IRREPRODUCIBLE = ("seed-ignored", "unseeded-noise", "global-generator", "shared-state")
-# Findings of a habit that are explained by others.
+# Findings of a perturbation that are explained by others.
 _SAME_FAULT = {
     "observations-aliased": ("observations-reused",),
     "rewards-aliased": ("rewards-reused",),
@@ -72,9 +72,9 @@ class _Subject(NamedTuple):
     """
 
     make_env: MakeEnv
-    plan: Plan
+    plan: EpisodePlan
     env: ParallelEnv
-    reference: list[Moment]
+    reference: list[StepRecord]
     broken: bool
 
 
@@ -92,14 +92,15 @@ def check_parallel(make_env: MakeEnv, *, seed: int = 0, steps: int = 1000) -> li
         if not isinstance(first, ParallelEnv):
             kind = f"{type(first).__module__}.{type(first).__qualname__}"
             return [Finding("not-parallel", f"a {kind} is not a pettingzoo.ParallelEnv")]
-        list(islice(moments_of(first, seed), _SHORT))  # what is imported late is imported now
+        # What is imported late is imported now.
+        list(islice(endless_transcript(first, seed), _SHORT))
         _check_close(first, report)
         _compare_globals(before, "global-settings", report)
         with _guarded(report):
             if make_again(make_env) is first:
                 text = "the factory returned the same environment again, not a new one"
                 return [Finding("construction", text)]
-            subject = _judged(make_env, Plan(seed, steps), report)
+            subject = _judged(make_env, EpisodePlan(seed, steps), report)
             for check in (_check_repetition, _check_render):
                 with _guarded(report):
                     check(subject, report)
@@ -117,13 +118,13 @@ def check_processes(make_env: MakeEnv, *, seed: int = 0, steps: int = 200) -> li
 
     Empty also if `make_env` cannot be pickled, or another process cannot load or call it.
     """
-    plan = Plan(seed, steps)
+    plan = EpisodePlan(seed, steps)
     try:
         task = pickle.dumps((sys.path, pickle.dumps((make_env, plan))))
     except Exception:
         return []
     with _quiet(), globals_kept():
-        here = list(moments(make_env, plan))
+        here = list(transcript(make_env, plan))
     code = (
         "import sys, pickle; sys.path[:], task = pickle.load(sys.stdin.buffer);"
         f"from {__name__} import _answer; _answer(task)"
@@ -142,7 +143,7 @@ def check_processes(make_env: MakeEnv, *, seed: int = 0, steps: int = 200) -> li
     for other, answer in zip(others, answers, strict=True):
         if other.returncode != 0:
             continue
-        difference = compare(here, [Moment(*fields) for fields in pickle.loads(answer)])
+        difference = compare(here, [StepRecord(*fields) for fields in pickle.loads(answer)])
         if difference is not None:
             text = "with the same seed and actions, in another process, "
             return [Finding("process-dependent", text + difference.text)]
@@ -150,12 +151,12 @@ def check_processes(make_env: MakeEnv, *, seed: int = 0, steps: int = 200) -> li
 
 
 def _answer(task: bytes) -> None:
-    """In the other process: run the plan and write its moments to standard output."""
+    """In the other process: run the plan and write its transcript to standard output."""
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)
         make_env, plan = pickle.loads(task)
         with _quiet():
-            pickle.dump([tuple(moment) for moment in moments(make_env, plan)], out)
+            pickle.dump([tuple(record) for record in transcript(make_env, plan)], out)
 
 
 def _masked(subject: _Subject) -> bool:
@@ -183,12 +184,12 @@ def _guarded(report: Report) -> Iterator[None]:
         report.add("check-broken", f"a check could not be finished: {describe(error)}")
 
 
-def _judged(make_env: MakeEnv, plan: Plan, report: Report) -> _Subject:
+def _judged(make_env: MakeEnv, plan: EpisodePlan, report: Report) -> _Subject:
     """The first run, in which everything is judged that is handed out."""
     scramble(1)
     before = global_states()
     env = make_again(make_env)
-    reference = list(moments(make_env, plan, env=env, report=report))
+    reference = list(transcript(make_env, plan, env=env, report=report))
     _compare_globals(before, "global", report)
     broken = bool(reference[-1].raised)
     if reference[-1].raised == MALFORMED:
@@ -204,30 +205,30 @@ def _compare_globals(before: dict[tuple[str, str], bytes], which: str, report: R
 
 def _check_repetition(subject: _Subject, report: Report) -> None:
     """Same seeds and actions give the same episodes, whatever else the caller does."""
-    habits = set(HABITS)
-    difference = _repeat(subject, habits)
+    perturbations = set(PERTURBATIONS)
+    difference = _repeat(subject, perturbations)
     if difference is None or _check_chance(subject, report):
         return
     while difference is not None:
-        culprits = {h for h in habits if _repeat(subject, {h}, difference.moment + 1) is not None}
+        stop = difference.record + 1
+        culprits = {p for p in perturbations if _repeat(subject, {p}, stop) is not None}
         if not culprits:
             text = f"with the same seed and actions, {difference.text}, but not in every run"
             report.add("unseeded-noise", text)
             return
-        for habit in HABITS:
-            name, what = HABITS[habit]
-            if habit in culprits and not report.has(_SAME_FAULT.get(name, ())):
+        for perturbation, (name, what) in PERTURBATIONS.items():
+            if perturbation in culprits and not report.has(_SAME_FAULT.get(name, ())):
                 report.add(name, f"{what} has an effect on the episode: {difference.text}")
-        habits -= culprits
-        difference = _repeat(subject, habits)
+        perturbations -= culprits
+        difference = _repeat(subject, perturbations)
 
 
 def _repeat(
-    subject: _Subject, habits: Iterable[str] = (), stop: int | None = None
+    subject: _Subject, perturbations: Iterable[str] = (), stop: int | None = None
 ) -> Difference | None:
-    """How a new environment, on another day, differs from the judged one in the first moments."""
+    """How a new environment, on another day, differs from the judged one in the first records."""
     with another_time():
-        again = moments(subject.make_env, subject.plan, habits=habits)
+        again = transcript(subject.make_env, subject.plan, perturbations=perturbations)
         return compare(subject.reference[:stop], again)
 
 
@@ -264,8 +265,8 @@ def _check_leaks(subject: _Subject, report: Report) -> None:
     make_env, plan, env, reference, _ = subject
     if report.has(_IRREPRODUCIBLE):
         return
-    list(islice(moments_of(env, plan.seed + 77), _SHORT))
-    difference = compare(reference, moments(make_env, plan, env=env))
+    list(islice(endless_transcript(env, plan.seed + 77), _SHORT))
+    difference = compare(reference, transcript(make_env, plan, env=env))
     if difference is None:
         return
     fresh = make_again(make_env)
@@ -316,7 +317,7 @@ def _check_actions(subject: _Subject, report: Report) -> None:
     agents = getattr(env, "possible_agents", [])
     if all(_single(env.action_space(agent)) for agent in agents):
         return
-    if compare(reference, moments(make_env, replace(plan, stream=1000))) is None:
+    if compare(reference, transcript(make_env, replace(plan, stream=1000))) is None:
         report.add("actions-ignored", "other actions change nothing in what is handed out")
 
 
@@ -377,10 +378,10 @@ def _check_reset_arguments(subject: _Subject, report: Report) -> None:
 def _check_end(subject: _Subject, report: Report) -> None:
     """A step after the end brings nobody back, and the next episode is a sound one."""
     make_env, plan, reference = subject.make_env, subject.plan, subject.reference
-    ends = [moment.step for moment in reference if moment.seed == plan.seed]
+    ends = [record.step for record in reference if record.seed == plan.seed]
     env = make_again(make_env)
-    for moment in islice(moments_of(env, plan.seed), len(ends)):
-        if moment.step == len(ends) - 1:
+    for record in islice(endless_transcript(env, plan.seed), len(ends)):
+        if record.step == len(ends) - 1:
             break
     if env.agents:
         return
@@ -389,7 +390,7 @@ def _check_end(subject: _Subject, report: Report) -> None:
     if env.agents:
         report.add("step-after-end", f"step() after the end brings back {env.agents[0]!r}")
     elif not report.has((*_IRREPRODUCIBLE, "state-leak")):
-        start = next(moments_of(env, plan.seed))
+        start = next(endless_transcript(env, plan.seed))
         if start != reference[0]:
             report.add("step-after-end", "after a step() past the end a seeded reset is different")
     _check_close(env, report)
@@ -421,10 +422,10 @@ def _check_state(subject: _Subject, report: Report) -> None:
     make_env, plan = subject.make_env, subject.plan
     env = make_again(make_env)
     space, held = None, []
-    for moment in islice(moments_of(env, plan.seed), _SOME):
+    for record in islice(endless_transcript(env, plan.seed), _SOME):
         if not env.agents:
             continue
-        where = f"at step {moment.step} after reset(seed={moment.seed})"
+        where = f"at step {record.step} after reset(seed={record.seed})"
         try:
             state, again = env.state(), env.state()
             space = getattr(env, "state_space", None)
@@ -468,13 +469,13 @@ def _check_mode(subject: _Subject, mode: str, report: Report) -> None:
         except TypeError:
             return
         before = global_states()
-        run: list[Moment] = []
+        run: list[StepRecord] = []
         film: list[bytes] = []
         last: Any = None
-        for moment in islice(moments(make_env, plan, env=env), _SOME):
-            run.append(moment)
-            where = f"at step {moment.step} after reset(seed={moment.seed})"
-            if moment.raised or not env.agents:
+        for record in islice(transcript(make_env, plan, env=env), _SOME):
+            run.append(record)
+            where = f"at step {record.step} after reset(seed={record.seed})"
+            if record.raised or not env.agents:
                 continue
             try:
                 frame, again = env.render(), env.render()

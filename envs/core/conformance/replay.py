@@ -1,4 +1,4 @@
-"""The same episodes of a parallel environment, run again by callers of other habits."""
+"""The same episodes of a parallel environment, run again under perturbations by their caller."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
+from .. import renamed
 from .contract import (
     ContractChecker,
     Malformed,
@@ -32,7 +33,7 @@ from .contract import (
 MakeEnv = Callable[..., ParallelEnv]
 
 # What a caller may do, what an environment that notices has got wrong, and the finding's name.
-HABITS = {
+PERTURBATIONS = {
     "globals": ("global-generator", "the state of a global random generator"),
     "order": ("action-order", "the order of the keys in the actions"),
     "actions": ("actions-aliased", "what the caller writes into its actions after step()"),
@@ -54,7 +55,7 @@ class Unmakeable(Exception):
     """The factory made one environment but not another."""
 
 
-class Moment(NamedTuple):
+class StepRecord(NamedTuple):
     """Digests of what a reset (step 0) or a step handed out, or the type of what it raised."""
 
     seed: int
@@ -64,15 +65,15 @@ class Moment(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Where two runs first differ (number of the moment, step of its episode), and in what."""
+    """Where two runs first differ (number of the record, step of its episode), and in what."""
 
-    moment: int
+    record: int
     step: int
     text: str
 
 
 @dataclass(frozen=True)
-class Plan:
+class EpisodePlan:
     """Episodes to run: as many as fit into `steps` steps, then half as many with held actions.
 
     seed: of the first episode; the next ones count up.  stream: which random actions.
@@ -172,63 +173,63 @@ class _Caller:
 
     env: ParallelEnv
     actor: Actor
-    habits: frozenset[str]
+    perturbations: frozenset[str]
     checker: ContractChecker | None = None
     twin: Iterator[None] | None = None
 
     def looks(self, result: tuple) -> None:
         """Do to what was handed out what one is free to do."""
         observations, infos = result[0], result[-1]
-        if "observations" in self.habits:
+        if "observations" in self.perturbations:
             scribble(observations)
-        if "infos" in self.habits:
+        if "infos" in self.perturbations:
             for info in filter(_is_dict, infos.values()):
                 info["the caller"] = "was here"
-        if "rewards" in self.habits and len(result) == 5:
+        if "rewards" in self.perturbations and len(result) == 5:
             for agent in result[1]:
                 result[1][agent] = 1234.5
-        if "spaces" in self.habits:
+        if "spaces" in self.perturbations:
             for agent in self.env.agents:
                 with contextlib.suppress(Exception):
                     self.env.observation_space(agent).seed(7)
                     self.env.action_space(agent).seed(7)
                     self.env.action_space(agent).sample()
-        if "state" in self.habits:
+        if "state" in self.perturbations:
             with contextlib.suppress(Exception):
                 self.env.state()
         if self.twin is not None:
             next(self.twin)
 
 
-def moments(
+def transcript(
     make_env: MakeEnv,
-    plan: Plan,
+    plan: EpisodePlan,
     *,
-    habits: Iterable[str] = (),
+    perturbations: Iterable[str] = (),
     env: ParallelEnv | None = None,
     report: Report | None = None,
-) -> Iterator[Moment]:
+) -> Iterator[StepRecord]:
     """Run the plan, in `env` or else in a new environment; yields what was handed out.
 
     With a report, what is handed out is judged too. Raises Unmakeable.
     """
-    habits, made = frozenset(habits), env is None
+    perturbations, made = frozenset(perturbations), env is None
     if env is None:
-        scramble(2 if "globals" in habits else 1)
+        scramble(2 if "globals" in perturbations else 1)
         env = make_again(make_env)
-    caller = _Caller(env, Actor(env, plan.seed + plan.stream), habits)
+    caller = _Caller(env, Actor(env, plan.seed + plan.stream), perturbations)
     if report is not None:
         caller.checker = ContractChecker(env, report)
-    if "twin" in habits:
+    if "twin" in perturbations:
         caller.twin = _twin(make_env, plan.seed + 1)
     seeds = itertools.count(plan.seed)
     for held, budget in plan.parts():
         left = budget
         while left > 0:
-            for moment in _episode(caller, next(seeds), left, held):
-                left -= moment.step > 0
-                yield moment
-            if moment.raised or moment.step == 0:
+            for record in _episode(caller, next(seeds), left, held):
+                left -= record.step > 0
+                yield record
+            if record.raised or record.step == 0:
                 return
     if caller.checker is not None:
         caller.checker.finish()
@@ -237,8 +238,8 @@ def moments(
             env.close()
 
 
-def _episode(caller: _Caller, seed: int, budget: int, held: bool) -> Iterator[Moment]:
-    """One episode of at most `budget` steps; the last moment may say that something was raised."""
+def _episode(caller: _Caller, seed: int, budget: int, held: bool) -> Iterator[StepRecord]:
+    """One episode of at most `budget` steps; the last record may say that something was raised."""
     env, checker, step = caller.env, caller.checker, 0
     try:
         result: tuple = env.reset(seed=seed)
@@ -249,12 +250,12 @@ def _episode(caller: _Caller, seed: int, budget: int, held: bool) -> Iterator[Mo
             prints = (*map(fingerprint, result), fingerprint(list(env.agents)))
             masks = legal_masks(env, result[0], result[-1])
             caller.looks(result)
-            yield Moment(seed, step, prints)
+            yield StepRecord(seed, step, prints)
             if not live or step == budget:
                 return
             step += 1
             actions = caller.actor.act(live, masks, held)
-            if "order" in caller.habits:
+            if "order" in caller.perturbations:
                 actions = dict(reversed(actions.items()))
             given = fingerprint(actions)
             before, result = live, env.step(actions)
@@ -262,16 +263,16 @@ def _episode(caller: _Caller, seed: int, budget: int, held: bool) -> Iterator[Mo
                 checker.actions(actions, given, seed, step)
                 checker.step(result, before, seed, step)
             live = [a for a in env.agents if not (_flag(result[2], a) or _flag(result[3], a))]
-            if "actions" in caller.habits:
+            if "actions" in caller.perturbations:
                 caller.actor.overwrite(actions)
     except Unmakeable:
         raise
     except Malformed:
-        yield Moment(seed, step, (), MALFORMED)
+        yield StepRecord(seed, step, (), MALFORMED)
     except Exception as error:
         if checker is not None:
             checker.raised(error, seed, step)
-        yield Moment(seed, step, (), type(error).__name__)
+        yield StepRecord(seed, step, (), type(error).__name__)
 
 
 def _is_dict(value: Any) -> bool:
@@ -287,23 +288,23 @@ def _twin(make_env: MakeEnv, seed: int) -> Iterator[None]:
     """Run a second environment, a step at each `next`; from time to time it is a new one."""
     while True:
         env = make_again(make_env)
-        for moment in itertools.islice(moments_of(env, seed), _TWIN_STEPS):
+        for record in itertools.islice(endless_transcript(env, seed), _TWIN_STEPS):
             yield
-            if moment.raised:
+            if record.raised:
                 break
         yield
         with contextlib.suppress(Exception):
             env.close()
 
 
-def moments_of(env: ParallelEnv, seed: int) -> Iterator[Moment]:
+def endless_transcript(env: ParallelEnv, seed: int) -> Iterator[StepRecord]:
     """One episode after another in `env`, without end."""
     caller = _Caller(env, Actor(env, seed), frozenset())
     for episode in itertools.count(seed):
         yield from _episode(caller, episode, sys.maxsize, False)
 
 
-def compare(reference: Iterable[Moment], other: Iterable[Moment]) -> Difference | None:
+def compare(reference: Iterable[StepRecord], other: Iterable[StepRecord]) -> Difference | None:
     """Where two runs first differ; None if they agree as far as the shorter one goes."""
     for index, (first, second) in enumerate(zip(reference, other, strict=False)):
         if first == second:
@@ -389,3 +390,7 @@ def another_time() -> Iterator[None]:
         mock.patch.object(time, "time_ns", later_ns),
     ):
         yield
+
+
+def __getattr__(name: str) -> Any:
+    return renamed.former_name(__name__, name)
