@@ -253,14 +253,17 @@ class VectorEnv:
             alive = self._alive.copy()
         observation = np.empty(self._shape, self._dtype)
         action = self._plain(action)
-        if self._acted is not None and action.shape == self._action_shape:
+        idle = self._acted is not None and not self._acted.all()
+        if idle and action.shape == self._action_shape:
+            assert self._acted is not None
             rows = self._acted.reshape(self._acted.shape + (1,) * (action.ndim - 2))
             action = np.where(rows, action, action.dtype.type(0))
         self.run(action, observation)
         reward = self._episode.reward.copy()
         if self._leaves:
-            reward *= alive
-            observation[~alive] = self._absent
+            if not alive.all():
+                reward *= alive
+                observation[~alive] = self._absent
             self._alive &= ~self._gone()
         return observation, reward
 
