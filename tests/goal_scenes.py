@@ -17,7 +17,7 @@ class Discs:
 
     n_agents: int = 64
     k: int = 10
-    radius: float = 0.2
+    largest_radius: float = 0.2
     speed: float = 1.0
     dt: float = 0.1
     max_acceleration: float = 20.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,12 @@ from invariantzoo.agents.baselines.goals import DRIVERS
 from invariantzoo.agents.baselines.guard import Guarded, desired_velocity, guard_velocity
 from invariantzoo.agents.baselines.half_planes import nearest_velocities
 from invariantzoo.agents.baselines.orca import Orca, right_hand_orca
+from invariantzoo.agents.policy import make_policy, policy_names
 from invariantzoo.envs.core.rng import Rng
+from invariantzoo.envs.core.vector import VectorEnv
+from invariantzoo.envs.particles.goal_discs import GoalDiscs
+from invariantzoo.envs.particles.goals import Goals
+from invariantzoo.training.rl.score import evaluate
 
 RECORDED = Path(__file__).parent / "data" / "rvo2_velocities.npz"
 NO_NOISE = np.empty((0, 2))
@@ -394,6 +400,60 @@ def test_guard_decodes_actions_as_the_system_does() -> None:
         np.testing.assert_allclose(velocity, expected, atol=1e-12)
 
 
+def desired_by(system: GoalDiscs, state: Any, action: torch.Tensor) -> np.ndarray:
+    """What the system makes of an action within a step of free acceleration [agents, 2]."""
+    free = replace(system, max_acceleration=1e6) if system.control == "velocity" else system
+    following = free.transition(state, action, None)
+    return following.velocity[0].numpy()
+
+
+@pytest.mark.parametrize("control", ["velocity", "acceleration"])
+def test_observations_and_actions_are_those_of_the_system(control: str) -> None:
+    system = Goals(n_agents=24, cover=0.3, control=control, max_acceleration=3.0)
+    env = VectorEnv(system, 1, seed=3, dtype=np.float64)
+    policy = make_policy("orca", system)
+    observation = env.reset()
+    for _ in range(25):
+        action = policy(torch.from_numpy(observation), Rng.single(0, 1)).numpy()
+        observation = env.step(action).observation
+    state = env.tensors
+    position, velocity, goal, radius = (
+        field[0].numpy() for field in (state.position, state.velocity, state.goal, state.radius)
+    )
+    world = World(position, velocity, goal, radius)
+    np.testing.assert_allclose(observe(world, system), observation[0], atol=1e-12)
+    action = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (1, 24, 42)))
+    ours = desired_velocity(system, observation[0], action[0].numpy())
+    ours = out_of_frame(directions(world), ours)
+    np.testing.assert_allclose(desired_by(system, state, action), ours, atol=1e-9)
+
+
+@pytest.mark.parametrize("control", ["velocity", "acceleration"])
+@pytest.mark.parametrize("max_acceleration", [20.0, 3.0])
+def test_guarded_policies_never_overlap_in_the_system(
+    control: str, max_acceleration: float
+) -> None:
+    system = Goals(
+        n_agents=24, cover=0.35, control=control, max_acceleration=max_acceleration, horizon=60
+    )
+    for inner in (make_policy("straight", system), make_policy("random", system)):
+        guarded = Guarded(inner, system=system)
+        scores = evaluate(system, guarded, episodes=2, seeds=1, deterministic=False)
+        assert scores["deepest_overlap"].max() < 1e-10
+        free = evaluate(system, inner, episodes=2, seeds=1, deterministic=False)
+        assert free["deepest_overlap"].min() > 0.01
+
+
+def test_named_drivers_of_goal_systems() -> None:
+    system = Goals(n_agents=4)
+    assert set(policy_names(system)) >= set(DRIVERS)
+    for name in system.baselines:
+        policy: Any = make_policy(name, system)
+        assert (policy.name, policy.system, policy.dtype) == (name, system, np.float64)
+    with pytest.raises(KeyError, match="unknown policy 'orka'; did you mean 'orca'"):
+        make_policy("orka", system)
+
+
 def test_guard_round_a_policy_that_is_no_driver() -> None:
     system, world = Discs(n_agents=32), on_their_way(0.35, 20)
     observation = torch.from_numpy(observe(world, system))[None]
@@ -410,5 +470,3 @@ def test_guard_refuses_what_it_cannot_keep() -> None:
         Guarded(lambda observation, rng: observation)
     with pytest.raises(ValueError, match=r"slack=-0\.1 must be"):
         Guarded(Straight(Discs()), slack=-0.1)
-    with pytest.raises(ValueError, match="control='acceleration' must be one of velocity"):
-        Guarded(Straight(Discs(control="acceleration")))

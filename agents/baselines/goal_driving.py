@@ -3,14 +3,14 @@
 A driver is a policy of one system: a callable (observation [worlds, agents, size], generator) ->
 action [worlds, agents, 4 k + 2] with a `system` and a `name`. It works out a desired velocity in
 the frame of each agent, (along, across) the direction e from the agent to its goal, relative to
-the goal's own velocity; the action then holds that velocity in its last two numbers, in units of
-the speed, and 0 for every neighbour. Rows are agents of all worlds. A row of the observation is
+the goal's own velocity; the action then asks for it by its last two numbers, and holds 0 for every
+neighbour. Rows are agents of all worlds. A row of the observation is
 
     d = |g|, arrived, e.c, e x c, and then k columns each of
     I1..I4, e.r, e x r, e.u, e x u, arrived, contact distance
 
 with g = goal - position, c = own velocity - goal velocity; absent neighbours have contact 0.
-Observations of float64 give actions of float64, to the last digit of which all is done.
+Observations of float64 give actions of float64.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -45,8 +45,8 @@ class GoalSystem(Protocol):
         """Neighbours in the observation."""
 
     @property
-    def radius(self) -> float:
-        """Largest radius of a disc."""
+    def largest_radius(self) -> float:
+        """Of all discs."""
 
     @property
     def speed(self) -> float:
@@ -73,8 +73,8 @@ class GoalSystem(Protocol):
         """Velocity per unit of the action's coefficients times vector."""
 
     @property
-    def control(self) -> Any:
-        """What an action means; drivers know "velocity"."""
+    def control(self) -> str:
+        """What an action asks for: "velocity" or "acceleration"."""
 
 
 def rows(observation: Tensor) -> np.ndarray:
@@ -84,10 +84,19 @@ def rows(observation: Tensor) -> np.ndarray:
 
 
 def action_of_velocity(system: GoalSystem, velocity: np.ndarray, observation: Tensor) -> Tensor:
-    """The action [worlds, agents, 4 k + 2] that asks for velocities [worlds * agents, 2]."""
+    """The action [worlds, agents, 4 k + 2] that asks for velocities [worlds * agents, 2].
+
+    With control of the acceleration it asks for what comes nearest to them in a step, along the way
+    from the present velocity.
+    """
     worlds, agents = observation.shape[:2]
     action = torch.zeros((worlds, agents, 4 * system.k + 2), dtype=observation.dtype)
-    scaled = np.clip(velocity / system.speed, -1.0, 1.0)
+    if system.control == "acceleration":
+        change = velocity - rows(observation)[:, C_ALONG : C_ACROSS + 1]
+        scaled = change / (system.max_acceleration * system.dt)
+        scaled /= np.maximum(np.hypot(scaled[:, 0], scaled[:, 1]), 1.0)[:, None]
+    else:
+        scaled = np.clip(velocity / system.speed, -1.0, 1.0)
     action[..., -2:] = torch.from_numpy(scaled).reshape(worlds, agents, 2)
     return action.to(observation.device)
 
@@ -117,6 +126,8 @@ class GoalDriver(ABC):
     system: GoalSystem
     name: str
     jitter: float = 0.0  # largest noise of the preferred velocity, length / time
+
+    dtype: ClassVar[type[np.floating]] = np.float64  # of the observations it is to be given
 
     @abstractmethod
     def velocity(self, observation: np.ndarray, noise: np.ndarray) -> np.ndarray:

@@ -60,7 +60,7 @@ import numpy as np
 from torch import Tensor
 
 from ...envs.core.rng import Rng
-from ...envs.core.validation import require_choice, require_number
+from ...envs.core.validation import require_number
 from .goal_driving import (
     C_ACROSS,
     C_ALONG,
@@ -100,8 +100,10 @@ class Guarded:
     policy: a callable (observation, generator) -> action of the system, with any coefficients.
     slack: length that is kept between discs beside their radii.
     system: that of the policy unless given.
-    Raises ValueError if the system is not known, has no velocity control, or slack is negative.
+    Raises ValueError if the system is not known or slack is negative.
     """
+
+    dtype = np.float64  # of the observations it is to be given
 
     def __init__(
         self,
@@ -114,7 +116,6 @@ class Guarded:
         system = system or getattr(policy, "system", None)
         if system is None:
             raise ValueError(f"system=None must be given: policy={policy!r} has none")
-        require_choice("control", system.control, ("velocity",))
         self.policy, self.slack, self.system = policy, float(slack), system
         self.name = name or f"{getattr(policy, 'name', type(policy).__name__)} (guarded)"
 
@@ -136,7 +137,9 @@ def buffered_voronoi(system: GoalSystem) -> Guarded:
 def desired_velocity(system: GoalSystem, observation: np.ndarray, action: np.ndarray) -> np.ndarray:
     """The desired velocities [rows, 2], along and across e, of actions [rows, 4 k + 2]."""
     velocity = np.empty((len(observation), 2))
-    numbers = np.array([system.speed, system.gain, system.reach])
+    accelerates = system.control == "acceleration"
+    change = system.max_acceleration * system.dt if accelerates else 0.0
+    numbers = np.array([system.speed, system.gain, system.reach, change])
     _desired(observation, action, system.k, numbers, velocity)
     return velocity
 
@@ -157,7 +160,7 @@ def guard_velocity(
     for name in ("speed", "dt", "max_acceleration", "cutoff"):
         record[name] = getattr(system, name)
     record["slack"] = slack
-    record["largest_contact"] = 2 * system.radius
+    record["largest_contact"] = 2 * system.largest_radius
     record["all_seen"] = system.n_agents - 1 <= system.k
     free = system.max_acceleration * system.dt >= 2 * system.speed
     guard = _guard_free if free else _guard_braking
@@ -166,7 +169,7 @@ def guard_velocity(
 
 @driver_code
 def _desired(observation: Any, action: Any, k: int, numbers: Any, velocity: Any) -> None:
-    speed, gain, reach = numbers[0], numbers[1], numbers[2]
+    speed, gain, reach, change = numbers[0], numbers[1], numbers[2], numbers[3]
     for i in range(len(observation)):
         vx, vy = speed * action[i, 4 * k], speed * action[i, 4 * k + 1]
         for j in range(k):
@@ -186,8 +189,18 @@ def _desired(observation: Any, action: Any, k: int, numbers: Any, velocity: Any)
             window = gain * inside * inside
             vx += window * (a * rx + b * ux - c * ry - d * uy)
             vy += window * (a * ry + b * uy + c * rx + d * ux)
-        scale = speed / max(math.sqrt(vx * vx + vy * vy), speed)
-        velocity[i, 0], velocity[i, 1] = vx * scale, vy * scale
+        vx, vy = _shortened(vx, vy, speed)
+        if change > 0.0:  # of the velocity per step, by control of the acceleration
+            vx = observation[i, C_ALONG] + change / speed * vx
+            vy = observation[i, C_ACROSS] + change / speed * vy
+            vx, vy = _shortened(vx, vy, speed)
+        velocity[i, 0], velocity[i, 1] = vx, vy
+
+
+@driver_part
+def _shortened(x: float, y: float, limit: float) -> Any:
+    scale = limit / max(math.sqrt(x * x + y * y), limit)
+    return scale * x, scale * y
 
 
 @driver_part

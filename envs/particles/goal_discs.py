@@ -93,6 +93,7 @@ class GoalDiscs(System):
     margin: float = 1.1
 
     agent_name: ClassVar[str] = "particle"
+    baseline_family: ClassVar[str] = "goals"
     reductions: ClassVar[dict[str, str]] = {
         "ok": "last",
         "all_ok": "last",
@@ -155,7 +156,7 @@ class GoalDiscs(System):
             "u_along": (-u, u),
             "u_across": (-u, u),
             "neighbour_arrived": (0, 1),
-            "contact": (0, 2 * self._largest_radius),
+            "contact": (0, 2 * self.largest_radius),
         }
         return {
             "goal_distance": Bound(0, self._distance_limit),
@@ -166,7 +167,8 @@ class GoalDiscs(System):
         }
 
     @property
-    def _largest_radius(self) -> float:
+    def largest_radius(self) -> float:
+        """Of all discs, length."""
         return self.radius
 
     @property
@@ -193,6 +195,17 @@ class GoalDiscs(System):
 
     def _window(self, seen: dict[str, Tensor]) -> Tensor:
         return (1 - seen["I1"] / self.reach**2).clamp(min=0) ** 2
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return (
+            "buffered-voronoi",
+            "orca",
+            "orca-right-hand",
+            "orca-tuned",
+            "social-force",
+            "straight",
+        )
 
     @property
     def action_space(self) -> spaces.Box:
