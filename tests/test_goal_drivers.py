@@ -287,7 +287,7 @@ def test_guarded_discs_never_touch(kind: str, max_acceleration: float) -> None:
     moved = 0.0
     for seed in range(16):
         rng = np.random.default_rng(seed)
-        k = (5, 11, 11)[seed % 3]
+        k = (1, 5, 11)[seed % 3]  # with few seen, others come from where nobody looks
         system = Discs(n_agents=12, k=k, max_acceleration=max_acceleration)
         world = square(rng, 12, (0.2, 0.35)[seed % 2])
         gap, speed = least_gap_of(world, system, seed, kind)
