@@ -222,9 +222,10 @@ class Clusters(System):
     def kernel(self, worlds: int) -> Kernel:
         from .step import PARAMETERS, Tables, make_kernel
 
-        channels = np.array([_CENTRES, _HALF_WIDTHS, _GAINS])
+        channels = np.array([_CENTRES, np.divide(1, _HALF_WIDTHS), _GAINS])
+        centres, half_widths = np.array(_BROAD).T
         limits = np.stack(observation_limits(self)).astype(float)
-        tables = Tables(channels, np.array(_BROAD).T.copy(), limits)
+        tables = Tables(channels, np.array([centres, 1 / half_widths]), limits)
         parameters = parameter_record(
             PARAMETERS, horizon=self.horizon, max_move=self.max_move, tangent=_TANGENT
         )

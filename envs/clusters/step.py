@@ -11,7 +11,7 @@ from ..core.kernel import Episode, Kernel
 from ..core.kernels.binding import arrays_at
 from ..core.kernels.compiling import compiled, compiled_part
 from ..core.kernels.reductions import accumulate_metrics, bad_action
-from ..core.physics.kernels.descriptors import add_neighbour, bump, clip, write_products
+from ..core.physics.kernels.descriptors import add_neighbour, bump_root, clip, write_products
 from ..core.physics.kernels.lennard_jones import lennard_jones
 
 _compile = compiled(error_model="numpy", fastmath={"contract"})
@@ -53,8 +53,8 @@ class Atoms(NamedTuple):
 class Tables(NamedTuple):
     """Numbers that define the observation."""
 
-    channels: np.ndarray  # [3, channels] centre, half width and gain
-    broad: np.ndarray  # [2, 3] centre and half width
+    channels: np.ndarray  # [3, channels] centre, 1 / half width and gain
+    broad: np.ndarray  # [2, 3] centre and 1 / half width
     limits: np.ndarray  # [2, size] of the observations
 
 
@@ -96,9 +96,9 @@ def _sum_channels(x: Any, channels: Any, weight: Any, towards: Any) -> None:
             d = math.sqrt(max(rx * rx + ry * ry + rz * rz, 1e-12))
             on_i, on_j = 0.0, 0.0
             for k in range(channels.shape[1]):
-                b = bump(d, channels[0, k], channels[1, k])
-                if b > 0:
-                    b *= channels[2, k]
+                root = bump_root(d, channels[0, k], channels[1, k])
+                if root > 0:
+                    b = root * root * channels[2, k]
                     on_i += weight[i, k] * b
                     on_j += weight[j, k] * b
             on_i /= d
@@ -126,7 +126,8 @@ def _compute_descriptors(x: Any, tables: Any, tangent: float, scratch: Any) -> N
                 first[i, k, m] = 0.0
             for m in range(6):
                 second[i, k, m] = 0.0
-    slope = -24 * (2 * tangent**-13 - tangent**-7)
+    _, virial = lennard_jones(tangent * tangent)
+    slope = -virial / tangent
     for i in range(n):
         for j in range(i + 1, n):
             rx, ry, rz = x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2]
@@ -137,14 +138,16 @@ def _compute_descriptors(x: Any, tables: Any, tangent: float, scratch: Any) -> N
             energy[i] += 0.5 * pair_energy
             energy[j] += 0.5 * pair_energy
             for k in range(channels.shape[1]):
-                b = bump(d, channels[0, k], channels[1, k])
-                if b > 0:
+                root = bump_root(d, channels[0, k], channels[1, k])
+                if root > 0:
+                    b = root * root
                     radial[i, k] += b
                     radial[j, k] += b
             nx, ny, nz = rx / d, ry / d, rz / d
             for k in range(broad.shape[1]):
-                b = bump(d, broad[0, k], broad[1, k])
-                if b > 0:
+                root = bump_root(d, broad[0, k], broad[1, k])
+                if root > 0:
+                    b = root * root
                     add_neighbour(first, second, i, k, b, (nx, ny, nz))
                     add_neighbour(first, second, j, k, b, (-nx, -ny, -nz))
 
@@ -213,7 +216,8 @@ def step(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
         for i in range(n):
             episode.reward[w, i] = scratch.energy[i]
             energy += scratch.energy[i]
-            spread += (x[i, 0] - cx) ** 2 + (x[i, 1] - cy) ** 2 + (x[i, 2] - cz) ** 2
+            dx, dy, dz = x[i, 0] - cx, x[i, 1] - cy, x[i, 2] - cz
+            spread += dx * dx + dy * dy + dz * dz
         episode.metric[w, 0] = energy
         episode.metric[w, 1] = math.sqrt(spread / n)
         left = 1 - atoms.age[w, 0] / p.horizon

@@ -28,7 +28,7 @@ from torch import Tensor
 from ..core import renamed
 from ..core.kernels.compiling import compiled
 from ..core.physics.cell import copies_for, inverse, nearest_image_array, replicate
-from ..core.physics.kernels.descriptors import bump
+from ..core.physics.kernels.descriptors import bump_root
 from ..core.physics.kernels.images import vector_between
 from ..core.physics.plane import dot
 from ..core.physics.units import ACCELERATION, ATOMIC_WEIGHTS, BOLTZMANN, KINETIC
@@ -299,7 +299,8 @@ def _sum_bumps(x: Any, h: Any, inv: Any, kinds: Any, cutoff: float, sums: Any) -
                 d = math.sqrt(d2)
                 inside = int(d / width)
                 for k in range(max(1, inside), min(_BUMPS, inside + 1) + 1):
-                    b = bump(d, k * width, width)
+                    root = max(bump_root(d, k * width, 1 / width), 0.0)
+                    b = root * root
                     sums[w, i, kinds[j] * _BUMPS + k - 1] += b
                     sums[w, j, kinds[i] * _BUMPS + k - 1] += b
 

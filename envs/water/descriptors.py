@@ -131,7 +131,10 @@ def masses(oxygen: Tensor) -> Tensor:
 def kernel_tables(system: System) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Radial functions, broad ones, and limits of the observations, for a kernel."""
     limits = np.stack(observation_limits(system)).astype(float)
-    return np.ascontiguousarray(RADIAL), np.array(BROAD), limits
+    centres, half_widths, gains = RADIAL
+    broad_centres, broad_half_widths = np.array(BROAD).T
+    radial = np.array([centres, 1 / half_widths, gains])
+    return radial, np.array([broad_centres, 1 / broad_half_widths]), limits
 
 
 def descriptor_bounds(n: int) -> dict[str, Bound]:

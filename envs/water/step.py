@@ -11,7 +11,7 @@ from ..core.kernel import Episode, Kernel
 from ..core.kernels.binding import arrays_at
 from ..core.kernels.compiling import compiled, compiled_part
 from ..core.kernels.reductions import accumulate_metrics, bad_action
-from ..core.physics.kernels.descriptors import add_neighbour, bump, clip, write_products
+from ..core.physics.kernels.descriptors import add_neighbour, bump_root, clip, write_products
 from ..core.physics.kernels.images import invert_cell, vector_between
 
 _compile = compiled(error_model="numpy", fastmath={"contract"})
@@ -55,8 +55,8 @@ class DynamicsArrays(NamedTuple):
 class InferenceTables(NamedTuple):
     """What both systems know of radial functions."""
 
-    radial: np.ndarray  # [3, kinds of pairs, functions] centre, half width and gain
-    broad: np.ndarray  # [2, 2] centre and half width of what is seen of angles
+    radial: np.ndarray  # [3, kinds of pairs, functions] centre, 1 / half width and gain
+    broad: np.ndarray  # [2, 2] centre and 1 / half width of what is seen of angles
     limits: np.ndarray  # [2, size] of the observations
 
 
@@ -79,7 +79,7 @@ class Scratch(NamedTuple):
     first: np.ndarray  # [agents, 4, 3]
     second: np.ndarray  # [agents, 4, 6]
     bond: np.ndarray  # [agents] distance from every hydrogen to its nearest oxygen
-    inverse: np.ndarray  # [3, 3] of the cell
+    inverse: np.ndarray  # [3, 3] of the cell, written before pairs are looked at
     no_histogram: np.ndarray  # [0, 0]
 
 
@@ -125,7 +125,6 @@ def _compute_forces(frame: Any, tables: Any, cutoff: float, weight: Any, scratch
     x, oxygen, cell = frame
     table, force, inverse = tables.radial, scratch.force, scratch.inverse
     n, functions = len(force), table.shape[2]
-    invert_cell(cell, inverse)
     for i in range(n):
         for m in range(3):
             force[i, m] = 0.0
@@ -141,13 +140,12 @@ def _compute_forces(frame: Any, tables: Any, cutoff: float, weight: Any, scratch
             of_j = functions * int(1 - oxygen[j])
             on_i, on_j = 0.0, 0.0
             for k in range(functions):
-                b = bump(d, table[0, kind, k], table[1, kind, k])
-                if b > 0:
-                    b *= table[2, kind, k]
+                root = bump_root(d, table[0, kind, k], table[1, kind, k])
+                if root > 0:
+                    b = root * root * table[2, kind, k]
                     on_i += weight[i, of_j + k] * b
                     on_j += weight[j, of_i + k] * b
-            on_i /= d
-            on_j /= d
+            on_i, on_j = on_i / d, on_j / d
             force[i, 0] -= on_i * rx
             force[i, 1] -= on_i * ry
             force[i, 2] -= on_i * rz
@@ -159,8 +157,8 @@ def _compute_forces(frame: Any, tables: Any, cutoff: float, weight: Any, scratch
 @_part
 def _compute_descriptors(
     frame: Any, tables: Any, cutoff: float, scratch: Any, histogram: Any, bin_width: float
-) -> float:
-    """Radial sums, broad vectors and tensors of all atoms; the volume of the cell.
+) -> None:
+    """Radial sums, broad vectors and tensors of all atoms.
 
     histogram [3, bins]: ordered pairs are added by kind and distance; [0, 0] for none.
     """
@@ -168,7 +166,6 @@ def _compute_descriptors(
     table, broad, bond, inverse = tables.radial, tables.broad, scratch.bond, scratch.inverse
     radial, first, second = scratch.radial, scratch.first, scratch.second
     n, functions = len(radial), table.shape[2]
-    volume = invert_cell(cell, inverse)
     for i in range(n):
         bond[i] = _FAR
         for k in range(2 * functions):
@@ -194,24 +191,24 @@ def _compute_descriptors(
                     histogram[kind, bin_index] += 2
             si, sj = int(1 - oxygen[i]), int(1 - oxygen[j])
             for k in range(functions):
-                b = bump(d, table[0, kind, k], table[1, kind, k])
-                if b > 0:
+                root = bump_root(d, table[0, kind, k], table[1, kind, k])
+                if root > 0:
+                    b = root * root
                     radial[i, functions * sj + k] += b
                     radial[j, functions * si + k] += b
             nx, ny, nz = rx / d, ry / d, rz / d
             for k in range(2):
-                b = bump(d, broad[k, 0], broad[k, 1])
-                if b > 0:
+                root = bump_root(d, broad[0, k], broad[1, k])
+                if root > 0:
+                    b = root * root
                     add_neighbour(first, second, i, 2 * sj + k, b, (nx, ny, nz))
                     add_neighbour(first, second, j, 2 * si + k, b, (-nx, -ny, -nz))
-    return volume
 
 
 @_part
 def _write(oxygen: Any, limits: Any, scratch: Any, out: Any) -> None:
     """Observations [agents, size] that do not ask for velocities."""
-    radial = scratch.radial
-    sums = radial.shape[1]
+    radial, sums = scratch.radial, scratch.radial.shape[1]
     for i in range(len(radial)):
         out[i, 0] = oxygen[i]
         for k in range(sums):
@@ -227,6 +224,7 @@ def observe_inference(arrays: Any, parameters: Any, worlds: Any, out: Any) -> No
     scratch, p = arrays_at(arrays[0].scratch, Scratch), parameters[0]
     for w in worlds:
         frame = Frame(state.position[w], state.oxygen[w], state.cell[w])
+        invert_cell(frame.cell, scratch.inverse)
         _compute_descriptors(frame, tables, p.cutoff, scratch, scratch.no_histogram, 1.0)
         _write(frame.oxygen, tables.limits, scratch, out[w])
 
@@ -244,6 +242,7 @@ def step_inference(arrays: Any, parameters: Any, action: Any, observation: Any) 
     n, force, metric = action.shape[1], scratch.force, episode.metric
     for w in range(len(action)):
         frame = Frame(state.position[w], state.oxygen[w], state.cell[w])
+        invert_cell(frame.cell, scratch.inverse)
         _compute_forces(frame, tables, p.cutoff, action[w], scratch)
         of_oxygen, of_hydrogen, oxygens, nx, ny, nz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         for i in range(n):
@@ -253,8 +252,7 @@ def step_inference(arrays: Any, parameters: Any, action: Any, observation: Any) 
                 state.residual[w, i, m] = residual
                 square += residual * residual
             error = square / p.mean_square
-            state.error[w, i] = error
-            episode.reward[w, i] = error
+            state.error[w, i] = episode.reward[w, i] = error
             nx, ny, nz = nx + force[i, 0], ny + force[i, 1], nz + force[i, 2]
             if state.oxygen[w, i] > 0:
                 of_oxygen += error
@@ -326,6 +324,7 @@ def observe_dynamics(arrays: Any, parameters: Any, worlds: Any, out: Any) -> Non
     scratch, p = arrays_at(arrays[0].scratch, Scratch), parameters[0]
     for w in worlds:
         frame = Frame(state.position[w], state.oxygen[w], state.cell[w])
+        invert_cell(frame.cell, scratch.inverse)
         _compute_descriptors(frame, tables, p.cutoff, scratch, scratch.no_histogram, 1.0)
         _write(frame.oxygen, tables.limits, scratch, out[w])
         _write_velocities(state, w, tables, p, scratch, out)
@@ -345,6 +344,7 @@ def step_dynamics(arrays: Any, parameters: Any, action: Any, observation: Any) -
     x, v = state.position, state.velocity
     for w in range(len(action)):
         frame = Frame(state.position[w], state.oxygen[w], state.cell[w])
+        volume = invert_cell(frame.cell, scratch.inverse)
         _compute_forces(frame, tables, p.cutoff, action[w], scratch)
         for i in range(n):
             push = p.push * action[w, i, last]
@@ -357,7 +357,7 @@ def step_dynamics(arrays: Any, parameters: Any, action: Any, observation: Any) -
                 x[w, i, m] += p.dt * v[w, i, m]
         state.age[w, 0] += 1
         histogram = state.histogram[w]
-        volume = _compute_descriptors(frame, tables, p.cutoff, scratch, histogram, p.bin_width)
+        _compute_descriptors(frame, tables, p.cutoff, scratch, histogram, p.bin_width)
         _measure(state, w, tables, p, scratch, episode, volume)
         _write(frame.oxygen, tables.limits, scratch, observation[w])
         _write_velocities(state, w, tables, p, scratch, observation)
@@ -379,8 +379,9 @@ def _measure(
         for k in range(radial.shape[1]):
             reference = tables.neighbourhood[species, k]
             mean[w, i, k] += (radial[i, k] - mean[w, i, k]) / steps
-            square += (mean[w, i, k] - reference) ** 2
-            size += reference**2
+            deviation = mean[w, i, k] - reference
+            square += deviation * deviation
+            size += reference * reference
         episode.reward[w, i] = square / size
         oxygens += state.oxygen[w, i]
         if state.oxygen[w, i] == 0 and scratch.bond[i] > p.bonded:
@@ -395,5 +396,4 @@ def _measure(
             g = state.histogram[w, kind, at] * (volume / pairs[kind]) / shell / age
             difference += abs(g - tables.rdf[kind, at]) * tables.between[kind, at]
             size += tables.between[kind, at]
-    episode.metric[w, 0] = difference / size
-    episode.metric[w, 1] = broken / hydrogens
+    episode.metric[w, 0], episode.metric[w, 1] = difference / size, broken / hydrogens
