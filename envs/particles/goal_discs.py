@@ -52,10 +52,6 @@ from .goal_picture import picture
 from .goal_state import State, seen_by_others
 
 CONTROLS = ("velocity", "acceleration")
-DRIVERS = (  # of agents/baselines/goals.py
-    *("straight", "social-force", "buffered-voronoi"),
-    *("orca", "orca-tuned", "orca-right-hand"),
-)
 OBSERVED = ("I1", "I2", "I3", "I4", "r_along", "r_across", "u_along", "u_across")
 TOLERANCE, SETTLED = 1e-3, 0.3  # an overlap that is a hit; how near to the goal is settled
 _LEAST_TIME = 20.0  # of an episode
@@ -188,10 +184,6 @@ class GoalDiscs(System):
             self._features,
             self._window,
         )
-
-    @property
-    def baselines(self) -> tuple[str, ...]:
-        return DRIVERS if self.control == "velocity" else ()
 
     def _features(self, seen: dict[str, Tensor]) -> Tensor:
         """What is seen of neighbours, brought to order one [..., k, 8]."""
