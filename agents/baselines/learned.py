@@ -4,7 +4,8 @@ Of every neighbour within `REACH` a pair net sees its invariants, and of the dis
 sees its own ones and what the pair net pooled. With window w = (1 - r^2 / REACH^2)^2 and the
 softened direction s e, s = d / sqrt(d^2 + SOFT^2), the desired velocity is
 
-    p (alpha e + beta e_perp) + sum_j w_j (A r^ + B r^_perp + C u + D u_perp),   p = min(speed, d/dt)
+    p (alpha e + beta e_perp) + sum_j w_j (A r^ + B r^_perp + C u + D u_perp),
+    p = min(speed, d / dt)
 
 Pair net, 11 inputs: gap |r| - D, r^.u, I3, I4 / |r|, s e.r^, s e x r^, s e.u, s e x u, whether the
 neighbour has arrived, d / (1 + d), whether the disc has; 12 hidden; outputs A..D and 4 numbers that
