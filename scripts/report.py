@@ -16,7 +16,7 @@ PAGE_WIDTH = 8.0  # inches of a figure
 TEXT_SIZE = 9  # points
 
 
-def figure_parser(doc: str | None, **defaults: Path | int) -> argparse.ArgumentParser:
+def figure_parser(doc: str | None, **defaults: Path | int | str) -> argparse.ArgumentParser:
     """A parser of options by name with their defaults, whose types they take.
 
     doc: the docstring of the script; its first line says what it is for.

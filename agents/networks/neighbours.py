@@ -22,7 +22,8 @@ class PairNetwork(nn.Module):
         self.neighbourhood = _neighbourhood(system)
         names, coefficients = self.neighbourhood.names, self.neighbourhood.coefficients
         self.net = mlp(len(names), width, len(coefficients))
-        self.own = nn.Parameter(torch.full((1,), 0.5))
+        n_own = action_size(system) - _of_neighbours(system, self.neighbourhood)
+        self.own = nn.Parameter(torch.tensor([0.5, *[0.0] * (n_own - 1)]))
 
     @property
     def heads(self) -> list[Any]:
@@ -33,7 +34,7 @@ class PairNetwork(nn.Module):
         seen = by_name(self.system, observation)
         pair = self.net(self.neighbourhood.features(seen))
         per_neighbour = pair.transpose(-1, -2).flatten(-2)
-        own = self.own.expand(*observation.shape[:-1], 1).to(observation.dtype)
+        own = self.own.expand(*observation.shape[:-1], -1).to(observation.dtype)
         return torch.cat([per_neighbour, own], -1)
 
 
@@ -54,7 +55,7 @@ class SetNetwork(nn.Module):
             if bound.axis == "neighbours" and name not in names
         ]
         self.embed = mlp(len(names) + len(self.more), width, width)
-        joint = 1 if self.per_pair else action_size(system)
+        joint = action_size(system) - _of_neighbours(system, self.neighbourhood)
         self.pool = mlp(width + len(self.own_names), width, joint)
         if self.per_pair:
             self.each = mlp(2 * width, width, len(coefficients))
@@ -76,6 +77,14 @@ class SetNetwork(nn.Module):
         context = pooled.unsqueeze(-2).expand_as(embedded)
         pair = self.each(torch.cat([embedded, context], -1))
         return torch.cat([pair.transpose(-1, -2).flatten(-2), together], -1)
+
+
+def _of_neighbours(system: System, neighbourhood: Neighbourhood) -> int:
+    """Numbers of an action that belong to neighbours."""
+    if not neighbourhood.coefficients:
+        return 0
+    k = next(bound.width for bound in system.bounds.values() if bound.axis == "neighbours")
+    return k * len(neighbourhood.coefficients)
 
 
 def _neighbourhood(system: System) -> Neighbourhood:

@@ -35,7 +35,7 @@ class Neighbourhood(NamedTuple):
     """What networks and hand-written policies may know of a system whose agents see neighbours.
 
     names: invariants of neighbours that `features` brings to order one [..., k, names].
-    coefficients: the action is a number per neighbour for each of these vectors, then one for the
+    coefficients: the action is a number per neighbour for each of these vectors, then those of the
         agent itself; empty: the action belongs to no neighbour.
     window: the weight of each neighbour [..., k], 0 where there is none.
     """
