@@ -103,7 +103,7 @@ class Relay(System):
         return Stations(x, self._turn(x, rng))
 
     def transition(self, state: Stations, action: Tensor, rng: Rng) -> Stations:
-        x = state.x + 0.6 * action.mean(-1) * self._moves(state) * ~self.gone(state)
+        x = state.x + 0.6 * action.mean(-1) * self._moves(state) * ~self.terminated(state)
         return Stations(x, self._turn(x, rng))
 
     def invariants(self, state: Stations) -> dict[str, Tensor]:
@@ -113,12 +113,12 @@ class Relay(System):
         return (self.reach - next_state.x).clamp(min=0)
 
     def metrics(self, state: Stations, action: Tensor, after: Stations) -> dict[str, Tensor]:
-        return {"reached": self.gone(after).double().mean(-1)}
+        return {"reached": self.terminated(after).double().mean(-1)}
 
     def active(self, state: Stations) -> Tensor:
-        return self._moves(state) & ~self.gone(state)
+        return self._moves(state) & ~self.terminated(state)
 
-    def gone(self, state: Stations) -> Tensor:
+    def terminated(self, state: Stations) -> Tensor:
         return state.x.abs() >= self.reach
 
     def _moves(self, state: Stations) -> Tensor:
@@ -172,13 +172,13 @@ class Leave(System):
 
     def metrics(self, state: Corridor, action: Tensor, after: Corridor) -> dict[str, Tensor]:
         steps = (state.cell - after.cell).sum(-1)
-        return {"left": self.gone(after).double().mean(-1), "steps": steps}
+        return {"left": self.terminated(after).double().mean(-1), "steps": steps}
 
     def active(self, state: Corridor) -> Tensor:
         number = torch.arange(self.n_agents, device=state.turn.device)
-        return (number == state.turn) & ~self.gone(state)
+        return (number == state.turn) & ~self.terminated(state)
 
-    def gone(self, state: Corridor) -> Tensor:
+    def terminated(self, state: Corridor) -> Tensor:
         return state.cell <= 0
 
     def action_mask(self, state: Corridor) -> Tensor:

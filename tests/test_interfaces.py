@@ -524,7 +524,7 @@ def test_torchrl_accepts(id: str) -> None:
         wrappers = importlib.import_module("torchrl.envs.libs.pettingzoo")
         checks = importlib.import_module("torchrl.envs.utils")
         system = invariantzoo.make_system(id, **short(id))
-        leaves = system.gone(system.initial(Rng.single(0, 1), 1)) is not None
+        leaves = system.terminated(system.initial(Rng.single(0, 1), 1)) is not None
         ours = invariantzoo.parallel_env(id, **short(id))
         env = wrappers.PettingZooWrapper(ours, use_mask=leaves)
         checks.check_env_specs(env)

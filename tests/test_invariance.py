@@ -70,7 +70,7 @@ def seen(system: System, state: State) -> dict[str, Tensor]:
     found = {f"invariant {name}": value for name, value in system.invariants(state).items()}
     flags = {
         "active": system.active(state),
-        "gone": system.gone(state),
+        "terminated": system.terminated(state),
         "action mask": system.action_mask(state),
     }
     return found | {name: value for name, value in flags.items() if value is not None}

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ def test_a_former_name_of_nothing_is_refused() -> None:
         system.nothing  # noqa: B018
 
 
-def test_a_system_may_still_say_judge_and_knobs() -> None:
+def test_a_system_may_still_say_judge_knobs_and_gone() -> None:
     with pytest.warns(DeprecationWarning, match=r"Former\.\w+ is now") as warned:
 
         class Former(Hold):
@@ -105,10 +105,14 @@ def test_a_system_may_still_say_judge_and_knobs() -> None:
             def judge(self, probabilities: Callable[[Tensor], Tensor]) -> dict[str, float]:
                 return {**super().judge(probabilities), "kl": 1.0}
 
-    assert [str(warning.message).rpartition(".")[2] for warning in warned] == [
+            def gone(self, state: Any) -> Tensor:
+                return state.x > 1
+
+    assert {str(warning.message).rpartition(".")[2] for warning in warned} == {
         "exact_evaluation",
         "live_parameters",
-    ]
+        "terminated",
+    }
     assert {warning.filename for warning in warned} == {__file__}
     system = Former()
     with pytest.warns(DeprecationWarning, match=r"System\.exact_evaluation"):
@@ -118,6 +122,7 @@ def test_a_system_may_still_say_judge_and_knobs() -> None:
     start = env.state.x.copy()
     env.adjust("x", 2)
     assert np.array_equal(env.state.x, np.clip(start + 1, -1, 1))
+    assert env.may_leave
 
 
 def test_what_a_system_is_asked_for_has_former_names() -> None:
@@ -133,6 +138,8 @@ def test_what_a_system_is_asked_for_has_former_names() -> None:
         assert system.knobs is system.live_parameters
     env = VectorEnv(system, 1, seed=0)
     env.reset()
+    with pytest.warns(DeprecationWarning, match=r"System\.gone is now System\.terminated"):
+        assert system.gone(env.tensors) is None
     with pytest.warns(DeprecationWarning, match=r"VectorEnv\.adjust"):
         env.turn("temperature", 1)
     assert env.state.temperature[0, 0] == pytest.approx(2.05)

@@ -62,7 +62,7 @@ class Aging(System):
     def metrics(self, state: Age, action: Tensor, next_state: Age) -> dict[str, Tensor]:
         return {"oldest": next_state.age[:, 0]}
 
-    def gone(self, state: Age) -> Tensor | None:
+    def terminated(self, state: Age) -> Tensor | None:
         if not self.leaves:
             return None
         return state.age >= self.leaves + torch.arange(self.n_agents)

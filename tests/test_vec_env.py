@@ -135,7 +135,7 @@ def test_episode_sums(id: str) -> None:
             episode = infos[slot]["episode"]
             assert episode["r"] == pytest.approx(rewards[slot], rel=1e-4, abs=1e-5)
             assert episode["l"] <= lengths[slot]
-            if env.system.gone(env.worlds.tensors) is None:
+            if env.system.terminated(env.worlds.tensors) is None:
                 assert episode["l"] == lengths[slot]
             assert 0 <= episode["t"] < time.time()
             episodes += 1

@@ -136,6 +136,7 @@ NAMES = {  # other former names, with their module -> where they stand now
     "envs.water.optimum": "envs.water.least_squares.optimum",
 }
 MEMBERS = {  # what a system may define under its former name -> under which it is asked for
+    "gone": "terminated",
     "judge": "exact_evaluation",
     "knobs": "live_parameters",
 }

@@ -121,7 +121,7 @@ class System(ABC):
         """Flags [worlds, agents] of who acts in the next transition; None: all do."""
         return None
 
-    def gone(self, state: State) -> Tensor | None:
+    def terminated(self, state: State) -> Tensor | None:
         """Flags [worlds, agents] of who has left for good; None: nobody leaves."""
         return None
 
@@ -154,6 +154,13 @@ class System(ABC):
         if type(self).judge is not System.judge:  # asked by a system that defines it itself
             return {}
         return self.exact_evaluation(probabilities)
+
+    def gone(self, state: State) -> Tensor | None:
+        """The former name of `terminated`."""
+        renamed.warn("System.gone", "System.terminated")
+        if type(self).gone is not System.gone:  # asked by a system that defines it itself
+            return None
+        return self.terminated(state)
 
     @property
     def knobs(self) -> dict[str, LiveParameter]:

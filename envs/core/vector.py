@@ -92,7 +92,7 @@ class VectorEnv:
             reduction=np.array(codes, np.int64),
             warm_up=np.array([system.warm_up]),
         )
-        self._none_gone = np.zeros((n_worlds, system.n_agents), bool)
+        self._none_terminated = np.zeros((n_worlds, system.n_agents), bool)
         self._kernel = system.kernel(n_worlds) if kernel else None
         self._alive = np.ones((n_worlds, system.n_agents), bool)
         self._acted: np.ndarray | None = None
@@ -150,7 +150,7 @@ class VectorEnv:
     @property
     def acted(self) -> np.ndarray:
         """Whose action counted in the last step [worlds, agents]."""
-        return ~self._none_gone if self._acted is None else self._acted
+        return ~self._none_terminated if self._acted is None else self._acted
 
     @property
     def may_leave(self) -> bool:
@@ -230,7 +230,7 @@ class VectorEnv:
             done = truncated_worlds | terminated.all(1)
             truncated = truncated_worlds[:, None] & self._alive
         else:
-            terminated = self._none_gone.copy()
+            terminated = self._none_terminated.copy()
             done = truncated_worlds
             truncated = np.repeat(truncated_worlds[:, None], self.n_agents, 1)
         final, metrics = None, {}
@@ -264,7 +264,7 @@ class VectorEnv:
             if not alive.all():
                 reward *= alive
                 observation[~alive] = self._absent
-            self._alive &= ~self._gone()
+            self._alive &= ~self._terminated()
         return observation, reward
 
     def _advance_others(
@@ -473,14 +473,14 @@ class VectorEnv:
         self._episode.clock[chosen] += 1
         self._episode.age[chosen] = 0
         reductions.start_totals(self._episode, chosen)
-        gone = self.system.gone(self.tensors)
-        self._leaves = gone is not None
-        self._alive[chosen] = True if gone is None else ~gone.numpy()[chosen]
+        terminated = self.system.terminated(self.tensors)
+        self._leaves = terminated is not None
+        self._alive[chosen] = True if terminated is None else ~terminated.numpy()[chosen]
 
-    def _gone(self) -> np.ndarray:
-        gone = self.system.gone(self.tensors)
-        assert gone is not None
-        return gone.numpy()
+    def _terminated(self) -> np.ndarray:
+        terminated = self.system.terminated(self.tensors)
+        assert terminated is not None
+        return terminated.numpy()
 
     def _observe(self, chosen: np.ndarray, observation: np.ndarray) -> None:
         if self._kernel is not None:

@@ -232,7 +232,7 @@ class GoalDiscs(System):
             torch.zeros_like(scale),
         )
 
-    def gone(self, state: State) -> Tensor:
+    def terminated(self, state: State) -> Tensor:
         """All of a world leave together, when all have arrived."""
         return self._over(state).expand_as(state.hit)
 

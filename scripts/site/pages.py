@@ -257,7 +257,7 @@ def _action(system: System) -> str:
         lines += ["In a step only the agents that are active act; the others' actions are ignored."]
     else:
         lines += ["All agents act at once."]
-    if system.gone(state) is not None:
+    if system.terminated(state) is not None:
         lines += ["Agents may leave before the episode ends."]
     if system.action_mask(state) is not None:
         lines += ["Some actions may be illegal: see `action_mask` in the infos."]

@@ -8,6 +8,7 @@ obey the same law whatever the system's update order.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -98,7 +99,9 @@ class _World:
         probe = system.initial(Rng.single(0, 1), 1)
         self._state_size = sum(array[0].numel() for array in probe)
         legal = system.action_mask(probe)
-        self._plain = system.gone(probe) is None and legal is None and not system.one_at_a_time
+        self._plain = (
+            system.terminated(probe) is None and legal is None and not system.one_at_a_time
+        )
         self._discrete = is_discrete(system)
         self._action_shape = system.action_space.shape or ()
         self._n_actions = int(getattr(system.action_space, "n", 0))
@@ -160,8 +163,8 @@ class _World:
             self._env.become(options["world"], seed)
             seed = None
         observation = self._env.reset(seed)[0]
-        gone = ~self._env.alive[0]
-        self.agents = [a for a, left in zip(self.possible_agents, gone, strict=True) if not left]
+        alive = self._env.alive[0]
+        self.agents = list(itertools.compress(self.possible_agents, alive))
         return observation
 
     def _require_reset(self, what: str) -> None:
@@ -327,15 +330,15 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
 
     def _step_any(self, agents: list[str], action: np.ndarray) -> Any:
         observation, reward = self._env.advance(action)
-        gone, values = (~self._env.alive[0]).tolist(), reward[0].tolist()
+        terminated_now, values = (~self._env.alive[0]).tolist(), reward[0].tolist()
         rows = {agent: self._number[agent] for agent in agents}
-        terminated = {agent: gone[i] for agent, i in rows.items()}
+        terminated = {agent: terminated_now[i] for agent, i in rows.items()}
         seen = {agent: observation[0, i] for agent, i in rows.items()}
         rewards = {agent: values[i] for agent, i in rows.items()}
         self._age += 1
         over = self._age >= self._horizon
         infos = self._infos(last=over or all(terminated.values()))
-        truncated = {agent: over and not left for agent, left in terminated.items()}
+        truncated = {agent: over and not has_left for agent, has_left in terminated.items()}
         self.agents = [] if over else [agent for agent in agents if not terminated[agent]]
         return seen, rewards, terminated, truncated, infos
 
