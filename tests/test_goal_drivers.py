@@ -80,7 +80,7 @@ def test_nearest_velocity_is_the_best_of_all_corners() -> None:
     rng = np.random.default_rng(0)
     planes, preferred = random_planes(rng, 300, -0.3), 2 * rng.standard_normal((300, 2))
     velocity = np.empty((300, 2))
-    nearest_velocities(planes, 1.0, preferred, velocity)
+    nearest_velocities(planes.transpose(0, 2, 1).copy(), 1.0, preferred, velocity)
     feasible = 0
     for half_planes, wish, ours in zip(planes, preferred, velocity, strict=True):
         points = corners(half_planes, 1.0, wish)
@@ -97,7 +97,7 @@ def test_where_no_velocity_obeys_the_largest_violation_is_least() -> None:
     rng = np.random.default_rng(1)
     planes, preferred = random_planes(rng, 60, -0.9), rng.standard_normal((60, 2))
     velocity = np.empty((60, 2))
-    nearest_velocities(planes, 1.0, preferred, velocity)
+    nearest_velocities(planes.transpose(0, 2, 1).copy(), 1.0, preferred, velocity)
     angle, length = np.meshgrid(np.linspace(0, 2 * np.pi, 181), np.linspace(0, 1, 61))
     grid = np.stack([length * np.cos(angle), length * np.sin(angle)], -1).reshape(-1, 2)
     contradictory = 0

@@ -164,7 +164,7 @@ def guard_velocity(
     record["all_seen"] = system.n_agents - 1 <= system.k
     free = system.max_acceleration * system.dt >= 2 * system.speed
     guard = _guard_free if free else _guard_braking
-    guard(observation, system.k, record, share, np.empty((system.k, 3)), velocity)
+    guard(observation, system.k, record, share, np.empty((3, system.k)), velocity)
 
 
 @driver_code
@@ -239,14 +239,14 @@ def _guard_free(
             part = 0.5 if halved else share[i, j]
             bound = max(part * gap, gap - others, 0.0) / p.dt
             if bound < limit and d > 0.0:
-                planes[count, 0], planes[count, 1], planes[count, 2] = rx / d, ry / d, bound
+                planes[0, count], planes[1, count], planes[2, count] = rx / d, ry / d, bound
                 count += 1
         _, vx, vy = best_velocity(planes, count, limit, velocity[i, 0], velocity[i, 1], False)
         scale = 1.0
         for m in range(count):  # what rounding left
-            along = vx * planes[m, 0] + vy * planes[m, 1]
-            if along > planes[m, 2] + _ROUNDING:
-                scale = min(scale, planes[m, 2] / along)
+            along = vx * planes[0, m] + vy * planes[1, m]
+            if along > planes[2, m] + _ROUNDING:
+                scale = min(scale, planes[2, m] / along)
         velocity[i, 0], velocity[i, 1] = scale * vx, scale * vy
 
 
@@ -352,14 +352,14 @@ def _guard_braking(
             gap = delta - contact - p.slack
             room = max(part * gap, gap - others, 0.0) + max(px * mx + py * my, 0.0)
             if room < longest:
-                planes[count, 0], planes[count, 1] = mx, my
-                planes[count, 2] = room / slope - mx * cx - my * cy  # of v - c
+                planes[0, count], planes[1, count] = mx, my
+                planes[2, count] = room / slope - mx * cx - my * cy  # of v - c
                 count += 1
         if free:
             vx, vy = velocity[i, 0] - cx, velocity[i, 1] - cy
             _, vx, vy = best_velocity(planes, count, change, vx, vy, False)
             for m in range(count):  # from here on of the end of the plan
-                planes[m, 2] = slope * (planes[m, 2] + planes[m, 0] * cx + planes[m, 1] * cy)
+                planes[2, m] = slope * (planes[2, m] + planes[0, m] * cx + planes[1, m] * cy)
             vx, vy = cx + vx, cy + vy
             if not _kept(planes, count, vx, vy, ax, ay, unseen, p):
                 low, high = 0.0, 1.0
@@ -388,6 +388,6 @@ def _kept(
     if length > unseen and (ex - ax) ** 2 + (ey - ay) ** 2 > unseen * unseen:
         return False
     for m in range(count):
-        if ex * planes[m, 0] + ey * planes[m, 1] > planes[m, 2] + _ROUNDING:
+        if ex * planes[0, m] + ey * planes[1, m] > planes[2, m] + _ROUNDING:
             return False
     return True

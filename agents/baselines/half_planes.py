@@ -6,7 +6,7 @@ outside the new one, the best lies on its edge. Where no velocity obeys them all
 largest violation is smallest is sought in the same way (their linear programme in three
 dimensions).
 
-A half-plane is the set n.v <= b with |n| = 1: `planes` [count, 3] holds (n_x, n_y, b).
+A half-plane is the set n.v <= b with |n| = 1: `planes` [3, count] holds n_x, n_y and b.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def _best_on_edge(planes: Any, m: int, limit: float, x: float, y: float, linear:
 
     The best is the nearest to (x, y), or if `linear` the farthest in the direction (x, y).
     """
-    nx, ny, b = planes[m, 0], planes[m, 1], planes[m, 2]
+    nx, ny, b = planes[0, m], planes[1, m], planes[2, m]
     room = limit * limit - b * b
     if room < 0.0:
         return False, 0.0, 0.0
     high = math.sqrt(room)
     low = -high
     for j in range(m):
-        slope = planes[j, 1] * nx - planes[j, 0] * ny  # of n_j.v along the edge
-        rest = planes[j, 2] - b * (planes[j, 0] * nx + planes[j, 1] * ny)
+        slope = planes[1, j] * nx - planes[0, j] * ny  # of n_j.v along the edge
+        rest = planes[2, j] - b * (planes[0, j] * nx + planes[1, j] * ny)
         if abs(slope) <= _ROUNDING:
             if rest < -_ROUNDING:
                 return False, 0.0, 0.0
@@ -73,7 +73,7 @@ def best_velocity(planes: Any, count: int, limit: float, x: float, y: float, lin
     elif length > limit:
         vx, vy = x * limit / length, y * limit / length
     for m in range(count):
-        if planes[m, 0] * vx + planes[m, 1] * vy > planes[m, 2]:
+        if planes[0, m] * vx + planes[1, m] * vy > planes[2, m]:
             exists, ex, ey = _best_on_edge(planes, m, limit, x, y, linear)
             if not exists:
                 return m, vx, vy
@@ -87,20 +87,20 @@ def least_violation(
 ) -> Any:
     """The velocity (v_x, v_y), |v| <= limit, whose largest violation max(n.v - b) is smallest.
 
-    first, (vx, vy): what `best_velocity` gave.  scratch [count, 3] is overwritten.
+    first, (vx, vy): what `best_velocity` gave.  scratch [3, count] is overwritten.
     """
     worst = 0.0
     for m in range(first, count):
-        nx, ny, b = planes[m, 0], planes[m, 1], planes[m, 2]
+        nx, ny, b = planes[0, m], planes[1, m], planes[2, m]
         if nx * vx + ny * vy - b <= worst:
             continue
         pairs = 0
         for j in range(m):  # where half-plane j is violated no more than half-plane m
-            x, y = planes[j, 0] - nx, planes[j, 1] - ny
+            x, y = planes[0, j] - nx, planes[1, j] - ny
             length = math.sqrt(x * x + y * y)
             if length > _ROUNDING:
-                scratch[pairs, 0], scratch[pairs, 1] = x / length, y / length
-                scratch[pairs, 2] = (planes[j, 2] - b) / length
+                scratch[0, pairs], scratch[1, pairs] = x / length, y / length
+                scratch[2, pairs] = (planes[2, j] - b) / length
                 pairs += 1
         obeyed, ex, ey = best_velocity(scratch, pairs, limit, -nx, -ny, True)
         if obeyed == pairs:  # else by rounding alone: the present one is as good
@@ -113,10 +113,10 @@ def least_violation(
 def nearest_velocities(planes: Any, limit: float, preferred: Any, velocity: Any) -> None:
     """For every row the best velocity, or that of least violation where none obeys, in place.
 
-    planes [rows, count, 3], preferred and velocity [rows, 2].
+    planes [rows, 3, count], preferred and velocity [rows, 2].
     """
-    rows, count = planes.shape[0], planes.shape[1]
-    scratch = np.empty((count, 3))
+    rows, count = planes.shape[0], planes.shape[2]
+    scratch = np.empty((3, count))
     for i in range(rows):
         x, y = preferred[i, 0], preferred[i, 1]
         obeyed, vx, vy = best_velocity(planes[i], count, limit, x, y, False)

@@ -36,7 +36,8 @@ _PARAMETERS = np.dtype(
     [
         ("speed", np.float64),
         ("dt", np.float64),
-        ("horizon", np.float64),
+        ("rate", np.float64),  # 1 / horizon
+        ("rate_in_contact", np.float64),  # 1 / dt
         ("inflation", np.float64),
         ("range", np.float64),
         ("jitter", np.float64),
@@ -45,6 +46,7 @@ _PARAMETERS = np.dtype(
         ("neighbours", np.int64),
     ]
 )
+_OWN_NAMES = ("inflation", "range", "jitter", "right_hand", "right_hand_reach", "neighbours")
 _HALF = np.empty((0, 0))
 
 
@@ -77,15 +79,17 @@ class Orca(GoalDriver):
         with 0 is none.
         """
         system, velocity = self.system, np.empty((len(observation), 2))
-        planes = np.empty((2, system.k, 3))
+        planes = np.empty((2, 3, system.k))
         _orca(observation, system.k, self._record(), noise, share, planes, velocity)
         return velocity
 
     def _record(self) -> np.ndarray:
         record = np.zeros(1, _PARAMETERS)
-        for name in _PARAMETERS.names or ():
-            source = self.system if name in ("speed", "dt") else self
-            record[name] = getattr(source, name)
+        for name in ("speed", "dt"):
+            record[name] = getattr(self.system, name)
+        record["rate"], record["rate_in_contact"] = 1 / self.horizon, 1 / self.system.dt
+        for name in _OWN_NAMES:
+            record[name] = getattr(self, name)
         return record
 
 
@@ -104,9 +108,9 @@ def _orca(
     observation: Any, k: int, parameters: Any, noise: Any, share: Any, planes: Any, velocity: Any
 ) -> None:
     p = parameters[0]
-    shared = len(share) == 0
+    shared, pairs = len(share) == 0, np.empty((6, k))
     for i in range(len(observation)):
-        count = _reciprocal_planes(observation, i, k, p, share, shared, planes[0])
+        count = _reciprocal_planes(observation, i, k, p, share, shared, pairs, planes[0])
         x = preferred_speed(observation[i, DISTANCE], p.speed, p.dt)
         y = 0.0
         if p.right_hand != 0.0:
@@ -139,45 +143,48 @@ def _largest_ahead(observation: Any, i: int, k: int, reach: float) -> float:
 
 @driver_part
 def _reciprocal_planes(
-    observation: Any, i: int, k: int, p: Any, share: Any, shared: bool, planes: Any
+    observation: Any, i: int, k: int, p: Any, share: Any, shared: bool, pairs: Any, planes: Any
 ) -> int:
-    """The half-planes of the neighbours of row i; how many can be left at the speed of the agent.
+    """The half-planes of the neighbours of row i; how many they are.
 
     w is the own velocity relative to the neighbour, less the centre of the circle that truncates
-    the cone; (nx, ny) points out of the cone, and `change` is how far w must go along it.
+    the cone; (nx, ny) points out of the cone, through the circle or through the leg on the `side`
+    of w, and `change` is how far w must go along it. Without branches the loop is vectorised.
     """
     cx, cy = observation[i, C_ALONG], observation[i, C_ACROSS]
     count = 0
-    for j in range(min(k, p.neighbours)):
-        contact = observation[i, OWN + CONTACT * k + j] * p.inflation
+    for j in range(min(k, p.neighbours)):  # nearest first
         rx = observation[i, OWN + R_ALONG * k + j]
         ry = observation[i, OWN + R_ACROSS * k + j]
-        d2 = rx * rx + ry * ry
-        if contact <= 0.0 or d2 >= p.range * p.range:
-            break  # nearest first
-        vx = -observation[i, OWN + U_ALONG * k + j]
-        vy = -observation[i, OWN + U_ACROSS * k + j]
-        apart = d2 > contact * contact
-        time = p.horizon if apart else p.dt
-        wx, wy = vx - rx / time, vy - ry / time
+        present = observation[i, OWN + CONTACT * k + j] > 0.0
+        if not present or rx * rx + ry * ry >= p.range * p.range:
+            break
+        pairs[0, j], pairs[1, j] = rx, ry
+        pairs[2, j] = -observation[i, OWN + U_ALONG * k + j]
+        pairs[3, j] = -observation[i, OWN + U_ACROSS * k + j]
+        pairs[4, j] = observation[i, OWN + CONTACT * k + j] * p.inflation
+        pairs[5, j] = 0.5 if shared else share[i, j]
+        count += 1
+    for j in range(count):
+        rx, ry, vx, vy, contact = pairs[0, j], pairs[1, j], pairs[2, j], pairs[3, j], pairs[4, j]
+        d2, contact2 = rx * rx + ry * ry, contact * contact
+        apart = d2 > contact2
+        rate = p.rate if apart else p.rate_in_contact
+        wx, wy = vx - rx * rate, vy - ry * rate
         inward = wx * rx + wy * ry
         w2 = wx * wx + wy * wy
-        if not apart or (inward < 0.0 and inward * inward > contact * contact * w2):
-            w = math.sqrt(w2)  # out through the circle
-            nx, ny = (wx / w, wy / w) if w > 0.0 else (-1.0, 0.0)
-            change = contact / time - w
-        else:  # out through a leg of the cone
-            leg = math.sqrt(d2 - contact * contact)
-            if rx * wy - ry * wx > 0.0:
-                nx, ny = -(rx * contact + ry * leg) / d2, (rx * leg - ry * contact) / d2
-            else:
-                nx, ny = (ry * leg - rx * contact) / d2, -(ry * contact + rx * leg) / d2
-            change = -(vx * nx + vy * ny)
-        part = 0.5 if shared else share[i, j]
-        if part == 0.0:
-            continue  # the other one sees to it
-        bound = -(nx * cx + ny * cy + part * change)
-        if bound < p.speed:  # else every velocity obeys
-            planes[count, 0], planes[count, 1], planes[count, 2] = -nx, -ny, bound
-            count += 1
+        by_circle = (not apart) | ((inward < 0.0) & (inward * inward > contact2 * w2))
+        w = math.sqrt(w2)
+        leg = math.sqrt(max(d2 - contact2, 0.0))
+        leg = leg if rx * wy - ry * wx > 0.0 else -leg
+        nx = wx if by_circle else -rx * contact - ry * leg
+        ny = wy if by_circle else rx * leg - ry * contact
+        length = w if by_circle else d2
+        nx, ny = (nx, ny) if length > 0.0 else (-1.0, 0.0)
+        inverse = 1.0 / (length if length > 0.0 else 1.0)
+        nx, ny = nx * inverse, ny * inverse
+        change = contact * rate - w if by_circle else -(vx * nx + vy * ny)
+        bound = -(nx * cx + ny * cy + pairs[5, j] * change)
+        planes[0, j], planes[1, j] = -nx, -ny
+        planes[2, j] = bound if pairs[5, j] > 0.0 else math.inf  # inf: the other one sees to it
     return count
