@@ -276,3 +276,23 @@ def test_every_variant_of_an_id_can_be_made(id: str) -> None:
     for parameters in variants:
         invariantzoo.make_system(id, **parameters)
     assert {} not in variants
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        'SCENARIOS = {\n    "a-b-v0": {\n        "system": "A", "film": {"n": 2},\n    },\n}\n',
+        'SCENARIOS = {"a-b-v0": {"system": "A", "film": {"n": 2}}}\nOTHER = {\n    "c": 1,\n}\n',
+        'SCENARIOS   =  {\n  "a-b-v0": {"system": "A", "film": {"n": 2}}}',
+    ],
+)
+def test_ids_are_read_from_a_file_however_it_is_laid_out(layout: str, tmp_path: Path) -> None:
+    file = tmp_path / "system.py"
+    file.write_text(f'"""A system."""\n\nimport nothing\n\n{layout}')
+    assert registry._scenarios(file) == {"a-b-v0": {"system": "A", "film": {"n": 2}}}
+
+
+def test_a_file_without_ids_has_none(tmp_path: Path) -> None:
+    file = tmp_path / "system.py"
+    file.write_text("HORIZON = 3\n# no SCENARIOS = {\n")
+    assert registry._scenarios(file) == {}

@@ -283,10 +283,19 @@ def make_system(id: str, **parameters: Any) -> System:
 
 
 def _scenarios(path: Path) -> dict[str, dict[str, Any]]:
-    """The literal SCENARIOS of a system file, read without running the file."""
+    """The literal SCENARIOS of a system file, read without running the file.
+
+    As the formatter lays it out it ends with the first brace that begins a line; to parse just that
+    takes a tenth of the time that a whole file takes.
+    """
     text = path.read_text(encoding="utf-8")
     if "\nSCENARIOS" not in text:
         return {}
+    literal, _, _ = text.partition("\nSCENARIOS = ")[2].partition("\n}\n")
+    try:
+        return ast.literal_eval(literal + "\n}")
+    except (SyntaxError, ValueError):
+        pass  # laid out in another way
     for node in ast.parse(text).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "SCENARIOS":
             return ast.literal_eval(node.value)
