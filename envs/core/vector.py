@@ -23,6 +23,7 @@ from .system import System
 from .types import State
 from .validation import require_choice, require_count, require_shape
 
+_SAVED = ("world", "clock", "age", "totals")  # of an episode, beside its seed
 _WORTH_A_LOOK = 2**22  # bytes of observations above which the size of a state is looked up
 
 
@@ -253,10 +254,9 @@ class VectorEnv:
             alive = self._alive.copy()
         observation = np.empty(self._shape, self._dtype)
         action = self._plain(action)
-        idle = self._acted is not None and not self._acted.all()
-        if idle and action.shape == self._action_shape:
-            assert self._acted is not None
-            rows = self._acted.reshape(self._acted.shape + (1,) * (action.ndim - 2))
+        acted = self._acted
+        if acted is not None and action.shape == self._action_shape and not acted.all():
+            rows = acted.reshape(acted.shape + (1,) * (action.ndim - 2))
             action = np.where(rows, action, action.dtype.type(0))
         self.run(action, observation)
         reward = self._episode.reward.copy()
@@ -387,10 +387,7 @@ class VectorEnv:
         return {
             **state,
             "seed": int(self._episode.seed[0]),
-            "world": self._episode.world.copy(),
-            "clock": self._episode.clock.copy(),
-            "age": self._episode.age.copy(),
-            "totals": self._episode.totals.copy(),
+            **{name: getattr(self._episode, name).copy() for name in _SAVED},
             "alive": self._alive.copy(),
         }
 
@@ -408,12 +405,8 @@ class VectorEnv:
             self.reset()
         names = self._state._fields
         mine = {f"state.{name}": array for name, array in zip(names, self._state, strict=True)}
-        mine |= {
-            "world": self._episode.world,
-            "clock": self._episode.clock,
-            "age": self._episode.age,
-        }
-        mine |= {"totals": self._episode.totals, "alive": self._alive}
+        mine |= {name: getattr(self._episode, name) for name in _SAVED}
+        mine["alive"] = self._alive
         for name, array in mine.items():  # all are looked at before one is changed
             if name not in saved:
                 raise ValueError(f"saved has no {name!r}: another system saved it")
