@@ -14,6 +14,7 @@ from invariantzoo.envs.core import renamed
 from invariantzoo.envs.core.registry import ids, make_system, register, spec
 
 if TYPE_CHECKING:
+    from invariantzoo.agents.baselines.guard import Guarded
     from invariantzoo.agents.policy import make_policy, policy_names
     from invariantzoo.envs.core.conformance.check import check_parallel
     from invariantzoo.envs.core.interfaces.pettingzoo import AecEnv, ParallelEnv
@@ -57,6 +58,7 @@ _MODULES = {  # name -> the module that it is imported from when it is used
     "require_range": "envs.core.validation",
     "observation_names": "envs.core.observation",
     "check_parallel": "envs.core.conformance.check",
+    "Guarded": "agents.baselines.guard",
     "make_policy": "agents.policy",
     "policy_names": "agents.policy",
     "LossSystem": "envs.molecules.system",
@@ -78,6 +80,7 @@ _MODULES = {  # name -> the module that it is imported from when it is used
 __all__ = [
     "CGD",
     "Bound",
+    "Guarded",
     "LossCalculator",
     "LossSystem",
     "MaskedRolloutBuffer",

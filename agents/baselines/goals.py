@@ -7,10 +7,12 @@ from typing import Any
 
 from .goal_driving import GoalSystem, SocialForce, Straight
 from .guard import buffered_voronoi
+from .learned import learned
 from .orca import Orca, right_hand_orca, tuned_orca
 
 DRIVERS: dict[str, Callable[[GoalSystem], Any]] = {
     "buffered-voronoi": buffered_voronoi,
+    "learned": learned,
     "orca": Orca,
     "orca-right-hand": right_hand_orca,
     "orca-tuned": tuned_orca,

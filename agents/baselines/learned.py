@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -33,8 +35,10 @@ from .goal_driving import (
     U_ACROSS,
     U_ALONG,
     GoalDriver,
+    GoalSystem,
     preferred_speed,
 )
+from .guard import Guarded
 from .half_planes import driver_code, driver_part
 
 REACH, SOFT = 2.0, 0.05
@@ -81,6 +85,24 @@ class Learned(GoalDriver):
         numbers = np.array([system.speed, system.dt, self.jitter])
         _drive(self.weights, self.used, observation, system.k, numbers, noise, velocity)
         return velocity
+
+
+def learned(system: GoalSystem) -> Guarded:
+    """The driver that ships, inside the guard that it was trained in."""
+    return Guarded(Learned(system, weights=shipped("learned")), name="learned")
+
+
+def learned_unguarded(system: GoalSystem) -> Learned:
+    """The driver that ships for itself: it has learned not to touch."""
+    return Learned(system, weights=shipped("learned-unguarded"))
+
+
+@cache
+def shipped(name: str) -> np.ndarray:
+    """Weights [1, N_WEIGHTS] that ship with the package, made by `figures/goals_training.py`."""
+    file = resources.files(f"{__package__}.data") / f"{name}.npz"
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+        return stored["weights"].astype(float)[None]
 
 
 def used_without(*names: str) -> np.ndarray:

@@ -200,6 +200,7 @@ class GoalDiscs(System):
     def baselines(self) -> tuple[str, ...]:
         return (
             "buffered-voronoi",
+            "learned",
             "orca",
             "orca-right-hand",
             "orca-tuned",

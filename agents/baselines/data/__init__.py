@@ -1,0 +1,1 @@
+"""Weights of drivers that ship with the package."""
