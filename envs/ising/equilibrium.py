@@ -51,6 +51,7 @@ SCENARIOS = {
         "training": {
             "ppo": {"gamma": 0.0},
             "a2c": {"gamma": 0.0, "ent_coef": 2.5, "reward_scale": 1.0},
+            "es": {"steps": 40_000_000, "rollout": 160},
         },
         "film": {
             "parameters": {"lattice_size": 256, "update": "checkerboard", "temperature": 1.5},

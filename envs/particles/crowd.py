@@ -36,6 +36,7 @@ SCENARIOS = {
                 "clip_range": 0.4,
                 "width": 24,
             },
+            "es": {"steps": 50_000_000},
         },
         "film": {
             "policy": "social-force",

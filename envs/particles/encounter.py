@@ -26,7 +26,10 @@ SCENARIOS = {
     "particles-encounter-v0": {
         "system": "Encounter",
         "summary": "two discs that meet in open space, the exact head-on case included",
-        "training": {"ppo": {"steps": 2_000_000, "n_worlds": 128, "lr": 3e-3}},
+        "training": {
+            "ppo": {"steps": 2_000_000, "n_worlds": 128, "lr": 3e-3},
+            "es": {"steps": 2_000_000},
+        },
         "film": {
             "policy": "social-force",
             "n_worlds": 4,

@@ -43,7 +43,7 @@ SCENARIOS = {
     "quadratic-regimes-v0": {
         "system": "Quadratic",
         "summary": "trainable coordinates under noise that choose the exponent of their metric",
-        "training": {"ppo": {"reward_scale": 10.0}},
+        "training": {"ppo": {"reward_scale": 10.0}, "es": {"steps": 20_000_000}},
         "film": {"parameters": {"start": 2.0}, "policy": "annealed", "steps": 80},
         "variants": [
             {"n_agents": 2, "rate": (0.05, 0.2)},

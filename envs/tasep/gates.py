@@ -33,7 +33,8 @@ SCENARIOS = {
         "system": "GatedTasep",
         "summary": "two gates of a chain that want much current for little opening",
         "training": {
-            "ppo": {"gamma": 0.9, "n_steps": 32, "batch_size": 1024, "reward_scale": 10.0}
+            "ppo": {"gamma": 0.9, "n_steps": 32, "batch_size": 1024, "reward_scale": 10.0},
+            "es": {"steps": 2_000_000},
         },
         "film": {
             "parameters": {"sweeps": 1, "horizon": 120},

@@ -39,7 +39,7 @@ SCENARIOS = {
     "tasep-open-v0": {
         "system": "OpenTasep",
         "summary": "bonds of an open chain over which particles hop, exactly solved",
-        "training": {"ppo": {"gamma": 0.0}},
+        "training": {"ppo": {"gamma": 0.0}, "es": {"steps": 200_000_000, "rollout": 410}},
         "film": {
             "parameters": {
                 "update": "parallel",

@@ -37,7 +37,7 @@ SCENARIOS = {
     "tasep-ring-v0": {
         "system": "RingTasep",
         "summary": "particles on a ring that gain by a hop and lose by a crash",
-        "training": {"ppo": {"gamma": 0.0}},
+        "training": {"ppo": {"gamma": 0.0}, "es": {"steps": 64_000_000, "rollout": 200}},
         "film": {
             "parameters": {"update": "parallel", "hop_probability": 0.7},
             "policy": "hop",

@@ -161,12 +161,12 @@ class ESConfig(OptimizerConfig):
 
     pairs: int = hyper(20, "antithetic pairs of candidates per update")
     n_worlds: int = hyper(4, "worlds per update; every candidate plays all of them")
-    std: float = hyper(0.08, "standard deviation of the noise on the weights at the start")
-    std_final: float = hyper(0.03, "the same at the end; it moves there geometrically")
-    lr: float = hyper(0.05, "learning rate at the start; it falls to zero as a cosine")
+    std: float = hyper(0.05, "standard deviation of the noise on the weights at the start")
+    std_final: float = hyper(0.02, "the same at the end; it moves there geometrically")
+    lr: float = hyper(0.03, "learning rate at the start; it falls to zero as a cosine")
     rollout: int = hyper(0, "first steps of episodes that are played; 0: whole episodes")
     network: str = hyper("", '"pair", "set" or "mlp"; empty: the best suited')
-    width: int = hyper(24, "hidden units per layer")
+    width: int = hyper(12, "hidden units per layer")
     checkpoint_every: int = hyper(20, "updates between checkpoints")
 
     def __post_init__(self) -> None:
