@@ -19,7 +19,7 @@ from invariantzoo.agents.policy import make_policy, policy_names
 from invariantzoo.commands.rollout import Session
 from invariantzoo.envs.core.film import Film, film_of
 from invariantzoo.envs.core.rendering import plots, text
-from invariantzoo.envs.core.rendering.colours import BACKGROUND, CELL_PALETTE, DISC_PALETTE
+from invariantzoo.envs.core.rendering.colours import BACKGROUND, CELL_PALETTE, PALETTES
 from invariantzoo.envs.core.rendering.legend import flow
 from invariantzoo.envs.core.rendering.painter import Painter
 from invariantzoo.envs.core.rendering.viewer import COMPILING, Viewer
@@ -202,9 +202,10 @@ def test_colours_have_a_legend_in_the_window_and_in_the_film(id: str) -> None:
     shown = {tuple(colour) for colour in key.reshape(-1, 3).tolist()}
     for entry in entries:
         if entry.shape == "scale":
-            assert {tuple(DISC_PALETTE[k].tolist()) for k in (0, 255)} <= shown
-        if entry.shape in ("cell", "disc"):
-            palette = CELL_PALETTE if entry.shape == "cell" else DISC_PALETTE
+            ends = PALETTES[entry.palette][[0, 255]]
+            assert {tuple(colour.tolist()) for colour in ends} <= shown
+        if entry.shape in ("cell", "disc", "ring"):
+            palette = CELL_PALETTE if entry.shape == "cell" else PALETTES[entry.palette]
             assert tuple(palette[int(255 * entry.value)].tolist()) in shown
 
 

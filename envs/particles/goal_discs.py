@@ -366,10 +366,10 @@ class GoalDiscs(System):
         return Pairs(index, present, r, u, contact)
 
     def scene(self, state: State) -> Scene:
-        """Discs, velocities and ways to the goals; red within the margin of a neighbour."""
+        """Discs and goals in colours of where these lie, and who gives way to whom."""
         first = State(*(field[:1] for field in state))
         middle = state.goal_velocity[0, 0].numpy() * self.dt * float(state.steps[0, 0])
-        return picture(first, self.pairs(first), self.margin, middle)
+        return picture(first, self.pairs(first), self.speed, self.dt, middle)
 
     def kernel(self, worlds: int) -> Kernel | None:
         """The compiled form; None for a scenario with laws of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ TEXT = (222, 229, 236)
 FAINT_TEXT = (126, 140, 156)
 ARROW = (226.0, 236.0, 244.0, 0.75)
 SEGMENT = (150.0, 166.0, 182.0, 0.9)
+LINK = (255.0, 255.0, 255.0, 0.95)
 FILL = (58, 104, 128)
 LINE = (238, 190, 110)
 SERIES = ((238, 190, 110), (104, 178, 240), (128, 206, 132), (236, 112, 118), (190, 150, 226))
@@ -30,6 +32,8 @@ _LOW_TO_HIGH = (
     (0.72, -0.05, 0.03),
     (0.92, 0.01, 0.06),
 )
+
+_WHEEL_LIGHTNESS, _WHEEL_CHROMA, _WHEEL_START = 0.74, 0.135, 0.35  # the last in radians
 
 
 def _oklab_to_rgb(lab: np.ndarray) -> np.ndarray:
@@ -54,5 +58,20 @@ def _palette(anchors: Sequence[tuple[float, float, float]]) -> np.ndarray:
     return np.rint(_oklab_to_rgb(np.stack(lab, -1))).astype(np.uint8)
 
 
+def _wheel() -> list[tuple[float, float, float]]:
+    """Anchors of all hues at one lightness, the last of them the first."""
+    angles = _WHEEL_START + np.linspace(0, 2 * math.pi, 25)
+    shift = _WHEEL_CHROMA * np.stack([np.cos(angles), np.sin(angles)], -1)
+    return [(_WHEEL_LIGHTNESS, float(a), float(b)) for a, b in shift]
+
+
 DISC_PALETTE = _palette(_CALM_TO_ALARMED)
+WHEEL_PALETTE = _palette(_wheel())
+PALETTES = {"alarm": DISC_PALETTE, "wheel": WHEEL_PALETTE}  # of discs, by name
 CELL_PALETTE = _palette(_LOW_TO_HIGH)
+
+
+def disc_colours(palette: str, value: np.ndarray) -> np.ndarray:
+    """Opaque colours [n, 4] of values [n] in [0, 1] in a palette of discs."""
+    index = (255 * np.asarray(value)).astype(np.intp).clip(0, 255)
+    return np.column_stack([PALETTES[palette][index], np.ones(len(index))])

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from ..scene import LegendEntry
-from . import pygame, text
+from ..scene import LegendEntry, Scene
+from . import flat, pygame, text
 from . import raster as kernel
 from .colours import (
     ARROW,
     BACKGROUND,
     CELL_PALETTE,
-    DISC_PALETTE,
     FILL,
     LINE,
+    LINK,
+    PALETTES,
     SEGMENT,
     TEXT,
 )
+from .lens import Lens
 
 _SCALE = 3.0  # width of a scale of colours, in heights
 _OPEN = np.zeros(2)
@@ -91,26 +94,52 @@ def _draw_sample(
     middle = 0.5 * (top + bottom)
     if entry.shape == "scale":
         colour = np.linspace(0, 255, right - left).astype(int)
-        image[top + 1 : bottom - 1, left:right] = DISC_PALETTE[colour]
+        image[top + 1 : bottom - 1, left:right] = PALETTES[entry.palette][colour]
     elif entry.shape == "cell":
         image[top:bottom, left : left + tall] = CELL_PALETTE[int(255 * min(entry.value, 1.0))]
     elif entry.shape == "fill":
         image[top:bottom, left:right] = FILL
-    elif entry.shape == "disc":
-        shade = np.array([[*DISC_PALETTE[int(255 * min(entry.value, 1.0))], 1.0]])
-        radius = 0.5 * tall * entry.size
-        kernel.discs(
-            image, np.array([[0.5 * (left + right), middle, radius, 0.0]]), shade, clip, _OPEN
-        )
+    elif entry.shape in ("disc", "ring"):
+        _draw_disc(image, entry, (0.5 * (left + right), middle), 0.5 * tall * entry.size, clip)
     else:
         shade = np.array([_STROKES[entry.shape]])
         line = np.array([[left + 1.0, middle, right - left - 2.0, 0.0]])
-        taper = np.array([[2.4, 1.0] if entry.shape == "arrow" else [2.0, 2.0]])
+        taper = np.array([_TAPERS.get(entry.shape, (2.0, 2.0))])
         kernel.lines(image, line, taper, shade, clip, _OPEN, BACKGROUND, False)
+
+
+def _draw_disc(
+    image: np.ndarray,
+    entry: LegendEntry,
+    middle: tuple[float, float],
+    radius: float,
+    clip: tuple[int, int, int, int],
+) -> None:
+    """A disc or a ring as the painter has it, alone."""
+    value, place = np.array([entry.value]), np.array([middle])
+    view = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
+    lens = Lens(view, (image.shape[1], image.shape[0]))
+    lens.clip = clip
+    sample = Scene(
+        view,
+        discs=lens.positions(place),
+        disc_radius=np.array([radius]),
+        disc_value=value,
+        palette=entry.palette,
+        disc_corners=np.array([entry.corners]),
+        disc_core=np.array([entry.core]),
+    )
+    if entry.shape == "ring":
+        ring = replace(sample, rings=sample.discs, ring_radius=sample.disc_radius, ring_value=value)
+        flat.paint_rings(image, lens, _OPEN, ring)
+        return
+    flat.paint_discs(image, lens, _OPEN, sample, flat.flat_discs(sample))
 
 
 _STROKES = {
     "arrow": ARROW,
     "segment": SEGMENT,
+    "link": LINK,
     "line": (*(float(component) for component in LINE), 1.0),
 }
+_TAPERS = {"arrow": (2.4, 1.0), "link": (4.0, 1.0)}

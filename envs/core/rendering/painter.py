@@ -17,12 +17,12 @@ import numpy as np
 
 from .. import renamed
 from ..scene import Chart, LegendEntry, Scene
-from . import legend, plots, pygame, text
+from . import flat, legend, plots, pygame, text
 from . import raster as kernel
 from . import spheres as solid
-from .colours import ARROW, BACKGROUND, CELL_PALETTE, DISC_PALETTE, PANEL, SEGMENT, TEXT
+from .colours import ARROW, BACKGROUND, CELL_PALETTE, PANEL, SEGMENT, TEXT, disc_colours
 from .lens import CLOSE, Lens, agent_under
-from .panel import MARGIN, write_panel
+from .panel import MARGIN, panel_height, write_panel
 from .window import Window, surface_of
 
 RING = (255, 255, 255, 1.0)
@@ -47,7 +47,6 @@ _LARGEST_KEY = 17
 _TURN = 0.01  # radians per pixel of a drag
 _TILT = (0.5, 0.35)  # turn to begin with, radians about the upright and the level axis
 
-_DISC_COLOUR = np.column_stack([DISC_PALETTE, np.ones(256)])  # opaque
 _OPEN = np.zeros(2)
 
 
@@ -93,6 +92,8 @@ class Painter:
         self._past: deque[np.ndarray] = deque(maxlen=trail + 1)
         self._rows: list[np.ndarray] = []
         self._history = plots.History()
+        self._followed: int | None = None
+        self._followed_history = plots.History()
         self._caption_size = text.LARGEST  # of this episode: text that shrank does not grow again
         self._human, self._title, self._fps = human, title, fps
         self._yaw, self._pitch = _TILT
@@ -119,12 +120,15 @@ class Painter:
         lines: Sequence[str | LegendEntry] = (),
         step: int | None = None,
         metrics: Mapping[str, float] = MappingProxyType({}),
+        charts: Sequence[Chart] = (),
     ) -> np.ndarray:
         """A fresh picture [height, width + panel, 3] uint8.
 
         follow: the agent that gets a ring.  lines: for the panel: text, of which what stands after
         a tab is brighter, in a second column, and entries of a legend.
         step, metrics: of the episode, for charts; without a step there are none.
+        charts: of the agent that is followed, for the panel, where its text leaves room for them;
+        they begin anew with another agent.
         """
         image = self._blank.copy()
         layout = self.layout(scene, charts=step is not None)
@@ -135,6 +139,8 @@ class Painter:
             ends = scene.segments[:, 2:] - scene.segments[:, :2]
             _strokes(image, lens, _OPEN, scene.segments[:, :2], ends, _SEGMENT_WIDTH, SEGMENT)
         period = lens.extent if scene.periodic else _OPEN
+        if scene.rings is not None and len(scene.rings):
+            flat.paint_rings(image, lens, period, scene)
         if scene.discs is not None and len(scene.discs):
             self._discs(image, lens, period, scene)
         if scene.balls is not None:
@@ -146,8 +152,10 @@ class Painter:
             self._ring(image, lens, period, scene, follow)
         if step is not None:
             self._remember(scene, step, metrics)
+            self._remember_followed(follow, charts, step)
         if layout.caption or layout.strip < layout.end or lines:
             self._write(image, scene, layout, lines, step)
+            self._panel(image, lines, charts if step is not None else ())
         if self._human:
             self._show(image)
         return image
@@ -241,6 +249,15 @@ class Painter:
             values |= {name: float(metrics.get(name, math.nan)) for name in chart.metrics}
         self._history.add(step, values)
 
+    def _remember_followed(self, follow: int | None, charts: Sequence[Chart], step: int) -> None:
+        """Keep what the charts in the panel draw, of one agent."""
+        if follow != self._followed:
+            self._followed_history.forget()
+            self._followed = follow
+        if charts:
+            series = {name: value for chart in charts for name, value in chart.series.items()}
+            self._followed_history.add(step, series)
+
     def turn(self, yaw: float, pitch: float) -> None:
         """Turn what is drawn with depth, radians about the upright and the level axis."""
         self._yaw += yaw
@@ -257,6 +274,7 @@ class Painter:
         self._past.clear()
         self._rows.clear()
         self._history.forget()
+        self._followed_history.forget()
         self._caption_size = text.LARGEST
 
     def agent_at(self, scene: Scene, pixel: tuple[int, int]) -> int | None:
@@ -295,17 +313,10 @@ class Painter:
             self._window.close()
 
     def _discs(self, image: np.ndarray, lens: Lens, period: np.ndarray, scene: Scene) -> None:
-        assert scene.discs is not None
-        n = len(scene.discs)
-        value = np.zeros(n) if scene.disc_value is None else scene.disc_value
-        radius = np.full(n, 1.0) if scene.disc_radius is None else scene.disc_radius
-        colour = _DISC_COLOUR.take((255 * value).astype(np.intp), 0, mode="clip")
+        discs = flat.flat_discs(scene)
         if self._keeps:
-            self._trails(image, lens, scene, colour, radius)
-        disc = np.zeros((n, 4))
-        disc[:, :2] = lens.pixels(scene.discs)
-        disc[:, 2] = lens.scale * radius
-        kernel.discs(image, disc, colour, lens.clip, period)
+            flat.paint_trails(image, lens, scene, discs, self._past)
+        flat.paint_discs(image, lens, period, scene, discs)
 
     def _turned(
         self, lens: Lens, scene: Scene, position: np.ndarray
@@ -338,7 +349,7 @@ class Painter:
         half = 0.5 * (scene.view[2] - scene.view[0])
         fog[:, 3] = _FOG * (0.5 - 0.5 * seen[:, 2] / (lens.scale * half)).clip(0, 1)
         depth = np.full(image.shape[:2], -np.inf)
-        colour = DISC_PALETTE[(255 * value).astype(np.intp).clip(0, 255)].astype(float)
+        colour = disc_colours(scene.palette, value)[:, :3]
         if scene.bonds is not None and len(scene.bonds):
             a, b = scene.bonds.T
             thick = _THIN_STICK * 0.5 * (ball[a, 3] + ball[b, 3])
@@ -385,8 +396,13 @@ class Painter:
             index = np.arange(len(scene.discs)) if scene.agents is None else scene.agents
             own = np.flatnonzero(index == agent)
             centre = lens.pixels(scene.discs[own])
-            radius = np.ones(len(index)) if scene.disc_radius is None else scene.disc_radius
-            size = lens.scale * radius[own]
+            size = lens.scale * flat.flat_discs(scene).radius[own]
+            if scene.rings is not None and len(scene.rings) == len(index):  # where it goes to
+                goal = lens.pixels(scene.rings[own])
+                way = np.column_stack([centre, goal - centre])
+                widths, shades = np.ones((len(own), 2)), np.full((len(own), 4), SEGMENT)
+                kernel.lines(image, way, widths, shades, lens.clip, period, BACKGROUND, False)
+                centre, size = np.concatenate([centre, goal]), np.tile(size, 2)
         elif scene.balls is not None:
             own = np.flatnonzero(np.arange(len(scene.balls)) == agent)
             centre, size = self._ball[own, :2], self._ball[own, 3]
@@ -408,41 +424,6 @@ class Painter:
             ring = np.column_stack([centre, inner + _RING_WIDTH + wider, inner - wider])
             kernel.discs(image, ring, np.full((len(ring), 4), shade), lens.clip, period)
 
-    def _trails(
-        self,
-        image: np.ndarray,
-        lens: Lens,
-        scene: Scene,
-        colour: np.ndarray,
-        radius: np.ndarray,
-    ) -> None:
-        past, discs = self._past, scene.discs
-        assert discs is not None
-        assert past.maxlen is not None
-        if past and past[-1].shape != discs.shape:
-            past.clear()
-        if not past or not np.array_equal(past[-1], discs):
-            past.append(np.array(discs))
-        if len(past) < 2:
-            return
-        sides = lens.extent / lens.scale if scene.periodic else _OPEN
-        places = np.stack(past)
-        back = places[:-1] - places[1:]
-        if scene.periodic:
-            back -= sides * np.round(back / sides)
-        age = np.arange(len(past), 0, -1.0) - 1  # of the places, in frames
-        fade = (1 - age / past.maxlen)[:, None].repeat(len(radius), 1)
-        thick = 1.0 * lens.scale * radius * fade
-        shade = np.broadcast_to(colour, (len(past) - 1, *colour.shape)).copy()
-        shade[..., 3] = 0.45 * fade[:-1]
-        width = np.stack([thick[1:], thick[:-1]], -1)
-        line = np.empty((*back.shape[:2], 4))
-        line[..., :2] = lens.pixels(places[1:])
-        line[..., 2:] = lens.scale * back * (1, -1)
-        period = lens.extent if scene.periodic else _OPEN
-        line, width, shade = (array.reshape(-1, array.shape[-1]) for array in (line, width, shade))
-        kernel.lines(image, line, width, shade, lens.clip, period, BACKGROUND, True)
-
     def _write(
         self,
         image: np.ndarray,
@@ -460,8 +441,26 @@ class Painter:
         if layout.strip < layout.key:
             self._plots(image, surface, scene, layout, step)
         self._write_legend(image, layout.legend, layout.legend_size, layout.key)
-        if lines and self.panel:
-            write_panel(image, surface, lines, start=self.size[0])
+
+    def _panel(
+        self, image: np.ndarray, lines: Sequence[str | LegendEntry], charts: Sequence[Chart]
+    ) -> None:
+        """Text, and charts two by two below it, if they leave it its room."""
+        if not lines or not self.panel:
+            return
+        (width, height), surface = self.size, surface_of(image)
+        rows = -(-len(charts) // 2)
+        tall = min(round(0.5 * _STRIP * height), (height - panel_height(lines)) // max(rows, 1))
+        top = height - rows * tall
+        if not charts or tall < _LEAST_STRIP:
+            write_panel(image, surface, lines, start=width)
+            return
+        write_panel(image[:top], surface, lines, start=width)
+        wide = (self.panel - MARGIN) // 2
+        for k, chart in enumerate(charts):
+            left, high = width + MARGIN // 2 + k % 2 * wide, top + k // 2 * tall
+            box = (left, high + 2, left + wide, high + tall - 2)
+            plots.draw_chart(image, surface, box, chart, self._followed_history, self._time)
 
     def _write_legend(
         self, image: np.ndarray, rows: Sequence[legend.Row], size: int, top: int

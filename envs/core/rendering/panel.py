@@ -13,6 +13,11 @@ from .colours import FAINT_TEXT, TEXT
 MARGIN = 14  # pixels, where there is room
 
 
+def panel_height(lines: Sequence[str | LegendEntry]) -> int:
+    """Pixels that lines take at least."""
+    return sum(line != "" for line in lines) * text.line_height(text.SMALLEST) + MARGIN
+
+
 def write_panel(
     image: np.ndarray,
     surface: pygame.Surface,

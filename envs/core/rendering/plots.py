@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 
@@ -98,16 +99,19 @@ def draw_chart(
         return
     size = _text_size(box)
     colours = _series_colours(chart, len(names))
+    last = chart.length or max(history.steps[-1], chart.latest or _SHORTEST)
+    first = last - chart.latest if chart.latest else 0
+    begin = bisect.bisect_left(history.steps, first)
+    series = {name: np.array(history.values[name][begin:]) for name in names}
+    limits = _limits(chart, series)
     title = [
-        (f"{name} {_said(history.values[name][-1], chart)}", colour)
+        (f"{name} {_said(series[name][-1], limits)}", colour)
         for name, colour in zip(names, colours, strict=True)
     ]
-    title += [(f"- - {name} {_said(value, chart)}", LEVEL) for name, value in chart.levels.items()]
-    limits = chart.low, chart.high
+    title += [(f"- - {name} {_said(value, limits)}", LEVEL) for name, value in chart.levels.items()]
     margin = _number_width(limits, box, size)
-    last = chart.length or max(history.steps[-1], _SHORTEST)
     around = (box[0] + margin, box[1], box[2] - _GAP, box[3])
-    area = _axes(image, surface, around, size, title, (0.0, float(last)), time)
+    area = _axes(image, surface, around, size, title, (float(first), float(last)), time)
     if area is None:
         return
     _numbers(surface, area, box[0], size, limits)
@@ -116,10 +120,11 @@ def draw_chart(
         row = _row(area, limits, np.array([value]))[0]
         for x in range(left, right, 2 * _DASH):
             _stroke(image, area, np.array([x, x + _DASH]), np.array([row, row]), LEVEL, 1.0)
-    chosen = _thinned(len(history.steps), right - left)
-    column = left + np.array(history.steps)[chosen] / last * (right - left - 1)
+    steps = np.array(history.steps[begin:])
+    chosen = _thinned(len(steps), right - left)
+    column = left + (steps[chosen] - first) / (last - first) * (right - left - 1)
     for name, colour in zip(names, colours, strict=True):
-        value = np.array(history.values[name])[chosen]
+        value = series[name][chosen]
         there = np.isfinite(value)
         row = _row(area, limits, value[there])
         _stroke(image, area, column[there], row, colour, _LINE_WIDTH)
@@ -269,9 +274,19 @@ def _fill(image: np.ndarray, area: Box, plot: Plot, y: np.ndarray, usual: np.nda
     ground[(level > low - 1) & (level < high + 1) & (high > 0.5)] = LINE
 
 
-def _said(value: float, chart: Chart) -> str:
+def _limits(chart: Chart, series: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """The ends of a chart's vertical axis."""
+    if chart.low != chart.high:
+        return chart.low, chart.high
+    drawn = [0.0, *chart.levels.values()]
+    drawn += [float(value) for values in series.values() for value in values[np.isfinite(values)]]
+    low, high = min(drawn), max(drawn)
+    return (low, high) if high > low else (0.0, 1.0)
+
+
+def _said(value: float, limits: tuple[float, float]) -> str:
     """A value to about a hundredth of its axis, so that its text keeps its width."""
     if math.isnan(value):
         return ""
-    decimals = 2 - math.floor(math.log10(chart.high - chart.low))
+    decimals = 2 - math.floor(math.log10(abs(limits[1] - limits[0])))
     return f"{value + 0.0:.{min(max(decimals, 0), 6)}f}"

@@ -153,6 +153,39 @@ def _ring(x: int, cx: float, dy2: float, reach: float, inner: float, opacity: fl
 
 
 @compiled(error_model="numpy")
+def polygons(
+    image: np.ndarray, shape: np.ndarray, colour: np.ndarray, clip: Clip, period: np.ndarray
+) -> None:
+    """Paint regular polygons `shape` [n, 5] in `colour` [n, 4], as `discs` has it.
+
+    The columns of `shape` are x, y, the distance of the corners from there, how many corners, and
+    the direction of one of them in radians, anticlockwise from the right.
+    """
+    left, top, right, bottom = clip
+    for i in range(shape.shape[0]):
+        x, y, radius, corners, turn = shape[i]
+        shade, opacity = _whole(colour[i]), 256.0 * colour[i, 3]
+        reach, sector = radius + 0.5, 2 * math.pi / corners
+        apothem = radius * math.cos(0.5 * sector)
+        first_x, last_x = _copies(x - reach, x + reach, left, right, period[0])
+        first_y, last_y = _copies(y - reach, y + reach, top, bottom, period[1])
+        for row in range(first_y, last_y):
+            for column in range(first_x, last_x):
+                cx, cy = x + column * period[0], y + row * period[1]
+                start, stop = _pixels(cx - reach, cx + reach, left, right)
+                high, low = _pixels(cy - reach, cy + reach, top, bottom)
+                for py in range(high, low):
+                    for px in range(start, stop):
+                        across, up = px + 0.5 - cx, cy - py - 0.5
+                        angle = math.atan2(up, across) - turn
+                        angle -= sector * (math.floor(angle / sector) + 0.5)
+                        away = math.sqrt(across * across + up * up) * math.cos(angle) - apothem
+                        cover = min(max(0.5 - away, 0.0), 1.0)
+                        if cover > 0:
+                            _blend(image, py, px, shade, np.int32(opacity * cover + 0.5))
+
+
+@compiled(error_model="numpy")
 def lines(
     image: np.ndarray,
     line: np.ndarray,

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from ..observation import by_name
-from ..scene import LegendEntry, Scene
+from ..scene import Chart, LegendEntry, Scene
+from ..types import Bound
 from ..vector import Step, VectorEnv
 from . import pygame
 from .painter import Painter
@@ -38,6 +39,8 @@ _PANEL_SHARE, _LEAST_PANEL = 0.31, 170  # of the width of a window; what is narr
 _PATIENCE = 0.3  # seconds after which a window says what it waits for
 _BUSY = 0.1  # seconds of steps between two pictures at most
 _SHOWN = 4  # entries of an invariant
+_LATEST = 100  # steps in charts of the agent that is followed
+INVARIANTS = ("I1", "I2", "I3", "I4")  # of the nearest neighbour: drawn against time
 
 
 T = TypeVar("T")
@@ -196,7 +199,22 @@ class Viewer:
             lines=self.panel() if self._painter.panel else (),
             step=int(env.age[0]),
             metrics=metrics,
+            charts=self.charts(),
         )
+
+    def charts(self) -> list[Chart]:
+        """I1..I4 of the nearest neighbour of the agent that is followed, where agents see them."""
+        env, agent = self.env, self.follow
+        names = [name for name in INVARIANTS if name in env.system.bounds]
+        if agent is None or not env.alive[0, agent]:
+            return []
+        seen = by_name(env.system, torch.from_numpy(env.observe()[0, agent]))
+        nearest = {name: float(seen[name].reshape(-1)[0]) for name in names}
+        if nearest.get("I1", 0.0) >= env.system.bounds.get("I1", Bound(0, 1)).high:  # nobody near
+            nearest = dict.fromkeys(names, math.nan)
+        return [
+            Chart(0.0, 0.0, {f"nearest {name}": nearest[name]}, latest=_LATEST) for name in names
+        ]
 
     def panel(self) -> list[str | LegendEntry]:
         """Lines: the episode, the agent that is followed, colours and keys; tabs make columns."""
