@@ -53,13 +53,13 @@ RECIPES = {
     "full": Recipe(),
     "smooth": Recipe(effort=0.05),
     "unguarded": Recipe(guarded=False),
-    "four": Recipe(GOAL_RELATIVE, generations=200),
-    "four-without-I1": Recipe((*GOAL_RELATIVE, "gap"), generations=200),
-    "four-without-I2": Recipe((*GOAL_RELATIVE, "I2"), generations=200),
-    "four-without-I3": Recipe((*GOAL_RELATIVE, "I3"), generations=200),
-    "four-without-I4": Recipe((*GOAL_RELATIVE, "I4"), generations=200),
-    "full-short": Recipe(generations=200),
-    "mirror-even": Recipe(HANDED, generations=200),
+    "four": Recipe(GOAL_RELATIVE, generations=120),
+    "four-without-I1": Recipe((*GOAL_RELATIVE, "gap"), generations=120),
+    "four-without-I2": Recipe((*GOAL_RELATIVE, "I2"), generations=120),
+    "four-without-I3": Recipe((*GOAL_RELATIVE, "I3"), generations=120),
+    "four-without-I4": Recipe((*GOAL_RELATIVE, "I4"), generations=120),
+    "full-short": Recipe(generations=120),
+    "mirror-even": Recipe(HANDED, generations=120),
 }
 
 
