@@ -197,7 +197,7 @@ def train(recipe: Recipe, seed: int, path: Path) -> np.ndarray:
     return progress.weights
 
 
-def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def save(path: Path, arrays: dict[str, Any]) -> None:
     """Write arrays whole or not at all."""
 
     def write(temporary: Path) -> None:
