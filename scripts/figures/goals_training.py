@@ -41,18 +41,20 @@ class Recipe(NamedTuple):
 
     without: inputs and vectors that the network may not use, see `used_without`.
     effort: price of the mean square of the acceleration.  guarded: whether inside the guard.
+    covers: of the squares of a generation; 0 stands for one from 0.35 to 0.44.
     """
 
     without: tuple[str, ...] = ()
     effort: float = 0.0
     guarded: bool = True
     generations: int = 500
+    covers: tuple[float, ...] = (0.05, 0.2, 0.35, 0.35, 0.0)
 
 
 RECIPES = {
     "full": Recipe(),
     "smooth": Recipe(effort=0.05),
-    "unguarded": Recipe(guarded=False),
+    "unguarded": Recipe(guarded=False, covers=(0.05, 0.05, 0.1, 0.2, 0.2)),
     "four": Recipe(GOAL_RELATIVE, generations=120),
     "four-without-I1": Recipe((*GOAL_RELATIVE, "gap"), generations=120),
     "four-without-I2": Recipe((*GOAL_RELATIVE, "I2"), generations=120),
@@ -68,13 +70,13 @@ def used_by(recipe: Recipe) -> np.ndarray:
     return used_without(*recipe.without) if recipe.without else EVERYTHING
 
 
-def scenes(rng: np.random.Generator) -> Iterator[tuple[str, dict[str, Any]]]:
+def scenes(recipe: Recipe, rng: np.random.Generator) -> Iterator[tuple[str, dict[str, Any]]]:
     """Ids and parameters of the worlds of a generation.
 
     Squares have no more than four times the time that crossing takes, as large ones have.
     """
-    covers = (0.05, 0.2, 0.35, 0.35, float(rng.uniform(0.35, 0.44)))
-    for cover in covers:
+    for kind in recipe.covers:
+        cover = kind or float(rng.uniform(0.35, 0.44))
         n_agents = int(rng.integers(14, 17))
         side = math.sqrt(n_agents * math.pi * 0.2**2 / cover)
         horizon = math.ceil(4 * side / 0.1)
@@ -129,7 +131,7 @@ def fitness(env: VectorEnv, recipe: Recipe) -> np.ndarray:
         2 * ok
         + np.where(ok, straight / np.maximum(time, straight), 0)
         - 3 * hit
-        - 3 * state.deepest / system.radius * (not recipe.guarded)
+        - (not recipe.guarded) * (3 * hit + 10 * state.deepest / system.radius)
         - 0.3 * left
         - 0.5 * time / whole
         - recipe.effort * state.effort / state.steps
@@ -160,7 +162,7 @@ def generation(progress: Progress, recipe: Recipe, seed: int) -> Progress:
     noise = rng.normal(size=(PAIRS, N_WEIGHTS))
     candidates = progress.weights + std * np.concatenate([noise, -noise])
     outcomes = []
-    for id, parameters in scenes(rng):
+    for id, parameters in scenes(recipe, rng):
         env = play(
             make_system(id, **parameters),
             candidates,
