@@ -99,8 +99,13 @@ def right_hand_orca(system: GoalSystem) -> Orca:
 
 
 def tuned_orca(system: GoalSystem) -> Orca:
-    """ORCA without a rule of the road, tuned."""
-    return Orca(system, "orca-tuned", horizon=0.5, inflation=1.15)
+    """ORCA without a rule of the road, with the settings that do best on scenes of their own.
+
+    Of horizons 0.3 and 0.5, berths from 1.05 to 1.25 and noise of 0.01 and 0.1, on squares of 64
+    discs at 5, 20 and 35 % and circles of 16 and 64: the most discs that are ok at 20 %, and nearly
+    the most over all.
+    """
+    return Orca(system, "orca-tuned", horizon=0.3, inflation=1.15, jitter=0.1)
 
 
 @driver_code
