@@ -100,7 +100,8 @@ class Guarded:
     policy: a callable (observation, generator) -> action of the system, with any coefficients.
     slack: length that is kept between discs beside their radii.
     system: that of the policy unless given.
-    Raises ValueError if the system is not known or slack is negative.
+    max_acceleration: that the discs may use, at most the system's, which it is unless given.
+    Raises ValueError if the system is not known, slack is negative or max_acceleration not allowed.
     """
 
     dtype = np.float64  # of the observations it is to be given
@@ -111,12 +112,18 @@ class Guarded:
         slack: float = 0.0,
         system: GoalSystem | None = None,
         name: str = "",
+        *,
+        max_acceleration: float | None = None,
     ) -> None:
         require_number("slack", slack, 0)
         system = system or getattr(policy, "system", None)
         if system is None:
             raise ValueError(f"system=None must be given: policy={policy!r} has none")
+        if max_acceleration is not None:
+            limit = system.max_acceleration
+            require_number("max_acceleration", max_acceleration, 0, limit, strict=True)
         self.policy, self.slack, self.system = policy, float(slack), system
+        self.max_acceleration = max_acceleration or system.max_acceleration
         self.name = name or f"{getattr(policy, 'name', type(policy).__name__)} (guarded)"
 
     def __call__(self, observation: Tensor, rng: Rng | None) -> Tensor:
@@ -125,7 +132,7 @@ class Guarded:
             velocity = self.policy.desired_velocity(observation, rng)
         else:
             velocity = desired_velocity(self.system, seen, rows(self.policy(observation, rng)))
-        guard_velocity(self.system, seen, velocity, self.slack)
+        guard_velocity(self.system, seen, velocity, self.slack, planned=self.max_acceleration)
         return action_of_velocity(self.system, velocity, observation)
 
 
@@ -150,19 +157,22 @@ def guard_velocity(
     velocity: np.ndarray,
     slack: float = 0.0,
     share: np.ndarray = _HALF,
+    *,
+    planned: float | None = None,
 ) -> None:
     """Move velocities [rows, 2] to the nearest ones that the guard allows, in place.
 
     share [rows, k]: the part of the gap that this disc may use up; 1 - that of the other. Left out
-    it is 1/2.
+    it is 1/2.  planned: the acceleration that discs may use; the system's unless given.
     """
     record = np.zeros(1, _PARAMETERS)
-    for name in ("speed", "dt", "max_acceleration", "cutoff"):
+    for name in ("speed", "dt", "cutoff"):
         record[name] = getattr(system, name)
-    record["slack"] = slack
+    acceleration = planned or system.max_acceleration
+    record["max_acceleration"], record["slack"] = acceleration, slack
     record["largest_contact"] = 2 * system.largest_radius
     record["all_seen"] = system.n_agents - 1 <= system.k
-    free = system.max_acceleration * system.dt >= 2 * system.speed
+    free = acceleration * system.dt >= 2 * system.speed
     guard = _guard_free if free else _guard_braking
     guard(observation, system.k, record, share, np.empty((3, system.k)), velocity)
 

@@ -89,9 +89,11 @@ def trained(recipe: str, seed: int, drivers: Path, system: Any, *, jitter: float
 
     with np.load(drivers / f"{recipe}-{seed}.npz") as stored:
         weights = stored["weights"][None].astype(np.float32).astype(float)
-    used = used_by(RECIPES[recipe])
-    driver = Learned(system, weights=weights, used=used, jitter=jitter)
-    return Guarded(driver) if RECIPES[recipe].guarded else driver
+    settings = RECIPES[recipe]
+    driver = Learned(system, weights=weights, used=used_by(settings), jitter=jitter)
+    if not settings.guarded:
+        return driver
+    return Guarded(driver, max_acceleration=settings.acceleration)
 
 
 def jobs(drivers: Path, episodes: int) -> Iterator[tuple[str, str, Any]]:

@@ -41,19 +41,21 @@ class Recipe(NamedTuple):
 
     without: inputs and vectors that the network may not use, see `used_without`.
     effort: price of the mean square of the acceleration.  guarded: whether inside the guard.
+    acceleration: that the guard lets discs use.
     covers: of the squares of a generation; 0 stands for one from 0.35 to 0.44.
     """
 
     without: tuple[str, ...] = ()
     effort: float = 0.0
     guarded: bool = True
+    acceleration: float = 20.0
     generations: int = 500
     covers: tuple[float, ...] = (0.05, 0.2, 0.35, 0.35, 0.0)
 
 
 RECIPES = {
     "full": Recipe(),
-    "smooth": Recipe(effort=0.05),
+    "smooth": Recipe(effort=0.02, acceleration=4.0),
     "unguarded": Recipe(guarded=False, covers=(0.05, 0.05, 0.1, 0.2, 0.2)),
     "four": Recipe(GOAL_RELATIVE, generations=120),
     "four-without-I1": Recipe((*GOAL_RELATIVE, "gap"), generations=120),
@@ -109,7 +111,7 @@ def play(
     observation = env.restore(saved)
     driver: Any = Learned(system, weights=weights, used=used_by(recipe))
     if recipe.guarded:
-        driver = Guarded(driver)
+        driver = Guarded(driver, max_acceleration=recipe.acceleration)
     for _ in range(system.horizon):
         action = driver(torch.from_numpy(observation), env.rng(POLICY))
         observation, _ = env.advance(action.numpy())
