@@ -15,6 +15,7 @@ from invariantzoo.agents.baselines.goals import DRIVERS
 from invariantzoo.agents.baselines.guard import Guarded
 from invariantzoo.agents.baselines.learned import N_WEIGHTS, Learned
 from invariantzoo.agents.baselines.orca import Orca
+from invariantzoo.agents.networks.choose import make_network
 from invariantzoo.envs.core.observation import flatten
 from invariantzoo.envs.core.rng import POLICY, TEST, Rng
 from invariantzoo.envs.particles.goal_discs import GoalDiscs
@@ -109,3 +110,19 @@ def test_observations_in_float32_change_little(system: GoalDiscs) -> None:
         error = (exact - rounded).abs().flatten()
         # a binding half-plane may change with the last digit; nothing else jumps
         assert float(error.quantile(0.99)) < 1e-5 * math.sqrt(system.k), name
+
+
+def test_the_network_and_its_compiled_form_are_the_same(system: GoalDiscs) -> None:
+    """And both are the driver of the same weights; gradients flow to every weight."""
+    network: Any = make_network("driver", system, seed=3)
+    state = moving(system)
+    observation = flatten(system, system.invariants(state))
+    parameters = torch.nn.utils.parameters_to_vector(network.parameters()).detach().double()
+    network.double()
+    slow = network(observation)
+    quick = network.population_forward(parameters[None], observation)
+    assert float((slow.detach() - quick).abs().max()) < 1e-12
+    driver = Learned(system, weights=parameters[None].numpy())
+    assert torch.equal(driver(observation, None), quick)
+    slow.square().sum().backward()
+    assert all(float(weight.grad.abs().max()) > 0 for weight in network.parameters())

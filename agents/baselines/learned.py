@@ -44,7 +44,7 @@ from .half_planes import driver_code, driver_part
 REACH, SOFT = 2.0, 0.05
 PAIR_INPUTS, PAIR_HIDDEN, PAIR_OUTPUTS = 11, 12, 8
 OWN_INPUTS, OWN_HIDDEN, OWN_OUTPUTS = 9, 10, 2
-_POOLED = 4
+POOLED = 4
 ARRIVED, NEIGHBOUR_ARRIVED = 1, 8
 SIZES = (
     PAIR_INPUTS * PAIR_HIDDEN,
@@ -139,7 +139,7 @@ def _drive(
         cx, cy = observation[i, C_ALONG], observation[i, C_ACROSS]
         near, soft = d / (1.0 + d), d / math.sqrt(d * d + SOFT * SOFT)
         vx, vy = 0.0, 0.0
-        for m in range(_POOLED):
+        for m in range(POOLED):
             own[5 + m] = 0.0
         for j in range(k):
             contact = observation[i, OWN + CONTACT * k + j]
@@ -183,7 +183,7 @@ def _drive(
             c, e = used[13] * window * out[2], used[14] * window * out[3]
             vx += a * rx - b * ry + c * ux - e * uy
             vy += a * ry + b * rx + c * uy + e * ux
-            for m in range(_POOLED):
+            for m in range(POOLED):
                 own[5 + m] += window * out[4 + m]
         own[0] = used[15] * near
         own[1] = used[16] * soft * cx

@@ -4,6 +4,7 @@
         invariants to its coefficients A..D, and one learned number E for the agent's own p
 "set"   permutation-invariant: neighbours are embedded, pooled under the window, and the pool goes
         with each neighbour's embedding to its coefficients (or alone to a joint action)
+"driver" the learned driver of discs with goals, whose form is its own
 "mlp"   a plain network on the whole observation: the reference that knows no symmetry
 """
 
@@ -29,8 +30,9 @@ def network_names(system: System) -> list[str]:
     """Networks that fit a system, best suited first."""
     neighbourhood = system.neighbourhood
     if neighbourhood is None:
-        return ["mlp"]
-    return ["pair", "set", "mlp"] if neighbourhood.coefficients else ["set", "mlp"]
+        return [*system.networks, "mlp"]
+    pair = ["pair"] if neighbourhood.coefficients else []
+    return [*system.networks, *pair, "set", "mlp"]
 
 
 def make_network(name: str, system: System, seed: int = 0, *, width: int = 24) -> nn.Module:
@@ -39,8 +41,13 @@ def make_network(name: str, system: System, seed: int = 0, *, width: int = 24) -
     if name not in known:
         hint = nearest(name, known)
         raise KeyError(f"unknown network {name!r}{hint} (this environment has {', '.join(known)})")
-    build: dict[str, Any] = {"pair": PairNetwork, "set": SetNetwork, "mlp": PlainNetwork}
-    network = build[name](system, width)
+    if name == "driver":
+        from .driver import DriverNetwork  # compiled: numba is imported where it is used
+
+        network: Any = DriverNetwork(system, width)
+    else:
+        build: dict[str, Any] = {"pair": PairNetwork, "set": SetNetwork, "mlp": PlainNetwork}
+        network = build[name](system, width)
     initialise(network, seed)
     with torch.no_grad():
         for head in network.heads:

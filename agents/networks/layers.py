@@ -11,8 +11,14 @@ from ...envs.core.system import System
 
 
 def initialise(network: nn.Module, seed: int) -> None:
-    """Draw all weights from one seed: uniform in +-1/sqrt(fan-in), as torch's default."""
+    """Draw all weights from one seed: uniform in +-1/sqrt(fan-in), as torch's default.
+
+    A network with a method `initialise` of its own is left to it.
+    """
     generator = torch.Generator().manual_seed(seed)
+    if hasattr(network, "initialise"):
+        network.initialise(generator)
+        return
     for layer in network.modules():
         if isinstance(layer, nn.Linear):
             limit = layer.in_features**-0.5

@@ -35,6 +35,7 @@ class System(ABC):
     agent_name: ClassVar[str] = "agent"
     stochastic: ClassVar[bool] = False  # whether policies are evaluated by sampling their actions
     differentiable: ClassVar[bool] = True  # False: events are drawn, no gradient of the loss flows
+    networks: ClassVar[tuple[str, ...]] = ()  # of agents/networks that are made for its family
     baseline_family: ClassVar[str] = "acceleration"  # whose policies the names in `baselines` mean
     live_parameters: ClassVar[dict[str, LiveParameter]] = {}  # what the window may adjust
 

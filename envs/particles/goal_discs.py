@@ -94,6 +94,7 @@ class GoalDiscs(System):
 
     agent_name: ClassVar[str] = "particle"
     baseline_family: ClassVar[str] = "goals"
+    networks: ClassVar[tuple[str, ...]] = ("driver",)
     reductions: ClassVar[dict[str, str]] = {
         "ok": "last",
         "all_ok": "last",
