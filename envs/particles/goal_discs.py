@@ -88,7 +88,7 @@ class GoalDiscs(System):
     gain: float = 4.0
     distance_weight: float = 1.0
     absence_weight: float = 1.0
-    collision_weight: float = 30.0
+    collision_weight: float = 300.0
     effort_weight: float = 0.002
     margin: float = 1.1
 

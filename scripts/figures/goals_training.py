@@ -89,10 +89,10 @@ def scenes(recipe: Recipe, rng: np.random.Generator) -> Iterator[tuple[str, dict
 
 def play(
     system: Any, weights: np.ndarray, recipe: Recipe, *, seed: int, first_world: int, worlds: int
-) -> VectorEnv:
+) -> tuple[VectorEnv, np.ndarray]:
     """Whole episodes of every candidate in the same worlds; row c worlds + w is world w of c.
 
-    weights [candidates, N_WEIGHTS].
+    weights [candidates, N_WEIGHTS]. Returns the worlds at their end and returns per agent [rows].
     """
     import torch
 
@@ -112,16 +112,23 @@ def play(
     driver: Any = Learned(system, weights=weights, used=used_by(recipe))
     if recipe.guarded:
         driver = Guarded(driver, max_acceleration=recipe.acceleration)
+    total = np.zeros(len(observation))
     for _ in range(system.horizon):
         action = driver(torch.from_numpy(observation), env.rng(POLICY))
-        observation, _ = env.advance(action.numpy())
+        observation, reward = env.advance(action.numpy())
+        total += reward.mean(1)
         if not env.alive.any():
             break
-    return env
+    return env, total
 
 
-def fitness(env: VectorEnv, recipe: Recipe) -> np.ndarray:
-    """How well the worlds of `env` went [worlds], by what an episode has left in its state."""
+def fitness(env: VectorEnv, returns: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """How well the worlds of `env` went [worlds], by what an episode has left in its state.
+
+    Without a guard that is the return, in which overlaps weigh by depth and time.
+    """
+    if not recipe.guarded:
+        return returns
     state, system = env.state, env.system
     arrived, hit = state.arrival_time >= 0, state.hit > 0
     ok = arrived & ~hit
@@ -133,7 +140,6 @@ def fitness(env: VectorEnv, recipe: Recipe) -> np.ndarray:
         2 * ok
         + np.where(ok, straight / np.maximum(time, straight), 0)
         - 3 * hit
-        - (not recipe.guarded) * (3 * hit + 10 * state.deepest / system.radius)
         - 0.3 * left
         - 0.5 * time / whole
         - recipe.effort * state.effort / state.steps
@@ -165,7 +171,7 @@ def generation(progress: Progress, recipe: Recipe, seed: int) -> Progress:
     candidates = progress.weights + std * np.concatenate([noise, -noise])
     outcomes = []
     for id, parameters in scenes(recipe, rng):
-        env = play(
+        env, returns = play(
             make_system(id, **parameters),
             candidates,
             recipe,
@@ -173,7 +179,7 @@ def generation(progress: Progress, recipe: Recipe, seed: int) -> Progress:
             first_world=number,
             worlds=1,
         )
-        outcomes.append(fitness(env, recipe))
+        outcomes.append(fitness(env, returns, recipe))
     ranks = torch.from_numpy(centred_ranks(np.stack(outcomes, -1)))
     slope = gradient_estimate(torch.from_numpy(noise), ranks, std).numpy()
     mean = 0.9 * progress.mean + 0.1 * slope
@@ -225,7 +231,7 @@ def choice_scores(weights: np.ndarray, recipe: Recipe, worlds: int = 10) -> dict
         f"circle {n}": make_system("particles-circle-v0", n_agents=n) for n in (8, 16, 32, 64)
     }
     for name, system in {**squares, **circles}.items():
-        env = play(system, weights[None], recipe, seed=CHOICE_SEED, first_world=0, worlds=worlds)
+        env, _ = play(system, weights[None], recipe, seed=CHOICE_SEED, first_world=0, worlds=worlds)
         metrics = env.episode_metrics()
         for metric in ("ok", "hit", "time_ratio", "effort"):
             with np.errstate(all="ignore"):
