@@ -34,9 +34,16 @@ def _goal_baseline(name: str, system: Any) -> Policy:
     return DRIVERS[name](system)
 
 
+def _traffic_baseline(name: str, system: Any) -> Policy:
+    from .baselines.traffic import DRIVERS
+
+    return DRIVERS[name](system)
+
+
 _BASELINES: dict[str, Callable[[str, Any], Policy]] = {  # by the family that a system names
     "acceleration": _acceleration_baseline,
     "goals": _goal_baseline,
+    "traffic": _traffic_baseline,
 }
 
 

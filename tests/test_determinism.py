@@ -38,6 +38,9 @@ SHORT: dict[str, list[dict[str, Any]]] = {  # episodes that end within STEPS, wh
         {"horizon": 3, "n_agents": 3, "actions": "heading"},
     ],
     "particles-encounter-v0": [{"horizon": 3}, {"horizon": 3, "actions": "heading"}],
+    "particles-traffic-v0": [
+        {"horizon": 3, "layout": "street", "n_cars": 2, "n_pedestrians": 1},
+    ],
     "ising-equilibrium-v0": [
         {"lattice_size": 2, "n_sweeps": 1, "burn_in": 0, "temperature": (1.0, 4.0)},
         {"lattice_size": 4, "n_sweeps": 2, "burn_in": 0, "update": "checkerboard"},

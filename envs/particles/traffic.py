@@ -112,6 +112,7 @@ class Traffic(System):
     effort_weight: float = 0.002
 
     agent_name: ClassVar[str] = "user"
+    baseline_family: ClassVar[str] = "traffic"
     kinds: ClassVar[Kinds] = TRAFFIC
     control: ClassVar[str] = "velocity"  # what an action asks for
     building: ClassVar[str] = "building"  # the kinds that the layouts are made of
@@ -181,7 +182,12 @@ class Traffic(System):
     @property
     def k(self) -> int:
         """Agents and buildings in the observation."""
-        return self.n_others + min(self.n_buildings, 4 * len(self._layout.arms))
+        return self.n_others + min(self.n_buildings, self.n_walls)
+
+    @property
+    def n_walls(self) -> int:
+        """Buildings of a world: a row of houses and a tree on both sides of every arm."""
+        return 4 * len(self._layout.arms)
 
     @property
     def n_others(self) -> int:
@@ -194,7 +200,7 @@ class Traffic(System):
         return max(kind.speed for kind in self.present)
 
     @property
-    def radius(self) -> float:
+    def largest_radius(self) -> float:
         """The largest of any agent."""
         return max(kind.radius for kind in self.present)
 
@@ -223,7 +229,7 @@ class Traffic(System):
             "r_across": (-c, c),
             "u_along": (-u, u),
             "u_across": (-u, u),
-            "contact": (0, 2 * self.radius),
+            "contact": (0, 2 * self.largest_radius),
             "neighbour_kind": (0, MOST_KINDS),
             "give": (0, 1),
         }
@@ -251,13 +257,19 @@ class Traffic(System):
         """What is seen of others, brought to order one [..., k, 10]."""
         near = seen["I1"].clamp(min=1e-12).sqrt()
         scaled = [near - 1, *(torch.asinh(seen[name]) for name in ("I2", "I3", "I4"))]
-        e = seen["goal_distance"] / (seen["goal_distance"] ** 2 + self.radius**2).sqrt()
+        e = seen["goal_distance"] / (seen["goal_distance"] ** 2 + self.largest_radius**2).sqrt()
         scaled += [e.unsqueeze(-1) * seen[name] for name in OBSERVED[4:]]
         return torch.stack([*scaled, seen["contact"], seen["give"]], -1)
 
     def _window(self, seen: dict[str, Tensor]) -> Tensor:
         near = (1 - seen["I1"] / self.reach**2).clamp(min=0) ** 2
         return near.where(seen["contact"] > 0, 0.0)
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        free = self.max_acceleration * self.dt >= 2 * self.speed  # which the guard needs
+        guarded = ("buffered-voronoi",) if free else ()
+        return (*guarded, "orca", "orca-tuned", "social-force", "straight")
 
     @property
     def action_space(self) -> spaces.Box:
@@ -322,7 +334,7 @@ class Traffic(System):
             steps=torch.zeros_like(one),
         )
 
-    def gone(self, state: State) -> Tensor:
+    def terminated(self, state: State) -> Tensor:
         """Who has arrived has left."""
         return state.arrival_time >= 0
 
@@ -485,7 +497,7 @@ class Traffic(System):
                 range=self._sign.range,
                 speed_limit=self._speed_limit,
                 distance_limit=self._distance_limit,
-                largest_contact=2 * self.radius,
+                largest_contact=2 * self.largest_radius,
                 **{name: getattr(self, name) for name in (*own, *weights)},
             ),
             tables=traffic_step.fixed(
@@ -503,5 +515,5 @@ class Traffic(System):
     def _pairs(self, one: int, other: int) -> int:
         """Ordered pairs of one of each of these kinds that a world has."""
         numbers = [self._count(kind) if kind.place else 0 for kind in self.kinds.kinds]
-        numbers[self.kinds.code(self.building) - 1] = 4 * len(self._layout.arms)
+        numbers[self.kinds.code(self.building) - 1] = self.n_walls
         return numbers[one - 1] * (numbers[other - 1] - (one == other))

@@ -1,0 +1,51 @@
+"""The drivers of traffic, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ...envs.particles.traffic import Traffic
+from .goal_driving import SocialForce, Straight
+from .orca import Orca
+from .traffic_driving import TrafficDriver
+from .traffic_guard import GuardedTraffic
+
+_JITTER = 0.01
+
+
+def buffered_voronoi(system: Traffic) -> GuardedTraffic:
+    """Straight towards the goal inside the guard, with ORCA's noise."""
+    straight = TrafficDriver(system, "straight", partial(Straight, jitter=_JITTER), _JITTER)
+    return GuardedTraffic(straight, name="buffered-voronoi")
+
+
+def straight(system: Traffic) -> TrafficDriver:
+    """Straight towards the goal, at no more than the limit of a sign."""
+    return TrafficDriver(system, "straight", Straight)
+
+
+def social_force(system: Traffic) -> TrafficDriver:
+    """Forces from agents and from the nearest points of buildings."""
+    return TrafficDriver(system, "social-force", SocialForce, _JITTER)
+
+
+def orca(system: Traffic) -> TrafficDriver:
+    """ORCA with the library's settings; buildings are discs that make no part of a change."""
+    return TrafficDriver(system, "orca", partial(Orca, neighbours=system.k), _JITTER, "half")
+
+
+def tuned_orca(system: Traffic) -> TrafficDriver:
+    """ORCA with the shares of the table of kinds and a shorter horizon."""
+    make = partial(Orca, neighbours=system.k, horizon=0.5, inflation=1.15)
+    return TrafficDriver(system, "orca-tuned", make, _JITTER, "rules")
+
+
+DRIVERS: dict[str, Callable[[Traffic], Any]] = {
+    "buffered-voronoi": buffered_voronoi,
+    "orca": orca,
+    "orca-tuned": tuned_orca,
+    "social-force": social_force,
+    "straight": straight,
+}
