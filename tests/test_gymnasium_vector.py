@@ -252,7 +252,7 @@ def same(ours: Any, theirs: Any, where: str) -> None:
     else:
         assert ours.dtype == theirs.dtype, where
         assert ours.shape == theirs.shape, where
-        assert np.array_equal(ours, theirs), where
+        np.testing.assert_array_equal(ours, theirs, where)  # NaN equals NaN
 
 
 @pytest.mark.parametrize("mode", MODES)
