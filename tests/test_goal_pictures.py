@@ -21,7 +21,7 @@ from invariantzoo.envs.core.scene import Scene
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.particles.goal_state import State
 from invariantzoo.envs.particles.goals import Goals
-from invariantzoo.envs.particles.yielding import straight_on, time_to_touch, yields
+from invariantzoo.envs.particles.yielding import look_ahead, straight_on, time_to_touch, yields
 
 UNIT = (0.0, 0.0, 1.0, 1.0)
 SIDE = 200
@@ -149,7 +149,7 @@ def pairs_of(velocity: list[list[float]], goal: list[list[float]]) -> list[list[
         x[other] - x[:, None],
         np.full((2, 1), 0.4),
         np.full((2, 1), True),
-        np.full(2, 0.2),
+        look_ahead(np.array(goal) - x, np.full(2, 0.2), 1.0),
         1.0,
     ).tolist()
 
@@ -200,6 +200,7 @@ def test_a_scene_shows_goals_arrivals_hits_and_who_gives_way() -> None:
     state.hit[0, 3] = 1.0
     scene = scene_of(system, state)
     assert scene.disc_core is not None
+    assert scene.disc_value is not None
     assert scene.links is not None
     assert scene.disc_core.tolist() == [0, 0, 1, -1]
     assert scene.links.tolist() == [[0, 1]]
@@ -214,7 +215,7 @@ def test_a_scene_shows_goals_arrivals_hits_and_who_gives_way() -> None:
 
 
 def test_who_gives_way_is_seen_when_discs_meet() -> None:
-    """With drivers that avoid each other links appear; those who drive straight on have none."""
+    """With drivers that avoid each other links appear; straight on, none do on the way."""
     linked = {}
     for policy in ("orca-right-hand", "straight"):
         system = invariantzoo.make_system("particles-goals-v0", n_agents=16, cover=0.3)
@@ -227,8 +228,9 @@ def test_who_gives_way_is_seen_when_discs_meet() -> None:
             assert scene is not None
             assert scene.links is not None
             assert len(np.unique(scene.links[:, 0])) == len(scene.links)
-            away = (env.tensors.goal - env.tensors.position)[0].norm(dim=-1).numpy()  # type: ignore[attr-defined]
-            linked[policy] += int((away[scene.links[:, 0]] > system.speed * system.dt).sum())  # type: ignore[attr-defined]
+            assert scene.discs is not None
+            way = np.hypot(*(scene.rings - scene.discs).T)  # type: ignore[operator]
+            linked[policy] += int((way[scene.links[:, 0]] > 0.1).sum())
     assert linked["orca-right-hand"] > 20
     assert linked["straight"] == 0
 

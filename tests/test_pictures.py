@@ -12,7 +12,7 @@ import numpy as np
 import pygame
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import invariantzoo
 from invariantzoo.agents.policy import make_policy, policy_names
@@ -28,7 +28,7 @@ from invariantzoo.envs.core.scene import Chart, LegendEntry, Scene
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.site.pages import own_ids
 from invariantzoo.training.rl.hyperparameters import ALGORITHMS
-from invariantzoo.training.runs.video import Camera, record_video
+from invariantzoo.training.runs.video import Camera, film, record_video
 
 UNIT = (0.0, 0.0, 1.0, 1.0)
 SIZES = [(260, 260), (480, 300), (640, 640), (1200, 500), (1280, 720)]
@@ -501,6 +501,23 @@ def test_pictures_that_are_skipped_are_remembered(tmp_path: Path) -> None:
     assert bright[30] > 3 * bright[0], "rows of the steps before the first picture are there"
 
 
+def test_a_film_of_every_third_step_has_the_trails_of_all(tmp_path: Path) -> None:
+    system = invariantzoo.make_system("particles-encounter-v0")
+    policy = make_policy("straight", system)
+    shots = {}
+    for every in (1, 3):
+        path = tmp_path / f"{every}.gif"
+        record_video(system, policy, path, n_steps=7, every=every, size=160)
+        with Image.open(path) as image:
+            shots[every] = [
+                np.asarray(frame.convert("RGB")).astype(int)
+                for frame in ImageSequence.Iterator(image)
+            ]
+    assert [len(frames) for frames in shots.values()] == [8, 3]
+    for sparse, whole in zip(shots[3], shots[1][::3], strict=True):
+        assert np.abs(sparse - whole).max() < 24, "but for the colours that they have in common"
+
+
 def test_a_film_takes_few_colours_and_keeps_the_ground(tmp_path: Path) -> None:
     session, _ = world("cluster-relaxation-v0")
     path = tmp_path / "film.gif"
@@ -509,6 +526,23 @@ def test_a_film_takes_few_colours_and_keeps_the_ground(tmp_path: Path) -> None:
         frame = np.asarray(image.convert("RGB"))
     assert len(np.unique(frame.reshape(-1, 3), axis=0)) <= 256
     assert (frame == np.array(BACKGROUND)).all(-1).mean() > 0.3
+
+
+def test_colours_of_a_film_are_near_those_of_its_pictures(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [np.full((16, 32, 3), BACKGROUND, np.uint8) for _ in range(3)]
+    for picture in pictures:
+        picture[:, 16:] = PALETTES["wheel"][rng.integers(0, 256, (16, 16))]
+    path = tmp_path / "film.gif"
+    with film(path, fps=10) as add:
+        for picture in pictures:
+            add(picture)
+    with Image.open(path) as image:
+        assert image.info["duration"] == 100
+        for picture, frame in zip(pictures, ImageSequence.Iterator(image), strict=True):
+            shown = np.asarray(frame.convert("RGB")).astype(int)
+            assert np.abs(shown - picture).max() <= 12
+            assert (shown[:, :16] == np.array(BACKGROUND)).all()
 
 
 def test_unsatisfied_bonds_are_drawn() -> None:

@@ -13,6 +13,7 @@ class Film:
     parameters: over the id's own.  policy: who acts, by name; empty: whoever acts without it.
     n_worlds: worlds side by side.  steps: how many are filmed; 0: one episode.
     skip: steps that are made before the first picture.  size: width of the pictures in pixels.
+    every: steps from a picture to the next in the film that ships.
     training: the film that ships shows a policy that `train` made with these settings ("algo",
         "steps" and hyper-parameters by name); empty: it shows `policy`.
     learning: that film shows so many updates of descent on one world instead, a picture each.
@@ -23,6 +24,7 @@ class Film:
     n_worlds: int = 1
     steps: int = 0
     skip: int = 0
+    every: int = 1
     size: int = 288
     training: dict[str, Any] = field(default_factory=dict)
     learning: int = 0

@@ -23,7 +23,7 @@ SCENARIOS = {
     "particles-circle-v0": {
         "system": "Circle",
         "summary": "discs on a circle that all change sides through its middle",
-        "film": {"policy": "orca-right-hand", "parameters": {"n_agents": 8}, "steps": 60},
+        "film": {"policy": "learned", "steps": 230, "every": 3},
         "variants": [
             {"n_agents": 2},
             {"n_agents": 16, "shift": 0.05},

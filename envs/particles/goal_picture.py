@@ -9,7 +9,7 @@ import numpy as np
 from ..core.scene import LegendEntry, Scene
 from .goal_geometry import Pairs
 from .goal_state import State
-from .yielding import straight_on, yields
+from .yielding import look_ahead, straight_on, yields
 
 _LEGEND = (
     LegendEntry("colour: on which side its goal lies", "scale", palette="wheel"),
@@ -49,7 +49,7 @@ def picture(state: State, pairs: Pairs, speed: float, dt: float, middle: np.ndar
             pairs.r[0].numpy(),
             pairs.contact[0].numpy(),
             pairs.present[0].numpy(),
-            radius,
+            look_ahead(goal - x, radius, speed),
             speed,
         ),
         legend=_LEGEND,

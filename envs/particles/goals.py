@@ -23,11 +23,7 @@ SCENARIOS = {
     "particles-goals-v0": {
         "system": "Goals",
         "summary": "discs that cross a square to goals of their own without touching",
-        "film": {
-            "policy": "orca-tuned",
-            "parameters": {"cover": 0.35, "n_agents": 16},
-            "steps": 60,
-        },
+        "film": {"policy": "learned", "parameters": {"cover": 0.35}, "steps": 124, "every": 4},
         "variants": [
             {"n_agents": 2},
             {"n_agents": 9, "cover": (0.05, 0.35)},

@@ -16,6 +16,11 @@ def straight_on(way: np.ndarray, speed: float, dt: float) -> np.ndarray:
     return way * (np.minimum(speed, d / dt) / np.maximum(d, 1e-12))
 
 
+def look_ahead(way: np.ndarray, radius: np.ndarray, speed: float) -> np.ndarray:
+    """How far ahead in time a disc minds others [n]: some radii, and no farther than its goal."""
+    return np.minimum(_HORIZON * radius, np.hypot(*way.T)) / speed
+
+
 def time_to_touch(r: np.ndarray, s: np.ndarray, contact: np.ndarray) -> np.ndarray:
     """When |r + s t| = contact for the first time [...], 0 for those who touch; inf: never.
 
@@ -35,24 +40,24 @@ def yields(
     r: np.ndarray,
     contact: np.ndarray,
     present: np.ndarray,
-    radius: np.ndarray,
+    horizon: np.ndarray,
     speed: float,
 ) -> np.ndarray:
     """Pairs [m, 2] of who gives way and to whom, at most one for each disc.
 
     A disc gives way if its velocity is not the one straight to its goal, and another is there that
-    it would touch soon if it went straight on and the other as it goes now: to the first such one,
-    if that keeps nearer to its own straight way.
+    it would touch within its horizon if it went straight on and the other as it goes now: to the
+    first such one, if that keeps nearer to its own straight way.
 
     velocity, straight [n, 2]: as it is, and straight to the goal (`straight_on`).
     neighbour, contact, present [n, k] and r [n, k, 2]: of the others that are near.
-    radius [n].  speed: the largest.
+    horizon [n]: times ahead (`look_ahead`).  speed: the largest.
     """
     if not neighbour.shape[1]:
         return np.zeros((0, 2), int)
     deviation = np.hypot(*(velocity - straight).T)
     soon = time_to_touch(r, velocity[neighbour] - straight[:, None], contact)
-    soon = np.where(present & (soon < _HORIZON * radius[:, None] / speed), soon, np.inf)
+    soon = np.where(present & (soon < horizon[:, None]), soon, np.inf)
     first = soon.argmin(1)[:, None]
     other = np.take_along_axis(neighbour, first, 1)[:, 0]
     more = deviation - deviation[other] > 1e-6 * speed

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from invariantzoo.envs.core.system import System
 
 README, LARGEST = "particles-crowd-v0", 600_000
+SPARSE_FPS = 10  # of films that leave out steps
 
 
 def main() -> None:
@@ -76,15 +77,17 @@ def acting(id: str, film: Film, runs: Path) -> str:
 
 def film_policy(path: Path, system: System, policy: Policy, film: Film) -> None:
     """Film a policy at work."""
-    from invariantzoo.training.runs.video import record_video
+    from invariantzoo.training.runs import video
 
-    record_video(
+    video.record_video(
         system,
         policy,
         path,
         n_worlds=film.n_worlds,
         n_steps=film.steps or None,
         skip=film.skip,
+        every=film.every,
+        fps=video.FPS if film.every == 1 else SPARSE_FPS,
         size=film.size,
     )
     _check(path)

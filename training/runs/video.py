@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +26,9 @@ MOST_WORLDS = 9  # in one film
 _BLOCK = 16  # encoders want sizes in multiples of this
 _TRAIL = 12
 _SHADE = 8  # steps of brightness in a gif
+_GROUND = np.array(BACKGROUND, np.int16)
+_DARKER = 4  # steps below the ground, at most
+_LEVELS = _DARKER + 256 // _SHADE  # of brightness
 
 
 def record_video(
@@ -36,6 +39,7 @@ def record_video(
     n_worlds: int = 1,
     n_steps: int | None = None,
     skip: int = 0,
+    every: int = 1,
     seed: int = 0,
     deterministic: bool | None = None,
     size: int = 640,
@@ -43,7 +47,7 @@ def record_video(
 ) -> None:
     """Film `n_steps` (default: one episode) of worlds in a grid, from the start to the last state.
 
-    skip: steps that are made before the first picture.
+    skip: steps that are made before the first picture.  every: steps from a picture to the next.
     deterministic: hand the policy no generator; by default unless the system is stochastic.
 
     Raises ValueError if the system has no picture or the file's name does not end in a suffix.
@@ -53,7 +57,7 @@ def record_video(
     steps = skip + (system.horizon if n_steps is None else n_steps)
     env = VectorEnv(system, n_worlds, seed=seed, autoreset=steps > system.horizon)
     observation = env.reset()
-    with filming(path, env, size=size, fps=fps, skip=skip) as shoot:
+    with filming(path, env, size=size, fps=fps, skip=skip, every=every) as shoot:
         shoot()
         for _ in range(steps):
             step = env.step(act(env, policy, observation, deterministic))
@@ -65,23 +69,29 @@ def record_video(
 
 @contextmanager
 def filming(
-    path: str | Path, env: VectorEnv, *, size: int = 640, fps: int = FPS, skip: int = 0
+    path: str | Path,
+    env: VectorEnv,
+    *,
+    size: int = 640,
+    fps: int = FPS,
+    skip: int = 0,
+    every: int = 1,
 ) -> Iterator[Callable[[], None]]:
     """A function that adds a picture of `env`; the film appears when the block ends well.
 
-    skip: pictures at first that are left out; charts and earlier rows begin with them all the same.
+    skip: pictures at first that are left out.  every: of the others, the first of so many is shown.
+    Trails, charts and earlier rows have them all the same.
     """
     camera = Camera(env, size=size)
-    left_out = 0
+    made = -skip
     with film(path, fps=fps) as add:
 
         def shoot() -> None:
-            nonlocal left_out
+            nonlocal made
             picture = camera.frame()
-            if left_out < skip:
-                left_out += 1
-            else:
+            if made >= 0 and made % every == 0:
                 add(picture)
+            made += 1
 
         yield shoot
 
@@ -165,22 +175,17 @@ def film(path: str | Path, *, fps: int = FPS) -> Iterator[Callable[[np.ndarray],
 
     Raises ValueError if the file's name does not end in one of SUFFIXES.
     """
-    import imageio.v2 as imageio
-
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ValueError(f"film {str(path)!r} must end in {' or '.join(SUFFIXES)}")
-    if path.suffix == ".gif":  # in memory: imageio tries again, noisily, to end a file that failed
-        buffer = io.BytesIO()
-        options = {"duration": 1000 / fps, "loop": 0, "subrectangles": True}
-        pictures = imageio.get_writer(buffer, format="GIF", mode="I", **options)
-        try:
-            yield lambda frame: pictures.append_data(_few_colours(frame))
-        finally:
-            pictures.close()
-        if buffer.getbuffer().nbytes:
-            write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
+    if path.suffix == ".gif":
+        gif = _Gif()
+        yield gif.add
+        if gif.shots:
+            write_atomically(path, lambda temporary: gif.save(temporary, fps))
         return
+    import imageio.v2 as imageio
+
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         writer = imageio.get_writer(temporary, fps=fps, quality=7, macro_block_size=_BLOCK)
@@ -202,15 +207,61 @@ def film(path: str | Path, *, fps: int = FPS) -> Iterator[Callable[[np.ndarray],
         temporary.unlink(missing_ok=True)
 
 
-def _few_colours(frame: np.ndarray) -> np.ndarray:
-    """A frame in at most 255 colours, none dithered, so that a gif of it stays small."""
-    from PIL import Image
+class _Gif:
+    """Frames that share at most 255 colours, none dithered, so that a gif of them stays small."""
 
-    ground = np.array(BACKGROUND, np.int16)
-    coarse = (frame - ground + _SHADE // 2) // _SHADE * _SHADE + ground
-    image = Image.fromarray(coarse.clip(0, 255).astype(np.uint8))
-    few = image.quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    return np.asarray(few.convert("RGB"))
+    def __init__(self) -> None:
+        self.shots: list[bytes] = []
+        self._shape = (0, 0)
+        self._count = np.zeros(_LEVELS**3, np.int64)  # of pixels with a colour in coarse steps
+
+    def add(self, frame: np.ndarray) -> None:
+        """Keep a frame [height, width, 3], its colours in coarse steps."""
+        level = (frame - _GROUND + _SHADE // 2) // _SHADE + _DARKER
+        code = (level * (_LEVELS**2, _LEVELS, 1)).sum(-1).astype(np.uint16)
+        self._count += np.bincount(code.reshape(-1), minlength=len(self._count))
+        self._shape = code.shape
+        self.shots.append(zlib.compress(code.tobytes(), 1))
+
+    def save(self, path: Path, fps: int) -> None:
+        """Write the file. Frames like the one before them only lengthen that one's time."""
+        from PIL import Image
+
+        palette, index = self._palette()
+
+        def shown(shot: bytes) -> Image.Image:
+            code = np.frombuffer(zlib.decompress(shot), np.uint16).reshape(self._shape)
+            image = Image.fromarray(index[code])
+            image.putpalette(palette.tobytes())
+            return image
+
+        first, *others = self.shots
+        shown(first).save(
+            path,
+            format="GIF",
+            save_all=True,
+            append_images=(shown(shot) for shot in others),
+            duration=round(1000 / fps),
+            loop=0,
+        )
+
+    def _palette(self) -> tuple[np.ndarray, np.ndarray]:
+        """At most 255 colours [n, 3] uint8, and which of them stands for each coarse colour."""
+        from PIL import Image
+
+        present = np.flatnonzero(self._count)
+        level = np.stack(np.unravel_index(present, 3 * [_LEVELS]), -1) - _DARKER
+        coarse = (level * _SHADE + _GROUND).clip(0, 255).astype(np.uint8)
+        often = np.ceil(np.sqrt(self._count[present])).astype(int)
+        sample = Image.fromarray(coarse.repeat(often, 0)[None])
+        few = sample.quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        palette = np.array(few.getpalette(), np.uint8).reshape(-1, 3)[:255]
+        ground = np.abs(palette - _GROUND).sum(-1).argmin()
+        palette[ground] = _GROUND
+        away = ((coarse[:, None].astype(int) - palette) ** 2).sum(-1)
+        index = np.zeros(len(self._count), np.uint8)
+        index[present] = away.argmin(1)
+        return palette, index
 
 
 def _last_line(error: OSError) -> str:
