@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 import invariantzoo
 from invariantzoo import report as records
+from invariantzoo.__main__ import main
 from invariantzoo.site import pages
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,6 +83,20 @@ def test_a_system_of_ones_own(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "agree.gif").exists()
     assert (tmp_path / "runs/kuramoto/policy.zip").exists()
+
+
+def test_a_driver_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands and the code of the page, with one update and few discs."""
+    monkeypatch.chdir(tmp_path)
+    train, film = blocks("docs/train-a-driver.md", "bash")
+    words = shlex.split(train)[1:] + shlex.split("--steps 1 --set pairs=2 --set n_worlds=1")
+    words[words.index("horizon=100")] = "horizon=20"
+    assert main(words) == 0
+    code = "\n".join(blocks("docs/train-a-driver.md", "python"))
+    run(code.replace("n_agents=64", "n_agents=12"), "docs/train-a-driver.md")
+    words = [*shlex.split(film)[1:], "--set", "n_agents=12", "--n-steps", "5"]
+    assert main(words) == 0
+    assert (tmp_path / "driver.mp4").exists()
 
 
 @pytest.mark.parametrize("id", pages.own_ids())

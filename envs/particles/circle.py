@@ -23,6 +23,10 @@ SCENARIOS = {
     "particles-circle-v0": {
         "system": "Circle",
         "summary": "discs on a circle that all change sides through its middle",
+        "training": {
+            "es": {"steps": 30_000_000, "n_worlds": 4, "std": 0.08, "std_final": 0.03, "lr": 0.05},
+            "ppo": {"n_steps": 20, "n_worlds": 32, "lr": 3e-3, "gamma": 0.97},
+        },
         "film": {"policy": "learned", "steps": 230, "every": 3},
         "variants": [
             {"n_agents": 2},

@@ -23,6 +23,10 @@ SCENARIOS = {
     "particles-goals-v0": {
         "system": "Goals",
         "summary": "discs that cross a square to goals of their own without touching",
+        "training": {
+            "es": {"steps": 30_000_000, "n_worlds": 4, "std": 0.08, "std_final": 0.03, "lr": 0.05},
+            "ppo": {"n_steps": 20, "n_worlds": 32, "lr": 3e-3, "gamma": 0.97},
+        },
         "film": {"policy": "learned", "parameters": {"cover": 0.35}, "steps": 124, "every": 4},
         "variants": [
             {"n_agents": 2},

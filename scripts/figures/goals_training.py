@@ -55,7 +55,8 @@ class Recipe(NamedTuple):
 
 RECIPES = {
     "full": Recipe(),
-    "smooth": Recipe(effort=0.02, acceleration=4.0),
+    "braking": Recipe(acceleration=8.0),
+    "smooth": Recipe(effort=0.02, acceleration=3.0),
     "unguarded": Recipe(guarded=False, covers=(0.05, 0.05, 0.1, 0.2, 0.2)),
     "four": Recipe(GOAL_RELATIVE, generations=120),
     "four-without-I1": Recipe((*GOAL_RELATIVE, "gap"), generations=120),
