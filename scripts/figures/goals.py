@@ -1,6 +1,6 @@
 """Discs with goals: ORCA and learned drivers on the same held-out worlds, and what invariants buy.
 
-    python -m invariantzoo.figures.goals [--out docs] [--drivers runs/drivers] [--episodes 100]
+    python -m invariantzoo.figures.goals [--out docs] [--drivers runs/drivers]
 
 Scores hand-written drivers, and those that `invariantzoo.figures.goals_training` left in
 --drivers, five seeds a recipe, and writes goals.md and its record. Only what is missing in the
@@ -41,66 +41,62 @@ ABLATIONS = (
     *("four-without-I1", "four-without-I2", "four-without-I3", "four-without-I4"),
 )
 METRICS = ("ok", "all_ok", "hit", "settled", "time_ratio", "deepest_overlap", "effort")
-SEEDS, LARGE_EPISODES, RESAMPLES = 5, 20, 2000
+SEEDS, EPISODES, LARGE_EPISODES, RESAMPLES = 5, 100, 20, 2000
 
 
-TEXT = """# Discs with goals: four invariants suffice to drive, and how that compares with ORCA
+TEXT = """# Discs with goals: a learned driver inside a guard passes ORCA in every world
 
 `particles-goals-v0` and `particles-circle-v0`: discs cross a square, or a circle, to goals of their
 own. A disc is ok if it is at its goal at the end and never overlapped another by more than 1 mm,
 on the straight ways between steps neither; who leaves its goal by more than a radius has not
 arrived. Cells hold ok in percent with its 95 % interval over episodes / discs that hit in percent /
 time ratio (sum of the times of arrival over that of straight drives at full speed, of discs that
-are ok). {episodes} held-out episodes a cell (20 of 1,024 discs). Learned drivers were trained on at
-most 16 discs, inside the guard, and their cells hold means over seeds, then ok of every seed.
-
-VERDICT
-
-## Do four invariants suffice?
-
-{ablations}
-`full-short` may use all there is, `mirror-even` nothing that changes sign in a mirror, `four` of a
-neighbour only I1..I4 and whether it has arrived (and of itself its distance, velocity and arrival),
-the rest `four` without one of them. Without I1 the network does not see the gap; its window and the
-guard still do. Each of these was trained for 120 generations, about a CPU minute.
-
-ABLATION
-
-The exact circle without the noise of 0.01 in the velocity, where only left and right can break the
-symmetry:
-
-{quiet}
-QUIET
-
-## Beside ORCA
+are ok). {episodes} held-out episodes a cell ({large} of 1,024 discs). Learned drivers were trained
+on at most 16 discs, inside the guard, by `python -m invariantzoo.figures.goals_training`; their
+cells hold means over seeds, then ok of every seed.
 
 {against}
 `orca` has the defaults of the library, whose velocities ours are (largest difference 8e-6 on 4,608
 recorded states); `orca-tuned` the best settings on scenes of their own, without a rule of the road;
-`orca-right-hand` turns the preferred velocity to the right of who is in the way.
+`orca-right-hand` turns the preferred velocity to the right of who is in the way. The driver that
+ships as `learned` is seed 0, which did best on worlds kept for choosing. Nobody hits inside the
+guard, by construction. The exact circle is the hard case of a seed: without left and right there is
+no way out, and a seed that has not learned it stands still with all others.
 
+## The exact circle without noise
+
+The noise of 0.01 in the velocity can break the symmetry; here it is left out:
+
+{quiet}
+## Do four invariants suffice?
+
+{ablations}
 ## Other drivers
 
 {others}
-`buffered-voronoi` is the guard round a straight driver. `unguarded` learned without a guard,
-`smooth` inside a guard that plans with an acceleration of 4.
+`buffered-voronoi` is the guard round a straight driver, without a rule of the road. `smooth` was
+trained inside a guard that plans with an acceleration of 3 instead of 20, `braking` with 8;
+`unguarded` without a guard, by the return alone.
 
-OTHERS
-
-## What it costs
-
-Root mean square of the acceleration:
+## What it costs: root mean square of the acceleration
 
 {effort}
-COSTS
-
-## What failed
-
-FAILED
+The driver uses that any velocity can be had within a step: it turns on the spot, several times as
+hard as ORCA does. A guard that plans with less acceleration makes it smooth.
 """
 
+ABLATED_TEXT = """
+`full-short` may use all there is, `mirror-even` nothing that changes sign in a mirror, `four` of a
+neighbour only I1..I4 and whether it has arrived (and of itself its distance, velocity and arrival),
+the rest `four` without one of them. Without I1 the network does not see the gap; its window and the
+guard still do. Each was trained for 120 generations, about a CPU minute.
+"""
+UNKNOWN = "Not measured yet; `goals_training` knows the recipes: `four`, and those without one each.\n"
+    "Not measured yet: `goals_training` knows the recipes, `four` and those without one each.\n"
+)
 
-def score(cell: str, make: Any, episodes: int) -> dict[str, Any]:
+
+def score(cell: str, make: Any, episodes: int = EPISODES) -> dict[str, Any]:
     """Means and 95 % intervals of a policy's metrics in a cell; `make` makes it of a system."""
     from invariantzoo import evaluate, make_system
 
@@ -160,6 +156,7 @@ def jobs(drivers: Path, episodes: int) -> Iterator[tuple[str, str, Any]]:
                 yield name, cell, partial(score, cell, partial(named, name), episodes)
     for recipe, cells in (
         ("full", (*SQUARES, *CIRCLES, *SHIFTED, *LARGE)),
+        ("braking", (*SQUARES, *CIRCLES)),
         ("smooth", (*SQUARES, *CIRCLES)),
         ("unguarded", (*SQUARES, *CIRCLES)),
         *((ablation, ABLATED) for ablation in ABLATIONS),
@@ -180,12 +177,12 @@ def main() -> None:
     """Compute what is missing, then print and write the page."""
     import torch
 
-    parser = figure_parser(__doc__, out=Path("docs"), drivers=Path("runs/drivers"), episodes=100)
+    parser = figure_parser(__doc__, out=Path("docs"), drivers=Path("runs/drivers"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     store = args.out / "results" / "goals.json"
     results: dict[str, dict[str, Any]] = {}
-    for driver, cell, compute in jobs(args.drivers, args.episodes):
+    for driver, cell, compute in jobs(args.drivers, EPISODES):
         scores = recorded(store, f"{driver}: {cell}", compute)
         results.setdefault(driver, {})[cell] = scores
         print(driver, cell, {name: scores[name] for name in ("ok", "hit", "time_ratio")})
@@ -233,12 +230,15 @@ def _page(results: dict[str, Any]) -> str:
         for cell in CELLS
     ]
     ablations = [
-        [recipe, *(_of_seeds(results, recipe, cell) for cell in ABLATED)] for recipe in ABLATIONS
+        [recipe, *(_of_seeds(results, recipe, cell) for cell in ABLATED)]
+        for recipe in ABLATIONS
+        if any(_is(name, recipe) for name in results)
     ]
     still = [f"{cell}, no noise" for cell in CIRCLES]
     quiet = [
         [recipe, *(_of_seeds(results, recipe, cell) for cell in still)]
-        for recipe in ("full", *ABLATIONS)
+        for recipe in ("full", "braking", "smooth", *ABLATIONS)
+        if any(_is(name, recipe) for name in results)
     ]
     others = [
         [name, *(_share(results[name][cell]) for cell in (*SQUARES, "circle, N = 64"))]
@@ -247,17 +247,19 @@ def _page(results: dict[str, Any]) -> str:
     ]
     others += [
         [recipe, *(_of_seeds(results, recipe, cell) for cell in (*SQUARES, "circle, N = 64"))]
-        for recipe in ("unguarded", "smooth", "ppo", "descent", "es")
+        for recipe in ("braking", "smooth", "unguarded")
         if any(_is(name, recipe) for name in results)
     ]
     effort = [
         [name, *(f"{results[name][cell]['effort'][0]:.2f}" for cell in SQUARES)]
-        for name in (*hand, "buffered-voronoi", "full 0", "smooth 0")
+        for name in (*hand, "buffered-voronoi", "full 0", "braking 0", "smooth 0")
         if name in results
     ]
     return TEXT.format(
+        episodes=EPISODES,
+        large=LARGE_EPISODES,
         against=table(["world", *hand, "learned, mean of five seeds (ok of each)"], against),
-        ablations=table(["network", *ABLATED], ablations),
+        ablations=table(["network", *ABLATED], ablations) + ABLATED_TEXT if ablations else UNKNOWN,
         quiet=table(["network", *CIRCLES], quiet),
         others=table(["driver", *SQUARES, "circle, N = 64"], others),
         effort=table(["driver", *SQUARES], effort),

@@ -38,6 +38,7 @@ GUIDES = (
     "index",
     "apis",
     "training",
+    "train-a-driver",
     "write-your-own-system",
     "optimizer",
     "optimizer-derived",
@@ -46,7 +47,7 @@ GUIDES = (
 )
 RESULTS = {  # what a group of pages with results is about -> its pages
     "Reinforcement learning": ("scores", "speed", "memory", "conformance", "brute-force"),
-    "Autonomous particles": ("encounter", "crowd"),
+    "Autonomous particles": ("encounter", "crowd", "goals"),
     "Spins and hopping particles": ("ising", "heat-bath", "exclusion"),
     "Molecules": ("water-fit", "water-liquid", "water-cp2k", "water-active", "relaxation"),
     "Covariant descent and regimes of learning": (
