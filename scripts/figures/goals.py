@@ -91,7 +91,7 @@ neighbour only I1..I4 and whether it has arrived (and of itself its distance, ve
 the rest `four` without one of them. Without I1 the network does not see the gap; its window and the
 guard still do. Each was trained for 120 generations, about a CPU minute.
 """
-UNKNOWN = "Not measured yet; `goals_training` knows the recipes: `four`, and those without one each.\n"
+UNKNOWN = (
     "Not measured yet: `goals_training` knows the recipes, `four` and those without one each.\n"
 )
 
