@@ -44,7 +44,7 @@ METRICS = ("ok", "all_ok", "hit", "settled", "time_ratio", "deepest_overlap", "e
 SEEDS, EPISODES, LARGE_EPISODES, RESAMPLES = 5, 100, 20, 2000
 
 
-TEXT = """# Discs with goals: a learned driver inside a guard passes ORCA in every world
+TEXT = """# Discs with goals: the learned driver that ships is nowhere worse than ORCA
 
 `particles-goals-v0` and `particles-circle-v0`: discs cross a square, or a circle, to goals of their
 own. A disc is ok if it is at its goal at the end and never overlapped another by more than 1 mm,
@@ -258,7 +258,7 @@ def _page(results: dict[str, Any]) -> str:
     return TEXT.format(
         episodes=EPISODES,
         large=LARGE_EPISODES,
-        against=table(["world", *hand, "learned, mean of five seeds (ok of each)"], against),
+        against=table(["world", *hand, "learned, mean over seeds (ok of each)"], against),
         ablations=table(["network", *ABLATED], ablations) + ABLATED_TEXT if ablations else UNKNOWN,
         quiet=table(["network", *CIRCLES], quiet),
         others=table(["driver", *SQUARES, "circle, N = 64"], others),
