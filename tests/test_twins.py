@@ -232,23 +232,3 @@ def test_gradients_flow_through_the_dynamics(parameters: dict[str, Any]) -> None
     grads = torch.autograd.grad(loss.sum(), inputs)
     assert all(bool((grad != 0).any()) for grad in grads)
     assert torch.autograd.gradcheck(two_steps, inputs)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize(("id", "parameters"), cases())
-def test_a_gpu_makes_the_same_step(id: str, parameters: dict[str, Any]) -> None:
-    system = invariantzoo.make_system(id, **parameters)
-    here = system.initial(Rng.single(SEED, WORLDS), WORLDS)
-    rng = Rng.single(SEED, WORLDS, device="cuda")
-    there = system.initial(rng, WORLDS)
-    action = torch.from_numpy(action_table(system, 1, WORLDS)[0])
-    action = action if is_discrete(system) else action.double()
-    after = system.transition(here, action, Rng.single(SEED + 1, WORLDS))
-    far = Rng.single(SEED + 1, WORLDS, device="cuda")
-    after_there = system.transition(there, action.cuda(), far)
-    for name, value in after._asdict().items():
-        found = getattr(after_there, name).cpu().numpy()
-        require_close(name, found, value.numpy(), ONE_STEP)
-    loss = system.loss(here, action, after).numpy()
-    found = system.loss(there, action.cuda(), after_there).cpu().numpy()
-    require_close("loss", found, loss, ONE_STEP)

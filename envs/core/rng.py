@@ -2,7 +2,8 @@
 
 Numbers come from a counter-based generator (`kernels/philox.py`): the key is the seed; the counter
 is (element, draw, clock, world). World i of a batch of 4096 therefore draws what world i draws
-alone, in numba and in torch, on any device. The state of the generator is just the clock.
+alone, in numba and in torch, on any device: uniform numbers to the last bit, normal ones to the
+rounding of logarithm, sine and cosine there. The state of the generator is just the clock.
 """
 
 from __future__ import annotations

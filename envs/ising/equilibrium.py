@@ -226,11 +226,11 @@ class Ising(ScheduledSystem):
         return {**means, **above_ground(energy, next_state.ground)}
 
     def symmetries(self, state: State, rng: Rng) -> Iterator[Symmetry]:
-        worlds, lattice = len(state.spin), self.lattice
+        worlds, lattice, device = len(state.spin), self.lattice, state.spin.device
         shift = (self.lattice_size * rng.uniform(worlds, 2)).long()
         yield self._rearranged("translation", state, lattice.shift(shift))
-        yield self._rearranged("rotation", state, lattice.turn(worlds))
-        yield self._rearranged("reflection", state, lattice.mirror(worlds))
+        yield self._rearranged("rotation", state, lattice.turn(worlds, device=device))
+        yield self._rearranged("reflection", state, lattice.mirror(worlds, device=device))
         yield Symmetry("flip", state._replace(spin=-state.spin, field=-state.field))
         if self.bonds == "random" and self.field == 0:
             side = 2 * (rng.uniform(worlds, self.n_agents) < 0.5).double() - 1

@@ -31,9 +31,9 @@ def require_annealing(final_temperature: float, temperature: Range, size: int) -
 
 def ground_energy(coupling: Tensor, field: Tensor, size: int) -> Tensor:
     """Lowest energies per spin [worlds, 1], exact, of tori of a side of at most 6."""
-    pairs = zip(coupling.numpy(), field[:, 0].tolist(), strict=True)
+    pairs = zip(coupling.cpu().numpy(), field[:, 0].tolist(), strict=True)
     energies = [lowest_energy(bonds, h, size) for bonds, h in pairs]
-    return torch.tensor(energies, dtype=torch.float64)[:, None]
+    return torch.tensor(energies, dtype=torch.float64, device=field.device)[:, None]
 
 
 def above_ground(energy: Tensor, ground: Tensor) -> dict[str, Tensor]:

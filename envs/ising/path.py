@@ -48,21 +48,23 @@ class ReducedPath:
 
     def line(self, step: Tensor) -> Tensor:
         """Points [..., 2] of the straight line at steps [..., 1]."""
-        start, end = torch.tensor([self.start, self.end], dtype=torch.float64)
+        ends = torch.tensor([self.start, self.end], dtype=torch.float64, device=step.device)
+        start, end = ends
         return start + (end - start) * step / self.n_steps
 
     def next_point(self, time: Tensor, action: Tensor) -> Tensor:
         """Points [worlds, 2] after step `time` [worlds, 1] under actions [worlds, 2]."""
         step = time + 1
-        reach = torch.tensor(self.reach, dtype=torch.float64)
+        reach = torch.tensor(self.reach, dtype=torch.float64, device=action.device)
         away = torch.where(step < self.n_steps, action * reach, 0.0)
         point = self.line(step) + away
         return torch.cat([point[:, :1].clamp(min=_HOTTEST), point[:, 1:]], 1)
 
     def towards(self, points: Tensor) -> Tensor:
         """Actions [n_steps, 2] that lead along points [n_steps + 1, 2]."""
-        line = self.line(torch.arange(1, self.n_steps + 1)[:, None])
-        return ((points[1:] - line) / torch.tensor(self.reach, dtype=torch.float64)).clamp(-1, 1)
+        line = self.line(torch.arange(1, self.n_steps + 1, device=points.device)[:, None])
+        reach = torch.tensor(self.reach, dtype=torch.float64, device=points.device)
+        return ((points[1:] - line) / reach).clamp(-1, 1)
 
     def free_change(self) -> float:
         """log Z at the end less that at the start, exact."""
@@ -73,10 +75,12 @@ class ReducedPath:
         return {"straight": self._follow_line, "geodesic": self._follow_geodesic}
 
     def _follow_line(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
-        return torch.zeros(*invariants["progress"].shape, 2, dtype=torch.float64)
+        progress = invariants["progress"]
+        return torch.zeros(*progress.shape, 2, dtype=torch.float64, device=progress.device)
 
     def _follow_geodesic(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
+        progress = invariants["progress"]
         points = geodesic(self.side, self.start, self.end, self.n_steps)
-        actions = self.towards(torch.from_numpy(points))
-        step = (invariants["progress"] * self.n_steps).round().long().clamp(max=self.n_steps - 1)
+        actions = self.towards(torch.from_numpy(points).to(progress.device))
+        step = (progress * self.n_steps).round().long().clamp(max=self.n_steps - 1)
         return actions[step]

@@ -112,10 +112,12 @@ class IsingTransport(System):
 
     def initial(self, rng: Rng, worlds: int) -> TransportState:
         """An exact sample of the equilibrium at the start."""
-        uniform = rng.uniform(worlds, self.side).numpy()
-        spin = torch.from_numpy(sample_rows(self.side, *self.start, uniform))
-        point = torch.tensor([self.start] * worlds, dtype=torch.float64)
-        return TransportState(spin, point, torch.zeros(worlds, 1, dtype=torch.int64))
+        device = rng.world.device
+        uniform = rng.uniform(worlds, self.side).cpu().numpy()
+        spin = torch.from_numpy(sample_rows(self.side, *self.start, uniform)).to(device)
+        point = torch.tensor([self.start] * worlds, dtype=torch.float64, device=device)
+        time = torch.zeros(worlds, 1, dtype=torch.int64, device=device)
+        return TransportState(spin, point, time)
 
     def transition(self, state: TransportState, action: Tensor, rng: Rng) -> TransportState:
         """`action` [worlds, 1, 2]: how far from the straight line to go, in units of `reach`.
@@ -123,7 +125,7 @@ class IsingTransport(System):
         1 / T is kept above 0.01. The last step leads to the end, whatever the action.
         """
         point, spin = self.path.next_point(state.time, action[:, 0]), state.spin
-        colour = self.lattice.colours()
+        colour = self.lattice.colours(spin.device)
         for half in range(2 * self.relaxation):
             force = point[:, :1] * self.lattice.neighbour_sum(spin) + point[:, 1:]
             up = rng.uniform(*spin.shape) < heat_bath_chance(-2 * force)

@@ -171,7 +171,8 @@ class LossSystem(System):
 
     def symmetries(self, state: LossState, rng: Rng) -> Iterator[Symmetry]:
         worlds, n = state.position.shape[:2]
-        order = torch.from_numpy(_alike(start(self.model), species_of(self.model)))
+        alike = _alike(start(self.model), species_of(self.model))
+        order = torch.from_numpy(alike).to(state.position.device)
         shuffled = torch.argsort(rng.uniform(worlds, n), -1)
         # Only atoms that nothing tells apart change places: sort the shuffled by group.
         by_group = shuffled.gather(1, torch.argsort(order[shuffled], dim=1, stable=True))

@@ -233,10 +233,10 @@ class Discs(System):
         x, v, w = (c * vector + s * rotate_quarter(vector) for vector in state[:3])
         turned = State(wrap(x, box), v, w, state.radius, state.box)
         yield Symmetry("rotation", turned)
-        mirror = torch.tensor([-1.0, 1.0], dtype=torch.float64)
+        mirror = box.new_tensor([-1.0, 1.0])
         x, v, w = (mirror * vector for vector in state[:3])
         flipped = State(wrap(x, box), v, w, state.radius, state.box)
-        parity = torch.tensor(self.control.parity(self.sight), dtype=torch.float64)
+        parity = box.new_tensor(self.control.parity(self.sight))
         signs: dict[str, float | Tensor] = {"action": parity}
         signs |= {name: -1.0 for name in ("I4", "p_across", "r_across", "u_across")}
         yield Symmetry("reflection", flipped, signs=signs)
@@ -325,7 +325,9 @@ class Discs(System):
         d2 = dot(r, r)
         d2.diagonal(dim1=1, dim2=2).fill_(math.inf)
         near, index = d2.sort(stable=True, dim=-1)
-        return index[..., : self.k], (near < cut2)[..., : self.k]
+        present = (near < cut2)[..., : self.k]
+        own = torch.arange(position.shape[1], device=position.device)[None, :, None]
+        return torch.where(present, index[..., : self.k], own), present
 
     def _displacement(self, state: State, x: Tensor, index: Tensor) -> Tensor:
         worlds = torch.arange(len(index), device=index.device)[:, None, None]

@@ -63,4 +63,6 @@ def nearest(position: Tensor, cutoff: float, k: int) -> tuple[Tensor, Tensor]:
     d2 = dot(r, r)
     d2.diagonal(dim1=1, dim2=2).fill_(math.inf)
     near, index = d2.sort(stable=True, dim=-1)
-    return index[..., :k], (near < cutoff**2)[..., :k]
+    present = (near < cutoff**2)[..., :k]
+    own = torch.arange(position.shape[1], device=position.device)[None, :, None]
+    return torch.where(present, index[..., :k], own), present

@@ -46,9 +46,11 @@ def seen_by_others(state: State, rng: Rng, k: int) -> Iterator[Symmetry]:
         return c * vector + s * rotate_quarter(vector)
 
     yield Symmetry("rotation", _mapped(state, turn, turn))
-    mirror = torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    device = state.position.device
+    mirror = torch.tensor([-1.0, 1.0], dtype=torch.float64, device=device)
     parity = [1.0] * 2 * k + [-1.0] * 2 * k + [1.0, -1.0]
-    signs: dict[str, float | Tensor] = {"action": torch.tensor(parity, dtype=torch.float64)}
+    action = torch.tensor(parity, dtype=torch.float64, device=device)
+    signs: dict[str, float | Tensor] = {"action": action}
     signs |= {name: -1.0 for name in ("I4", "c_across", "r_across", "u_across")}
     flipped = _mapped(state, lambda x: mirror * x, lambda v: mirror * v)
     yield Symmetry("reflection", flipped, signs=signs)

@@ -182,6 +182,7 @@ class GatedTasep(System):
         from .exact import best_gates
 
         alpha, beta, _ = best_gates(self.n_sites, self.cost)
-        shape = invariants["near"].shape
-        action = torch.tensor([2 * alpha - 1, 2 * beta - 1], dtype=torch.float64)
-        return action.expand(shape)[..., None]
+        near = invariants["near"]
+        rates = [2 * alpha - 1, 2 * beta - 1]
+        action = torch.tensor(rates, dtype=torch.float64, device=near.device)
+        return action.expand(near.shape)[..., None]

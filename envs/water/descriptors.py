@@ -187,7 +187,7 @@ def symmetry_operations(
     position: Tensor, cell: Tensor, rng: Rng
 ) -> Iterator[tuple[str, Transformation]]:
     worlds, n = position.shape[:2]
-    same = torch.eye(3, dtype=position.dtype).expand(worlds, 3, 3)
+    same = torch.eye(3, dtype=position.dtype, device=position.device).expand(worlds, 3, 3)
     unmoved = position.new_zeros(worlds, 1, 3)
     yield "relabel", Transformation(same, unmoved, torch.argsort(rng.uniform(worlds, n), -1))
     yield "translation", Transformation(same, 20 * rng.uniform(worlds, 1, 3) - 10)

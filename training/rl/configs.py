@@ -144,7 +144,7 @@ class DescentConfig(OptimizerConfig):
     network: str = hyper("", '"pair", "set" or "mlp"; empty: the best suited')
     width: int = hyper(24, "hidden units per layer")
     float64: bool = hyper(False, "double precision")
-    device: str = hyper("cpu", "where torch computes")
+    device: str = hyper("cpu", 'where torch computes: "cpu", "cuda", "cuda:1", …')
     checkpoint_every: int = hyper(20, "updates between checkpoints")
 
     def __post_init__(self) -> None:

@@ -40,6 +40,7 @@ class Trainer:
 
     def __init__(self, system: System, config: DescentConfig, seed: int, updates: int) -> None:
         require_count("updates", updates)
+        device = computing_device(config.device)
         if is_discrete(system):
             raise ValueError("descent needs continuous actions; use ppo or a2c here")
         if not system.differentiable:
@@ -54,7 +55,7 @@ class Trainer:
         self.system, self.config, self.seed, self.updates = system, config, seed, updates
         dtype = torch.float64 if config.float64 else torch.float32
         self.network = make_network(name, system, seed, width=config.width)
-        self.network.to(config.device, dtype)
+        self.network.to(device, dtype)
         make, arguments = choose(config)
         self.optimizer = make(self.network.parameters(), lr=config.lr, **arguments)
         self.update = 0
@@ -102,6 +103,17 @@ class Trainer:
         return Update(self.update, float(loss.detach()), float(norm))
 
 
+def computing_device(name: str) -> torch.device:
+    """The torch device of that name; ValueError unless it can compute in double precision here."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, dtype=torch.float64, device=device).item()  # "meta" has no values
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device={name!r} cannot compute here: {reason}") from None
+    return device
+
+
 def rollout_loss(
     system: System,
     network: nn.Module,
@@ -111,7 +123,7 @@ def rollout_loss(
     n_worlds: int,
     steps: int,
     dtype: torch.dtype = torch.float32,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Mean loss per agent and step of a differentiable rollout.
 

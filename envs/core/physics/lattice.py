@@ -69,9 +69,9 @@ class Torus:
                 terms += [bond * self.ahead(value, axis), self.ahead(bond * value, axis, -1)]
         return sum(terms[1:], terms[0])
 
-    def coordinates(self) -> Tensor:
+    def coordinates(self, device: torch.device | str = "cpu") -> Tensor:
         """Where every site stands along each axis [sites, dimension] int64."""
-        axes = [torch.arange(side) for side in self.shape]
+        axes = [torch.arange(side, device=device) for side in self.shape]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
 
     def site(self, coordinates: Tensor) -> Tensor:
@@ -81,31 +81,36 @@ class Torus:
             index = index * side + coordinates[..., axis] % side
         return index
 
-    def colours(self) -> Tensor:
+    def colours(self, device: torch.device | str = "cpu") -> Tensor:
         """0 or 1 [sites] int64: if all sides are even, no two neighbours have the same."""
-        return self.coordinates().sum(-1) % 2
+        return self.coordinates(device).sum(-1) % 2
 
     def shift(self, steps: Tensor) -> Isometry:
         """The lattice seen from so many sites ahead; steps [worlds, dimension] int64."""
-        sites = self.site(self.coordinates().to(steps.device) + steps[:, None])
+        sites = self.site(self.coordinates(steps.device) + steps[:, None])
         return Isometry(sites, tuple(range(self.dimension)), (False,) * self.dimension)
 
-    def turn(self, worlds: int, axes: tuple[int, int] = (0, 1)) -> Isometry:
+    def turn(
+        self,
+        worlds: int,
+        axes: tuple[int, int] = (0, 1),
+        device: torch.device | str = "cpu",
+    ) -> Isometry:
         """A quarter turn in the plane of two axes, whose sides must be equal."""
         first, second = axes
         if self.shape[first] != self.shape[second]:
             raise ValueError(f"shape={self.shape} has no quarter turn in the plane of {axes}")
-        new = self.coordinates()
+        new = self.coordinates(device)
         old = new.clone()
         old[:, first], old[:, second] = new[:, second], self.shape[first] - 1 - new[:, first]
         order, backward = list(range(self.dimension)), [False] * self.dimension
         order[first], order[second], backward[first] = second, first, True
         return Isometry(self.site(old).expand(worlds, -1), tuple(order), tuple(backward))
 
-    def mirror(self, worlds: int, axis: int = -1) -> Isometry:
+    def mirror(self, worlds: int, axis: int = -1, device: torch.device | str = "cpu") -> Isometry:
         """The order of the sites along an axis reversed."""
         axis %= self.dimension
-        old = self.coordinates()
+        old = self.coordinates(device)
         old[:, axis] = self.shape[axis] - 1 - old[:, axis]
         backward = tuple(other == axis for other in range(self.dimension))
         return Isometry(self.site(old).expand(worlds, -1), tuple(range(self.dimension)), backward)

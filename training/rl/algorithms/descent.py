@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,8 @@ class Trainer:
 
 
 def load_policy(system: System, config: Config, state: dict[str, Any]) -> Policy:
-    """The policy in a trainer's `state_dict`."""
-    trainer = Trainer(system, config, seed=0, steps=1)
+    """The policy in a trainer's `state_dict`, on the CPU wherever it was trained."""
+    trainer = Trainer(system, dataclasses.replace(config, device="cpu"), seed=0, steps=1)
     trainer.load_state_dict(state)
     return trainer.policy()
 
