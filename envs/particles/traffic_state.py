@@ -49,9 +49,12 @@ def seen_by_others(state: State, rng: Rng, k: int) -> Iterator[Symmetry]:
     """The world relabelled, shifted, boosted, turned and mirrored; k: others that are seen."""
     worlds, n = state.kind.shape
     order = torch.argsort(rng.uniform(worlds, n), -1)
-    rows = torch.arange(worlds)[:, None]
+    device = state.position.device
+    rows = torch.arange(worlds, device=device)[:, None]
     mixed = state._replace(**{name: getattr(state, name)[rows, order] for name in _OF_AGENTS})
-    touched = mixed.touched[rows[..., None], torch.arange(n)[None, :, None], order[:, None]]
+    touched = mixed.touched[
+        rows[..., None], torch.arange(n, device=device)[None, :, None], order[:, None]
+    ]
     yield Symmetry("relabel", mixed._replace(touched=touched), order)
     shift = 20 * rng.uniform(worlds, 1, 2) - 10
     yield Symmetry("translation", _mapped(state, lambda x: x + shift, _same, _same))
@@ -64,13 +67,15 @@ def seen_by_others(state: State, rng: Rng, k: int) -> Iterator[Symmetry]:
         return c * vector + s * rotate_quarter(vector)
 
     yield Symmetry("rotation", _mapped(state, turn, turn, turn))
-    mirror = torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    mirror = torch.tensor([-1.0, 1.0], dtype=torch.float64, device=device)
 
     def reflect(vector: Tensor) -> Tensor:
         return mirror * vector
 
     parity = [1.0] * 2 * k + [-1.0] * 2 * k + [1.0, -1.0]
-    signs: dict[str, float | Tensor] = {"action": torch.tensor(parity, dtype=torch.float64)}
+    signs: dict[str, float | Tensor] = {
+        "action": torch.tensor(parity, dtype=torch.float64, device=device)
+    }
     signs |= {name: -1.0 for name in ("I4", "c_across", "r_across", "u_across")}
     flipped = _mapped(state, reflect, reflect, reflect)._replace(hand=-state.hand)
     yield Symmetry("reflection", flipped, signs=signs)
