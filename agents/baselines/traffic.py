@@ -11,6 +11,7 @@ from .goal_driving import SocialForce, Straight
 from .orca import Orca
 from .traffic_driving import TrafficDriver
 from .traffic_guard import GuardedTraffic
+from .traffic_learned import learned
 
 _JITTER = 0.01
 
@@ -44,6 +45,7 @@ def tuned_orca(system: Traffic) -> TrafficDriver:
 
 DRIVERS: dict[str, Callable[[Traffic], Any]] = {
     "buffered-voronoi": buffered_voronoi,
+    "learned": learned,
     "orca": orca,
     "orca-tuned": tuned_orca,
     "social-force": social_force,

@@ -23,10 +23,9 @@ Loss       distance_weight d / scale + absence_weight d^2 / (d^2 + R_i^2) + effo
            weight max(0, I3 - limit^2); at the new places
 
 The table of kinds is `envs/particles/traffic_kinds.py`; a kind more is a subclass with another
-table and a parameter that says how many there are. Particles of many kinds are those of Andrejic
-and Vanchurin, "Autonomous particles" (arXiv 2301.10077), of which only the abstract was available:
-kinds, losses, layouts and all numbers are ours. That agents leave at their goals is our choice,
-too: drivers drive on and out of the picture.
+table and a parameter for their number. Particles of many kinds are those of Andrejic and Vanchurin,
+"Autonomous particles" (arXiv 2301.10077), of which only the abstract was available: kinds, losses,
+layouts, all numbers, and that agents leave at their goals, as drivers drive on, are our choice.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ..core.kernel import Kernel, parameter_record
+from ..core.kernel import Kernel
 from ..core.physics.invariants import galilean_pair
 from ..core.physics.plane import cross, dot, rotate_quarter
 from ..core.rng import Rng
@@ -52,10 +51,11 @@ from ..core.validation import require_choice, require_count, require_number
 from . import traffic_layout as places
 from .goal_geometry import direction, shortened
 from .traffic_geometry import Pairs, of_kind, overlaps, pairs_of, strictest_limit
-from .traffic_kinds import MOST_KINDS, OBSERVED, TRAFFIC, Kind, Kinds, Tables
+from .traffic_kinds import OBSERVED, TRAFFIC, Kind, Kinds, Tables
 from .traffic_picture import picture
 from .traffic_scores import SOFTENING, TOLERANCE, costs, scores
-from .traffic_state import State, seen_by_others
+from .traffic_sight import bounds_of, neighbourhood_of
+from .traffic_state import State, at_rest, seen_by_others
 
 SCENARIOS = {
     "particles-traffic-v0": {
@@ -71,8 +71,6 @@ SCENARIOS = {
         ],
     },
 }
-
-RIGHTS_OF_WAY = ("main", "side")
 
 
 @dataclass(frozen=True)
@@ -120,40 +118,24 @@ class Traffic(System):
 
     def __post_init__(self) -> None:
         require_choice("layout", self.layout, places.LAYOUTS)
-        require_choice("right_of_way", self.right_of_way, RIGHTS_OF_WAY)
+        require_choice("right_of_way", self.right_of_way, ("main", "side"))
         for name in ("n_neighbours", "n_buildings"):
             require_count(name, getattr(self, name))
-        for name in ("length", "max_acceleration", "dt", "arrival", "time_limit"):
-            require_number(name, getattr(self, name), 0, strict=True)
-        for name in ("cutoff", "reach", "gain"):
+        lengths = ("length", "arrival", "cutoff", "reach")
+        for name in (*lengths, "max_acceleration", "dt", "time_limit", "gain"):
             require_number(name, getattr(self, name), 0, strict=True)
         for name in ("distance", "absence", "effort"):
             require_number(f"{name}_weight", getattr(self, f"{name}_weight"), 0)
         for kind in self.kinds.acting:
             require_count(kind.number, self._count(kind), 0)
-            if self._count(kind) and kind.radius > places.widest(kind):
-                raise ValueError(
-                    f"radius={kind.radius} of {kind.name} must be at most "
-                    f"{places.widest(kind):g}: it starts on the {kind.place}"
-                )
-        if self.n_agents < 1:
-            names = " + ".join(kind.number for kind in self.kinds.acting)
-            raise ValueError(f"{names}=0 must be at least 1")
-        slots = places.pavement_slots(self._layout, self.length)
-        if self._starting("pavement") > slots:
-            raise ValueError(
-                f"n_pedestrians={self._starting('pavement')} must be at most {slots}: so many find "
-                f"a place on pavements of length={self.length}"
-            )
+        everybody = {kind: self._count(kind) for kind in self.kinds.acting}
+        places.require_room(self._layout, self.length, everybody)
         require_count("horizon", self.horizon, 0)
         time = self.time_limit * self._longest_time
         object.__setattr__(self, "horizon", self.horizon or math.ceil(round(time / self.dt, 9)))
 
     def _count(self, kind: Kind) -> int:
         return int(getattr(self, kind.number))
-
-    def _starting(self, place: str) -> int:
-        return sum(self._count(kind) for kind in self.kinds.acting if kind.place == place)
 
     @property
     def _layout(self) -> places.Layout:
@@ -171,7 +153,8 @@ class Traffic(System):
 
     @property
     def _longest_way(self) -> float:
-        return self.length + places.longest_queue(self._layout, self.length, self._starting("road"))
+        n = sum(self._count(kind) for kind in self.kinds.acting if kind.place == "road")
+        return self.length + places.longest_queue(self._layout, self.length, n)
 
     @property
     def _longest_time(self) -> float:
@@ -186,8 +169,8 @@ class Traffic(System):
 
     @property
     def n_walls(self) -> int:
-        """Buildings of a world: a row of houses and a tree on both sides of every arm."""
-        return 4 * len(self._layout.arms)
+        """Buildings of a world."""
+        return places.n_buildings(self._layout)
 
     @property
     def n_others(self) -> int:
@@ -205,70 +188,39 @@ class Traffic(System):
         return max(kind.radius for kind in self.present)
 
     @property
-    def _sign(self) -> Kind:
+    def sign_kind(self) -> Kind:
+        """The kind of signs."""
         return self.kinds.kinds[self.kinds.code(self.sign) - 1]
 
     @property
     def sight(self) -> float:
         """How far a sign is seen: nobody comes into its range from farther away within a step."""
-        return self._sign.range + self.speed * self.dt
+        return self.sign_kind.range + self.speed * self.dt
 
     @property
-    def _speed_limit(self) -> float:
+    def speed_limit(self) -> float:
+        """Where velocities are clipped in the observation."""
         return 4 * self.speed
 
     @property
     def bounds(self) -> dict[str, Bound]:
-        c, u, k = self.cutoff, self._speed_limit, self.k
-        limits = {
-            "I1": (0, c * c),
-            "I2": (-c * u, c * u),
-            "I3": (0, u * u),
-            "I4": (-c * u, c * u),
-            "r_along": (-c, c),
-            "r_across": (-c, c),
-            "u_along": (-u, u),
-            "u_across": (-u, u),
-            "contact": (0, 2 * self.largest_radius),
-            "neighbour_kind": (0, MOST_KINDS),
-            "give": (0, 1),
-        }
-        return {
-            "goal_distance": Bound(0, self._distance_limit),
-            "c_along": Bound(-u, u),
-            "c_across": Bound(-u, u),
-            "kind": Bound(0, MOST_KINDS),
-            "sign_I3": Bound(0, u * u),
-            "sign_limit": Bound(0, u),
-            **{name: Bound(*limits[name], k, "neighbours") for name in limits},
-        }
+        return bounds_of(
+            self.k, self.cutoff, self.speed_limit, self.largest_radius, self.distance_limit
+        )
 
     @property
-    def _distance_limit(self) -> float:
+    def distance_limit(self) -> float:
         """Nobody comes farther from its goal."""
         return 2 * self._longest_way + self.speed * self.dt * self.horizon
 
     @property
     def neighbourhood(self) -> Neighbourhood | None:
-        names = (*OBSERVED, "contact", "give")
-        return Neighbourhood(names, ("A", "B", "C", "D"), self._features, self._window)
-
-    def _features(self, seen: dict[str, Tensor]) -> Tensor:
-        """What is seen of others, brought to order one [..., k, 10]."""
-        near = seen["I1"].clamp(min=1e-12).sqrt()
-        scaled = [near - 1, *(torch.asinh(seen[name]) for name in ("I2", "I3", "I4"))]
-        e = seen["goal_distance"] / (seen["goal_distance"] ** 2 + self.largest_radius**2).sqrt()
-        scaled += [e.unsqueeze(-1) * seen[name] for name in OBSERVED[4:]]
-        return torch.stack([*scaled, seen["contact"], seen["give"]], -1)
-
-    def _window(self, seen: dict[str, Tensor]) -> Tensor:
-        near = (1 - seen["I1"] / self.reach**2).clamp(min=0) ** 2
-        return near.where(seen["contact"] > 0, 0.0)
+        return neighbourhood_of(self.largest_radius, self.reach)
 
     @property
     def baselines(self) -> tuple[str, ...]:
         free = self.max_acceleration * self.dt >= 2 * self.speed  # which the guard needs
-        guarded = ("buffered-voronoi",) if free else ()
+        guarded = ("buffered-voronoi", "learned") if free else ()
         return (*guarded, "orca", "orca-tuned", "social-force", "straight")
 
     @property
@@ -276,15 +228,10 @@ class Traffic(System):
         return spaces.Box(-1.0, 1.0, (4 * self.k + 2,), np.float32)
 
     @property
-    def contacts(self) -> dict[str, tuple[int, int]]:
-        """Metrics of contacts: the codes of the pair by name, for pairs that there can be."""
-        names, found = [kind.name for kind in self.present], {}
-        for m, one in enumerate(names):
-            for other in [*names[m:], self.building]:
-                if one != other or self._count(self.present[m]) > 1:
-                    codes = self.kinds.code(one), self.kinds.code(other)
-                    found[f"contact_{one}_{other}"] = codes
-        return found
+    def contacts(self) -> dict[str, tuple[int, int, int]]:
+        """Metrics of contacts by name: codes of two kinds, and how many pairs there are."""
+        numbers = {kind.name: self._count(kind) for kind in self.present}
+        return self.kinds.contacts(numbers, self.building, self.n_walls)
 
     @property
     def reductions(self) -> dict[str, str]:
@@ -299,40 +246,8 @@ class Traffic(System):
         main = self.right_of_way == "main"
         starts = places.start(rng, self._layout, self.length, worlds, numbers, main)
         codes = [self.kinds.code(kind.name) for kind, n in numbers.items() for _ in range(n)]
-        ends, thickness = places.buildings(self._layout, self.length)
-        signs = places.signs(self._layout)
-        limit = torch.full(signs.shape[:1], self._sign.limit, dtype=signs.dtype)
-        device = rng.world.device
-        ends, thickness, signs, limit, kind = (
-            part.to(device).expand(worlds, *part.shape).clone()
-            for part in (ends, thickness, signs, limit, torch.tensor(codes))
-        )
-        nothing = torch.zeros_like(starts.rank)
-        one = torch.ones_like(nothing[:, :1])
-        return State(
-            position=starts.position,
-            velocity=torch.zeros_like(starts.position),
-            goal=starts.goal,
-            heading=direction(starts.goal - starts.position),
-            road_velocity=torch.zeros_like(starts.position[:, :1]),
-            kind=kind,
-            rank=starts.rank,
-            hand=one,
-            building=ends,
-            thickness=thickness,
-            sign=signs,
-            limit=limit,
-            distance=(starts.goal - starts.position).norm(dim=-1),
-            scale=2 * self.length * one,
-            arrival_time=torch.full_like(nothing, -1.0),
-            touched=nothing.unsqueeze(-1).repeat(1, 1, self.n_agents),
-            struck=nothing.unsqueeze(-1).repeat(1, 1, thickness.shape[1]),
-            deepest=nothing,
-            effort=nothing.clone(),
-            watched=nothing.clone(),
-            over=nothing.clone(),
-            steps=torch.zeros_like(one),
-        )
+        built = places.built(self._layout, self.length)
+        return at_rest(starts, codes, built, self.sign_kind.limit, 2 * self.length)
 
     def terminated(self, state: State) -> Tensor:
         """Who has arrived has left."""
@@ -342,10 +257,9 @@ class Traffic(System):
         """`action` [worlds, agents, 4 k + 2]: A_1..A_k, B.., C.., D.., alpha, beta."""
         here = state.arrival_time < 0
         shown, drift = here.unsqueeze(-1), self.dt * state.road_velocity
-        a = self.acceleration(state, action)
+        a, goal = self.acceleration(state, action), state.goal + drift
         velocity = torch.where(shown, state.velocity + self.dt * a, state.road_velocity)
         position = state.position + self.dt * velocity
-        goal = state.goal + drift
         steps = state.steps + here.any(-1, keepdim=True)
         arrives = here & ((goal - position).norm(dim=-1) <= self.arrival)
         after = state._replace(
@@ -360,15 +274,16 @@ class Traffic(System):
         )
         depth, into = overlaps(state, after, self.tables, drift)
         deepest = torch.cat([depth, into], -1).amax(-1).clamp(min=0)
-        limit = strictest_limit(after, self._sign.range)
+        limit = strictest_limit(after, self.sign_kind.range)
         watches = here & self._heeds(state) & limit.isfinite()
         c = (velocity - state.road_velocity).detach()
+        too_fast = watches & (dot(c, c).sqrt() > limit + TOLERANCE)
         return after._replace(
             touched=torch.maximum(state.touched, (depth > TOLERANCE).to(depth.dtype)),
             struck=torch.maximum(state.struck, (into > TOLERANCE).to(into.dtype)),
             deepest=torch.maximum(state.deepest, deepest),
             watched=state.watched + watches,
-            over=state.over + (watches & (dot(c, c).sqrt() > limit + TOLERANCE)),
+            over=state.over + too_fast,
         )
 
     @property
@@ -436,36 +351,32 @@ class Traffic(System):
         }
 
     def loss(self, state: State, action: Tensor, next_state: State) -> Tensor:
-        pairs, tables, here = self.pairs(next_state), self.tables, state.arrival_time < 0
-        g = next_state.goal - next_state.position
+        s, tables = next_state, self.tables
+        g, c = s.goal - s.position, s.velocity - s.road_velocity
+        a = (s.velocity - state.velocity) / self.dt
         d2, radius = dot(g, g), of_kind(tables.radius, state)
-        a = (next_state.velocity - state.velocity) / self.dt
-        c = next_state.velocity - next_state.road_velocity
-        limit = strictest_limit(next_state, self._sign.range)
-        too_fast = (dot(c, c) - limit**2).clamp(min=0).where(self._heeds(state), 0.0)
+        too_fast = (dot(c, c) - strictest_limit(s, self.sign_kind.range) ** 2).clamp(min=0)
         warned = of_kind(tables.weight[:, self.kinds.code(self.sign) - 1], state)
         loss = (
-            self.distance_weight * (d2 + SOFTENING).sqrt() / next_state.scale
+            self.distance_weight * (d2 + SOFTENING).sqrt() / s.scale
             + self.absence_weight * d2 / (d2 + radius**2)
             + self.effort_weight * dot(a, a)
-            + costs(pairs, state.kind, tables).sum(-1)
-            + warned * too_fast
+            + costs(self.pairs(s), state.kind, tables).sum(-1)
+            + warned * too_fast.where(self._heeds(state), 0.0)
         )
-        return loss.where(here, 0.0)
+        return loss.where(state.arrival_time < 0, 0.0)
 
     def metrics(self, state: State, action: Tensor, next_state: State) -> dict[str, Tensor]:
-        """Of the episode so far; at its end they are its scores.
+        """Of the episode so far.
 
         ok: share that has arrived and never touched anything.  all_ok: 1 if all are.
         hit: share that ever overlapped another or a building by more than 1 mm.
         arrived: share that has left at its goal.  flow: arrivals per time, of all and of each kind,
         up to its last arrival once all have arrived.
         time_ratio: times of arrival over straight times at full speed, sums over who is ok; NaN
-        where nobody is.  over_limit: share of steps within the range of signs in which those for
-        whom they hold were faster; NaN where nobody came near one.
+        where nobody is.  over_limit: share of steps near signs that were too fast; NaN without any.
         deepest_overlap: length.  effort: root mean square of the acceleration, on the road.
-        contact: share of ordered pairs that ever overlapped by more than 1 mm; contact_a_b: of one
-        of each of those kinds.
+        contact, contact_a_b: share of ordered pairs (of kinds a, b) that ever overlapped so.
         """
         flows = {f"flow_{kind.name}": self.kinds.code(kind.name) for kind in self.present}
         building = self.kinds.code(self.building)
@@ -477,43 +388,13 @@ class Traffic(System):
     def scene(self, state: State) -> Scene:
         """Everybody in the colour of its kind, houses, trees, signs and ways to the goals."""
         first = State(*(field[:1] for field in state))
-        return picture(first, self.kinds, self.present, self._sign, self.length)
+        return picture(first, self.kinds, self.present, self.sign_kind, self.length)
 
     def kernel(self, worlds: int) -> Kernel | None:
-        """The compiled form; None for a system with laws of its own."""
+        """The compiled form; None for laws of its own."""
         laws = ("transition", "acceleration", "invariants", "loss", "metrics", "bounds", "pairs")
         if any(getattr(type(self), name) is not getattr(Traffic, name) for name in laws):
             return None
-        from . import traffic_step
+        from .traffic_step import twin
 
-        own = ("dt", "max_acceleration", "arrival", "cutoff", "reach", "gain", "sight")
-        weights = ("distance_weight", "absence_weight", "effort_weight")
-        return Kernel(
-            traffic_step.step,
-            traffic_step.observe,
-            parameter_record(
-                traffic_step.PARAMETERS,
-                building=self.kinds.code(self.building),
-                range=self._sign.range,
-                speed_limit=self._speed_limit,
-                distance_limit=self._distance_limit,
-                largest_contact=2 * self.largest_radius,
-                **{name: getattr(self, name) for name in (*own, *weights)},
-            ),
-            tables=traffic_step.fixed(
-                self.tables,
-                self.kinds.code(self.sign),
-                [self.kinds.code(kind.name) for kind in self.present],
-                self.contacts,
-                [self._pairs(*codes) for codes in self.contacts.values()],
-            ),
-            scratch=traffic_step.scratch(
-                worlds, self.n_agents, self.n_others, self.k - self.n_others, len(self.kinds.kinds)
-            ),
-        )
-
-    def _pairs(self, one: int, other: int) -> int:
-        """Ordered pairs of one of each of these kinds that a world has."""
-        numbers = [self._count(kind) if kind.place else 0 for kind in self.kinds.kinds]
-        numbers[self.kinds.code(self.building) - 1] = self.n_walls
-        return numbers[one - 1] * (numbers[other - 1] - (one == other))
+        return twin(self, worlds)

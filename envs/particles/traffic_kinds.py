@@ -136,6 +136,22 @@ class Kinds:
         """What `one` makes of `other`."""
         return self.regards.get((one, other), Regard())
 
+    def contacts(
+        self, numbers: Mapping[str, int], building: str, n_walls: int
+    ) -> dict[str, tuple[int, int, int]]:
+        """Metrics of contacts by name: codes of two kinds, and how many ordered pairs there are.
+
+        numbers: agents of each kind, without kinds that have none.
+        """
+        names, found = list(numbers), {}
+        for m, one in enumerate(names):
+            for other in [*names[m:], building]:
+                many = n_walls if other == building else numbers[other] - (one == other)
+                if many:
+                    pairs = numbers[one] * many
+                    found[f"contact_{one}_{other}"] = self.code(one), self.code(other), pairs
+        return found
+
     def tables(self) -> Tables:
         """The same as arrays."""
         names = [kind.name for kind in self.kinds]

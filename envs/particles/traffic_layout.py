@@ -17,6 +17,7 @@ from torch import Tensor
 from ..core.physics.plane import rotate_quarter
 from ..core.rng import Rng
 from .traffic_kinds import Kind
+from .traffic_state import Built, Starts
 
 LANE, KERB, PAVEMENT, FRONT = 0.6, 1.2, 1.55, 2.2  # distances from the axis of an arm
 _ENTRY, _QUEUE = 0.75, 1.6  # where the first drivers start, in lengths of an arm; one after another
@@ -42,14 +43,6 @@ LAYOUTS = {
 }
 
 
-class Starts(NamedTuple):
-    """Of those that act, in the order of the kinds; all [worlds, agents, ...]."""
-
-    position: Tensor
-    goal: Tensor
-    rank: Tensor
-
-
 def directions(layout: Layout) -> Tensor:
     """Unit vectors along the arms [arms, 2]; exact for quarters of a turn."""
     angles = torch.tensor(layout.arms, dtype=torch.float64)
@@ -70,10 +63,20 @@ def buildings(layout: Layout, length: float) -> tuple[Tensor, Tensor]:
     return torch.stack(ends), torch.tensor(radii, dtype=torch.float64)
 
 
+def n_buildings(layout: Layout) -> int:
+    """How many those are: a row of houses and a tree on both sides of every arm."""
+    return 4 * len(layout.arms)
+
+
 def signs(layout: Layout) -> Tensor:
     """Places of the signs, at the right of who comes in [signs, 2]."""
     a = directions(layout)
     return a * (layout.corner + _POST) + KERB * rotate_quarter(a)
+
+
+def built(layout: Layout, length: float) -> Built:
+    """Houses, trees and signs."""
+    return Built(*buildings(layout, length), signs(layout))
 
 
 def pavement_slots(layout: Layout, length: float) -> int:
@@ -141,6 +144,26 @@ def _on_pavement(rng: Rng, layout: Layout, length: float, worlds: int, n: int) -
     along = torch.where(crosses, slant, end).unsqueeze(-1)
     goal = a * along + left * torch.where(crosses, -across, across).unsqueeze(-1)
     return Starts(start, goal, torch.zeros_like(u))
+
+
+def require_room(layout: Layout, length: float, numbers: Mapping[Kind, int]) -> None:
+    """Raise ValueError unless so many of every kind find places to start from."""
+    if not any(numbers.values()):
+        names = " + ".join(kind.number for kind in numbers)
+        raise ValueError(f"{names}=0 must be at least 1")
+    for kind, n in numbers.items():
+        if n and kind.radius > widest(kind):
+            raise ValueError(
+                f"radius={kind.radius} of {kind.name} must be at most {widest(kind):g}: "
+                f"it starts on the {kind.place}"
+            )
+    walking = {kind.number: n for kind, n in numbers.items() if kind.place == "pavement"}
+    slots = pavement_slots(layout, length)
+    if sum(walking.values()) > slots:
+        raise ValueError(
+            f"{' + '.join(walking)}={sum(walking.values())} must be at most {slots}: so many find "
+            f"a place on pavements of length={length}"
+        )
 
 
 def widest(kind: Kind) -> float:

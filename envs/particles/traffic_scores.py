@@ -36,13 +36,13 @@ def scores(
     speed: Tensor,
     dt: float,
     flows: dict[str, int],
-    contacts: dict[str, tuple[int, int]],
+    contacts: dict[str, tuple[int, int, int]],
     building: int,
 ) -> dict[str, Tensor]:
     """The metrics [worlds] that `Traffic.metrics` describes.
 
     speed [worlds, agents]: full speeds.  flows: codes of kinds by the metric's name; contacts: of
-    two kinds; building: the code of buildings.
+    two kinds, and the number of pairs; building: the code of buildings.
     """
     arrived = s.arrival_time >= 0
     hit = (s.touched.amax(-1) > 0) | (s.struck.amax(-1) > 0)
@@ -52,15 +52,10 @@ def scores(
     for name, code in flows.items():
         own = s.kind == code
         flow[name] = (arrived & own).sum(-1) / time.where(own, 0.0).amax(-1)
-    for name, (one, other) in contacts.items():
-        rows, columns = s.kind == one, s.kind == other
-        if other == building:
-            struck = s.struck.sum(-1).where(rows, 0.0).sum(-1)
-            share[name] = struck / (rows.sum(-1) * s.struck.shape[-1])
-        else:
-            pairs = rows.unsqueeze(-1) & columns.unsqueeze(-2)
-            count = rows.sum(-1) * columns.sum(-1) - (rows & columns).sum(-1)
-            share[name] = s.touched.where(pairs, 0.0).sum((1, 2)) / count
+    for name, (one, other, number) in contacts.items():
+        rows, columns = (s.kind == one).unsqueeze(-1), (s.kind == other).unsqueeze(-2)
+        met = s.struck * rows if other == building else s.touched * (rows & columns)
+        share[name] = met.sum((1, 2)) / number
     n, m = s.struck.shape[1:]
     touches = s.touched.sum((1, 2)) + s.struck.sum((1, 2))
     return {

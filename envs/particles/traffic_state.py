@@ -12,6 +12,7 @@ from torch import Tensor
 from ..core.physics.plane import rotate_quarter
 from ..core.rng import Rng
 from ..core.types import Symmetry
+from .goal_geometry import direction
 
 
 class State(NamedTuple):
@@ -37,6 +38,58 @@ class State(NamedTuple):
     watched: Tensor  # [worlds, agents] steps within the range of a sign that holds for it
     over: Tensor  # [worlds, agents] those of them in which it was too fast
     steps: Tensor  # [worlds, 1] steps of the episode
+
+
+class Starts(NamedTuple):
+    """Of those that act, in the order of the kinds; all [worlds, agents, ...]."""
+
+    position: Tensor
+    goal: Tensor
+    rank: Tensor
+
+
+class Built(NamedTuple):
+    """What stands on the road."""
+
+    building: Tensor  # [buildings, 2, 2]
+    thickness: Tensor  # [buildings]
+    sign: Tensor  # [signs, 2]
+
+
+def at_rest(starts: Starts, codes: list[int], built: Built, limit: float, scale: float) -> State:
+    """A state in which nothing has happened yet; codes [agents] of kinds."""
+    worlds, n = starts.rank.shape
+    device = starts.rank.device
+    building, thickness, sign, kind = (
+        part.to(device).expand(worlds, *part.shape).clone()
+        for part in (*built, torch.tensor(codes))
+    )
+    nothing, goal = torch.zeros_like(starts.rank), starts.goal
+    one = torch.ones_like(nothing[:, :1])
+    return State(
+        position=starts.position,
+        velocity=torch.zeros_like(goal),
+        goal=goal,
+        heading=direction(goal - starts.position),
+        road_velocity=torch.zeros_like(goal[:, :1]),
+        kind=kind,
+        rank=starts.rank,
+        hand=one,
+        building=building,
+        thickness=thickness,
+        sign=sign,
+        limit=torch.full_like(sign[..., 0], limit),
+        distance=(goal - starts.position).norm(dim=-1),
+        scale=scale * one,
+        arrival_time=torch.full_like(nothing, -1.0),
+        touched=nothing.unsqueeze(-1).repeat(1, 1, n),
+        struck=nothing.unsqueeze(-1).repeat(1, 1, thickness.shape[1]),
+        deepest=nothing,
+        effort=nothing.clone(),
+        watched=nothing.clone(),
+        over=nothing.clone(),
+        steps=torch.zeros_like(one),
+    )
 
 
 _OF_AGENTS = (

@@ -3,215 +3,67 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.kernel import Kernel, parameter_record
 from ..core.kernels.binding import arrays_at
 from ..core.kernels.reductions import accumulate_metrics, bad_action
-from ..core.physics.kernels.discs import Rows, disc_code, disc_part, rows_of
+from ..core.physics.kernels.discs import Rows, disc_code, disc_part
 from .goal_search import depth_on_the_way, nearest_of_all
-from .traffic_kinds import Tables
-from .traffic_scores import SOFTENING, TOLERANCE
+from .traffic_arrays import (
+    BY_ROAD,
+    GIVE,
+    HEEDS,
+    PARAMETERS,
+    RADIUS,
+    SPEED,
+    Built,
+    Contacts,
+    Kept,
+    Moved,
+    Near,
+    Rules,
+    Seen,
+    Signs,
+    Table,
+    Users,
+    fixed,
+    scratch,
+)
+from .traffic_losses import limit_at, lose, score
+from .traffic_scores import TOLERANCE
 from .traffic_walls import segment_gap, select_walls
 
-RADIUS, SPEED, HEEDS, WARNED = 0, 1, 2, 3
-WEIGHT, MARGIN, FORESIGHT, GIVE, BY_ROAD = 8, 9, 10, 11, 12
 _FAR = 1e6  # where searches put those that have left, times 1, 2, ...
 
 
-class Scratch(NamedTuple):
-    """Memory of one batch. Neighbours stay from one step to the next."""
-
-    neighbour: Any  # [worlds, agents, n_others] the nearest agents, -1 for who is absent
-    wall: Any  # [worlds, agents, n_buildings] the nearest buildings, -1 for none
-    way: Any  # [worlds, agents, n_buildings, 2] to their nearest points
-    code: Any  # [worlds, agents, k] codes of the kinds of all that is seen, 0 for nobody
-    seen: Any  # [worlds, agents, k, 6] r, u, |r| at contact, part of the gap to give
-    near: Any  # [agents] from here to `rank` what a selection works on, see Rows
-    x: Any
-    y: Any
-    d2: Any
-    rank: Any
-    before: Any  # [worlds, agents, 2] places before the step
-    place: Any  # [worlds, agents, 2] places for searches
-    acceleration: Any  # [worlds, agents, 2]
-    here: Any  # [worlds, agents] who was there when the step began
-    count: Any  # [kinds, kinds] ordered pairs that touched
+if TYPE_CHECKING:
+    from .traffic import Traffic
 
 
-class Near(NamedTuple):
-    """Of the scratch, what a search fills."""
-
-    neighbour: Any
-    wall: Any
-    way: Any
-    place: Any
-    code: Any
-    seen: Any
-
-
-class Seen(NamedTuple):
-    """Of the scratch, what is around everybody."""
-
-    code: Any
-    seen: Any
-
-
-class Moved(NamedTuple):
-    """Of the scratch, what is passed on within a step."""
-
-    before: Any
-    acceleration: Any
-    here: Any
-
-
-class Counts(NamedTuple):
-    """Of the scratch, what counts contacts."""
-
-    count: Any
-
-
-class Users(NamedTuple):
-    """Of the state, who moves."""
-
-    position: Any
-    velocity: Any
-    goal: Any
-    road_velocity: Any
-    kind: Any
-    arrival_time: Any
-
-
-class Rules(NamedTuple):
-    """Of the state, who goes first."""
-
-    kind: Any
-    heading: Any
-    rank: Any
-    hand: Any
-
-
-class Built(NamedTuple):
-    """Of the state, what stands on the road."""
-
-    building: Any
-    thickness: Any
-    sign: Any
-
-
-class Signs(NamedTuple):
-    """Of the state, where limits hold."""
-
-    sign: Any
-    limit: Any
-
-
-class Contacts(NamedTuple):
-    """Of the state, who touched whom."""
-
-    touched: Any
-    struck: Any
-    deepest: Any
-
-
-class Kept(NamedTuple):
-    """Of the state, what it keeps of an episode besides."""
-
-    effort: Any
-    watched: Any
-    over: Any
-    steps: Any
-
-
-class Ways(NamedTuple):
-    """Of the state, lengths."""
-
-    distance: Any
-    scale: Any
-
-
-class Table(NamedTuple):
-    """The table of kinds; no step changes it."""
-
-    own: Any  # [kinds, 4] RADIUS, SPEED, HEEDS, WARNED
-    pair: Any  # [kinds, kinds, 13] what is seen of `OBSERVED`, then WEIGHT to BY_ROAD
-
-
-class Counted(NamedTuple):
-    """What metrics stand for."""
-
-    flow: Any  # [flows] codes of kinds
-    contact: Any  # [contacts, 2] codes
-    pairs: Any  # [contacts] number of ordered pairs of each
-
-
-class Fixed(NamedTuple):
-    """All that no step changes."""
-
-    own: Any
-    pair: Any
-    flow: Any
-    contact: Any
-    pairs: Any
-
-
-class Scores(NamedTuple):
-    """Of the episode, what a step fills."""
-
-    reward: Any
-    metric: Any
-
-
-PARAMETERS = np.dtype(
-    [
-        *(("building", np.int64), ("dt", float), ("max_acceleration", float)),
-        *(("arrival", float), ("cutoff", float), ("reach", float), ("gain", float)),
-        *(("distance_weight", float), ("absence_weight", float), ("effort_weight", float)),
-        *(("range", float), ("sight", float), ("speed_limit", float), ("distance_limit", float)),
-        ("largest_contact", float),
-    ]
-)
-
-
-def scratch(worlds: int, n: int, n_others: int, n_walls: int, kinds: int) -> Scratch:
-    """Memory for a batch of worlds of n agents that see n_others and n_walls."""
-    neighbour = np.full((worlds, n, n_others), -1, np.int32)
-    wall, way = np.full((worlds, n, n_walls), -1, np.int32), np.zeros((worlds, n, n_walls, 2))
-    rows = rows_of(n)._asdict()
-    before, place, acceleration = np.zeros((3, worlds, n, 2))
-    return Scratch(
-        neighbour=neighbour,
-        wall=wall,
-        way=way,
-        code=np.zeros((worlds, n, n_others + n_walls), np.int64),
-        seen=np.zeros((worlds, n, n_others + n_walls, 6)),
-        before=before,
-        place=place,
-        acceleration=acceleration,
-        here=np.zeros((worlds, n), bool),
-        count=np.zeros((kinds, kinds)),
-        **rows,
+def twin(system: Traffic, worlds: int) -> Kernel:
+    """The compiled form of traffic of the package's own laws, for so many worlds."""
+    code = system.kinds.code
+    own = ("dt", "max_acceleration", "arrival", "cutoff", "reach", "gain", "sight")
+    more = ("distance_weight", "absence_weight", "effort_weight", "speed_limit", "distance_limit")
+    record = parameter_record(
+        PARAMETERS,
+        building=code(system.building),
+        range=system.sign_kind.range,
+        **{name: getattr(system, name) for name in (*own, *more)},
     )
-
-
-def fixed(
-    tables: Tables,
-    sign: int,
-    flow: list[int],
-    contacts: dict[str, tuple[int, int]],
-    pairs: list[int],
-) -> Fixed:
-    """Tables for compiled code; sign: the code of signs, see `Fixed` for the others."""
-    heeds, warned = tables.mask[:, sign - 1, 2], tables.weight[:, sign - 1]
-    pair = (tables.weight, tables.margin, tables.foresight, tables.give, tables.by_road)
-    return Fixed(
-        np.stack([tables.radius, tables.speed, heeds, warned], -1),
-        np.ascontiguousarray(np.concatenate([tables.mask, np.stack(pair, -1)], -1)),
-        np.array(flow, np.int64).reshape(-1),
-        np.array(list(contacts.values()), np.int64).reshape(-1, 2),
-        np.array(pairs, float).reshape(-1),
+    tables = fixed(
+        system.kinds.tables(),
+        code(system.sign),
+        [code(kind.name) for kind in system.present],
+        system.contacts,
     )
+    n_walls = system.k - system.n_others
+    n_kinds = len(system.kinds.kinds)
+    memory = scratch(worlds, system.n_agents, system.n_others, n_walls, n_kinds)
+    return Kernel(step, observe, record, tables=tables, scratch=memory)
 
 
 @disc_part
@@ -228,17 +80,6 @@ def _give(rules: Rules, t: Table, w: int, i: int, j: int) -> float:
         if abs(turn) > 0.5:
             return 1.0 if turn > 0.0 else 0.0
     return t.pair[own, other, GIVE]
-
-
-@disc_part
-def _limit(signs: Signs, x: float, y: float, w: int, reach: float) -> float:
-    """The lowest limit of the signs within reach of a place; inf without one."""
-    limit = np.inf
-    for m in range(signs.sign.shape[1]):
-        dx, dy = signs.sign[w, m, 0] - x, signs.sign[w, m, 1] - y
-        if dx * dx + dy * dy < reach * reach:
-            limit = min(limit, signs.limit[w, m])
-    return limit
 
 
 @disc_part
@@ -349,7 +190,7 @@ def _arrive(batch: Any, p: Any, w: int) -> None:
         kept.effort[w, i] += ax * ax + ay * ay
         cx = s.velocity[w, i, 0] - s.road_velocity[w, 0, 0]
         cy = s.velocity[w, i, 1] - s.road_velocity[w, 0, 1]
-        limit = _limit(signs, s.position[w, i, 0], s.position[w, i, 1], w, p.range)
+        limit = limit_at(signs, s.position[w, i, 0], s.position[w, i, 1], w, p.range)
         if kinds[s.kind[w, i] - 1, HEEDS] > 0.0 and limit < np.inf:
             kept.watched[w, i] += 1.0
             kept.over[w, i] += math.sqrt(cx * cx + cy * cy) > limit + TOLERANCE
@@ -401,7 +242,7 @@ def _clip(value: float, low: float, high: float) -> float:
 def _observe(batch: Any, p: Any, out: Any, w: int) -> None:
     """Observations of world w, in the order of `Traffic.bounds`."""
     s, around = arrays_at(batch.state, Users), arrays_at(batch.scratch, Seen)
-    signs, t = arrays_at(batch.state, Signs), arrays_at(batch.tables, Fixed)
+    signs, t = arrays_at(batch.state, Signs), arrays_at(batch.tables, Table)
     n, k = around.code.shape[1], around.code.shape[2]
     cutoff, most = p.cutoff, p.speed_limit
     c2, cu, uu = cutoff * cutoff, cutoff * most, most * most
@@ -412,7 +253,7 @@ def _observe(batch: Any, p: Any, out: Any, w: int) -> None:
         ex, ey = (gx / d, gy / d) if d > 0.0 else (1.0, 0.0)
         cx = s.velocity[w, i, 0] - s.road_velocity[w, 0, 0]
         cy = s.velocity[w, i, 1] - s.road_velocity[w, 0, 1]
-        row, limit = out[w, i], _limit(signs, x, y, w, p.sight)
+        row, limit = out[w, i], limit_at(signs, x, y, w, p.sight)
         warned = t.own[own, HEEDS] > 0.0 and limit < np.inf
         row[0] = min(d, p.distance_limit)
         row[1] = _clip(ex * cx + ey * cy, -most, most)
@@ -442,109 +283,6 @@ def _observe(batch: Any, p: Any, out: Any, w: int) -> None:
             row[at + 10 * k] = seen[5]
 
 
-@disc_part
-def _lose(batch: Any, p: Any, w: int) -> None:
-    """Losses of world w after its step."""
-    s, around = arrays_at(batch.state, Users), arrays_at(batch.scratch, Seen)
-    signs, ways = arrays_at(batch.state, Signs), arrays_at(batch.state, Ways)
-    moved, t = arrays_at(batch.scratch, Moved), arrays_at(batch.tables, Fixed)
-    reward = arrays_at(batch.episode, Scores).reward
-    for i in range(s.kind.shape[1]):
-        if not moved.here[w, i]:
-            reward[w, i] = 0.0
-            continue
-        own, x, y = s.kind[w, i] - 1, s.position[w, i, 0], s.position[w, i, 1]
-        ax, ay = moved.acceleration[w, i, 0], moved.acceleration[w, i, 1]
-        dx, dy = s.goal[w, i, 0] - x, s.goal[w, i, 1] - y
-        d2 = dx * dx + dy * dy
-        loss = (
-            p.distance_weight * math.sqrt(d2 + SOFTENING) / ways.scale[w, 0]
-            + p.absence_weight * d2 / (d2 + t.own[own, RADIUS] * t.own[own, RADIUS])
-            + p.effort_weight * (ax * ax + ay * ay)
-        )
-        for m in range(around.code.shape[2]):
-            other = around.code[w, i, m] - 1
-            if other < 0:
-                continue
-            seen, foresight = around.seen[w, i, m], t.pair[own, other, FORESIGHT]
-            rx, ry, ux, uy = seen[0], seen[1], seen[2], seen[3]
-            reach = t.pair[own, other, MARGIN] * seen[4]
-            near = max(reach - math.sqrt(rx * rx + ry * ry + SOFTENING), 0.0)
-            i2, i3, ahead = rx * ux + ry * uy, ux * ux + uy * uy + SOFTENING, 0.0
-            if i2 < 0.0 and -i2 / i3 < foresight:
-                miss = max(reach - abs(rx * uy - ry * ux) / math.sqrt(i3), 0.0)
-                ahead = (1.0 + i2 / i3 / max(foresight, SOFTENING)) * miss
-            loss += t.pair[own, other, WEIGHT] * (near * near + ahead * ahead)
-        limit = _limit(signs, x, y, w, p.range)
-        if t.own[own, HEEDS] > 0.0 and limit < np.inf:
-            cx = s.velocity[w, i, 0] - s.road_velocity[w, 0, 0]
-            cy = s.velocity[w, i, 1] - s.road_velocity[w, 0, 1]
-            loss += t.own[own, WARNED] * max(cx * cx + cy * cy - limit * limit, 0.0)
-        reward[w, i] = loss
-
-
-@disc_part
-def _score(batch: Any, p: Any, w: int) -> None:
-    """Metrics of world w, in the order of `Traffic.reductions`."""
-    s, met = arrays_at(batch.state, Users), arrays_at(batch.state, Contacts)
-    kept, ways = arrays_at(batch.state, Kept), arrays_at(batch.state, Ways)
-    metric, kinds_of = arrays_at(batch.episode, Scores).metric, arrays_at(batch.tables, Table).own
-    t = arrays_at(batch.tables, Counted)
-    count = arrays_at(batch.scratch, Counts).count
-    n, walls = s.kind.shape[1], met.struck.shape[2]
-    now, kinds = kept.steps[w, 0] * p.dt, count.shape[0]
-    for a in range(kinds):
-        for b in range(kinds):
-            count[a, b] = 0.0
-    n_ok, n_hit, n_arrived, took, way, until = 0, 0, 0, 0.0, 0.0, 0.0
-    time, effort, watched, over, deepest, contacts = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for i in range(n):
-        own, touches = s.kind[w, i] - 1, 0.0
-        for j in range(n):
-            if met.touched[w, i, j] > 0.0:
-                count[own, s.kind[w, j] - 1] += 1.0
-                touches += 1.0
-        for b in range(walls):
-            if met.struck[w, i, b] > 0.0:
-                count[own, p.building - 1] += 1.0
-                touches += 1.0
-        arrived = s.arrival_time[w, i] >= 0.0
-        spent = s.arrival_time[w, i] if arrived else now
-        n_arrived += arrived
-        n_hit += touches > 0.0
-        contacts += touches
-        until = max(until, spent)
-        time += spent
-        effort, deepest = effort + kept.effort[w, i], max(deepest, met.deepest[w, i])
-        watched, over = watched + kept.watched[w, i], over + kept.over[w, i]
-        if arrived and touches == 0.0:
-            n_ok += 1
-            took += spent
-            way += ways.distance[w, i] / kinds_of[own, SPEED]
-    metric[w, 0] = n_ok / n
-    metric[w, 1] = 1.0 if n_ok == n else 0.0
-    metric[w, 2] = n_hit / n
-    metric[w, 3] = n_arrived / n
-    metric[w, 4] = n_arrived / until
-    at = 5
-    for f in range(len(t.flow)):
-        here, last = 0, 0.0
-        for i in range(n):
-            if s.kind[w, i] == t.flow[f]:
-                arrived = s.arrival_time[w, i] >= 0.0
-                here += arrived
-                last = max(last, s.arrival_time[w, i] if arrived else now)
-        metric[w, at + f] = here / last
-    at += len(t.flow)
-    metric[w, at] = took / way if n_ok > 0 else np.nan
-    metric[w, at + 1] = over / watched if watched > 0.0 else np.nan
-    metric[w, at + 2] = deepest
-    metric[w, at + 3] = math.sqrt(effort * p.dt / time)
-    metric[w, at + 4] = contacts / (n * (n - 1 + walls))
-    for c in range(len(t.pairs)):
-        metric[w, at + 5 + c] = count[t.contact[c, 0] - 1, t.contact[c, 1] - 1] / t.pairs[c]
-
-
 @disc_code
 def observe(arrays: Any, parameters: Any, worlds: Any, out: Any) -> None:
     """Neighbours and observations of the worlds whose indices are given."""
@@ -569,8 +307,8 @@ def step(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
         _meet(batch, p, w)
         _arrive(batch, p, w)
         _look(batch, p, rows, w)
-        _lose(batch, p, w)
-        _score(batch, p, w)
+        lose(batch, p, w)
+        score(batch, p, w)
         _observe(batch, p, observation, w)
     accumulate_metrics(batch.episode)
     return -1
