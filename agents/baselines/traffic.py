@@ -34,13 +34,13 @@ def social_force(system: Traffic) -> TrafficDriver:
 
 def orca(system: Traffic) -> TrafficDriver:
     """ORCA with the library's settings; buildings are discs that make no part of a change."""
-    return TrafficDriver(system, "orca", partial(Orca, neighbours=system.k), _JITTER, "half")
+    return TrafficDriver(system, "orca", partial(Orca, neighbours=system.k), _JITTER, True)
 
 
 def tuned_orca(system: Traffic) -> TrafficDriver:
-    """ORCA with the shares of the table of kinds and a shorter horizon."""
-    make = partial(Orca, neighbours=system.k, horizon=0.5, inflation=1.15)
-    return TrafficDriver(system, "orca-tuned", make, _JITTER, "rules")
+    """ORCA with the horizon that has the most flow, chosen on scenes of their own."""
+    make = partial(Orca, neighbours=system.k, horizon=0.5)
+    return TrafficDriver(system, "orca-tuned", make, _JITTER, True)
 
 
 DRIVERS: dict[str, Callable[[Traffic], Any]] = {

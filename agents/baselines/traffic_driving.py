@@ -52,15 +52,15 @@ class TrafficDriver:
     """A driver of discs in traffic.
 
     make: the driver that rows of one speed have.  jitter: largest noise of the preferred velocity.
-    shares: for drivers that ask which part of a change they make themselves: "half" with agents and
-    all with buildings, or "rules": what the table of kinds says.
+    shares: whether the driver is told which part of a change it makes itself: half with agents and
+    all with buildings.
     """
 
     system: Traffic
     name: str
     make: Callable[[View], Any]
     jitter: float = 0.0
-    shares: str = ""
+    shares: bool = False
 
     dtype = np.float64  # of the observations it is to be given
 
@@ -70,12 +70,12 @@ class TrafficDriver:
         noise = np.empty((0, 2))
         if rng is not None and self.jitter > 0:
             noise = rng.uniform(*observation.shape[:2], 2).cpu().numpy().reshape(-1, 2)
-        listed, give = as_goal_rows(self.system, seen, halved=self.shares == "half")
+        listed, share = as_goal_rows(self.system, seen)
         allowed, velocity = allowed_speeds(self.system, seen), np.zeros((len(seen), 2))
         for speed in np.unique(allowed[allowed > 0]):
             chosen = np.flatnonzero(allowed == speed)
             driver = self.make(view(self.system, float(speed)))
-            shares = (give[chosen],) if self.shares else ()
+            shares = (share[chosen],) if self.shares else ()
             part = noise[chosen] if len(noise) else noise
             velocity[chosen] = driver.velocity(listed[chosen], part, *shares)
         return velocity
@@ -122,24 +122,20 @@ def action_of(system: Traffic, velocity: np.ndarray, observation: Tensor) -> Ten
     return action.to(observation.device)
 
 
-def as_goal_rows(
-    system: Traffic, seen: np.ndarray, *, halved: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def as_goal_rows(system: Traffic, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows as drivers of discs read them [rows, 4 + 10 k], and shares [rows, k].
 
-    halved: shares of 1/2 with agents and 1 with buildings, else the parts of the gap to give.
+    Shares are 1/2 for agents and 1 for buildings.
     """
     listed = np.zeros((len(seen), _GOAL_OWN + 10 * system.k))
     share = np.zeros((len(seen), system.k))
     building = system.kinds.code(system.building)
-    _list(seen, system.k, building, halved, np.empty(system.k), listed, share)
+    _list(seen, system.k, building, np.empty(system.k), listed, share)
     return listed, share
 
 
 @driver_code
-def _list(
-    seen: Any, k: int, building: int, halved: bool, near: Any, listed: Any, share: Any
-) -> None:
+def _list(seen: Any, k: int, building: int, near: Any, listed: Any, share: Any) -> None:
     """`as_goal_rows`; near [k] is overwritten."""
     for i in range(len(seen)):
         listed[i, 0] = seen[i, DISTANCE]
@@ -161,7 +157,6 @@ def _list(
             u_along, u_across = seen[i, OWN + U_ALONG * k + j], seen[i, OWN + U_ACROSS * k + j]
             listed[i, at + goals.U_ALONG * k] = -seen[i, C_ALONG] if still else u_along
             listed[i, at + goals.U_ACROSS * k] = -seen[i, C_ACROSS] if still else u_across
-            give = seen[i, OWN + GIVE * k + j]
-            listed[i, at + _GOAL_GIVE * k] = give
+            listed[i, at + _GOAL_GIVE * k] = seen[i, OWN + GIVE * k + j]
             listed[i, at + _GOAL_CONTACT * k] = seen[i, OWN + CONTACT * k + j]
-            share[i, place] = 0.5 if halved and not still else give
+            share[i, place] = 1.0 if still else 0.5

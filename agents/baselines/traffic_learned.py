@@ -45,7 +45,7 @@ class LearnedTraffic(TrafficDriver):
         noise = np.empty((0, 2))
         if rng is not None and self.jitter > 0:
             noise = rng.uniform(worlds, agents, 2).cpu().numpy().reshape(-1, 2)
-        listed, _ = as_goal_rows(self.system, seen, halved=False)
+        listed, _ = as_goal_rows(self.system, seen)
         code = seen[:, KIND].astype(np.int64)
         if len(self.weights) > 1:
             code = np.tile(code.reshape(worlds, agents).max(0), worlds)
