@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -39,12 +39,8 @@ from .traffic_walls import segment_gap, select_walls
 _FAR = 1e6  # where searches put those that have left, times 1, 2, ...
 
 
-if TYPE_CHECKING:
-    from .traffic import Traffic
-
-
-def twin(system: Traffic, worlds: int) -> Kernel:
-    """The compiled form of traffic of the package's own laws, for so many worlds."""
+def twin(system: Any, worlds: int) -> Kernel:
+    """The compiled form of a `Traffic` of the package's own laws, for so many worlds."""
     code = system.kinds.code
     own = ("dt", "max_acceleration", "arrival", "cutoff", "reach", "gain", "sight")
     more = ("distance_weight", "absence_weight", "effort_weight", "speed_limit", "distance_limit")
