@@ -118,7 +118,8 @@ def guard_velocity(
     speed = np.concatenate([[0.0], tables.speed])
     unseen = np.array([other_agents, other_buildings])
     allowed, planes = allowed_speeds(system, seen), np.empty((3, system.k))
-    _guard(seen, system.k, n_others, numbers, unseen, radius, speed, allowed, planes, velocity)
+    counts, kinds = (system.k, n_others), (radius, speed)
+    _guard(seen, counts, numbers, unseen, kinds, allowed, planes, velocity)
 
 
 @driver_code
@@ -147,17 +148,17 @@ def _desired(seen: Any, action: Any, k: int, numbers: Any, speeds: Any, velocity
 @driver_code
 def _guard(
     seen: Any,
-    k: int,
-    n_others: int,
+    counts: Any,
     numbers: Any,
     unseen: Any,
-    radius: Any,
-    speed: Any,
+    kinds: Any,
     allowed: Any,
     planes: Any,
     velocity: Any,
 ) -> None:
+    k, n_others = counts
     dt, slack, cutoff, largest, fastest = numbers
+    radius, speed = kinds
     for i in range(len(seen)):
         own, limit = radius[int(seen[i, KIND])], allowed[i]
         count, last_agent, last_building = 0, cutoff, cutoff

@@ -219,7 +219,7 @@ def _look(batch: Any, p: Any, rows: Any, w: int) -> None:
                 seen[4] = t.own[own, RADIUS] + t.own[s.kind[w, j] - 1, RADIUS]
                 seen[5] = _give(rules, t, w, i, j)
         cutoff = p.cutoff if s.arrival_time[w, i] < 0.0 else 0.0
-        select_walls(x, y, built.building, built.thickness, w, i, cutoff, near.wall, near.way)
+        select_walls(s.position, built.building, built.thickness, w, i, cutoff, near.wall, near.way)
         for m in range(k - n_others):
             seen, b = near.seen[w, i, n_others + m], near.wall[w, i, m]
             near.code[w, i, n_others + m] = p.building if b >= 0 else 0

@@ -19,8 +19,7 @@ def way_to_segment(x: float, y: float, ax: float, ay: float, bx: float, by: floa
 
 @disc_part
 def select_walls(
-    x: float,
-    y: float,
+    position: Any,
     building: Any,
     thickness: Any,
     w: int,
@@ -29,10 +28,11 @@ def select_walls(
     wall: Any,
     way: Any,
 ) -> None:
-    """The nearest buildings of agent i at (x, y) within the cutoff: wall[w, i], else -1.
+    """The nearest buildings of agent i of world w within the cutoff: wall[w, i], else -1.
 
     way[w, i] leads to the nearest points of their surfaces; 0 for who is inside.
     """
+    x, y = position[w, i, 0], position[w, i, 1]
     last, before = -1.0, -1  # squared distance and index of the one chosen before
     for m in range(wall.shape[2]):
         least, chosen = cutoff * cutoff, -1
