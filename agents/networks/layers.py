@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from gymnasium import spaces
 from torch import nn
@@ -16,8 +18,9 @@ def initialise(network: nn.Module, seed: int) -> None:
     A network with a method `initialise` of its own is left to it.
     """
     generator = torch.Generator().manual_seed(seed)
-    if hasattr(network, "initialise"):
-        network.initialise(generator)
+    own: Callable[[torch.Generator], None] | None = getattr(network, "initialise", None)
+    if own is not None:
+        own(generator)
         return
     for layer in network.modules():
         if isinstance(layer, nn.Linear):

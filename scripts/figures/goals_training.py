@@ -130,7 +130,8 @@ def fitness(env: VectorEnv, returns: np.ndarray, recipe: Recipe) -> np.ndarray:
     """
     if not recipe.guarded:
         return returns
-    state, system = env.state, env.system
+    state = env.state
+    system: Any = env.system
     arrived, hit = state.arrival_time >= 0, state.hit > 0
     ok = arrived & ~hit
     whole = system.horizon * system.dt

@@ -67,7 +67,8 @@ def play(system: Any, weights: np.ndarray, *, seed: int, first_world: int, world
 
 def fitness(env: VectorEnv) -> np.ndarray:
     """How well worlds went [worlds]: arrivals, times, and how long the last one took."""
-    state, system = env.state, env.system
+    state = env.state
+    system: Any = env.system
     arrived, whole = state.arrival_time >= 0, system.horizon * system.dt
     spent = np.where(arrived, state.arrival_time, whole)
     left = np.linalg.norm(state.goal - state.position, axis=-1)
@@ -108,7 +109,7 @@ def generation(progress: Progress, seed: int, generations: int) -> Progress:
     return Progress(weights, mean, square, progress.generation + 1)
 
 
-def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def save(path: Path, arrays: dict[str, Any]) -> None:
     """Write arrays whole or not at all."""
 
     def write(temporary: Path) -> None:
