@@ -19,17 +19,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invariantzoo import driver_search
 from invariantzoo.agents.baselines.learned import (
     EVERYTHING,
     N_WEIGHTS,
     Learned,
     used_without,
 )
-from invariantzoo.envs.core.files import write_atomically
+from invariantzoo.driver_search import (
+    Progress,
+    Search,
+    next_generation,
+    save_arrays,
+    stored_progress,
+)
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.report import figure_parser
 
-PAIRS, STD, STD_FINAL, LR = 20, 0.08, 0.03, 0.05
+SEARCH = Search(pairs=20, std=0.08, std_final=0.03)
 CHOICE_SEED = 9_000_000  # of the worlds that seeds and settings are chosen on
 GOAL_RELATIVE = ("r_along", "r_across", "u_along", "u_across")
 HANDED = ("I4", "r_across", "u_across", "r_perp", "u_perp", "c_across", "e_perp")
@@ -78,8 +85,8 @@ def scenes(recipe: Recipe, rng: np.random.Generator) -> Iterator[tuple[str, dict
 
     Squares have no more than four times the time that crossing takes, as large ones have.
     """
-    for kind in recipe.covers:
-        cover = kind or float(rng.uniform(0.35, 0.44))
+    dense = float(rng.uniform(0.35, 0.44))
+    for cover in (kind or dense for kind in recipe.covers):
         n_agents = int(rng.integers(14, 17))
         side = math.sqrt(n_agents * math.pi * 0.2**2 / cover)
         horizon = math.ceil(4 * side / 0.1)
@@ -91,36 +98,15 @@ def scenes(recipe: Recipe, rng: np.random.Generator) -> Iterator[tuple[str, dict
 def play(
     system: Any, weights: np.ndarray, recipe: Recipe, *, seed: int, first_world: int, worlds: int
 ) -> tuple[VectorEnv, np.ndarray]:
-    """Whole episodes of every candidate in the same worlds; row c worlds + w is world w of c.
-
-    weights [candidates, N_WEIGHTS]. Returns the worlds at their end and returns per agent [rows].
-    """
-    import torch
-
+    """Episodes of drivers of a recipe with weights [candidates, N_WEIGHTS]; see `driver_search`."""
     from invariantzoo.agents.baselines.guard import Guarded
-    from invariantzoo.envs.core.rng import POLICY
 
-    env = VectorEnv(system, len(weights) * worlds, seed=seed, autoreset=False, dtype=np.float64)
-    original = VectorEnv(system, worlds, seed=seed, first_world=first_world, dtype=np.float64)
-    original.reset()
-    saved = {
-        name: np.tile(value, (len(weights), *[1] * (value.ndim - 1)))
-        if isinstance(value, np.ndarray)
-        else value
-        for name, value in original.save().items()
-    }
-    observation = env.restore(saved)
     driver: Any = Learned(system, weights=weights, used=used_by(recipe))
     if recipe.guarded:
         driver = Guarded(driver, max_acceleration=recipe.acceleration)
-    total = np.zeros(len(observation))
-    for _ in range(system.horizon):
-        action = driver(torch.from_numpy(observation), env.rng(POLICY))
-        observation, reward = env.advance(action.numpy())
-        total += reward.mean(1)
-        if not env.alive.any():
-            break
-    return env, total
+    return driver_search.play(
+        driver, system, len(weights), seed=seed, first_world=first_world, worlds=worlds
+    )
 
 
 def fitness(env: VectorEnv, returns: np.ndarray, recipe: Recipe) -> np.ndarray:
@@ -149,75 +135,32 @@ def fitness(env: VectorEnv, returns: np.ndarray, recipe: Recipe) -> np.ndarray:
     return score.mean(1)
 
 
-class Progress(NamedTuple):
-    """Where a training stands: weights, moments of Adam [N_WEIGHTS], generations."""
-
-    weights: np.ndarray
-    mean: np.ndarray
-    square: np.ndarray
-    generation: np.ndarray  # [1]
-
-
 def generation(progress: Progress, recipe: Recipe, seed: int) -> Progress:
-    """One generation: antithetic candidates, ranks per world, a step of Adam."""
-    import torch
-
+    """One generation of a recipe: a world of each of its scenes."""
     from invariantzoo import make_system
-    from invariantzoo.training.rl.es import centred_ranks, gradient_estimate
 
     number = int(progress.generation[0])
-    rng = np.random.default_rng([seed, number])
+
+    def outcomes(rng: np.random.Generator, candidates: np.ndarray) -> list[np.ndarray]:
+        scores = []
+        for id, parameters in scenes(recipe, rng):
+            system = make_system(id, **parameters)
+            ended = play(system, candidates, recipe, seed=seed, first_world=number, worlds=1)
+            scores.append(fitness(*ended, recipe))
+        return scores
+
     share = number / recipe.generations
-    std = STD * (STD_FINAL / STD) ** share
-    noise = rng.normal(size=(PAIRS, N_WEIGHTS))
-    candidates = progress.weights + std * np.concatenate([noise, -noise])
-    outcomes = []
-    for id, parameters in scenes(recipe, rng):
-        env, returns = play(
-            make_system(id, **parameters),
-            candidates,
-            recipe,
-            seed=seed,
-            first_world=number,
-            worlds=1,
-        )
-        outcomes.append(fitness(env, returns, recipe))
-    ranks = torch.from_numpy(centred_ranks(np.stack(outcomes, -1)))
-    slope = gradient_estimate(torch.from_numpy(noise), ranks, std).numpy()
-    mean = 0.9 * progress.mean + 0.1 * slope
-    square = 0.999 * progress.square + 0.001 * slope**2
-    step = (mean / (1 - 0.9 ** (number + 1))) / (
-        np.sqrt(square / (1 - 0.999 ** (number + 1))) + 1e-8
-    )
-    weights = progress.weights + LR * (1 - 0.9 * share) * step
-    return Progress(weights, mean, square, progress.generation + 1)
+    return next_generation(progress, outcomes, SEARCH, seed=seed, share=share)
 
 
 def train(recipe: Recipe, seed: int, path: Path) -> np.ndarray:
     """Weights [N_WEIGHTS] of a recipe and a seed; goes on from `path` if it is there."""
-    if path.exists():
-        with np.load(path) as stored:
-            progress = Progress(**stored)
-    else:
-        start = 0.1 * np.random.default_rng([seed, 2**31]).normal(size=N_WEIGHTS)
-        nothing = np.zeros(N_WEIGHTS)
-        progress = Progress(start, nothing, nothing, np.zeros(1, np.int64))
+    progress = stored_progress(path, seed, N_WEIGHTS)
     while progress.generation[0] < recipe.generations:
         progress = generation(progress, recipe, seed)
         if progress.generation[0] % _EVERY == 0:
-            save(path, progress._asdict())
+            save_arrays(path, progress._asdict())
     return progress.weights
-
-
-def save(path: Path, arrays: dict[str, Any]) -> None:
-    """Write arrays whole or not at all."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, write)
 
 
 def choice_scores(weights: np.ndarray, recipe: Recipe, worlds: int = 10) -> dict[str, float]:
@@ -260,7 +203,9 @@ def main() -> None:
         print(args.recipe, seed, f"{time.process_time() - start:.0f} CPU s", shown, flush=True)
     if args.ship:
         best = max(trained, key=lambda seed: trained[seed][0])
-        save(args.ship, {"weights": trained[best][1].astype(np.float32), "seed": np.array(best)})
+        save_arrays(
+            args.ship, {"weights": trained[best][1].astype(np.float32), "seed": np.array(best)}
+        )
         print(f"seed {best} is in {args.ship}")
 
 

@@ -77,9 +77,18 @@ class SameWorlds:
     Rows of one world start from equal states and meet equal random numbers.
     """
 
-    def __init__(self, system: System, candidates: int, n_worlds: int, seed: int) -> None:
+    def __init__(
+        self,
+        system: System,
+        candidates: int,
+        n_worlds: int,
+        seed: int,
+        *,
+        dtype: type[np.floating] = np.float32,
+    ) -> None:
         self.n_worlds, self.candidates = n_worlds, candidates
-        self.env = VectorEnv(system, candidates * n_worlds, seed=seed, autoreset=False)
+        rows = candidates * n_worlds
+        self.env = VectorEnv(system, rows, seed=seed, autoreset=False, dtype=dtype)
         self._seed = seed
 
     def start(self, first_world: int) -> np.ndarray:
