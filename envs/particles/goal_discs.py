@@ -49,11 +49,11 @@ from ..core.types import Bound, Neighbourhood, Symmetry
 from ..core.validation import require_choice, require_count, require_number
 from .goal_geometry import Pairs, direction, nearest, overlaps, shortened
 from .goal_picture import picture
-from .goal_state import State, seen_by_others
+from .goal_state import SETTLED, TOLERANCE, State, seen_by_others
+from .sight import frame_limits, pair_limits
 
 CONTROLS = ("velocity", "acceleration")
 OBSERVED = ("I1", "I2", "I3", "I4", "r_along", "r_across", "u_along", "u_across")
-TOLERANCE, SETTLED = 1e-3, 0.3  # an overlap that is a hit; how near to the goal is settled
 _LEAST_TIME = 20.0  # of an episode
 
 
@@ -146,16 +146,10 @@ class GoalDiscs(System):
 
     @property
     def bounds(self) -> dict[str, Bound]:
-        c, u, k = self.cutoff, self.speed_limit, self.k
+        u, k = self.speed_limit, self.k
         limits = {
-            "I1": (0, c * c),
-            "I2": (-c * u, c * u),
-            "I3": (0, u * u),
-            "I4": (-c * u, c * u),
-            "r_along": (-c, c),
-            "r_across": (-c, c),
-            "u_along": (-u, u),
-            "u_across": (-u, u),
+            **pair_limits(self.cutoff, u),
+            **frame_limits(self.cutoff, u),
             "neighbour_arrived": (0, 1),
             "contact": (0, 2 * self.largest_radius),
         }

@@ -13,6 +13,9 @@ from ..core.physics.plane import rotate_quarter
 from ..core.rng import Rng
 from ..core.types import Symmetry
 
+TOLERANCE = 1e-3  # an overlap that is deeper counts as a hit, length
+SETTLED = 0.3  # who is so near to the goal has settled, length
+
 
 class State(NamedTuple):
     position: Tensor  # [worlds, agents, 2] length

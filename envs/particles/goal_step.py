@@ -18,9 +18,7 @@ from .goal_search import (
     overlaps_of_all,
     reach_of,
 )
-
-TOLERANCE = 1e-3  # an overlap that is deeper counts as a hit, length
-SETTLED = 0.3  # who is so near to the goal has settled, length
+from .goal_state import SETTLED, TOLERANCE
 
 
 class World(NamedTuple):

@@ -51,8 +51,7 @@ class Sight:
     @property
     def bounds(self) -> dict[str, Bound]:
         """Limits of what is seen, by name."""
-        c, u = self.cutoff, self.speed_limit
-        limits = {"I1": (0, c * c), "I2": (-c * u, c * u), "I3": (0, u * u), "I4": (-c * u, c * u)}
+        limits = pair_limits(self.cutoff, self.speed_limit)
         return {name: Bound(*limits[name], self.k, "neighbours") for name in self.seen}
 
     def invariants(self, pairs: Pairs) -> dict[str, Tensor]:
@@ -76,3 +75,23 @@ class Sight:
         if "I1" not in seen:
             return torch.ones_like(seen[self.seen[0]])
         return (1 - seen["I1"] / self.cutoff**2).clamp(min=0) ** 2
+
+
+def pair_limits(cutoff: float, speed: float) -> dict[str, tuple[float, float]]:
+    """Lowest and highest I1..I4 of a pair within `cutoff` whose velocities differ by `speed`."""
+    return {
+        "I1": (0, cutoff * cutoff),
+        "I2": (-cutoff * speed, cutoff * speed),
+        "I3": (0, speed * speed),
+        "I4": (-cutoff * speed, cutoff * speed),
+    }
+
+
+def frame_limits(cutoff: float, speed: float) -> dict[str, tuple[float, float]]:
+    """The same of r and u along and across a direction."""
+    vectors = {"r": cutoff, "u": speed}
+    return {
+        f"{vector}_{axis}": (-limit, limit)
+        for vector, limit in vectors.items()
+        for axis in ("along", "across")
+    }

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core.types import Bound, Neighbourhood
+from .sight import frame_limits, pair_limits
 from .traffic_kinds import MOST_KINDS, OBSERVED
 
 
@@ -18,16 +19,10 @@ def bounds_of(
 
     speed: where velocities are clipped.  distance: the largest to a goal.
     """
-    c, u = cutoff, speed
+    u = speed
     limits = {
-        "I1": (0, c * c),
-        "I2": (-c * u, c * u),
-        "I3": (0, u * u),
-        "I4": (-c * u, c * u),
-        "r_along": (-c, c),
-        "r_across": (-c, c),
-        "u_along": (-u, u),
-        "u_across": (-u, u),
+        **pair_limits(cutoff, u),
+        **frame_limits(cutoff, u),
         "contact": (0, 2 * largest_radius),
         "neighbour_kind": (0, MOST_KINDS),
         "give": (0, 1),
