@@ -105,12 +105,13 @@ class Guarded:
     """
 
     dtype = np.float64  # of the observations it is to be given
+    _driver: type[Any] = GoalDriver  # who knows its desired velocity without an action
 
     def __init__(
         self,
         policy: Callable[[Tensor, Rng | None], Tensor],
         slack: float = 0.0,
-        system: GoalSystem | None = None,
+        system: Any = None,
         name: str = "",
         *,
         max_acceleration: float | None = None,
@@ -128,11 +129,20 @@ class Guarded:
 
     def __call__(self, observation: Tensor, rng: Rng | None) -> Tensor:
         seen = rows(observation)
-        if isinstance(self.policy, GoalDriver):
+        if isinstance(self.policy, self._driver):
             velocity = self.policy.desired_velocity(observation, rng)
         else:
-            velocity = desired_velocity(self.system, seen, rows(self.policy(observation, rng)))
+            velocity = self._decode(seen, rows(self.policy(observation, rng)))
+        self._guard(seen, velocity)
+        return self._action(velocity, observation)
+
+    def _decode(self, seen: np.ndarray, action: np.ndarray) -> np.ndarray:
+        return desired_velocity(self.system, seen, action)
+
+    def _guard(self, seen: np.ndarray, velocity: np.ndarray) -> None:
         guard_velocity(self.system, seen, velocity, self.slack, planned=self.max_acceleration)
+
+    def _action(self, velocity: np.ndarray, observation: Tensor) -> Tensor:
         return action_of_velocity(self.system, velocity, observation)
 
 

@@ -30,9 +30,8 @@ import numpy as np
 from torch import Tensor
 
 from ...envs.core.rng import Rng
-from ...envs.core.validation import require_number
 from ...envs.particles.traffic import Traffic
-from .goal_driving import rows
+from .guard import Guarded
 from .half_planes import best_velocity, driver_code
 from .traffic_driving import (
     C_ACROSS,
@@ -60,14 +59,15 @@ def can_guard(system: Traffic) -> bool:
     return system.max_acceleration * system.dt >= 2 * system.speed * (1 - 1e-12)
 
 
-class GuardedTraffic:
+class GuardedTraffic(Guarded):
     """A policy whose desired velocity is moved to the nearest one that the guard allows.
 
     policy: a callable (observation, generator) -> action of the system, with any coefficients.
     Raises ValueError where velocities cannot be reached within a step, or slack is negative.
     """
 
-    dtype = np.float64  # of the observations it is to be given
+    system: Any
+    _driver = TrafficDriver
 
     def __init__(
         self,
@@ -76,25 +76,21 @@ class GuardedTraffic:
         system: Traffic | None = None,
         name: str = "",
     ) -> None:
-        require_number("slack", slack, 0)
-        system = system or getattr(policy, "system", None)
-        if system is None:
-            raise ValueError(f"system=None must be given: policy={policy!r} has none")
-        if not can_guard(system):
+        super().__init__(policy, slack, system, name)
+        if not can_guard(self.system):
             raise ValueError(
-                f"max_acceleration={system.max_acceleration} must be at least "
-                f"{2 * system.speed / system.dt:g} for the guard: twice the speed within a step"
+                f"max_acceleration={self.system.max_acceleration} must be at least "
+                f"{2 * self.system.speed / self.system.dt:g} for the guard: twice the speed "
+                "within a step"
             )
-        self.policy, self.slack, self.system = policy, float(slack), system
-        self.name = name or f"{getattr(policy, 'name', type(policy).__name__)} (guarded)"
 
-    def __call__(self, observation: Tensor, rng: Rng | None) -> Tensor:
-        seen = rows(observation)
-        if isinstance(self.policy, TrafficDriver):
-            velocity = self.policy.desired_velocity(observation, rng)
-        else:
-            velocity = desired_velocity(self.system, seen, rows(self.policy(observation, rng)))
+    def _decode(self, seen: np.ndarray, action: np.ndarray) -> np.ndarray:
+        return desired_velocity(self.system, seen, action)
+
+    def _guard(self, seen: np.ndarray, velocity: np.ndarray) -> None:
         guard_velocity(self.system, seen, velocity, self.slack)
+
+    def _action(self, velocity: np.ndarray, observation: Tensor) -> Tensor:
         return action_of(self.system, velocity, observation)
 
 
