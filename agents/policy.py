@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..envs.core.observation import by_name
 from ..envs.core.rng import Rng
 from ..envs.core.system import System
+from ..envs.core.types import StatePolicy
 from ..envs.core.validation import nearest
 from .baselines import driving
 
@@ -51,14 +52,25 @@ _BASELINES: dict[str, Callable[[str, Any], Policy]] = {  # by the family that a 
 class OwnPolicy:
     """One of a system's own exact policies, under its name.
 
-    Fused runs go by the name; a policy that is fused only has no actions of single agents.
+    Fused runs go by the name; a policy that is fused only has no actions of single agents. One that
+    acts on the state cannot be asked with observations: `Player` asks it.
     """
 
     system: System
     name: str
 
+    @property
+    def of_state(self) -> StatePolicy | None:
+        """What it is on the state, if that is what it acts on."""
+        return self.system.state_policies().get(self.name)
+
     def __call__(self, observation: Tensor, rng: Rng | None) -> Tensor:
         own = self.system.policies()
+        if self.of_state is not None:
+            raise ValueError(
+                f"policy {self.name!r} acts on the state, not on observations: "
+                "run it by Player(env, policy), evaluate or rollout"
+            )
         if self.name not in own:
             raise ValueError(
                 f"policy {self.name!r} moves many agents as one: it runs only fused, "
@@ -69,7 +81,8 @@ class OwnPolicy:
 
 def policy_names(system: System) -> list[str]:
     """Policies that need no training: the system's own exact ones and classical baselines."""
-    return sorted({"random", *system.policies(), *system.fused, *system.baselines})
+    own = {*system.policies(), *system.state_policies(), *system.fused}
+    return sorted({"random", *own, *system.baselines})
 
 
 def make_policy(name: str, system: System) -> Policy:
@@ -80,7 +93,7 @@ def make_policy(name: str, system: System) -> Policy:
     """
     if name == "random":
         return lambda observation, rng: _random(system, observation, rng)
-    if name in system.policies() or name in system.fused:
+    if name in {*system.policies(), *system.state_policies(), *system.fused}:
         return OwnPolicy(system, name)
     if name in system.baselines:
         return _BASELINES[system.baseline_family](name, system)

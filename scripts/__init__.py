@@ -15,6 +15,7 @@ from invariantzoo.envs.core.registry import ids, make_system, register, spec
 
 if TYPE_CHECKING:
     from invariantzoo.agents.baselines.guard import Guarded
+    from invariantzoo.agents.player import Player
     from invariantzoo.agents.policy import make_policy, policy_names
     from invariantzoo.envs.core.conformance.check import check_parallel
     from invariantzoo.envs.core.interfaces.pettingzoo import AecEnv, ParallelEnv
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from invariantzoo.envs.core.rng import Rng
     from invariantzoo.envs.core.scene import Plot, Scene
     from invariantzoo.envs.core.system import System
-    from invariantzoo.envs.core.types import Bound, Range, State, Symmetry
+    from invariantzoo.envs.core.types import Bound, Range, State, StatePolicy, Symmetry
     from invariantzoo.envs.core.validation import require_count, require_number, require_range
     from invariantzoo.envs.core.vector import VectorEnv
     from invariantzoo.envs.molecules.ase import LossCalculator
@@ -46,6 +47,7 @@ _MODULES = {  # name -> the module that it is imported from when it is used
     "State": "envs.core.types",
     "Range": "envs.core.types",
     "Bound": "envs.core.types",
+    "StatePolicy": "envs.core.types",
     "Symmetry": "envs.core.types",
     "Scene": "envs.core.scene",
     "Plot": "envs.core.scene",
@@ -59,6 +61,7 @@ _MODULES = {  # name -> the module that it is imported from when it is used
     "observation_names": "envs.core.observation",
     "check_parallel": "envs.core.conformance.check",
     "Guarded": "agents.baselines.guard",
+    "Player": "agents.player",
     "make_policy": "agents.policy",
     "policy_names": "agents.policy",
     "LossSystem": "envs.molecules.system",
@@ -84,12 +87,14 @@ __all__ = [
     "LossCalculator",
     "LossSystem",
     "MaskedRolloutBuffer",
+    "Player",
     "Plot",
     "Range",
     "RegimeCallback",
     "Rng",
     "Scene",
     "State",
+    "StatePolicy",
     "Symmetry",
     "System",
     "Torus",

@@ -98,8 +98,9 @@ def test_all_that_a_system_computes_stays_where_its_state_is(
 
 
 def only_fused(name: str, system: System) -> bool:
-    """Whether a policy has no actions of single agents."""
-    return name in system.fused and name not in system.policies()
+    """Whether a policy cannot be asked with observations."""
+    fused_only = name in system.fused and name not in system.policies()
+    return fused_only or name in system.state_policies()
 
 
 def require_symmetry_on(symmetry: Symmetry, system: System, device: str) -> None:

@@ -22,7 +22,7 @@ from . import renamed
 from .kernel import Kernel
 from .rng import Rng
 from .scene import Scene
-from .types import Bound, LiveParameter, Neighbourhood, State, Symmetry
+from .types import Bound, LiveParameter, Neighbourhood, State, StatePolicy, Symmetry
 
 
 class System(ABC):
@@ -140,6 +140,13 @@ class System(ABC):
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
         """The system's own exact policies: (invariants by name, generator) -> action."""
+        return {}
+
+    def state_policies(self) -> dict[str, StatePolicy]:
+        """Own policies that act on the state and may remember, by names `policies` has not.
+
+        `transition` must take their actions beyond the limits of the action space as they are.
+        """
         return {}
 
     def exact_evaluation(self, probabilities: Callable[[Tensor], Tensor]) -> dict[str, float]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
 from . import renamed
+
+if TYPE_CHECKING:
+    from .rng import Rng
 
 Range = float | tuple[float, float]  # a number, or (low, high) drawn once per world
 State = Any  # a NamedTuple of Tensors [worlds, ...], one type per system
@@ -60,6 +63,22 @@ class Symmetry(NamedTuple):
     agents: Tensor | None = None
     signs: Mapping[str, float | Tensor] = MappingProxyType({})
     noise: Callable[[Tensor], Tensor] | None = None
+
+
+def _nothing(state: State) -> tuple[Tensor, ...]:
+    return ()
+
+
+class StatePolicy(NamedTuple):
+    """A policy that acts on the state, in the state's own precision, and may remember.
+
+    act: (state, memory, generator) -> (action, memory after it). The action is as `transition`
+        takes it, float64, and gets there as it is: no limit of the action space is asked for.
+    start: state of worlds whose episode begins -> their memory, a tuple of tensors [worlds, ...].
+    """
+
+    act: Callable[[State, Any, Rng], tuple[Tensor, Any]]
+    start: Callable[[State], Any] = _nothing
 
 
 class LiveParameter(NamedTuple):

@@ -209,22 +209,25 @@ class VectorEnv:
         self._observe(np.arange(self.n_worlds), observation)
         return observation
 
-    def step(self, action: np.ndarray, *, restart: np.ndarray | None = None) -> Step:
+    def step(
+        self, action: np.ndarray, *, restart: np.ndarray | None = None, unbounded: bool = False
+    ) -> Step:
         """Advance all worlds by one step.
 
         action: [worlds, agents, size] in [-1, 1], or [worlds, agents] whole numbers. Rows of agents
         that are gone or not active are ignored.
         restart: flags [worlds]; these start a new episode instead. Their actions are ignored, their
         rewards are 0 and nothing ends there; only without automatic reset.
+        unbounded: actions may lie outside the box, as those of a system's `state_policies` do.
         Raises ValueError for a wrong shape, NaN, or an action outside its space; then nothing has
         moved.
         """
         if self._state is None:
             self.require_reset("step()")
         if restart is not None and restart.any():
-            observation, reward = self._advance_others(action, np.flatnonzero(restart))
+            observation, reward = self._advance_others(action, np.flatnonzero(restart), unbounded)
         else:
-            observation, reward = self.advance(action)
+            observation, reward = self.advance(action, unbounded)
         truncated_worlds = self._episode.age >= self.system.horizon
         if self._leaves:
             terminated = ~self._alive
@@ -246,7 +249,7 @@ class VectorEnv:
                 final = observation
         return Step(observation, reward, terminated, truncated, done, final, metrics)
 
-    def advance(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def advance(self, action: np.ndarray, unbounded: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """The bare step: observation and reward, without time limit and reset."""
         system, alive = self.system, self._alive
         if system.one_at_a_time or self._leaves:
@@ -258,7 +261,7 @@ class VectorEnv:
         if acted is not None and action.shape == self._action_shape and not acted.all():
             rows = acted.reshape(acted.shape + (1,) * (action.ndim - 2))
             action = np.where(rows, action, action.dtype.type(0))
-        self.run(action, observation)
+        self.run(action, observation, unbounded)
         reward = self._episode.reward.copy()
         if self._leaves:
             if not alive.all():
@@ -268,7 +271,7 @@ class VectorEnv:
         return observation, reward
 
     def _advance_others(
-        self, action: np.ndarray, chosen: np.ndarray
+        self, action: np.ndarray, chosen: np.ndarray, unbounded: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `advance`, but the worlds `chosen` (indices) start a new episode instead of moving.
 
@@ -283,7 +286,7 @@ class VectorEnv:
         self._observe(chosen, first)
         try:
             start = self._rows(chosen)
-            observation, reward = self.advance(action)
+            observation, reward = self.advance(action, unbounded)
             rows = start
         finally:
             for array, values in zip(self._arrays(), rows, strict=True):
@@ -354,16 +357,23 @@ class VectorEnv:
         usual = action.dtype if action.dtype in self._action_types else np.float64
         return np.array(action, np.int64 if whole else usual, order="C")
 
-    def run(self, action: np.ndarray, observation: np.ndarray) -> np.ndarray:
-        """The innermost step: fills `observation`, returns the rewards in a buffer of its own."""
+    def run(
+        self, action: np.ndarray, observation: np.ndarray, unbounded: bool = False
+    ) -> np.ndarray:
+        """The innermost step: fills `observation`, returns the rewards in a buffer of its own.
+
+        Compiled steps know the box of actions; what is outside it goes to the torch form.
+        """
         if action.shape != self._action_shape:
             require_shape(action, self._action_shape)
-        if self._run is not None:
+        if self._run is not None and not unbounded:
             bad = self._run(action, observation)
             if bad >= 0:
                 self._refuse(action, bad)
         else:
-            self._advance_torch(self._checked(action), observation)
+            self._advance_torch(self._checked(action, unbounded), observation)
+            if self._kernel is not None:
+                self._observe(np.arange(self.n_worlds), observation)  # kernels remember neighbours
         return self._episode.reward
 
     def episode_metrics(self) -> dict[str, np.ndarray]:
@@ -508,22 +518,27 @@ class VectorEnv:
             array[:] = new
         reductions.accumulate_plainly(self._episode)
 
-    def _checked(self, action: np.ndarray) -> np.ndarray:
+    def _checked(self, action: np.ndarray, unbounded: bool) -> np.ndarray:
         action = np.asarray(action)
         if self._discrete:
             allowed = (action >= 0) & (action < self._n_actions) & (action == np.floor(action))
         else:
-            allowed = (np.abs(action) <= reductions.ACTION_LIMIT).all(-1)
+            limit = np.finfo(np.float64).max if unbounded else reductions.ACTION_LIMIT
+            allowed = (np.abs(action) <= limit).all(-1)
         if not allowed.all():
-            self._refuse(action, int(np.flatnonzero(~allowed.ravel())[0]))
+            self._refuse(action, int(np.flatnonzero(~allowed.ravel())[0]), unbounded)
         return action
 
-    def _refuse(self, action: np.ndarray, flat: int) -> None:
+    def _refuse(self, action: np.ndarray, flat: int, unbounded: bool = False) -> None:
         world, agent = divmod(flat, self.n_agents)
-        allowed = f"whole numbers 0 to {self._n_actions - 1}" if self._discrete else "in [-1, 1]"
+        allowed = " and in [-1, 1]"
+        if self._discrete:
+            allowed = f" and whole numbers 0 to {self._n_actions - 1}"
+        elif unbounded:
+            allowed = ""
         raise ValueError(
             f"action of {self.system.agent_name}_{agent} in world {world} is "
-            f"{action[world, agent].tolist()}; actions must be finite and {allowed}"
+            f"{action[world, agent].tolist()}; actions must be finite{allowed}"
         )
 
 

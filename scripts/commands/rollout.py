@@ -143,6 +143,9 @@ class Session:
     rows: list[dict[str, np.ndarray]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        from invariantzoo.agents.player import Player
+
+        self._player = Player(self.env, self.policy, deterministic=self.deterministic)
         self._begun = False
         self._episode = np.zeros(self.env.n_worlds, np.int64)
         self._total = np.zeros(self.env.n_worlds)
@@ -157,11 +160,9 @@ class Session:
 
     def step(self) -> Step:
         """Make one step of all worlds."""
-        from invariantzoo.training.runs.video import act
-
         self.begin()
-        action = act(self.env, self.policy, self._observation, self.deterministic)
-        step = self.env.step(action)
+        action = self._player.act(self._observation)
+        step = self.env.step(action, unbounded=self._player.unbounded)
         self.n_steps += 1
         self._observation = step.observation
         self._total += self.going * step.reward.sum(1)

@@ -95,6 +95,7 @@ def film_policy(path: Path, system: System, policy: Policy, film: Film) -> None:
 
 def film_learning(path: Path, id: str, system: System, film: Film) -> None:
     """Film updates of descent with the id's settings, by what each policy does on one world."""
+    from invariantzoo.agents.player import Player
     from invariantzoo.agents.policy import network_policy
     from invariantzoo.envs.core.vector import VectorEnv
     from invariantzoo.training.rl.descent import DescentConfig, Trainer
@@ -110,7 +111,7 @@ def film_learning(path: Path, id: str, system: System, film: Film) -> None:
         add(camera.frame())
         for update in trainer:
             env.restore(begun)
-            env.step(video.act(env, network_policy(trainer.network), observation, True))
+            Player(env, network_policy(trainer.network), deterministic=True).step(observation)
             add(camera.frame(update.update))
     _check(path)
 

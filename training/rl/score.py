@@ -15,12 +15,11 @@ from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import numpy as np
-import torch
 
+from ...agents.player import Player
 from ...agents.policy import OwnPolicy, Policy
 from ...envs.core.memory import require_memory
 from ...envs.core.observation import observation_space
-from ...envs.core.rng import POLICY
 from ...envs.core.seeds import HELD_OUT, require_seed
 from ...envs.core.system import System
 from ...envs.core.validation import require_count
@@ -63,7 +62,8 @@ def evaluate(
     `watch` is called with the share that is done, between 0 and 1, as often as that can be told.
 
     Own policies that a system fuses run fused; their "loss" is then a mean over records. A policy
-    with the attribute `dtype` np.float64 sees observations, and acts, in that precision.
+    with the attribute `dtype` np.float64 sees observations, and acts, in that precision; one of the
+    system's `state_policies` acts on the state itself.
 
     Metrics are those of the system; "return", the rewards of an episode summed, per agent; and
     "loss", the mean over the steps and agents that were there.
@@ -126,16 +126,15 @@ def run_episodes(
     total, present = np.zeros(env.n_worlds), np.zeros(env.n_worlds)
     running = np.ones(env.n_worlds, bool)
     names = ("return", "loss", *env.system.reductions)
+    player = Player(env, policy, deterministic=deterministic)
     scores = {name: np.empty(env.n_worlds) for name in names}
     observation, made, over = env.reset() if started is None else started, 0, False
     while not over:
-        with torch.no_grad():
-            rng = None if deterministic else env.rng(POLICY)
-            chosen = policy(torch.from_numpy(observation), rng)
-            exact = not chosen.is_floating_point() or env.dtype == np.float64
-            action = (chosen if exact else chosen.float()).numpy()
+        action = player.act(observation)
+        if action.dtype.kind == "f" and env.dtype != np.float64 and not player.unbounded:
+            action = action.astype(np.float32)
         present += running * (env.alive.sum(1) if env.may_leave else env.n_agents)
-        step = env.step(action)
+        step = env.step(action, unbounded=player.unbounded)
         total += running * step.reward.sum(1)
         if step.final_observation is not None:  # a world ended
             ended = step.done & running

@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from ...agents.player import Player
 from ...agents.policy import Policy
 from ...envs.core.files import write_atomically
 from ...envs.core.rendering.painter import BACKGROUND, Painter
-from ...envs.core.rng import POLICY
 from ...envs.core.scene import Scene
 from ...envs.core.system import System
 from ...envs.core.vector import VectorEnv
@@ -56,11 +55,11 @@ def record_video(
         deterministic = not system.stochastic
     steps = skip + (system.horizon if n_steps is None else n_steps)
     env = VectorEnv(system, n_worlds, seed=seed, autoreset=steps > system.horizon)
-    observation = env.reset()
+    observation, player = env.reset(), Player(env, policy, deterministic=deterministic)
     with filming(path, env, size=size, fps=fps, skip=skip, every=every) as shoot:
         shoot()
         for _ in range(steps):
-            step = env.step(act(env, policy, observation, deterministic))
+            step = player.step(observation)
             observation = step.observation
             shoot()
             if step.done.all() and not env.autoreset:
@@ -94,13 +93,6 @@ def filming(
             made += 1
 
         yield shoot
-
-
-def act(env: VectorEnv, policy: Policy, observation: np.ndarray, deterministic: bool) -> np.ndarray:
-    """A policy's actions [worlds, agents, ...], sampled with the worlds' own numbers or not."""
-    with torch.no_grad():
-        rng = None if deterministic else env.rng(POLICY)
-        return policy(torch.from_numpy(observation), rng).numpy()
 
 
 class Camera:
