@@ -43,10 +43,20 @@ def tuned_orca(system: Traffic) -> TrafficDriver:
     return TrafficDriver(system, "orca-tuned", make, _JITTER, True)
 
 
+def right_hand_orca(system: Traffic) -> TrafficDriver:
+    """ORCA that turns to the right of who is ahead: horizon and angle chosen as for `tuned_orca`.
+
+    Buildings are in the way as agents are, so that larger angles drive into them.
+    """
+    make = partial(Orca, neighbours=system.k, horizon=1.0, right_hand=0.1)
+    return TrafficDriver(system, "orca-right-hand", make, _JITTER, True)
+
+
 DRIVERS: dict[str, Callable[[Traffic], Any]] = {
     "buffered-voronoi": buffered_voronoi,
     "learned": learned,
     "orca": orca,
+    "orca-right-hand": right_hand_orca,
     "orca-tuned": tuned_orca,
     "social-force": social_force,
     "straight": straight,

@@ -221,7 +221,7 @@ class Traffic(System):
     def baselines(self) -> tuple[str, ...]:
         free = self.max_acceleration * self.dt >= 2 * self.speed  # which the guard needs
         guarded = ("buffered-voronoi", "learned") if free else ()
-        return (*guarded, "orca", "orca-tuned", "social-force", "straight")
+        return (*guarded, "orca", "orca-right-hand", "orca-tuned", "social-force", "straight")
 
     @property
     def action_space(self) -> spaces.Box:
@@ -386,9 +386,9 @@ class Traffic(System):
         return seen_by_others(state, rng, self.k)
 
     def scene(self, state: State) -> Scene:
-        """Everybody in the colour of its kind, houses, trees, signs and ways to the goals."""
+        """Everybody in colour and form of its kind, houses, trees, signs, ways, who gives way."""
         first = State(*(field[:1] for field in state))
-        return picture(first, self.kinds, self.present, self.sign_kind, self.length)
+        return picture(first, self.kinds, self.present, self.sign_kind, self.length, self.dt)
 
     def kernel(self, worlds: int) -> Kernel | None:
         """The compiled form; None for laws of its own."""

@@ -32,7 +32,7 @@ class Kind(NamedTuple):
     number: the parameter of the system that says how many there are.
     radius: of its body, length.  speed: its largest in the road's frame.
     limit, range: of a sign, the speed that it allows and how far its limit holds.
-    value: its colour in pictures, as discs have them.
+    value, corners: its colour and its form in pictures, as discs have them.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Kind(NamedTuple):
     limit: float = 0.0
     range: float = 0.0
     value: float = 0.0
+    corners: int = 0
 
 
 class Regard(NamedTuple):
@@ -174,10 +175,10 @@ class Kinds:
 # Lengths in 5 m, times in 0.6 s: cars of 4 m at 30 km/h, pedestrians at a brisk 1.3 times walking.
 TRAFFIC = Kinds(
     (
-        Kind("car", "road", "n_cars", radius=0.4, speed=1.0, value=0.15),
+        Kind("car", "road", "n_cars", radius=0.4, speed=1.0, value=0.15, corners=4),
         Kind("pedestrian", "pavement", "n_pedestrians", radius=0.15, speed=0.4, value=0.8),
         Kind("building"),
-        Kind("sign", limit=0.6, range=2.0, value=1.0),
+        Kind("sign", limit=0.6, range=2.0, value=1.0, corners=8),
     ),
     {
         ("car", "car"): Regard(OBSERVED, 30.0, 1.1, 3.0, 0.5, True),

@@ -10,13 +10,16 @@ _DEVIATES = (
 _HORIZON = 10.0  # in radii over the largest speed
 
 
-def straight_on(way: np.ndarray, speed: float, dt: float) -> np.ndarray:
-    """Velocities [n, 2] straight to what is `way` [n, 2] away, at full speed or there in a step."""
+def straight_on(way: np.ndarray, speed: float | np.ndarray, dt: float) -> np.ndarray:
+    """Velocities [n, 2] straight to what is `way` [n, 2] away, at full speed or there in a step.
+
+    speed: one, or [n, 1].
+    """
     d = np.hypot(*way.T)[:, None]
     return way * (np.minimum(speed, d / dt) / np.maximum(d, 1e-12))
 
 
-def look_ahead(way: np.ndarray, radius: np.ndarray, speed: float) -> np.ndarray:
+def look_ahead(way: np.ndarray, radius: np.ndarray, speed: float | np.ndarray) -> np.ndarray:
     """How far ahead in time a disc minds others [n]: some radii, and no farther than its goal."""
     return np.minimum(_HORIZON * radius, np.hypot(*way.T)) / speed
 
@@ -41,7 +44,7 @@ def yields(
     contact: np.ndarray,
     present: np.ndarray,
     horizon: np.ndarray,
-    speed: float,
+    speed: float | np.ndarray,
 ) -> np.ndarray:
     """Pairs [m, 2] of who gives way and to whom, at most one for each disc.
 
@@ -51,7 +54,7 @@ def yields(
 
     velocity, straight [n, 2]: as it is, and straight to the goal (`straight_on`).
     neighbour, contact, present [n, k] and r [n, k, 2]: of the others that are near.
-    horizon [n]: times ahead (`look_ahead`).  speed: the largest.
+    horizon [n]: times ahead (`look_ahead`).  speed: the largest, one or [n].
     """
     if not neighbour.shape[1]:
         return np.zeros((0, 2), int)

@@ -3,10 +3,10 @@
     python -m invariantzoo.figures.goals_training [--out runs/drivers] [--recipe full] [--seeds 5]
 
 Every generation plays one world of each kind of scene with all candidates: squares of cover 0.05,
-0.2, 0.35 (two) and from 0.35 to 0.44, and a circle of 2 to 16 discs, most often exact. Weights and
-all that a training goes on from lie in `<out>/<recipe>-<seed>.npz`, written every 20 generations;
-what is complete is not done again. Prints how each driver does on worlds of 64 discs that were kept
-for choosing, and with --ship FILE writes the best driver there.
+0.2, 0.35 (two) and from 0.35 to 0.44, and two circles of 2 to 16 discs, most often exact. Weights
+and all that a training goes on from lie in `<out>/<recipe>-<seed>.npz`, written every 20
+generations; what is complete is not done again. Prints how each driver does on worlds of 64 discs
+that were kept for choosing, and with --ship FILE writes the best driver there.
 """
 
 from __future__ import annotations
@@ -50,28 +50,31 @@ class Recipe(NamedTuple):
     effort: price of the mean square of the acceleration.  guarded: whether inside the guard.
     acceleration: that the guard lets discs use.
     covers: of the squares of a generation; 0 stands for one from 0.35 to 0.44.
+    circles: of a generation.
     """
 
     without: tuple[str, ...] = ()
     effort: float = 0.0
     guarded: bool = True
-    acceleration: float = 20.0
+    acceleration: float = 8.0
     generations: int = 500
     covers: tuple[float, ...] = (0.05, 0.2, 0.35, 0.35, 0.0)
+    circles: int = 2
 
 
+_SHORT: dict[str, Any] = {"generations": 120, "covers": (0.05, 0.2, 0.35, 0.35), "circles": 1}
 RECIPES = {
     "full": Recipe(),
-    "braking": Recipe(acceleration=8.0),
-    "smooth": Recipe(effort=0.02, acceleration=3.0),
+    "smooth": Recipe(effort=0.02, acceleration=2.7),
+    "free": Recipe(acceleration=20.0),
     "unguarded": Recipe(guarded=False, covers=(0.05, 0.05, 0.1, 0.2, 0.2)),
-    "four": Recipe(GOAL_RELATIVE, generations=120),
-    "four-without-I1": Recipe((*GOAL_RELATIVE, "gap"), generations=120),
-    "four-without-I2": Recipe((*GOAL_RELATIVE, "I2"), generations=120),
-    "four-without-I3": Recipe((*GOAL_RELATIVE, "I3"), generations=120),
-    "four-without-I4": Recipe((*GOAL_RELATIVE, "I4"), generations=120),
-    "full-short": Recipe(generations=120),
-    "mirror-even": Recipe(HANDED, generations=120),
+    "four": Recipe(GOAL_RELATIVE, **_SHORT),
+    "four-without-I1": Recipe((*GOAL_RELATIVE, "gap"), **_SHORT),
+    "four-without-I2": Recipe((*GOAL_RELATIVE, "I2"), **_SHORT),
+    "four-without-I3": Recipe((*GOAL_RELATIVE, "I3"), **_SHORT),
+    "four-without-I4": Recipe((*GOAL_RELATIVE, "I4"), **_SHORT),
+    "full-short": Recipe(**_SHORT),
+    "mirror-even": Recipe(HANDED, **_SHORT),
 }
 
 
@@ -91,8 +94,9 @@ def scenes(recipe: Recipe, rng: np.random.Generator) -> Iterator[tuple[str, dict
         side = math.sqrt(n_agents * math.pi * 0.2**2 / cover)
         horizon = math.ceil(4 * side / 0.1)
         yield "particles-goals-v0", {"n_agents": n_agents, "cover": cover, "horizon": horizon}
-    shift = 0.0 if rng.random() < 0.6 else 0.05
-    yield "particles-circle-v0", {"n_agents": int(rng.integers(2, 17)), "shift": shift}
+    for _ in range(recipe.circles):
+        shift = 0.0 if rng.random() < 0.6 else 0.05
+        yield "particles-circle-v0", {"n_agents": int(rng.integers(2, 17)), "shift": shift}
 
 
 def play(
