@@ -1,0 +1,1 @@
+"""Klein-Gordon fields on lattices whose sites, or whose boundary sites, are agents."""

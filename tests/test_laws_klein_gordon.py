@@ -1,0 +1,205 @@
+"""Klein-Gordon fields against what is known exactly."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import invariantzoo
+from invariantzoo import Player, VectorEnv, evaluate, make_policy
+from invariantzoo.envs.core.rng import Rng
+from invariantzoo.envs.klein_gordon import field, rollout
+from invariantzoo.envs.klein_gordon.force import FieldState, KleinGordonForce, exact_kick
+
+SIZES = {1: 64, 2: 32, 3: 16}
+FORCE = "klein-gordon-force-v0"
+
+
+def moved(system: KleinGordonForce, state: FieldState, steps: int) -> FieldState:
+    """The state so many exact steps later."""
+    return system.rollout(state, "leapfrog", steps, Rng.single(0, len(state.phi)), steps)[0]
+
+
+def system_of(**parameters: Any) -> KleinGordonForce:
+    made = invariantzoo.make_system(FORCE, **parameters)
+    assert isinstance(made, KleinGordonForce)
+    return made
+
+
+# The lattice
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3])
+def test_plane_waves_stay_plane(dimension: int) -> None:
+    """They turn by the frequency that the dispersion relation of the step says."""
+    mass, dt, size, steps = 0.5, 0.25, SIZES[dimension], 2000
+    system = system_of(dimensions=dimension, lattice_size=size, mass=mass, dt=dt)
+    whole = torch.tensor([3, 5, 2][:dimension])
+    k = 2 * math.pi * whole.double() / size
+    w = field.frequency(k, mass, 1.0, dt)
+    place = system.lattice.coordinates().double() @ k
+
+    def wave(n: int) -> Tensor:
+        return torch.cos(place - w * n * dt)[None]
+
+    state = system.initial(Rng.single(0, 1), 1)._replace(
+        phi=wave(0), momentum=(wave(0) - wave(-1)) / dt
+    )
+    after = moved(system, state, steps)
+    assert (after.phi - wave(steps)).abs().max() < 5e-12
+    wrong = torch.cos(place - (k.square().sum() + mass**2).sqrt() * steps * dt)
+    assert (after.phi - wrong).abs().max() > 0.01  # the continuum's frequency does not do
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3])
+def test_the_step_is_stable_up_to_its_limit(dimension: int) -> None:
+    limit = field.largest_step(0.5, 1.0, dimension)
+    assert limit == pytest.approx([0.9701, 0.6963, 0.5714][dimension - 1], abs=5e-5)
+    with pytest.raises(ValueError, match="where the waves blow up"):
+        system_of(dimensions=dimension, dt=limit)
+    system = system_of(dimensions=dimension, lattice_size=8)
+    start = system.initial(Rng.single(0, 1), 1)
+    for factor, grows in ((0.999, False), (1.001, True)):
+        state = start._replace(dt=torch.full((1, 1), factor * limit, dtype=torch.float64))
+        largest = moved(system, state, 3000).phi.abs().max()
+        assert largest > 1e50 if grows else largest < 1e2
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3])
+def test_light_cones_are_round_as_the_lattice_becomes_fine(dimension: int) -> None:
+    """The error of w^2 = k^2 + m^2 is -sum k^4 / 12, sixteen times less at half the k."""
+
+    def error(k: float) -> float:
+        number = torch.full((dimension,), k, dtype=torch.float64)
+        w = float(field.frequency(number, 0.5, 1.0, 1e-5))
+        return (w**2 - dimension * k**2 - 0.25) / (-dimension * k**4 / 12)
+
+    assert 0.99 < error(0.4) < 1.0
+    assert 15.9 < 16 * error(0.4) / error(0.2) < 16.0
+
+
+def test_massless_waves_move_a_site_a_step_where_the_step_is_the_spacing() -> None:
+    system = system_of(lattice_size=40, mass=0.0)
+    shape = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 40)))
+    state = system.initial(Rng.single(0, 1), 1)._replace(
+        phi=shape, momentum=shape - shape.roll(-1, 1), dt=torch.ones(1, 1, dtype=torch.float64)
+    )
+    assert (moved(system, state, 7).phi - shape.roll(7, 1)).abs().max() < 1e-13
+    assert (moved(system, state, 40).phi - shape).abs().max() < 1e-12
+
+
+def test_time_can_be_turned_round() -> None:
+    system = system_of(dimensions=2, lattice_size=12)
+    start = system.initial(Rng.single(0, 2), 2)
+    there = moved(system, start, 400)
+    turned = there._replace(phi=there.phi - there.dt * there.momentum, momentum=-there.momentum)
+    back = moved(system, turned, 400)
+    assert (back.phi - back.dt * back.momentum - start.phi).abs().max() < 1e-12
+    assert (there.phi - start.phi).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(("precision", "most"), [("float64", 1e-13), ("float32", 5e-5)])
+def test_the_exact_policy_conserves_q(precision: str, most: float) -> None:
+    """The figures that `evaluate` prints are those of the state's precision."""
+    system = system_of(horizon=10_000, precision=precision)
+    scores = evaluate(
+        system, make_policy("leapfrog", system), episodes=2, seeds=1, deterministic=False
+    )
+    assert scores["band"].max() < most
+    assert scores["drift"].max() < most
+    assert scores["loss"].max() == 0.0
+    env = VectorEnv(system, 2, seed=2**31)  # step by step, by actions
+    player, observation = Player(env, make_policy("leapfrog", system)), env.reset()
+    for _ in range(100):
+        observation = player.step(observation).observation
+    assert env.episode_metrics()["band"].max() < most
+
+
+def test_forms_of_a_rollout_are_one_law() -> None:
+    """Steps one by one, slab by slab, several in a sweep, and many lattices side by side."""
+    rng = np.random.default_rng(1)
+    for dimension, size in ((1, 32), (2, 20), (3, 17)):
+        system = system_of(dimensions=dimension, lattice_size=size, mass=(0.0, 1.0))
+        state = system.initial(Rng.single(3, 20), 20)
+        many = moved(system, state, 9).phi
+        one = moved(system, type(state)(*(part[4:5] for part in state)), 9).phi
+        assert (many[4:5] - one).abs().max() < 1e-14
+        plain = type(state)(*(part[4:5] for part in state))
+        for _ in range(9):
+            kick = exact_kick(plain, system.lattice).unsqueeze(-1)
+            plain = system.transition(plain, kick, Rng.single(0, 1))
+        assert (plain.phi - one).abs().max() < 1e-13
+        if dimension > 1:
+            rows = size ** (dimension - 2)
+            start = rng.normal(size=(2, size * rows, size))
+            sweeps = []
+            for depth in (1, 2, 4):
+                phi, momentum = start.copy()
+                saved = np.empty((depth * rows, size))
+                rollout.sweep(phi, momentum, saved, dimension, 0.1, 0.5, 0.2, 9, depth)
+                sweeps.append(np.concatenate([phi, momentum]))
+            assert np.array_equal(sweeps[0], sweeps[1])
+            assert np.array_equal(sweeps[0], sweeps[2])
+
+
+# The loss
+
+
+def random_state(system: KleinGordonForce) -> FieldState:
+    return system.initial(Rng.single(5, 3), 3)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3])
+def test_the_gradient_of_the_local_loss_is_the_force(dimension: int) -> None:
+    system = system_of(dimensions=dimension, lattice_size=6, spacing=0.8)
+    state = random_state(system)
+    phi = state.phi.clone().requires_grad_()
+    losses = field.local_loss(phi, state.mass, state.spacing, system.lattice)
+    force = field.force(state.phi, state.mass, state.spacing, system.lattice)
+    for site in (0, 3):
+        (gradient,) = torch.autograd.grad(losses[:, site].sum(), phi, retain_graph=True)
+        assert (gradient[:, site] + force[:, site]).abs().max() < 1e-13
+
+
+def test_the_regret_is_the_probe_of_the_local_loss_and_the_exact_kick_has_none() -> None:
+    """a dV/dphi + a^2 / 2 dt less its least value; no other kick has less."""
+    system = system_of(dt=(0.1, 0.3))
+    state = random_state(system)
+    exact = exact_kick(state, system.lattice)
+    rng = np.random.default_rng(0)
+    for size in (0.0, 1e-3, 0.1):
+        kick = exact + size * torch.from_numpy(rng.normal(size=exact.shape))
+        after = system.transition(state, kick.unsqueeze(-1), Rng.single(0, 3))
+        regret = system.loss(state, kick.unsqueeze(-1), after)
+        slope = -exact / state.dt
+        probe = kick * slope + kick**2 / (2 * state.dt)
+        least = exact * slope + exact**2 / (2 * state.dt)
+        assert (regret - (probe - least)).abs().max() < 1e-13
+        assert (regret.min() > 0) == (size > 0)
+
+
+def test_without_the_least_value_pumping_energy_would_pay() -> None:
+    """The sum of a dV/dphi + a^2 / 2 dt falls as agents push along with the momentum."""
+    system = system_of(mass=0.5, dt=0.2)
+    sums = []
+    for share in (0.0, 0.01, 0.05, 0.1):
+        state, probes, regrets = random_state(system), 0.0, 0.0
+        for _ in range(200):
+            exact = exact_kick(state, system.lattice)
+            kick = exact + share * state.dt * state.momentum
+            probes += float((kick * (kick / 2 - exact) / state.dt).mean())
+            after = system.transition(state, kick.unsqueeze(-1), Rng.single(0, 3))
+            regrets += float(system.loss(state, kick.unsqueeze(-1), after).mean())
+            state = after
+        sums.append((probes, regrets))
+    probes, regrets = zip(*sums, strict=True)
+    assert all(later < 1.05 * before for before, later in itertools.pairwise(probes))
+    assert probes[3] < 5 * probes[0] < 0  # so at a discount of 1 the trap is deep
+    assert regrets[0] == 0.0
+    assert all(0 <= before < later for before, later in itertools.pairwise(regrets))
