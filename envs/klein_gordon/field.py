@@ -9,11 +9,15 @@ sin(w dt / 2) = dt / 2 sqrt(m^2 + sum_j (2 / a sin(k_j a / 2))^2): stable below 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..core.physics.lattice import Torus
+
+
+_FITTED = 2  # points that a straight line needs
 
 
 def laplacian(phi: Tensor, spacing: Tensor, lattice: Torus) -> Tensor:
@@ -57,3 +61,18 @@ def frequency(wave_number: Tensor, mass: float, spacing: float, dt: float) -> Te
 def largest_step(mass: float, spacing: float, dimension: int) -> float:
     """The time step at which the fastest wave becomes unstable."""
     return 2 / math.sqrt(mass**2 + 4 * dimension / spacing**2)
+
+
+def drift(course: Tensor) -> Tensor:
+    """How far a least-squares line through Q / Q0 moved over the steps made [worlds], >= 0."""
+    n, _, total, moment = course.unbind(-1)
+    rise = 12 * (moment - 0.5 * (n + 1) * total) / (n**2 - 1)
+    return torch.where(n < _FITTED, torch.zeros_like(n), rise.abs())
+
+
+def neighbour_table(lattice: Torus) -> Any:
+    """Sites beside every site [sites, 2 dimension] int64 array: behind and ahead by axis."""
+    sites = torch.arange(lattice.n_sites)[None]
+    axes = range(lattice.dimension)
+    beside = [lattice.ahead(sites, axis, step)[0] for axis in axes for step in (-1, 1)]
+    return torch.stack(beside, -1).contiguous().numpy()

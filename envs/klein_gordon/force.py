@@ -73,7 +73,6 @@ SCENARIOS = {
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 STARTS = ("random", "pluck")
 SIGHTS = ("laplacian", "neighbours")
-_FITTED = 2  # points that a straight line needs
 
 
 class FieldState(NamedTuple):
@@ -213,7 +212,7 @@ class KleinGordonForce(System):
 
         drift: how far the straight line through Q / Q0 has risen or fallen since the start.
         """
-        return {"band": next_state.course[:, 1].abs(), "drift": drift(next_state.course)}
+        return {"band": next_state.course[:, 1].abs(), "drift": field.drift(next_state.course)}
 
     def symmetries(self, state: FieldState, rng: Rng) -> Iterator[Symmetry]:
         worlds, lattice, device = len(state.phi), self.lattice, state.phi.device
@@ -278,7 +277,7 @@ class KleinGordonForce(System):
             phi=self.bounds["phi"].high,
             around=self.bounds[self.sees].high,
         )
-        return Kernel(step, observe, parameters, tables=Sites(neighbour_table(self.lattice)))
+        return Kernel(step, observe, parameters, tables=Sites(field.neighbour_table(self.lattice)))
 
     def _kicks(self, state: FieldState, action: Tensor) -> Tensor:
         """Changes of momentum [worlds, sites] in the field's precision."""
@@ -302,21 +301,6 @@ def exact_kick(state: FieldState, lattice: Torus) -> Tensor:
     """-dt dV_i / dphi_i [worlds, sites] in the field's precision."""
     pull = field.force(state.phi, state.mass, state.spacing, lattice)
     return state.dt.to(pull.dtype) * pull
-
-
-def drift(course: Tensor) -> Tensor:
-    """How far a least-squares line through Q / Q0 moved over the steps made [worlds], >= 0."""
-    n, _, total, moment = course.unbind(-1)
-    rise = 12 * (moment - 0.5 * (n + 1) * total) / (n**2 - 1)
-    return torch.where(n < _FITTED, torch.zeros_like(n), rise.abs())
-
-
-def neighbour_table(lattice: Torus) -> Any:
-    """Sites beside every site [sites, 2 dimension] int64 array: behind and ahead by axis."""
-    sites = torch.arange(lattice.n_sites)[None]
-    axes = range(lattice.dimension)
-    beside = [lattice.ahead(sites, axis, step)[0] for axis in axes for step in (-1, 1)]
-    return torch.stack(beside, -1).contiguous().numpy()
 
 
 def _kicked(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..core.kernels.compiling import compiled, compiled_part
 from ..core.physics.lattice import Torus
+from .field import drift, neighbour_table
 
 LANES = 64  # small lattices moved as one
 DEPTH = 4  # steps in one sweep over a large lattice
@@ -38,8 +39,6 @@ def run(
 
     Returns it, and |Q / Q0 - 1|, the drift and the loss per site after every so many steps.
     """
-    from .force import drift, neighbour_table
-
     after = type(state)(*(tensor.clone() for tensor in state))
     arrays = type(state)(*(tensor.numpy() for tensor in after))
     worlds = len(arrays.phi)
