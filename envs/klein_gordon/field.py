@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ..core.physics.lattice import Torus
 
-
 _FITTED = 2  # points that a straight line needs
 
 
