@@ -1,0 +1,169 @@
+"""Optimal control of a Dirac packet: the gauge field that leads it to its target.
+
+The loss is that of `steer.py`, summed over the steps that are left: infidelity at the last of them
+and effort. Its gradient by every field at every step is exact: the walk is undone step by step, and
+with it goes the gradient by the field (gradient ascent pulse engineering, GRAPE; Khaneja et al.
+2005). L-BFGS-B keeps actions in [-1, 1]. What it finds is a local optimum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from .propagation import run_backward, run_forward
+from .step import make_scratch
+
+if TYPE_CHECKING:
+    from .steer import DiracSteer, SteerState
+
+ITERATIONS = {"constant": 60, "uniform": 200, "grape": 200}
+_GRID = 9  # constant fields that are tried first, along each axis
+
+
+class World(NamedTuple):
+    """One world's packet, links and target, as `SteerState` has them without the first axis."""
+
+    u: np.ndarray
+    d: np.ndarray
+    link: np.ndarray
+    target_u: np.ndarray
+    target_d: np.ndarray
+    centre: np.ndarray
+    wave_number: np.ndarray
+    time: np.ndarray
+
+
+@dataclass(frozen=True)
+class Steering:
+    """The loss of what is left of an episode, as a function of all actions."""
+
+    system: DiracSteer
+    world: World
+
+    @property
+    def steps(self) -> int:
+        """Steps that are left."""
+        return max(self.system.horizon - int(self.world.time[0]), 0)
+
+    def loss(self, action: np.ndarray) -> tuple[float, np.ndarray]:
+        """The loss of actions [steps, links], and its gradient."""
+        from .steer import target_overlap
+
+        system, world = self.system, self.world
+        u, d, link = world.u.copy(), world.d.copy(), world.link.copy()
+        rows, columns = system.rows_and_columns
+        scratch = make_scratch(len(link), rows, columns)
+        run: dict[str, Any] = {
+            "control": np.ascontiguousarray(system.max_field * action),
+            "c": np.cos(system.angle),
+            "s": np.sin(system.angle),
+            "shape": (rows, columns),
+            "work": (scratch.phase, scratch.row, scratch.spare),
+        }
+        run_forward(u, d, link, *run.values())
+        end = [torch.from_numpy(array.copy()[None]).requires_grad_() for array in (u, d, link)]
+        fixed = (torch.from_numpy(array[None]) for array in world[3:6])
+        fidelity = target_overlap(system.lattice, *end, *fixed).abs() ** 2
+        at_u, at_d, at_link = (g[0].numpy() for g in torch.autograd.grad(fidelity.sum(), end))
+        slope = np.empty(action.shape)
+        run_backward(u, d, link, *run.values(), at_u.copy(), at_d.copy(), slope)
+        slope = slope[::-1].cumsum(0)[::-1] + at_link  # a field stays on its link
+        effort = system.effort / system.horizon / action.shape[1]
+        value = 1 - float(fidelity[0].detach()) + effort * float((action**2).sum())
+        return value, 2 * effort * action - system.max_field * slope
+
+
+def plan(system: DiracSteer, state: SteerState, policy: str) -> np.ndarray:
+    """Actions [worlds, steps left, links or 1] of one of the policies from this state on.
+
+    All worlds must have made as many steps. Equal worlds are solved once.
+    """
+    worlds = [World(*(array.numpy()[w] for array in state)) for w in range(len(state.u))]
+    if policy == "none":
+        return np.zeros((len(worlds), 0, 1))
+    solved: dict[bytes, np.ndarray] = {}
+    actions = []
+    for world in worlds:
+        key = b"".join(array.tobytes() for array in world)
+        if key not in solved:
+            solved[key] = optimised(Steering(system, world), policy)
+        actions.append(solved[key])
+    return np.stack(actions)
+
+
+def optimised(steering: Steering, policy: str) -> np.ndarray:
+    """Actions [steps, links] that lower the loss: of the links' own, or alike on an axis.
+
+    policy: "constant" (one field), "uniform" (a field per step) or "grape" (all).
+    """
+    start, steps = _best_constant(steering), steering.steps
+    if steps == 0:
+        return np.zeros((0, steering.system.n_agents))
+    for name in ("constant", "uniform", "grape"):
+        start = _descended(steering, start, name)
+        if name == policy:
+            break
+    return start
+
+
+def _best_constant(steering: Steering) -> np.ndarray:
+    """The best of a grid of constant fields [steps, links]."""
+    system, steps = steering.system, steering.steps
+    levels = np.linspace(-1, 1, _GRID)
+    grid = np.stack(np.meshgrid(*[levels] * system.dimensions, indexing="ij"), -1)
+    tried = [_spread(system, steps, field) for field in grid.reshape(-1, system.dimensions)]
+    return min(tried, key=lambda action: steering.loss(action)[0])
+
+
+def _spread(system: DiracSteer, steps: int, field: np.ndarray) -> np.ndarray:
+    """Fields by axis [dimensions], or [steps, dimensions], on all links [steps, links]."""
+    field = np.broadcast_to(field, (steps, system.dimensions))
+    return np.repeat(field, system.lattice.n_sites, 1)
+
+
+def _descended(steering: Steering, start: np.ndarray, policy: str) -> np.ndarray:
+    """Where L-BFGS-B leads from actions [steps, links] among those of a policy."""
+    from scipy.optimize import minimize
+
+    system, steps = steering.system, steering.steps
+    by_axis = start.reshape(steps, system.dimensions, -1)
+    if policy == "grape":
+        first, spread, gathered = start, partial(np.reshape, shape=start.shape), np.ravel
+    else:
+        first = by_axis.mean(-1) if policy == "uniform" else by_axis.mean((0, -1))
+        spread, gathered = _alike(system, steps, policy == "constant")
+
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = steering.loss(spread(x))
+        return value, gathered(gradient)
+
+    result = minimize(
+        loss,
+        first.ravel(),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-1.0, 1.0)] * first.size,
+        options={"maxiter": ITERATIONS[policy], "ftol": 1e-9, "gtol": 1e-7},
+    )
+    return spread(result.x)
+
+
+def _alike(
+    system: DiracSteer, steps: int, constant: bool
+) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+    """From numbers that many links share to all actions, and their gradient back."""
+
+    def spread(x: np.ndarray) -> np.ndarray:
+        return _spread(system, steps, x.reshape(-1, system.dimensions))
+
+    def gathered(gradient: np.ndarray) -> np.ndarray:
+        by_axis = gradient.reshape(steps, system.dimensions, -1).sum(-1)
+        return by_axis.sum(0) if constant else by_axis.ravel()
+
+    return spread, gathered
