@@ -57,7 +57,7 @@ SHORT: dict[str, list[dict[str, Any]]] = {  # episodes that end within STEPS, wh
     "cluster-relaxation-v0": [{"horizon": 3, "n_agents": 6}],
     "water-inference-v0": [{"horizon": 3, "data": TWO_WATERS}],
     "water-dynamics-v0": [{"horizon": 3, "data": TWO_WATERS, "temperature": (300.0, 400.0)}],
-    "dirac-steer-v0": [{"horizon": 3, "n_sites": 12, "width": 1.5, "task": "random"}],
+    "dirac-steer-v0": [{"horizon": 3, "side": 12, "width": 1.5, "task": "random"}],
     "test-hold-v0": [{"horizon": 3}],
     "test-leave-v0": [{"horizon": 5, "n_agents": 2, "length": 2}],
 }

@@ -8,9 +8,7 @@ with it goes the gradient by the field (gradient ascent pulse engineering, GRAPE
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -69,32 +67,35 @@ class Steering:
         run_forward(u, d, link, *run.values())
         end = [torch.from_numpy(array.copy()[None]).requires_grad_() for array in (u, d, link)]
         fixed = (torch.from_numpy(array[None]) for array in world[3:6])
-        fidelity = target_overlap(system.lattice, *end, *fixed).abs() ** 2
-        at_u, at_d, at_link = (g[0].numpy() for g in torch.autograd.grad(fidelity.sum(), end))
+        with torch.enable_grad():  # who acts is asked without
+            fidelity = target_overlap(system.lattice, *end, *fixed)[0].abs() ** 2
+            gradients = torch.autograd.grad(fidelity, end)
+        at_u, at_d, at_link = (gradient[0].numpy() for gradient in gradients)
         slope = np.empty(action.shape)
         run_backward(u, d, link, *run.values(), at_u.copy(), at_d.copy(), slope)
         slope = slope[::-1].cumsum(0)[::-1] + at_link  # a field stays on its link
         effort = system.effort / system.horizon / action.shape[1]
-        value = 1 - float(fidelity[0].detach()) + effort * float((action**2).sum())
+        value = 1 - float(fidelity.detach()) + effort * float((action**2).sum())
         return value, 2 * effort * action - system.max_field * slope
 
 
 def plan(system: DiracSteer, state: SteerState, policy: str) -> np.ndarray:
-    """Actions [worlds, steps left, links or 1] of one of the policies from this state on.
+    """Actions [worlds, horizon, links] of one of the policies from this state on, 0 before.
 
-    All worlds must have made as many steps. Equal worlds are solved once.
+    Of "none" there are no steps. Worlds that differ by a translation alone are solved once.
     """
-    worlds = [World(*(array.numpy()[w] for array in state)) for w in range(len(state.u))]
     if policy == "none":
-        return np.zeros((len(worlds), 0, 1))
+        return np.zeros((len(state.u), 0, system.n_agents))
+    moved, links = system.translated(state, state.centre)  # the target stands at the origin
     solved: dict[bytes, np.ndarray] = {}
-    actions = []
-    for world in worlds:
+    actions = np.zeros((len(state.u), system.horizon, system.n_agents))
+    for w, planned in enumerate(actions):
+        world = World(*(array.numpy()[w] for array in moved))
         key = b"".join(array.tobytes() for array in world)
         if key not in solved:
             solved[key] = optimised(Steering(system, world), policy)
-        actions.append(solved[key])
-    return np.stack(actions)
+        planned[system.horizon - len(solved[key]) :, links[w].numpy()] = solved[key]
+    return actions
 
 
 def optimised(steering: Steering, policy: str) -> np.ndarray:
@@ -114,56 +115,37 @@ def optimised(steering: Steering, policy: str) -> np.ndarray:
 
 def _best_constant(steering: Steering) -> np.ndarray:
     """The best of a grid of constant fields [steps, links]."""
-    system, steps = steering.system, steering.steps
+    system = steering.system
     levels = np.linspace(-1, 1, _GRID)
     grid = np.stack(np.meshgrid(*[levels] * system.dimensions, indexing="ij"), -1)
-    tried = [_spread(system, steps, field) for field in grid.reshape(-1, system.dimensions)]
+    on_links = np.repeat(grid.reshape(-1, system.dimensions), system.lattice.n_sites, 1)
+    tried = [np.repeat(field[None], steering.steps, 0) for field in on_links]
     return min(tried, key=lambda action: steering.loss(action)[0])
-
-
-def _spread(system: DiracSteer, steps: int, field: np.ndarray) -> np.ndarray:
-    """Fields by axis [dimensions], or [steps, dimensions], on all links [steps, links]."""
-    field = np.broadcast_to(field, (steps, system.dimensions))
-    return np.repeat(field, system.lattice.n_sites, 1)
 
 
 def _descended(steering: Steering, start: np.ndarray, policy: str) -> np.ndarray:
     """Where L-BFGS-B leads from actions [steps, links] among those of a policy."""
     from scipy.optimize import minimize
 
-    system, steps = steering.system, steering.steps
-    by_axis = start.reshape(steps, system.dimensions, -1)
-    if policy == "grape":
-        first, spread, gathered = start, partial(np.reshape, shape=start.shape), np.ravel
-    else:
-        first = by_axis.mean(-1) if policy == "uniform" else by_axis.mean((0, -1))
-        spread, gathered = _alike(system, steps, policy == "constant")
+    system, shape = steering.system, start.shape
+    by_axis = (len(start), system.dimensions, system.lattice.n_sites)
+    shared = {"constant": (0, 2), "uniform": (2,), "grape": ()}[policy]  # axes of `by_axis`
+
+    def spread(x: np.ndarray) -> np.ndarray:
+        few = [1 if axis in shared else n for axis, n in enumerate(by_axis)]
+        return np.broadcast_to(x.reshape(few), by_axis).reshape(shape)
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = steering.loss(spread(x))
-        return value, gathered(gradient)
+        return value, gradient.reshape(by_axis).sum(shared).ravel()
 
+    first = start.reshape(by_axis).mean(shared).ravel()
     result = minimize(
         loss,
-        first.ravel(),
+        first,
         jac=True,
         method="L-BFGS-B",
         bounds=[(-1.0, 1.0)] * first.size,
         options={"maxiter": ITERATIONS[policy], "ftol": 1e-9, "gtol": 1e-7},
     )
     return spread(result.x)
-
-
-def _alike(
-    system: DiracSteer, steps: int, constant: bool
-) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
-    """From numbers that many links share to all actions, and their gradient back."""
-
-    def spread(x: np.ndarray) -> np.ndarray:
-        return _spread(system, steps, x.reshape(-1, system.dimensions))
-
-    def gathered(gradient: np.ndarray) -> np.ndarray:
-        by_axis = gradient.reshape(steps, system.dimensions, -1).sum(-1)
-        return by_axis.sum(0) if constant else by_axis.ravel()
-
-    return spread, gathered

@@ -22,10 +22,11 @@ _LEGEND = (
 )
 _LEGEND_2D = (
     LegendEntry("|u|^2 + |d|^2: colour is the phase", "scale", palette="wheel"),
-    LegendEntry("target", "ring"),
+    LegendEntry("target", "segment"),
     LegendEntry("gauge field, mean of 16 links", "arrow"),
 )
 _FAINTEST = 0.003  # density over the packet's peak that is still drawn in two dimensions
+_FULL = 2.0  # gauge field of the longest arrow, radians
 _BLOCK = 4  # sites of a side over which links are averaged there
 
 
@@ -66,7 +67,7 @@ def _ring(
     level = sides * (height * system.peak_volume * target + 0.6)
     stroke = torch.stack([site[:-1].expand(2, -1), level[:, :-1], site[1:].expand(2, -1)], -1)
     outline = torch.cat([stroke, level[:, 1:, None]], -1).flatten(0, 1)
-    field = (state.link[0] / (system.max_field * system.horizon)).clamp(-1, 1)
+    field = (state.link[0] / _FULL).clamp(-1, 1)
     flat = torch.zeros_like(field)
     arrows = torch.stack([site + 0.5, flat - 0.46 * n, flat, 0.14 * n * field], -1)
     return Scene(
@@ -102,19 +103,21 @@ def _torus(
     block = min(_BLOCK, side)
     links = state.link[0].view(2, side, side)
     mean = torch.nn.functional.avg_pool2d(links[None], block)[0].flatten(1).T
-    mean = mean / (system.max_field * system.horizon)
+    mean = mean / _FULL
+    mean = mean / mean.norm(dim=-1, keepdim=True).clamp(min=1)
     cells = torch.arange(side // block) * block + block / 2
     start = torch.stack(torch.meshgrid(cells, cells, indexing="ij"), -1).flatten(0, 1)
-    arrows = torch.cat([start, 2 * block * mean], -1).double()
+    arrows = torch.cat([start, 0.9 * block * mean], -1).double()
+    angle = 2 * math.pi * torch.arange(48, dtype=torch.float64) / 48
+    rim = 2 * system.width * torch.stack([angle.cos(), angle.sin()], -1)
+    around = state.centre[0].double() + 0.5 + rim
     return Scene(
         view=(0.0, 0.0, float(side), float(side)),
         discs=place[shown].numpy(),
         disc_radius=radius[shown].numpy(),
         disc_value=hue.gather(0, larger)[0][shown].numpy(),
         palette="wheel",
-        rings=state.centre[:1].double().numpy() + 0.5,
-        ring_radius=np.array([2 * system.width]),
-        ring_value=np.array([0.3]),
+        segments=torch.cat([around, around.roll(-1, 0)], -1).numpy(),
         periodic=True,
         arrows=arrows[mean.norm(dim=-1) > 0.01].numpy(),
         agents=np.flatnonzero(shown.numpy()),

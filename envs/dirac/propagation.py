@@ -102,10 +102,9 @@ def keep(u: Any, d: Any, spare: Any) -> None:
 
 @_part
 def raise_links(link: Any, phase: Any, control: Any) -> None:
-    """Add a control [links], or [1] for all alike, to the gauge field, and follow it up."""
-    alike = len(control) == 1
+    """Add a control [links] to the gauge field, and follow it up with the phases."""
     for i in range(len(link)):
-        link[i] += control[0] if alike else control[i]
+        link[i] += control[i]
         phase[i, 0] = math.cos(link[i])
         phase[i, 1] = math.sin(link[i])
 
@@ -140,7 +139,7 @@ def _unshift(u: Any, d: Any, phase: Any, first: int, shape: Any, axis: int, spar
 
 
 @_part
-def _slopes(
+def slopes(
     u: Any, d: Any, at_u: Any, at_d: Any, first: int, shape: Any, axis: int, slope: Any
 ) -> None:
     """Add to `slope` what the links of an axis do to a number with gradients at_u, at_d.
@@ -172,6 +171,20 @@ def _untoss(u: Any, d: Any, c: float, s: float, plane: bool) -> None:
             d[i, 0], d[i, 1] = c * dr - s * ui, c * di + s * ur
 
 
+@_part
+def undo_walk(u: Any, d: Any, phase: Any, c: float, s: float, shape: Any, spare: Any) -> None:
+    """One step undone, in place; spare [2, sites, 2] is overwritten."""
+    plane = len(phase) > len(u)
+    if plane:
+        _mix(u, d)
+        _unshift(u, d, phase, len(u), shape, 1, spare)
+        _mix(u, d)
+        _unshift(u, d, phase, 0, shape, 0, spare)
+    else:
+        _unshift(u, d, phase, 0, shape, 1, spare)
+    _untoss(u, d, c, s, plane)
+
+
 @_compile
 def propagate(
     u: Any,
@@ -187,7 +200,7 @@ def propagate(
     row: Any,
     spare: Any,
 ) -> None:
-    """Steps `first`, `first` + 1, … under a control [all steps, links or 1], in place.
+    """Steps `first`, `first` + 1, … under a control [all steps, links], in place.
 
     An empty control leaves the links as they are. phase [links, 2] must be that of `link`.
     row [2, sites of a row, 2] and spare [2, sites, 2] are overwritten.
@@ -247,7 +260,7 @@ def run_backward(
                 if axis == 0:
                     _mix(u, d)
                     _mix(at_u, at_d)
-            _slopes(u, d, at_u, at_d, first, shape, along, slope[t])
+            slopes(u, d, at_u, at_d, first, shape, along, slope[t])
             _unshift(u, d, phase, first, shape, along, spare)
             _unshift(at_u, at_d, phase, first, shape, along, spare)
             if plane and axis == 0:

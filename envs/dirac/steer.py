@@ -18,9 +18,9 @@ packet also drifts across, as the product of sines in the dispersion has it; tar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -33,7 +33,7 @@ from ..core.physics.lattice import Torus
 from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.system import System
-from ..core.types import Bound, Symmetry
+from ..core.types import Bound, StatePolicy, Symmetry
 from ..core.validation import require_choice, require_count, require_number
 from .picture import packet_scene
 from .walk import Spinor, flux, gauge_lines, gauge_transformed, mixed, packets, velocity, walk_step
@@ -45,8 +45,8 @@ SCENARIOS = {
         "training": {"ppo": {"gamma": 1.0, "gae_lambda": 1.0, "n_steps": 48}},
         "film": {"parameters": {"task": "turn"}, "policy": "grape"},
         "variants": [
-            {"n_sites": 12, "width": 1.5, "task": "random", "horizon": 5},
-            {"dimensions": 2, "n_sites": 8, "width": 1.0, "task": "random", "horizon": 5},
+            {"side": 12, "width": 1.5, "task": "random", "horizon": 5},
+            {"dimensions": 2, "side": 8, "width": 1.0, "task": "random", "horizon": 5},
         ],
     },
 }
@@ -56,6 +56,8 @@ SIDES = (96, 64)  # sites of a side in one and in two dimensions
 _START = 0.5  # wave number of the first axis
 _FASTEST = 0.6  # wave number of a random task
 _STRAY = 10.0  # sites by which its target differs from what a constant force leads to
+_DENSEST = 2.0  # density that is told from larger ones, over the packet's peak
+_URGENT = 2.0  # the same of what remains to be done per step
 _FAINT = 1e-3  # density below which what is seen per density fades, over the packet's peak
 
 
@@ -75,7 +77,8 @@ class DiracSteer(System):
     """Parameters with their units.
 
     dimensions: 1, a ring, or 2, a torus.  task: "stop", "turn", "carry" or "random".
-    n_sites: of a side, even; 0: 96 in one dimension, 64 in two.  horizon: steps to the target.
+    side: sites of a ring, or of a side of a torus, even; 0: 96, or 64 in two dimensions.
+    horizon: steps to the target.
     angle: of the coin, which is the mass.  width: standard deviation of a packet's density, sites.
     max_field: what an action of 1 adds to a link, radians.
     effort: price of <a^2> = 1 in all steps, in units of infidelity.
@@ -83,7 +86,7 @@ class DiracSteer(System):
 
     dimensions: int = 1
     task: str = "stop"
-    n_sites: int = 0
+    side: int = 0
     horizon: int = 48
     angle: float = 0.3
     width: float = 6.0
@@ -97,9 +100,9 @@ class DiracSteer(System):
     def __post_init__(self) -> None:
         require_count("dimensions", self.dimensions, 1, 2)
         require_choice("task", self.task, [*TASKS, "random"])
-        require_count("n_sites", self.n_sites, 0)
-        if self.n_sites % 2 or self.n_sites == 2:
-            raise ValueError(f"n_sites={self.n_sites} must be 0 or even, from 4 on")
+        require_count("side", self.side, 0)
+        if self.side % 2 or self.side == 2:
+            raise ValueError(f"side={self.side} must be 0 or even, from 4 on")
         require_count("horizon", self.horizon)
         require_number("angle", self.angle, 0, math.pi / 2, strict=True)
         require_number("width", self.width, 0.5)
@@ -108,7 +111,7 @@ class DiracSteer(System):
 
     @cached_property
     def lattice(self) -> Torus:
-        return Torus((self.n_sites or SIDES[self.dimensions - 1],) * self.dimensions)
+        return Torus((self.side or SIDES[self.dimensions - 1],) * self.dimensions)
 
     @property
     def n_agents(self) -> int:
@@ -130,11 +133,13 @@ class DiracSteer(System):
         half = self.lattice.shape[0] / 2
         names = ("slope", "current", "coherence", "mismatch", "overlap", "twist")
         one = Bound(-1.0, 1.0)
-        bounds = {"density": Bound(0.0, self.peak_volume), **dict.fromkeys(names, one)}
+        bounds = {"density": Bound(0.0, _DENSEST), **dict.fromkeys(names, one)}
         bounds |= {
             "offset": Bound(-half, half),
             "target_wave_number": one,
             "time_left": Bound(0.0, 1.0),
+            "pull": Bound(-_URGENT, _URGENT),
+            "pace": Bound(-_URGENT, _URGENT),
         }
         if self.dimensions == 2:
             bounds |= {
@@ -154,24 +159,29 @@ class DiracSteer(System):
         return (64 + 8 * self.dimensions) * self.lattice.n_sites
 
     def initial(self, rng: Rng, worlds: int) -> SteerState:
-        """Packets of the positive branch on links without field, and what they are to become."""
+        """Packets of the positive branch on links without field, and what they are to become.
+
+        They start anywhere.
+        """
         device = rng.world.device
         draws = 2 * rng.uniform(worlds, 3 * self.dimensions).cpu().numpy() - 1
         fields, centre, wave_number = self._tasks(draws if self.task == "random" else draws[:1])
         u, d, target_u, target_d = (
-            torch.view_as_real(torch.from_numpy(field)).expand(worlds, -1, -1).to(device).clone()
+            torch.view_as_real(torch.from_numpy(field)).expand(worlds, -1, -1).to(device)
             for field in np.moveaxis(fields, 1, 0)
         )
-        return SteerState(
+        state = SteerState(
             u,
             d,
             torch.zeros(worlds, self.n_agents, dtype=torch.float64, device=device),
             target_u,
             target_d,
-            torch.from_numpy(centre).expand(worlds, -1).to(device).clone(),
+            torch.from_numpy(centre).expand(worlds, -1).to(device),
             torch.from_numpy(wave_number).expand(worlds, -1).to(device).clone(),
             torch.zeros(worlds, 1, dtype=torch.int64, device=device),
         )
+        steps = (self.lattice.shape[0] * rng.uniform(worlds, self.dimensions)).long()
+        return self.translated(state, steps)[0]
 
     def _tasks(self, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of each task the fields [tasks, 4, sites], the target's centre and its wave number.
@@ -215,11 +225,12 @@ class DiracSteer(System):
         p moves ahead along the link, m back: u and d, on the second axis their sum and difference
         over the root of 2. rho is the mean density of the ends; means and halves are over both.
 
-        density: rho over the peak of a packet.  The others but the last are per rho:
+        density: rho over the peak of a packet.  Those up to twist are per rho:
         slope: half of what the density rises.  current: mean |p|^2 - |m|^2.
         coherence, mismatch: real and imaginary part of (p_i* p_j + m_i* m_j) exp(-i A - i k), k the
             target's wave number: a wave that has it shows none of the latter.
         overlap, twist: real and imaginary part of twice the mean of p* m.
+        pull: mismatch per step left, in units of `max_field`.  pace: offset per step left.
         offset: sites along the link from the target's centre to its middle; offset_across: the
             same across.  flux_ahead, flux_behind: sine of the flux through the plaquettes beside.
         """
@@ -244,8 +255,9 @@ class DiracSteer(System):
         coin = p.conj() * m
         coin = coin + lattice.ahead(coin, axis)
         away = self._away(state, axis)
+        left = (self.horizon - state.time).clamp(min=1).to(density)
         seen = {
-            "density": self.peak_volume * density,
+            "density": (self.peak_volume * density).clamp(max=_DENSEST),
             "slope": 0.5 * (there - here) * per,
             "current": 0.5 * (ahead - back + ahead_on - back_on) * per,
             "coherence": hop.real * per,
@@ -255,6 +267,8 @@ class DiracSteer(System):
             "offset": away + 0.5,
             "target_wave_number": state.wave_number[:, axis, None].expand_as(density),
             "time_left": (1 - state.time.to(density) / self.horizon).expand_as(density),
+            "pull": (hop.imag * per / (left * self.max_field)).clamp(-_URGENT, _URGENT),
+            "pace": ((away + 0.5) / left).clamp(-_URGENT, _URGENT),
         }
         if lattice.dimension == 2:
             curl = flux(lattice, state.link).sin()
@@ -300,28 +314,32 @@ class DiracSteer(System):
         yield Symmetry("gauge", state._replace(u=u, d=d, link=link))
         side = lattice.shape[0]
         steps = (side * rng.uniform(worlds, lattice.dimension)).long()
-        yield self._translated(state, steps)
+        yield Symmetry("translation", *self.translated(state, steps))
         if lattice.dimension == 1:
             yield self._mirrored(state)
 
-    def _translated(self, state: SteerState, steps: Tensor) -> Symmetry:
+    def translated(self, state: SteerState, steps: Tensor) -> tuple[SteerState, Tensor]:
+        """The worlds as seen from so many sites ahead [worlds, dimensions], and the old links.
+
+        The latter [worlds, links] say which old link each new one is.
+        """
         lattice = self.lattice
         isometry = lattice.shift(steps)
         u, d, target_u, target_d = (
             lattice.moved(field, isometry)
             for field in (state.u, state.d, state.target_u, state.target_d)
         )
-        links = torch.arange(lattice.dimension, device=steps.device)[:, None, None]
-        agents = (links * lattice.n_sites + isometry.sites).transpose(0, 1).flatten(1)
+        axes = torch.arange(lattice.dimension, device=steps.device)[:, None]
+        links = (axes * lattice.n_sites + isometry.sites[:, None]).flatten(1)
         moved = state._replace(
             u=u,
             d=d,
-            link=state.link.gather(1, agents),
+            link=state.link.gather(1, links),
             target_u=target_u,
             target_d=target_d,
             centre=(state.centre - steps) % lattice.shape[0],
         )
-        return Symmetry("translation", moved, agents)
+        return moved, links
 
     def _mirrored(self, state: SteerState) -> Symmetry:
         """What moved ahead moves back, on links that lead the other way."""
@@ -342,11 +360,32 @@ class DiracSteer(System):
             centre=site[:, :1] - state.centre,
             wave_number=-state.wave_number,
         )
-        odd = ("slope", "current", "mismatch", "twist", "offset", "target_wave_number", "action")
+        seen = ("slope", "current", "mismatch", "twist", "pull", "offset", "pace")
+        odd = (*seen, "target_wave_number", "action")
         return Symmetry("reflection", mirrored, agents, dict.fromkeys(odd, -1.0))
 
-    def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
-        return {"none": _none}
+    def state_policies(self) -> dict[str, StatePolicy]:
+        """Fields that are found when an episode begins, for all of its steps, and remembered."""
+        return {name: StatePolicy(self._recall, partial(self._plan, name)) for name in self.fused}
+
+    def _plan(self, policy: str, state: SteerState) -> tuple[Tensor]:
+        """Actions of every step [worlds, horizon, links], none where they are all 0."""
+        if policy == "none":
+            return (state.link.new_zeros(len(state.u), 0, self.n_agents),)
+        from .control import plan
+
+        return (torch.from_numpy(plan(self, state, policy)).to(state.u.device),)
+
+    def _recall(
+        self, state: SteerState, memory: tuple[Tensor], rng: Rng
+    ) -> tuple[Tensor, tuple[Tensor]]:
+        """The actions of the present step."""
+        (actions,) = memory
+        if actions.shape[1] == 0:
+            return torch.zeros_like(state.link).unsqueeze(-1), memory
+        now = state.time.clamp(max=self.horizon - 1).unsqueeze(-1)
+        chosen = actions.gather(1, now.expand(-1, 1, actions.shape[2]))
+        return chosen.transpose(1, 2), memory
 
     def rollout(
         self, state: SteerState, policy: str, steps: int, rng: Rng, every: int
@@ -360,16 +399,17 @@ class DiracSteer(System):
         record = rollout_plan(steps, every, rng, 3)
         control = self.max_field * plan(self, state, policy)
         scratch = make_scratch(self.n_agents, *self.rows_and_columns)
-        run_rollout(arrays, record, control, self._parameter_record(), scratch)
+        run_rollout(arrays, record, control, self.parameter_record(), scratch)
         loss, fidelity, norm_error = torch.from_numpy(record.records).unbind(-1)
         return after, {"loss": loss, "fidelity": fidelity, "norm_error": norm_error}
 
     def kernel(self, worlds: int) -> Kernel:
         from .step import make_kernel
 
-        return make_kernel(self._parameter_record(), self.n_agents)
+        return make_kernel(self.parameter_record(), self.n_agents)
 
-    def _parameter_record(self) -> np.ndarray:
+    def parameter_record(self) -> np.ndarray:
+        """What compiled code knows of this system."""
         from .step import PARAMETERS
 
         rows, columns = self.rows_and_columns
@@ -383,6 +423,8 @@ class DiracSteer(System):
             effort=self.effort,
             scale=self.peak_volume,
             faint=_FAINT / self.peak_volume,
+            densest=_DENSEST,
+            urgent=_URGENT,
             horizon=self.horizon,
         )
 
@@ -421,8 +463,3 @@ def target_overlap(
     chi = gauge_lines(lattice, link, centre)
     product = target.u.conj() * psi.u + target.d.conj() * psi.d
     return (product * torch.polar(torch.ones_like(chi), -chi)).sum(-1)
-
-
-def _none(seen: dict[str, Tensor], rng: Rng) -> Tensor:
-    """No field at all."""
-    return torch.zeros_like(seen["density"]).unsqueeze(-1)

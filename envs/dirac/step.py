@@ -23,6 +23,8 @@ PARAMETERS = np.dtype(
         ("effort", float),
         ("scale", float),
         ("faint", float),
+        ("densest", float),
+        ("urgent", float),
         ("horizon", np.int64),
     ]
 )
@@ -114,6 +116,11 @@ def _wrapped(value: int, side: int) -> int:
 
 
 @_part
+def _clipped(value: float, limit: float) -> float:
+    return min(max(value, -limit), limit)
+
+
+@_part
 def _observe_axis(
     u: Any,
     d: Any,
@@ -137,6 +144,7 @@ def _observe_axis(
     turned = plane and axis == 1
     tc, ts = math.cos(wave_number[axis]), math.sin(wave_number[axis])
     left = 1.0 - time / parameter.horizon
+    to_go = max(parameter.horizon - time, 1)
     for r in range(rows):
         for y in range(columns):
             x = r * columns + y
@@ -156,36 +164,40 @@ def _observe_axis(
             here, there = here_u + here_d, there_u + there_d
             density = 0.5 * (here + there)
             per = 1.0 / (density + faint)
-            l = axis * sites + x
+            own = axis * sites + x
             # exp(-i (A + k)) of the target's k
-            lc, ls = math.cos(link[l]), math.sin(link[l])
+            lc, ls = math.cos(link[own]), math.sin(link[own])
             pc, ps = lc * tc - ls * ts, ls * tc + lc * ts
             hr = ur * vr + ui * vi + dr * er + di * ei
             hi = ur * vi - ui * vr + dr * ei - di * er
-            out[l, 0] = scale * density
-            out[l, 1] = 0.5 * (there - here) * per
-            out[l, 2] = 0.5 * (here_u - here_d + there_u - there_d) * per
-            out[l, 3] = (hr * pc + hi * ps) * per
-            out[l, 4] = (hi * pc - hr * ps) * per
-            out[l, 5] = (ur * dr + ui * di + vr * er + vi * ei) * per
-            out[l, 6] = (ur * di - ui * dr + vr * ei - vi * er) * per
+            mismatch = (hi * pc - hr * ps) * per
+            out[own, 0] = min(scale * density, parameter.densest)
+            out[own, 1] = 0.5 * (there - here) * per
+            out[own, 2] = 0.5 * (here_u - here_d + there_u - there_d) * per
+            out[own, 3] = (hr * pc + hi * ps) * per
+            out[own, 4] = mismatch
+            out[own, 5] = (ur * dr + ui * di + vr * er + vi * ei) * per
+            out[own, 6] = (ur * di - ui * dr + vr * ei - vi * er) * per
             along = r if plane and axis == 0 else y
             side = rows if plane and axis == 0 else columns
-            out[l, 7] = _wrapped(along - centre[axis], side) + 0.5
-            out[l, 8] = wave_number[axis]
-            out[l, 9] = left
+            offset = _wrapped(along - centre[axis], side) + 0.5
+            out[own, 7] = offset
+            out[own, 8] = wave_number[axis]
+            out[own, 9] = left
+            out[own, 10] = _clipped(mismatch / (to_go * parameter.field), parameter.urgent)
+            out[own, 11] = _clipped(offset / to_go, parameter.urgent)
             if plane:
                 across = y if axis == 0 else r
                 width = columns if axis == 0 else rows
-                out[l, 10] = _wrapped(across - centre[1 - axis], width)
-                out[l, 11] = wave_number[1 - axis]
+                out[own, 12] = _wrapped(across - centre[1 - axis], width)
+                out[own, 13] = wave_number[1 - axis]
                 up = math.sin(_flux(link, sites, rows, columns, r, y))
                 if axis == 0:
                     down = math.sin(_flux(link, sites, rows, columns, r, (y - 1) % columns))
                 else:
                     down = math.sin(_flux(link, sites, rows, columns, (r - 1) % rows, y))
-                out[l, 12] = up
-                out[l, 13] = down
+                out[own, 14] = up
+                out[own, 15] = down
 
 
 @_part
@@ -197,7 +209,8 @@ def _flux(link: Any, sites: int, rows: int, columns: int, r: int, y: int) -> flo
 
 
 @_compile
-def _observe_world(state: Any, w: int, parameter: Any, out: Any) -> None:
+def observe_world(state: Any, w: int, parameter: Any, out: Any) -> None:
+    """Observations [links, size] of one world of `SteerArrays`."""
     for axis in range(state.centre.shape[1]):
         _observe_axis(
             state.u[w],
@@ -217,7 +230,7 @@ def observe(arrays: Any, parameters: Any, worlds: Any, out: Any) -> None:
     """Observations of the worlds whose indices are given."""
     state = arrays_at(arrays[0].state, SteerArrays)
     for w in worlds:
-        _observe_world(state, w, parameters[0], out[w])
+        observe_world(state, w, parameters[0], out[w])
 
 
 @_compile
@@ -263,14 +276,14 @@ def step(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
             episode.reward[w, i] = loss
         episode.metric[w, 0] = reached
         episode.metric[w, 1] = abs(_norm(u, d) - 1.0)
-        _observe_world(state, w, p, observation[w])
+        observe_world(state, w, p, observation[w])
     accumulate_metrics(arrays[0].episode)
     return -1
 
 
 @_compile
 def run_rollout(state: Any, plan: Any, control: Any, parameters: Any, memory: Any) -> None:
-    """A rollout under a control [worlds, steps, links or 1], radians, 0 once it has ended.
+    """A rollout under a control [worlds, horizon or 0, links], radians; no control after it.
 
     state: SteerArrays; plan: a RolloutPlan, whose records are loss, fidelity and norm error.
     """
@@ -282,22 +295,20 @@ def run_rollout(state: Any, plan: Any, control: Any, parameters: Any, memory: An
         for i in range(links):
             memory.phase[i, 0] = math.cos(link[i])
             memory.phase[i, 1] = math.sin(link[i])
-        made = 0
         for record in range(plan.steps // plan.every):
             loss, to_go = 0.0, plan.every
             while to_go > 0:
-                steered = control.shape[1] - made
-                time_left = p.horizon - state.time[w, 0]
-                n = to_go if steered <= 0 else min(to_go, steered)
-                n = n if time_left <= 0 else min(n, time_left)
-                some = control[w] if steered > 0 else control[w, :0]
+                time = state.time[w, 0]
+                left = p.horizon - time
+                n = to_go if left <= 0 else min(to_go, left)
+                steered = n if time < control.shape[1] else 0
                 propagate(
                     u,
                     d,
                     link,
                     memory.phase,
-                    some,
-                    made,
+                    control[w] if steered > 0 else control[w, :0],
+                    time,
                     n,
                     p.cosine,
                     p.sine,
@@ -305,15 +316,14 @@ def run_rollout(state: Any, plan: Any, control: Any, parameters: Any, memory: An
                     memory.row,
                     memory.spare,
                 )
-                for t in range(made, made + n if steered > 0 else made):
+                for t in range(time, time + steered):
                     square = 0.0
-                    for i in range(control.shape[2]):
+                    for i in range(links):
                         square += (control[w, t, i] / p.field) ** 2
-                    loss += p.effort * square / control.shape[2] / p.horizon
-                made += n
+                    loss += p.effort * square / links / p.horizon
                 to_go -= n
                 state.time[w, 0] += n
-                if n == time_left:
+                if n == left:
                     loss += 1.0 - fidelity(
                         u,
                         d,

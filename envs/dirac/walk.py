@@ -7,7 +7,8 @@ Symbols    psi = (u, d), two components per site; theta the angle of the coin, w
            shift_y the sum and the difference of both:
            cos w = cos theta cos kx cos ky + sin theta sin kx sin ky
 Gauge      what moves ahead takes the factor exp(i A_l), what moves back exp(-i A_l), so that
-           psi -> exp(i chi) psi, A_l -> A_l + chi(ahead) - chi(here) commutes with a step
+           psi -> exp(i chi) psi, A_l -> A_l + chi(ahead) - chi(here) commutes with a step; where
+           chi changes in time, A_t of a site changes by that
 
 Sites are those of a `Torus`, row by row; links of axis a are the a-th of the blocks of so many
 links as sites. Complex fields are [worlds, sites]. The discrete walk follows the literature on
@@ -36,14 +37,21 @@ class Spinor(NamedTuple):
     d: Tensor
 
 
-def walk_step(lattice: Torus, psi: Spinor, link: Tensor, angle: float) -> Spinor:
-    """One step on links whose gauge field is `link` [worlds, links]."""
-    u, d = toss(psi, angle, lattice.dimension)
+def walk_step(
+    lattice: Torus, psi: Spinor, link: Tensor, angle: float, potential: Tensor | None = None
+) -> Spinor:
+    """One step on links whose gauge field is `link` [worlds, links].
+
+    potential: A_t of the sites [worlds, sites]; the field turns by it at the end of the step.
+    """
     phase = torch.polar(torch.ones_like(link), link).chunk(lattice.dimension, 1)
-    psi = _shift(lattice, Spinor(u, d), phase[0], 0)
-    if lattice.dimension == 1:
+    psi = _shift(lattice, toss(psi, angle, lattice.dimension), phase[0], 0)
+    if lattice.dimension == 2:
+        psi = mixed(_shift(lattice, mixed(psi), phase[1], 1))
+    if potential is None:
         return psi
-    return mixed(_shift(lattice, mixed(psi), phase[1], 1))
+    turn = torch.polar(torch.ones_like(potential), potential)
+    return Spinor(turn * psi.u, turn * psi.d)
 
 
 def toss(psi: Spinor, angle: float, dimension: int) -> Spinor:
