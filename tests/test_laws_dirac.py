@@ -16,7 +16,8 @@ from invariantzoo.envs.core.observation import flatten
 from invariantzoo.envs.dirac import wilson
 from invariantzoo.envs.dirac.control import Steering, World, plan
 from invariantzoo.envs.dirac.descent import differentiable_step
-from invariantzoo.envs.dirac.steer import DiracSteer, as_spinor
+from invariantzoo.envs.dirac.state import as_spinor
+from invariantzoo.envs.dirac.steer import DiracSteer
 from invariantzoo.envs.dirac.walk import (
     Spinor,
     frequency,
@@ -290,7 +291,7 @@ def test_the_gradient_of_control_is_that_of_torch(parameters: dict[str, Any]) ->
         state = after
     (expected,) = torch.autograd.grad(total.sum(), action)
     world = World(*(array.numpy()[0] for array in first))
-    value, gradient = Steering(system, world).loss(action.detach().numpy())
+    value, gradient = Steering(system.problem, world).loss(action.detach().numpy())
     assert value == pytest.approx(float(total.detach()), abs=1e-14)
     assert np.abs(gradient - expected.numpy()).max() < 1e-14
     assert np.abs(gradient).max() > 1e-4
@@ -357,8 +358,8 @@ def test_control_cannot_be_bettered_nearby() -> None:
     """No small change of all fields lowers the loss of optimal control by more than it left."""
     system: Any = invariantzoo.make_system("dirac-steer-v0", **SMALL[0])
     world = World(*(array.numpy()[0] for array in start(system)))
-    action = plan(system, start(system), "grape")[0]
-    steering = Steering(system, world)
+    action = plan(system.problem, start(system), "grape")[0]
+    steering = Steering(system.problem, world)
     least, rng = steering.loss(action)[0], np.random.default_rng(0)
     for _ in range(20):
         changed = np.clip(action + 0.05 * rng.normal(size=action.shape), -1, 1)

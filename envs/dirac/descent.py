@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ..core.kernels.compiling import compiled, compiled_part
 from .propagation import raise_links, slopes, undo_walk, walk
+from .state import SteerState
 from .step import SteerArrays, make_scratch, observe_world
 
 if TYPE_CHECKING:
-    from .steer import DiracSteer, SteerState
+    from .steer import DiracSteer
 
 _compile = compiled(error_model="numpy")
 _part = compiled_part(error_model="numpy")

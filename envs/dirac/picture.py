@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..core.scene import Chart, LegendEntry, Scene
+from .state import Problem, SteerState, target_overlap
 from .walk import gauge_lines
-
-if TYPE_CHECKING:
-    from .steer import DiracSteer, SteerState
 
 _LEGEND = (
     LegendEntry("|u|^2 up, |d|^2 down: colour is the phase", "scale", palette="wheel"),
@@ -30,27 +27,28 @@ _FULL = 2.0  # gauge field of the longest arrow, radians
 _BLOCK = 4  # sites of a side over which links are averaged there
 
 
-def packet_scene(system: DiracSteer, state: SteerState) -> Scene:
+def packet_scene(problem: Problem, state: SteerState, task: str) -> Scene:
     """The first world, in the gauge of whoever stands at the target's centre."""
-    lattice = system.lattice
+    lattice = problem.lattice
     chi = gauge_lines(lattice, state.link[:1], state.centre[:1])[0]
     fields = torch.view_as_complex(torch.stack([state.u[0], state.d[0]]))
     fields = fields * torch.polar(torch.ones_like(chi), -chi)
-    density = system.peak_volume * (fields.real**2 + fields.imag**2)
+    density = problem.peak_volume * (fields.real**2 + fields.imag**2)
     hue = fields.angle() / (2 * math.pi) % 1
-    fidelity = float(system.fidelity(state)[0])
-    gone, norm = int(state.time[0, 0]), float(density.sum()) / system.peak_volume
-    caption = (f"{system.task}, step {gone} of {system.horizon}", f"fidelity {fidelity:.4f}")
+    overlap = target_overlap(lattice, *(part[:1] for part in state[:6]))
+    fidelity = float(overlap.abs()[0] ** 2)
+    gone, norm = int(state.time[0, 0]), float(density.sum()) / problem.peak_volume
+    caption = (f"{task}, step {gone} of {problem.horizon}", f"fidelity {fidelity:.4f}")
     charts = (
-        Chart(0.0, 1.0, {"fidelity": fidelity}, length=system.horizon),
-        Chart(-1e-12, 1e-12, {"norm - 1": norm - 1}, length=system.horizon),
+        Chart(0.0, 1.0, {"fidelity": fidelity}, length=problem.horizon),
+        Chart(-1e-12, 1e-12, {"norm - 1": norm - 1}, length=problem.horizon),
     )
     draw = _ring if lattice.dimension == 1 else _torus
-    return draw(system, state, density, hue, caption, charts)
+    return draw(problem, state, density, hue, caption, charts)
 
 
 def _ring(
-    system: DiracSteer,
+    problem: Problem,
     state: SteerState,
     density: Tensor,
     hue: Tensor,
@@ -58,13 +56,13 @@ def _ring(
     charts: tuple[Chart, ...],
 ) -> Scene:
     """u above the middle and d below it, at each site; arrows of the links underneath."""
-    n = system.lattice.n_sites
+    n = problem.lattice.n_sites
     site = torch.arange(n) + 0.5
     height = n / 3.2  # of a packet that has all its density in one component
     sides = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
     place = torch.stack([site.expand(2, -1), sides * (height * density + 0.6)], -1)
     target = torch.stack([state.target_u[0], state.target_d[0]]).square().sum(-1)
-    level = sides * (height * system.peak_volume * target + 0.6)
+    level = sides * (height * problem.peak_volume * target + 0.6)
     stroke = torch.stack([site[:-1].expand(2, -1), level[:, :-1], site[1:].expand(2, -1)], -1)
     outline = torch.cat([stroke, level[:, 1:, None]], -1).flatten(0, 1)
     field = (state.link[0] / _FULL).clamp(-1, 1)
@@ -86,7 +84,7 @@ def _ring(
 
 
 def _torus(
-    system: DiracSteer,
+    problem: Problem,
     state: SteerState,
     density: Tensor,
     hue: Tensor,
@@ -94,7 +92,7 @@ def _torus(
     charts: tuple[Chart, ...],
 ) -> Scene:
     """A disc per site, as large as the density; arrows of the links, averaged."""
-    lattice, side = system.lattice, system.lattice.shape[0]
+    lattice, side = problem.lattice, problem.lattice.shape[0]
     total = density.sum(0)
     larger = density.argmax(0, keepdim=True)
     shown = total > _FAINTEST
@@ -109,7 +107,7 @@ def _torus(
     start = torch.stack(torch.meshgrid(cells, cells, indexing="ij"), -1).flatten(0, 1)
     arrows = torch.cat([start, 0.9 * block * mean], -1).double()
     angle = 2 * math.pi * torch.arange(48, dtype=torch.float64) / 48
-    rim = 2 * system.width * torch.stack([angle.cos(), angle.sin()], -1)
+    rim = 2 * problem.width * torch.stack([angle.cos(), angle.sin()], -1)
     around = state.centre[0].double() + 0.5 + rim
     return Scene(
         view=(0.0, 0.0, float(side), float(side)),

@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -36,7 +36,8 @@ from ..core.system import System
 from ..core.types import Bound, StatePolicy, Symmetry
 from ..core.validation import require_choice, require_count, require_number
 from .picture import packet_scene
-from .walk import Spinor, flux, gauge_lines, gauge_transformed, mixed, packets, velocity, walk_step
+from .state import Problem, SteerState, as_spinor, target_overlap, translated
+from .walk import Spinor, flux, gauge_transformed, mixed, packets, velocity, walk_step
 
 SCENARIOS = {
     "dirac-steer-v0": {
@@ -59,17 +60,6 @@ _STRAY = 10.0  # sites by which its target differs from what a constant force le
 _DENSEST = 2.0  # density that is told from larger ones, over the packet's peak
 _URGENT = 2.0  # the same of what remains to be done per step
 _FAINT = 1e-3  # density below which what is seen per density fades, over the packet's peak
-
-
-class SteerState(NamedTuple):
-    u: Tensor  # [worlds, sites, 2] real and imaginary part
-    d: Tensor  # [worlds, sites, 2]
-    link: Tensor  # [worlds, links] gauge field, radians
-    target_u: Tensor  # [worlds, sites, 2]
-    target_d: Tensor  # [worlds, sites, 2]
-    centre: Tensor  # [worlds, dimensions] int64 site of the target
-    wave_number: Tensor  # [worlds, dimensions] of the target, radians per site
-    time: Tensor  # [worlds, 1] int64 steps made
 
 
 @dataclass(frozen=True)
@@ -117,16 +107,12 @@ class DiracSteer(System):
     def n_agents(self) -> int:
         return self.dimensions * self.lattice.n_sites
 
-    @property
-    def rows_and_columns(self) -> tuple[int, int]:
-        """Sides of the lattice; a ring is one row."""
-        side = self.lattice.shape[0]
-        return (1 if self.dimensions == 1 else side, side)
-
-    @property
-    def peak_volume(self) -> float:
-        """Sites over which a packet of its peak density would spread."""
-        return (math.sqrt(2 * math.pi) * self.width) ** self.dimensions
+    @cached_property
+    def problem(self) -> Problem:
+        """What control and pictures know of this system."""
+        return Problem(
+            self.lattice, self.horizon, self.angle, self.width, self.max_field, self.effort
+        )
 
     @property
     def bounds(self) -> dict[str, Bound]:
@@ -181,7 +167,7 @@ class DiracSteer(System):
             torch.zeros(worlds, 1, dtype=torch.int64, device=device),
         )
         steps = (self.lattice.shape[0] * rng.uniform(worlds, self.dimensions)).long()
-        return self.translated(state, steps)[0]
+        return translated(self.lattice, state, steps)[0]
 
     def _tasks(self, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of each task the fields [tasks, 4, sites], the target's centre and its wave number.
@@ -249,7 +235,7 @@ class DiracSteer(System):
         ahead_on, back_on = lattice.ahead(ahead, axis), lattice.ahead(back, axis)
         here, there = ahead + back, ahead_on + back_on
         density = 0.5 * (here + there)
-        per = 1 / (density + _FAINT / self.peak_volume)
+        per = 1 / (density + _FAINT / self.problem.peak_volume)
         link = state.link.chunk(lattice.dimension, 1)[axis] + state.wave_number[:, axis, None]
         hop = (p.conj() * p_on + m.conj() * m_on) * torch.polar(torch.ones_like(link), -link)
         coin = p.conj() * m
@@ -257,7 +243,7 @@ class DiracSteer(System):
         away = self._away(state, axis)
         left = (self.horizon - state.time).clamp(min=1).to(density)
         seen = {
-            "density": (self.peak_volume * density).clamp(max=_DENSEST),
+            "density": (self.problem.peak_volume * density).clamp(max=_DENSEST),
             "slope": 0.5 * (there - here) * per,
             "current": 0.5 * (ahead - back + ahead_on - back_on) * per,
             "coherence": hop.real * per,
@@ -314,32 +300,9 @@ class DiracSteer(System):
         yield Symmetry("gauge", state._replace(u=u, d=d, link=link))
         side = lattice.shape[0]
         steps = (side * rng.uniform(worlds, lattice.dimension)).long()
-        yield Symmetry("translation", *self.translated(state, steps))
+        yield Symmetry("translation", *translated(lattice, state, steps))
         if lattice.dimension == 1:
             yield self._mirrored(state)
-
-    def translated(self, state: SteerState, steps: Tensor) -> tuple[SteerState, Tensor]:
-        """The worlds as seen from so many sites ahead [worlds, dimensions], and the old links.
-
-        The latter [worlds, links] say which old link each new one is.
-        """
-        lattice = self.lattice
-        isometry = lattice.shift(steps)
-        u, d, target_u, target_d = (
-            lattice.moved(field, isometry)
-            for field in (state.u, state.d, state.target_u, state.target_d)
-        )
-        axes = torch.arange(lattice.dimension, device=steps.device)[:, None]
-        links = (axes * lattice.n_sites + isometry.sites[:, None]).flatten(1)
-        moved = state._replace(
-            u=u,
-            d=d,
-            link=state.link.gather(1, links),
-            target_u=target_u,
-            target_d=target_d,
-            centre=(state.centre - steps) % lattice.shape[0],
-        )
-        return moved, links
 
     def _mirrored(self, state: SteerState) -> Symmetry:
         """What moved ahead moves back, on links that lead the other way."""
@@ -374,7 +337,7 @@ class DiracSteer(System):
             return (state.link.new_zeros(len(state.u), 0, self.n_agents),)
         from .control import plan
 
-        return (torch.from_numpy(plan(self, state, policy)).to(state.u.device),)
+        return (torch.from_numpy(plan(self.problem, state, policy)).to(state.u.device),)
 
     def _recall(
         self, state: SteerState, memory: tuple[Tensor], rng: Rng
@@ -397,8 +360,8 @@ class DiracSteer(System):
 
         after, arrays = rollout_arrays(state, SteerArrays)
         record = rollout_plan(steps, every, rng, 3)
-        control = self.max_field * plan(self, state, policy)
-        scratch = make_scratch(self.n_agents, *self.rows_and_columns)
+        control = self.max_field * plan(self.problem, state, policy)
+        scratch = make_scratch(self.n_agents, *self.problem.rows_and_columns)
         run_rollout(arrays, record, control, self.parameter_record(), scratch)
         loss, fidelity, norm_error = torch.from_numpy(record.records).unbind(-1)
         return after, {"loss": loss, "fidelity": fidelity, "norm_error": norm_error}
@@ -412,7 +375,7 @@ class DiracSteer(System):
         """What compiled code knows of this system."""
         from .step import PARAMETERS
 
-        rows, columns = self.rows_and_columns
+        rows, columns = self.problem.rows_and_columns
         return parameter_record(
             PARAMETERS,
             rows=rows,
@@ -421,8 +384,8 @@ class DiracSteer(System):
             sine=math.sin(self.angle),
             field=self.max_field,
             effort=self.effort,
-            scale=self.peak_volume,
-            faint=_FAINT / self.peak_volume,
+            scale=self.problem.peak_volume,
+            faint=_FAINT / self.problem.peak_volume,
             densest=_DENSEST,
             urgent=_URGENT,
             horizon=self.horizon,
@@ -430,36 +393,9 @@ class DiracSteer(System):
 
     def scene(self, state: SteerState) -> Scene:
         """The packet, its phase as colour, the gauge field of the links, and the target."""
-        return packet_scene(self, state)
-
-
-def as_spinor(state: SteerState) -> Spinor:
-    """The field as complex numbers."""
-    return Spinor(torch.view_as_complex(state.u), torch.view_as_complex(state.d))
+        return packet_scene(self.problem, state, self.task)
 
 
 def squared(field: Tensor) -> Tensor:
     """|field|^2, with a gradient where it is 0."""
     return field.real**2 + field.imag**2
-
-
-def target_overlap(
-    lattice: Torus,
-    u: Tensor,
-    d: Tensor,
-    link: Tensor,
-    target_u: Tensor,
-    target_d: Tensor,
-    centre: Tensor,
-) -> Tensor:
-    """<target|psi> [worlds], complex, the field taken into the gauge of the target's centre.
-
-    Fields are [worlds, sites, 2], real and imaginary part.
-    """
-    psi, target = (
-        Spinor(torch.view_as_complex(a), torch.view_as_complex(b))
-        for a, b in ((u, d), (target_u, target_d))
-    )
-    chi = gauge_lines(lattice, link, centre)
-    product = target.u.conj() * psi.u + target.d.conj() * psi.d
-    return (product * torch.polar(torch.ones_like(chi), -chi)).sum(-1)

@@ -71,7 +71,7 @@ def gauge_components(wilson: float = 0.0) -> list[tuple[str, str, str, str]]:
     for name, part in (("A_t", 0), ("A_x", 1)):
         change = np.zeros((2, sites))
         change[part, here] = 1e-6
-        plus = gauged_generator(*change, 1.0, wilson)
+        plus = gauged_generator(change[0], change[1], 1.0, wilson)
         slope = (plus - gauged_generator(zero, zero, 1.0, wilson)) / 1e-6
         for place, column in ((here, here), (ahead, here), (here, ahead)):
             for to, origin in ((a, b) for a in range(2) for b in range(2)):
