@@ -27,6 +27,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "rollout",
+    "benchmark",
     "regimes",
     "reference",
     "fit",

@@ -89,17 +89,28 @@ class Learned(GoalDriver):
 
 def learned(system: GoalSystem) -> Guarded:
     """The driver that ships, inside the guard that it was trained in."""
-    return Guarded(Learned(system, weights=shipped("learned")), name="learned")
+    return _guarded(system, "learned", 8.0)
+
+
+def learned_smooth(system: GoalSystem) -> Guarded:
+    """One that accelerates about a third as hard, and takes longer where it is crowded."""
+    return _guarded(system, "learned-smooth", 2.7)
 
 
 def learned_unguarded(system: GoalSystem) -> Learned:
-    """The driver that ships for itself: it has learned not to touch."""
+    """One without a guard: it has learned not to touch, from what a guard would have done."""
     return Learned(system, weights=shipped("learned-unguarded"))
+
+
+def _guarded(system: GoalSystem, name: str, acceleration: float) -> Guarded:
+    acceleration = min(acceleration, system.max_acceleration)
+    driver = Learned(system, weights=shipped(name))
+    return Guarded(driver, name=name, max_acceleration=acceleration)
 
 
 @cache
 def shipped(name: str) -> np.ndarray:
-    """Weights [1, N_WEIGHTS] that ship with the package, made by `figures/goals_training.py`."""
+    """Weights [1, N_WEIGHTS] that ship, of `figures/goals_training.py` and `goals_unguarded.py`."""
     file = resources.files(f"{__package__}.data") / f"{name}.npz"
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
         return stored["weights"].astype(float)[None]

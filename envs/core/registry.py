@@ -34,6 +34,26 @@ _ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+-v[0-9]+")
 _ENTRY_POINT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
+class ScoreScale(NamedTuple):
+    """Returns of an id with default parameters that its score is measured between.
+
+    random: mean return of the policy `random`, score 0.
+    best: that of score 1: the largest that there can be if `exact`, else the best that is known.
+    policy: who reaches `best`: a policy by name, or an algorithm.
+    origin: where the numbers are from.
+    """
+
+    random: float
+    best: float
+    policy: str
+    origin: str
+    exact: bool = False
+
+    def score(self, mean_return: Any) -> Any:
+        """A return, or an array of them, on this scale."""
+        return (mean_return - self.random) / (self.best - self.random)
+
+
 @dataclass(frozen=True)
 class Spec:
     """An id, where its system stands ("module:Class"), and the parameters that make it.
@@ -42,6 +62,7 @@ class Spec:
     package: name and version of the distribution whose entry point declares it, if one does.
     film: what windows and films of this id open with.
     variants: parameters over the id's own, each a system that tests of the contract run on too.
+    score: what a score of 0 and of 1 mean; None where nobody has said so.
     """
 
     id: str
@@ -52,6 +73,7 @@ class Spec:
     package: str = ""
     film: Film = field(default_factory=Film)
     variants: tuple[dict[str, Any], ...] = ()
+    score: ScoreScale | None = None
 
 
 class BrokenPlugin(NamedTuple):
@@ -76,6 +98,7 @@ def register(
     training: dict[str, dict[str, Any]] | None = None,
     film: dict[str, Any] | None = None,
     variants: Sequence[dict[str, Any]] = (),
+    score: dict[str, Any] | None = None,
     replace: bool = False,
 ) -> None:
     """Add an id `<system>-<scenario>-v<n>` to this registry, PettingZoo's and Gymnasium's.
@@ -83,11 +106,13 @@ def register(
     entry_point: the system's class, or "module:Class", which is imported at its first use.
     film: fields of `Film` by name: what windows and films of the id open with.
     variants: parameters over `parameters`, each a system that tests of the contract run on too.
+    score: fields of `ScoreScale` by name: returns that benchmarks call 0 and 1.
     replace: whether the id may stand for another class or other parameters already. The same class
     with the same parameters may be registered as often as one likes.
     Raises ValueError for an id of another form or one that is taken, for an unknown field of the
-    film, for variants that are no dictionaries, and for a class that is no frozen dataclass with
-    all that a System needs, or lacks one of `parameters` or of those of the film or a variant.
+    film or a score that is no scale, for variants that are no dictionaries, and for a class that
+    is no frozen dataclass with all that a System needs, or lacks one of `parameters` or of those of
+    the film or a variant.
     """
     parameters, shown = dict(parameters or {}), film_of(film or {})
     named = {**parameters, **shown.parameters}
@@ -99,9 +124,22 @@ def register(
     if isinstance(entry_point, type):
         _require_system(id, entry_point, named)
         name = f"{entry_point.__module__}:{entry_point.__qualname__}"
-    _add(Spec(id, name, summary, parameters, training or {}, "", shown, tuple(variants)), replace)
+    scale = None if score is None else _scale(id, score)
+    rest = training or {}, "", shown, tuple(variants), scale
+    _add(Spec(id, name, summary, parameters, *rest), replace)
     if isinstance(entry_point, type):
         _CLASSES[id] = entry_point
+
+
+def _scale(id: str, given: dict[str, Any]) -> ScoreScale:
+    """The scale of an id's score; ValueError for one that is none."""
+    try:
+        scale = ScoreScale(**given)
+    except TypeError as error:
+        raise ValueError(f"score of {id!r}: {error}") from None
+    if not scale.best > scale.random:
+        raise ValueError(f"score of {id!r}: best={scale.best} must exceed random={scale.random}")
+    return scale
 
 
 def _add(new: Spec, replace: bool = False) -> None:

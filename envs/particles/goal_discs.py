@@ -196,6 +196,8 @@ class GoalDiscs(System):
         return (
             "buffered-voronoi",
             "learned",
+            "learned-smooth",
+            "learned-unguarded",
             "orca",
             "orca-right-hand",
             "orca-tuned",

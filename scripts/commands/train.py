@@ -56,6 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--optimizer", metavar="NAME", help="short for --set optimizer=NAME")
     parser.add_argument("--metric", metavar="NAME", help="short for --set metric=NAME")
+    parser.add_argument(
+        "--no-baselines", action="store_true", help="score the trained policy alone at the end"
+    )
+    parser.add_argument("--no-film", action="store_true", help="leave no film and no picture")
     options.add_settings(parser, "a parameter of the system or a hyper-parameter below")
     parser.epilog = _help()
 
@@ -281,7 +285,8 @@ def _finish(
     system, folder = plan.system, plan.folder
     trained = runs.load_run(folder).policy
     policies = {TRAINED: trained}
-    policies |= {name: make_policy(name, system) for name in policy_names(system)}
+    if not args.no_baselines:
+        policies |= {name: make_policy(name, system) for name in policy_names(system)}
     scores: dict[str, dict[str, Summary]] = {}
     for name, policy in policies.items():
         say(f"scoring {name}")
@@ -307,6 +312,10 @@ def _finish(
     }
     runs.write_json(folder / runs.SCORES, options.plain(report))
     _print_scores(plan.config["id"], scores, options.console(args))
+    written = [runs.POLICY, runs.SCORES, runs.PROGRESS]
+    if args.no_film:
+        say(f"wrote {', '.join(written)} in {folder}")
+        return report
     means = {
         name: {key: summary["mean"] for key, summary in of.items()} for name, of in scores.items()
     }
@@ -315,7 +324,7 @@ def _finish(
     draw_learning_curve(
         rows, folder / runs.CURVE, metrics=metrics, scores=means, exploring=exploring
     )
-    written = [runs.POLICY, runs.SCORES, runs.PROGRESS, runs.CURVE]
+    written.append(runs.CURVE)
     if system.scene(system.initial(_probe(), 1)) is not None:
         frames = min(system.horizon, FRAMES)
         record_video(system, trained, folder / runs.FILM, n_steps=frames)

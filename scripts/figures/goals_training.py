@@ -67,7 +67,6 @@ RECIPES = {
     "full": Recipe(),
     "smooth": Recipe(effort=0.02, acceleration=2.7),
     "free": Recipe(acceleration=20.0),
-    "unguarded": Recipe(guarded=False, covers=(0.05, 0.05, 0.1, 0.2, 0.2)),
     "four": Recipe(GOAL_RELATIVE, **_SHORT),
     "four-without-I1": Recipe((*GOAL_RELATIVE, "gap"), **_SHORT),
     "four-without-I2": Recipe((*GOAL_RELATIVE, "I2"), **_SHORT),
@@ -101,8 +100,8 @@ def scenes(recipe: Recipe, rng: np.random.Generator) -> Iterator[tuple[str, dict
 
 def play(
     system: Any, weights: np.ndarray, recipe: Recipe, *, seed: int, first_world: int, worlds: int
-) -> tuple[VectorEnv, np.ndarray]:
-    """Episodes of drivers of a recipe with weights [candidates, N_WEIGHTS]; see `driver_search`."""
+) -> VectorEnv:
+    """The worlds of drivers with weights [candidates, N_WEIGHTS] at their end; `driver_search`."""
     from invariantzoo.agents.baselines.guard import Guarded
 
     driver: Any = Learned(system, weights=weights, used=used_by(recipe))
@@ -113,13 +112,8 @@ def play(
     )
 
 
-def fitness(env: VectorEnv, returns: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """How well the worlds of `env` went [worlds], by what an episode has left in its state.
-
-    Without a guard that is the return, in which overlaps weigh by depth and time.
-    """
-    if not recipe.guarded:
-        return returns
+def fitness(env: VectorEnv, recipe: Recipe) -> np.ndarray:
+    """How well the worlds of `env` went [worlds], by what an episode has left in its state."""
     state = env.state
     system: Any = env.system
     arrived, hit = state.arrival_time >= 0, state.hit > 0
@@ -149,8 +143,8 @@ def generation(progress: Progress, recipe: Recipe, seed: int) -> Progress:
         scores = []
         for id, parameters in scenes(recipe, rng):
             system = make_system(id, **parameters)
-            ended = play(system, candidates, recipe, seed=seed, first_world=number, worlds=1)
-            scores.append(fitness(*ended, recipe))
+            env = play(system, candidates, recipe, seed=seed, first_world=number, worlds=1)
+            scores.append(fitness(env, recipe))
         return scores
 
     share = number / recipe.generations
@@ -180,7 +174,7 @@ def choice_scores(weights: np.ndarray, recipe: Recipe, worlds: int = 10) -> dict
         f"circle {n}": make_system("particles-circle-v0", n_agents=n) for n in (8, 16, 32, 64)
     }
     for name, system in {**squares, **circles}.items():
-        env, _ = play(system, weights[None], recipe, seed=CHOICE_SEED, first_world=0, worlds=worlds)
+        env = play(system, weights[None], recipe, seed=CHOICE_SEED, first_world=0, worlds=worlds)
         metrics = env.episode_metrics()
         for metric in ("ok", "hit", "time_ratio", "effort"):
             with np.errstate(all="ignore"):

@@ -31,10 +31,10 @@ from invariantzoo.agents.networks.driver import DriverNetwork
 from invariantzoo.driver_search import save_arrays
 from invariantzoo.envs.core.files import load_arrays
 from invariantzoo.envs.core.observation import by_name
-from invariantzoo.figures.goals_training import RECIPES, choice_scores
+from invariantzoo.figures.goals_training import Recipe, choice_scores
 from invariantzoo.report import figure_parser
 
-ROUNDS, STEPS, BATCH, WORLDS = 40, 300, 4096, 16
+ROUNDS, STEPS, BATCH, WORLDS = 30, 300, 4096, 16
 LR, LR_FINAL = 2e-3, 1e-4
 PRICE, MARGIN = 60.0, 0.2  # of crossing a half-plane; what is kept from it, as a velocity
 SLACK = 0.005  # length that the guard of the teacher keeps
@@ -145,7 +145,7 @@ def main() -> None:
     for seed in range(args.seeds):
         start = time.process_time()
         weights = train(teacher, seed, args.out / f"learned-unguarded-{seed}.npz")
-        scores = choice_scores(weights, RECIPES["unguarded"])
+        scores = choice_scores(weights, Recipe(guarded=False))
         trained[seed] = scores["0.05 hit"] + scores["0.2 hit"], weights
         shown = {name: round(value, 4) for name, value in scores.items()}
         print(seed, f"{time.process_time() - start:.0f} CPU s", shown, flush=True)

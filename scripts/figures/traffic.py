@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from invariantzoo.envs.core.files import load_arrays
-from invariantzoo.figures.goals import interval
+from invariantzoo.figures.goals import interval, shipped_seed
 from invariantzoo.report import figure_parser, recorded, table, write_text
 
 LAYOUTS = ("crossing", "street")
@@ -58,13 +58,6 @@ The papers name kinds of particles and losses per pair. Kinds, losses, layouts, 
 and that who has arrived leaves, are ours; so is the guard. Kinds are data: a kind more is a table
 with one more row, and worlds without it do not change by a bit.
 """
-
-
-def shipped_seed(name: str) -> int:
-    """The seed that made the weights that ship under a name."""
-    import invariantzoo.agents.baselines as baselines
-
-    return int(load_arrays(Path(baselines.__path__[0]) / "data" / f"{name}.npz")["seed"])
 
 
 def score(layout: str, make: Any, episodes: int = EPISODES) -> dict[str, Any]:

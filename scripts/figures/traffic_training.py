@@ -41,10 +41,9 @@ def play(system: Any, weights: np.ndarray, *, seed: int, first_world: int, world
     """The worlds at their end, of candidates [candidates, size]; see `driver_search`."""
     networks = weights.reshape(-1, len(NETWORKS), N_WEIGHTS)
     policy = GuardedTraffic(learned_traffic(system, networks, "learned"))
-    env, _ = driver_search.play(
+    return driver_search.play(
         policy, system, len(weights), seed=seed, first_world=first_world, worlds=worlds
     )
-    return env
 
 
 def fitness(env: VectorEnv) -> np.ndarray:

@@ -1,0 +1,239 @@
+"""`invariantzoo benchmark`: units that are run folders, who runs them, and their scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import invariantzoo
+from invariantzoo.__main__ import main
+from invariantzoo.envs.core.registry import ScoreScale, spec
+from invariantzoo.training.benchmark import engines, results, scoring, units
+from invariantzoo.training.benchmark.units import Unit
+
+ID = "quadratic-regimes-v0"
+WORDS = ["benchmark", "--ids", ID, "--algos", "ppo", "--seeds", "2", "--steps", "3000"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A benchmark of two runs."""
+    out = tmp_path_factory.mktemp("benchmark")
+    assert main([*WORDS, "--out", str(out)]) == 0
+    return out
+
+
+def test_a_benchmark_leaves_runs_results_a_page_and_pictures(done: Path) -> None:
+    document = json.loads((done / "benchmark.json").read_text())
+    assert [run["seed"] for run in document["runs"]] == [0, 1]
+    for run in document["runs"]:
+        scores = json.loads((done / ID / f"ppo-adam-{run['seed']}" / "scores.json").read_text())
+        mean = scores["scores"]["trained"]["return"]["mean"]
+        scale = spec(ID).score
+        assert scale is not None
+        assert run["return"] == mean
+        assert run["score"] == pytest.approx((mean - scale.random) / (scale.best - scale.random))
+        assert list(scores["scores"]) == ["trained"]
+    assert document["aggregates"]["ppo adam"]["runs"] == 2
+    page = (done / "benchmark.md").read_text()
+    assert f"| {ID} |" in page
+    for name in ("scores.png", "profiles.png", "curves.png"):
+        assert (done / name).read_bytes().startswith(b"\x89PNG")
+        assert f"({name})" in page
+
+
+def test_curves_are_read_from_progress(tmp_path: Path) -> None:
+    unit = Unit(ID, "es", "cgd", 1, 10)
+    folder = tmp_path / unit.name
+    folder.mkdir(parents=True)
+    scores = {"trained": {"return": {"mean": -1.0}}}
+    report = {"steps": 30, "seconds": 2.5, "scores": scores}
+    (folder / "scores.json").write_text(json.dumps(report))
+    (folder / "progress.csv").write_text(
+        "steps,seconds,loss,return\n10,1,3,\n20,2,3,-12.73\n30,2.5,3,-5.342\n"
+    )
+    document = results.collect([unit, Unit(ID, "es", "cgd", 2, 10)], {}, tmp_path, suite="quick")
+    (run,) = document["runs"]
+    assert run["curve"] == [[20, 2.0, 0.0], [30, 2.5, 1.0]]
+
+
+def test_what_is_done_is_not_done_again(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "start", lambda unit, out: pytest.fail(f"{unit} was done"))
+    assert main([*WORDS, "--out", str(done)]) == 0
+
+
+def test_algorithms_that_cannot_train_an_id_are_a_dash() -> None:
+    planned, refused = units.plan(["tasep-open-v0"], ["ppo", "sac"], ["adam"], 1, most_steps=10)
+    assert [unit.algo for unit in planned] == ["ppo"]
+    assert list(refused) == [("tasep-open-v0", "sac")]
+
+
+def test_a_unit_that_was_killed_goes_on(tmp_path: Path) -> None:
+    """In the same folder, to its end."""
+    unit = Unit(ID, "ppo", "adam", 3, 6000)
+    assert "--resume" not in unit.words(tmp_path)
+    process = engines.start(unit, tmp_path)
+    folder = tmp_path / unit.name
+    while not (folder / "config.json").exists():
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert not unit.done(tmp_path)
+    assert "--resume" in unit.words(tmp_path)
+    assert engines.local([unit], tmp_path, jobs=1) == []
+    assert unit.done(tmp_path)
+
+
+def test_a_unit_that_fails_is_named_with_what_it_said(tmp_path: Path) -> None:
+    folder = tmp_path / ID / "ppo-adam-0"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    ((unit, reason),) = engines.local([Unit(ID, "ppo", "adam", 0, 10)], tmp_path, jobs=2)
+    assert unit.seed == 0
+    assert "is not a run" in reason
+
+
+@pytest.mark.parametrize(
+    ("environment", "share"),
+    [
+        ({"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_MAX": "6"}, 1),
+        ({"SGE_TASK_ID": "1", "SGE_TASK_FIRST": "1", "SGE_TASK_LAST": "4"}, 0),
+        ({"LSB_JOBINDEX": "4", "LSB_JOBINDEX_END": "4"}, 3),
+    ],
+)
+def test_jobs_of_an_array_share_the_units(environment: dict[str, str], share: int) -> None:
+    every = [Unit(ID, "ppo", "adam", seed, 1) for seed in range(10)]
+    assert engines.share_of_array(every, environment) == every[share::4]
+
+
+def test_an_array_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="SLURM_ARRAY_TASK_ID"):
+        engines.share_of_array([], {})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--suite", "huge"], "--suite='huge' must be one of quick, standard"),
+        (["--engine", "cloud"], "--engine='cloud'"),
+        (["--algos", "ppo,dqn"], "algos='dqn'"),
+        (["--optimizers", "sgd"], "optimizers='sgd'"),
+        (["--ids", "nothing-v0"], "nothing-v0"),
+        (["--against", "nowhere.json"], "nowhere.json cannot be read"),
+    ],
+)
+def test_bad_input_is_refused_before_work(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", "--out", str(tmp_path / "new"), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_results_of_others_stand_beside_ours(done: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.json"
+    theirs.write_text(json.dumps({"runs": [{"id": ID, "algo": "mine", "score": 2.0}]}))
+    assert main([*WORDS, "--out", str(done), "--against", str(theirs)]) == 0
+    document = json.loads((done / "benchmark.json").read_text())
+    assert document["aggregates"]["theirs mine"]["iqm"] == 2.0
+    assert document["improvement"]["theirs mine"]["ppo adam"]["probability"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [],
+        {"runs": 3},
+        {"runs": [{"id": ID}]},
+        {"runs": [{"id": ID, "algo": "x", "score": True}]},
+        {"schema": 9, "runs": []},
+    ],
+)
+def test_what_is_no_result_is_refused(document: Any, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"results\.json"):
+        results.read(path)
+
+
+# ------------------------------------------------------------------------------------ scores
+
+
+@pytest.mark.parametrize("id", [id for id in invariantzoo.ids() if spec(id).score is not None])
+def test_both_ends_of_a_scale_hold(id: str) -> None:
+    """By fresh episodes, where a policy by name stands for the end."""
+    scale = spec(id).score
+    assert scale is not None
+    system = invariantzoo.make_system(id)
+    if system.n_agents * system.horizon > 2_000_000:
+        pytest.skip("its episodes are long: docs/scores.md judges them")
+    for policy, value in (("random", scale.random), (scale.policy, scale.best)):
+        if policy not in invariantzoo.policy_names(system):
+            continue
+        scores = invariantzoo.evaluate(
+            system,
+            invariantzoo.make_policy(policy, system),
+            episodes=10,
+            seeds=1,
+            deterministic=False,
+            first_seed=50,
+        )["return"].ravel()
+        error = max(scores.std(ddof=1) / np.sqrt(scores.size), 1e-9 * abs(value))
+        assert abs(scores.mean() - value) < 5 * error + 0.02 * (scale.best - scale.random)
+
+
+def test_a_scale_must_rise() -> None:
+    with pytest.raises(ValueError, match=r"best=0\.0 must exceed random=1\.0"):
+        invariantzoo.register(
+            "quadratic-scale-v0",
+            spec(ID).entry_point,
+            replace=True,
+            score={"random": 1.0, "best": 0.0, "policy": "x", "origin": "nowhere"},
+        )
+
+
+def test_a_score_is_linear_between_random_and_best() -> None:
+    scale = ScoreScale(-4.0, 6.0, "best", "here")
+    np.testing.assert_allclose(scale.score(np.array([-4.0, 1.0, 6.0, 7.0])), [0, 0.5, 1, 1.1])
+
+
+def test_the_interquartile_mean_leaves_out_both_quarters() -> None:
+    runs = {"a": np.array([0.0, 1.0, 2.0, 100.0]), "b": np.array([-50.0, 1.0, 3.0, 4.0])}
+    summary = scoring.interquartile_mean(runs)
+    assert summary["iqm"] == pytest.approx(np.mean([1.0, 1.0, 2.0, 3.0]))
+    low, high = summary["ci95"]
+    assert low < summary["iqm"] < high
+
+
+def test_the_interval_of_an_interquartile_mean_covers_the_truth() -> None:
+    """Of normal runs, whose interquartile mean is their mean: about 95 % of the time."""
+    rng, hits = np.random.default_rng(0), 0
+    for trial in range(60):
+        runs = {id: rng.normal(size=12) for id in "abc"}
+        low, high = scoring.interquartile_mean(runs, seed=trial)["ci95"]
+        hits += low < 0 < high
+    assert 48 <= hits <= 60
+
+
+def test_the_chance_of_improvement_counts_pairs() -> None:
+    ours = {"a": np.array([1.0, 2.0]), "b": np.array([5.0])}
+    theirs = {"a": np.array([1.0, 0.0]), "b": np.array([9.0]), "c": np.array([0.0])}
+    summary = scoring.probability_of_improvement(ours, theirs)
+    assert summary["ids"] == 2
+    assert summary["probability"] == pytest.approx((3.5 / 4 + 0) / 2)
+
+
+def test_profiles_count_runs_above_a_level() -> None:
+    profile = scoring.profile({"a": np.array([0.2, 0.9]), "b": np.array([-1.0, 2.0])})
+    at = int(np.argmin(np.abs(scoring.LEVELS - 0.5)))
+    assert profile["share"][at] == 0.5
+    assert profile["low"][at] <= 0.5 <= profile["high"][at]
+
+
+def test_curves_hold_the_last_score_before_a_point() -> None:
+    rows = [[(1.0, 0.0), (3.0, 1.0)], [(2.0, 4.0)]]
+    mean = scoring.curve(rows, np.array([1.0, 2.0, 3.5]))
+    assert mean == [None, 2.0, 2.5]

@@ -1,0 +1,1 @@
+"""Benchmarks: units of work that are run folders, who runs them, and what their scores say."""

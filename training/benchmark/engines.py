@@ -1,0 +1,166 @@
+"""Who runs the units of a benchmark: processes here, tasks of Ray, or one job of an array.
+
+A unit is the command `invariantzoo train` in a folder. It may run wherever the folder is seen, be
+killed at any time and be given again: it goes on from its last checkpoint. Engines need nothing
+else and keep no state.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from .units import Unit
+
+ENGINES = ("local", "ray", "array")
+LOG = ".log"  # what a unit says is beside its folder: that holds a run alone
+RETRIES = 3  # of a task of Ray whose node is lost
+_POLL = 0.1  # seconds
+
+# How schedulers tell jobs of an array their index, the first one, and the last one or the number.
+_SCHEDULERS = (
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX"),
+    ("SGE_TASK_ID", "SGE_TASK_FIRST", "SGE_TASK_LAST"),
+    ("LSB_JOBINDEX", "", "LSB_JOBINDEX_END"),
+    ("ARRAY_INDEX", "", "ARRAY_LAST"),
+)
+
+
+class Failed(NamedTuple):
+    """A unit that did not end well, and the last line that it said."""
+
+    unit: Unit
+    reason: str
+
+
+def run_unit(unit: Unit, out: Path) -> str:
+    """Train a unit to its end in a process of its own; what went wrong, or nothing.
+
+    Interrupting this process interrupts that one, which then keeps what it has.
+    """
+    process = start(unit, out)
+    try:
+        process.wait()
+    except BaseException:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+    return outcome(unit, out, process.returncode)
+
+
+def start(unit: Unit, out: Path) -> subprocess.Popen[bytes]:
+    """The process of a unit, which says what it has to say to its log."""
+    log = _log(unit, out)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"}
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-m", "invariantzoo", *unit.words(out)],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches it through us, once
+        )
+
+
+def outcome(unit: Unit, out: Path, code: int) -> str:
+    """What went wrong with a unit whose process ended with `code`; empty if nothing."""
+    if code == 0 and unit.done(out):
+        return ""
+    lines = _log(unit, out).read_text(encoding="utf-8", errors="replace").split("\n")
+    said = [line.strip() for line in lines if line.strip()]
+    return said[-1] if said else f"ended with code {code}"
+
+
+def local(
+    units: Sequence[Unit],
+    out: Path,
+    *,
+    jobs: int,
+    watch: Callable[[int], object] = lambda done: None,
+) -> list[Failed]:
+    """Run units in `jobs` processes at a time; `watch` hears how many have ended.
+
+    After KeyboardInterrupt every unit that runs has saved what it has.
+    """
+    waiting, running = list(units), dict[Unit, subprocess.Popen[bytes]]()
+    failed: list[Failed] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                unit = waiting.pop(0)
+                running[unit] = start(unit, out)
+            for unit, process in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[unit]
+                if reason := outcome(unit, out, process.returncode):
+                    failed.append(Failed(unit, reason))
+                watch(len(units) - len(waiting) - len(running))
+            time.sleep(_POLL)
+    finally:
+        for process in running.values():
+            process.send_signal(signal.SIGINT)
+        for process in running.values():
+            process.wait()
+    return failed
+
+
+def ray(
+    units: Sequence[Unit], out: Path, *, watch: Callable[[int], object] = lambda done: None
+) -> list[Failed]:
+    """Run units as tasks of Ray, on the cluster of RAY_ADDRESS or one on this machine.
+
+    A task whose node is lost begins anew elsewhere and goes on from the unit's last checkpoint.
+    Raises ValueError where Ray is not installed.
+    """
+    try:
+        import ray as cluster
+    except ImportError:
+        raise ValueError("--engine ray needs Ray: pip install ray") from None
+    cluster.init(ignore_reinit_error=True, log_to_driver=False)
+    task = cluster.remote(num_cpus=1, max_retries=RETRIES)(run_unit)
+    pending = {task.remote(unit, out.resolve()): unit for unit in units}
+    failed: list[Failed] = []
+    while pending:
+        ended, _ = cluster.wait(list(pending), num_returns=1)
+        for reference in ended:
+            unit = pending.pop(reference)
+            try:
+                reason = cluster.get(reference)
+            except Exception as error:  # whatever a cluster loses must not lose the other units
+                reason = str(error).strip().partition("\n")[0]
+            if reason:
+                failed.append(Failed(unit, reason))
+        watch(len(units) - len(pending))
+    return failed
+
+
+def share_of_array(
+    units: Sequence[Unit], environment: Mapping[str, str] = os.environ
+) -> list[Unit]:
+    """The units of this job of an array, by the index and number that the scheduler tells.
+
+    Raises ValueError where it tells none.
+    """
+    for index, first, last in _SCHEDULERS:
+        if index in environment and last in environment:
+            begin = int(environment.get(first, "1"))
+            number = int(environment[last]) - begin + 1
+            return list(units[int(environment[index]) - begin :: number])
+    raise ValueError(
+        "--engine array found no index and number of jobs: run it as a job of an array "
+        f"({', '.join(index for index, _, _ in _SCHEDULERS)})"
+    )
+
+
+def _log(unit: Unit, out: Path) -> Path:
+    folder = out / unit.name
+    return folder.with_name(folder.name + LOG)

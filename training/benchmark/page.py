@@ -1,0 +1,172 @@
+"""A benchmark's page and its three pictures: scores by id, profiles, and curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...envs.core.files import write_atomically
+from . import results, scoring
+
+PAGE, RESULTS = "benchmark.md", "benchmark.json"
+PICTURES = {"scores.png": "Scores by id", "profiles.png": "Profiles", "curves.png": "Curves"}
+_SHARES = 40  # points of curves
+
+
+def write(document: dict[str, Any], folder: Path) -> list[str]:
+    """Write the page and its pictures to a folder; returns their names."""
+    text = page(document)
+    write_atomically(folder / PAGE, lambda path: path.write_text(text, encoding="utf-8"))
+    if document["runs"]:
+        _draw(document, folder)
+        return [PAGE, *PICTURES]
+    return [PAGE]
+
+
+def page(document: dict[str, Any]) -> str:
+    """The page as Markdown."""
+    groups = results.by_label(document["runs"])
+    labels = list(groups)
+    lines = [
+        "# Benchmark",
+        "",
+        "A score of 0 is the mean return of random actions, a score of 1 that of the best policy",
+        "that is known, or that there can be. Cells hold the mean over runs and its 95 % interval;",
+        "a dash stands for what cannot be trained in that way, or was not.",
+        "",
+        _table(
+            ["id", *labels, "0", "1", "score 1 is"],
+            [_row(id, groups, document["scales"]) for id in document["scales"]],
+        ),
+        "",
+        "## All ids together",
+        "",
+        "Interquartile mean over all runs, with its 95 % interval: runs are drawn anew within ids.",
+        "Algorithms that cannot train every id are put together over fewer ids.",
+        "",
+        _table(
+            ["algorithm", "interquartile mean", "runs", "ids"],
+            [
+                [name, _interval(of["iqm"], of["ci95"]), str(of["runs"]), str(of["ids"])]
+                for name, of in document["aggregates"].items()
+            ],
+        ),
+        "",
+        "## Chance that a run of the first is better than one of the second, on the same id",
+        "",
+        _table(
+            ["", *labels],
+            [
+                [one, *(_chance(document["improvement"][one], other) for other in labels)]
+                for one in labels
+            ],
+        ),
+        "",
+    ]
+    if document["runs"]:
+        for name, title in PICTURES.items():
+            lines += [f"![{title}]({name})", ""]
+    return "\n".join(lines)
+
+
+def _row(id: str, groups: dict[str, dict[str, np.ndarray]], scales: dict[str, Any]) -> list[str]:
+    cells = [_cell(group.get(id)) for group in groups.values()]
+    scale = scales[id]
+    kind = "exact" if scale["exact"] else "best known"
+    return [
+        id,
+        *cells,
+        f"{scale['random']:.4g}",
+        f"{scale['best']:.4g}",
+        f"`{scale['policy']}`, {kind}: {scale['origin']}",
+    ]
+
+
+def _cell(values: np.ndarray | None) -> str:
+    if values is None:
+        return "-"
+    return _interval(float(values.mean()), scoring.mean_interval(values))
+
+
+def _interval(value: float | None, ci95: list[float | None]) -> str:
+    low, high = ci95
+    if value is None or low is None or high is None:
+        return "-"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _chance(row: dict[str, Any], other: str) -> str:
+    of = row.get(other)
+    return _interval(of["probability"], of["ci95"]) if of else ""
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _draw(document: dict[str, Any], folder: Path) -> None:
+    """Paint the three pictures."""
+    from matplotlib.figure import Figure
+
+    groups = results.by_label(document["runs"])
+    ids = list(document["scales"])
+    figure = Figure(figsize=(8, 0.5 * len(ids) + 1.5), layout="constrained")
+    axes = figure.subplots()
+    for m, (name, group) in enumerate(groups.items()):
+        here = [id for id in ids if id in group]
+        means = np.array([group[id].mean() for id in here])
+        bounds = np.array([scoring.mean_interval(group[id]) for id in here]).reshape(-1, 2)
+        height = np.array([ids.index(id) for id in here]) + 0.12 * (m - len(groups) / 2)
+        error = np.abs(bounds - means[:, None]).T
+        axes.errorbar(means, height, xerr=error, fmt="o", markersize=4, label=name)
+    axes.set_yticks(range(len(ids)), ids)
+    axes.axvline(1, color="gray", linewidth=0.8)
+    axes.set_xlabel("score: 0 random, 1 best known")
+    axes.invert_yaxis()
+    axes.legend(fontsize=8)
+    _save(figure, folder / "scores.png")
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, group in groups.items():
+        profile = scoring.profile(group)
+        axes.plot(scoring.LEVELS, profile["share"], label=name)
+        axes.fill_between(scoring.LEVELS, profile["low"], profile["high"], alpha=0.2)
+    axes.set_xlabel("score")
+    axes.set_ylabel("share of runs above it")
+    axes.legend(fontsize=8)
+    _save(figure, folder / "profiles.png")
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, column, what in zip(
+        figure.subplots(1, 2, sharey=True), (0, 1), ("share of agent-steps", "seconds"), strict=True
+    ):
+        for name in groups:
+            runs = [run for run in document["runs"] if results.label(run) == name]
+            x, y = _mean_curve(runs, column)
+            axes.plot(x, y, label=name)
+        axes.set_xlabel(what)
+        axes.set_ylabel("score while training, mean over runs")
+    axes.legend(fontsize=8)
+    _save(figure, folder / "curves.png")
+
+
+def _mean_curve(runs: list[dict[str, Any]], column: int) -> tuple[np.ndarray, list[float | None]]:
+    """Mean score over runs against the share of their steps, or against seconds."""
+    rows = []
+    for run in runs:
+        if run.get("curve"):
+            whole = run["steps"] if column == 0 else 1.0
+            rows.append([(point[column] / whole, point[2]) for point in run["curve"]])
+    if not rows:
+        return np.empty(0), []
+    last = min(row[-1][0] for row in rows)
+    points = np.linspace(0, last, _SHARES + 1)[1:]
+    return points, scoring.curve(rows, points)
+
+
+def _save(figure: Any, path: Path) -> None:
+    write_atomically(path, lambda part: figure.savefig(part, format="png", dpi=120))

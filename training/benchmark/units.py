@@ -1,0 +1,120 @@
+"""Units of a benchmark: one training each, in a run folder of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...envs.core.registry import make_system
+from ...envs.core.validation import require_choice, require_count
+from ..rl.algorithms import default_steps, make_config, make_trainer
+from ..rl.configs import SB3Config
+from ..rl.hyperparameters import ALGORITHMS
+from ..runs.folder import CONFIG, SCORES
+
+OPTIMIZERS = ("adam", "cgd")
+
+
+class Suite(NamedTuple):
+    """What a benchmark runs unless told otherwise; no ids stand for all that have a scale."""
+
+    ids: tuple[str, ...]
+    algos: tuple[str, ...]
+    seeds: int
+    most_steps: int
+
+
+SUITES = {
+    "quick": Suite(
+        ("particles-encounter-v0", "quadratic-regimes-v0", "tasep-gates-v0", "ising-transport-v0"),
+        ("ppo", "es"),
+        2,
+        300_000,
+    ),
+    "standard": Suite((), ALGORITHMS, 5, 4_000_000),
+}
+
+
+class Unit(NamedTuple):
+    """A training of a benchmark: agent-steps are those that are asked for."""
+
+    id: str
+    algo: str
+    optimizer: str
+    seed: int
+    steps: int
+
+    @property
+    def name(self) -> str:
+        """Its folder below that of the benchmark."""
+        return f"{self.id}/{self.algo}-{self.optimizer}-{self.seed}"
+
+    def words(self, out: Path) -> list[str]:
+        """What follows `invariantzoo` on the command line that begins it, or goes on with it."""
+        folder = out / self.name
+        words = ["train", self.id, "--algo", self.algo, "--optimizer", self.optimizer]
+        words += ["--seed", str(self.seed), "--steps", str(self.steps), "--out", str(folder)]
+        resume = ["--resume"] if (folder / CONFIG).exists() else []
+        return [*words, "--no-baselines", "--no-film", *resume]
+
+    def done(self, out: Path) -> bool:
+        """Whether its folder holds the scores of a whole training."""
+        return (out / self.name / SCORES).exists()
+
+    def report(self, out: Path) -> dict[str, Any]:
+        """scores.json of its folder."""
+        return json.loads((out / self.name / SCORES).read_text(encoding="utf-8"))
+
+
+def plan(
+    ids: Sequence[str],
+    algos: Sequence[str],
+    optimizers: Sequence[str],
+    seeds: int,
+    *,
+    most_steps: int,
+) -> tuple[list[Unit], dict[tuple[str, str], str]]:
+    """Units of all ids by all algorithms that can train them, and why others cannot.
+
+    A unit makes the agent-steps that suit its id and algorithm, at most `most_steps`.
+    Raises KeyError for an unknown id and ValueError for an unknown algorithm or optimizer.
+    """
+    require_count("seeds", seeds)
+    for algo in algos:
+        require_choice("algos", algo, ALGORITHMS)
+    for optimizer in optimizers:
+        require_choice("optimizers", optimizer, OPTIMIZERS)
+    units, refused = [], {}
+    for id in ids:
+        for algo in algos:
+            reason = _refusal(id, algo)
+            if reason:
+                refused[id, algo] = reason
+                continue
+            steps = min(default_steps(id, algo), most_steps)
+            units += [
+                Unit(id, algo, optimizer, seed, steps)
+                for optimizer in optimizers
+                for seed in range(seeds)
+            ]
+    return units, refused
+
+
+def _refusal(id: str, algo: str) -> str:
+    """Why an algorithm cannot train an id; empty if it can."""
+    system = make_system(id)
+    config = make_config(id, algo, {})
+    if isinstance(config, SB3Config):
+        config = config.smallest(system.n_agents)
+    try:
+        make_trainer(algo, system, config, seed=0, steps=1)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def left(units: Iterable[Unit], out: Path) -> list[Unit]:
+    """Units that are not done."""
+    return [unit for unit in units if not unit.done(out)]
