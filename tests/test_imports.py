@@ -248,6 +248,7 @@ def test_registering_twice_is_silent() -> None:
                 training=spec.training,
                 film=dataclasses.asdict(spec.film),
                 variants=spec.variants,
+                score=spec.score and spec.score._asdict(),
             )
     assert before == {id: invariantzoo.spec(id) for id in invariantzoo.ids()}
     for id in before:
