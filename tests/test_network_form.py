@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +18,7 @@ from invariantzoo.envs.core.physics.network_form import (
 from invariantzoo.envs.dirac import wilson
 
 STEPS = 200
+PAGE = Path(__file__).parent.parent / "docs" / "fields-from-learning.md"
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -85,3 +89,20 @@ def test_with_a_symmetric_factor_the_network_is_no_dirac_field() -> None:
     assert float(x @ x + b @ b) > 10 * first
     assert float((neurons - x).abs().max()) > 1
     assert float(neurons @ neurons + trainable @ trainable) < 2 * first
+
+
+def test_the_page_says_what_its_code_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its blocks run one after the other; the table of the gauge field is what they print."""
+    text = PAGE.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 5
+    scope: dict[str, object] = {"__name__": "__main__"}
+    printed = []
+    for code in blocks:
+        exec(compile(code, PAGE.name, "exec"), scope)
+        printed.append(capsys.readouterr().out)
+    (shown,) = re.findall(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert printed[3] == shown
+    reached = [float(line.split()[1]) for line in printed[4].splitlines()]
+    assert reached == sorted(reached)
+    assert reached[-1] > 0.9

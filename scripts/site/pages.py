@@ -44,6 +44,7 @@ GUIDES = (
     "optimizer-derived",
     "molecules",
     "water-paper",
+    "fields-from-learning",
 )
 RESULTS = {  # what a group of pages with results is about -> its pages
     "Reinforcement learning": ("scores", "speed", "memory", "conformance", "brute-force"),
