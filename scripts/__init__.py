@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from invariantzoo.envs.molecules.files import load_model, save_model
     from invariantzoo.envs.molecules.forces import forces_of_frame
     from invariantzoo.envs.molecules.system import LossSystem
+    from invariantzoo.training.geometry.fields import MetricTable
+    from invariantzoo.training.geometry.geodesics import geodesic
+    from invariantzoo.training.geometry.metric import estimate_metric, load_metric
     from invariantzoo.training.geometry.regimes import estimate_alpha, regime, sphericity
     from invariantzoo.training.optim.cgd import CGD
     from invariantzoo.training.rl.buffers import MaskedRolloutBuffer
@@ -72,6 +75,10 @@ _MODULES = {  # name -> the module that it is imported from when it is used
     "CGD": "training.optim.cgd",
     "MaskedRolloutBuffer": "training.rl.buffers",
     "RegimeCallback": "training.rl.regime_callback",
+    "MetricTable": "training.geometry.fields",
+    "geodesic": "training.geometry.geodesics",
+    "estimate_metric": "training.geometry.metric",
+    "load_metric": "training.geometry.metric",
     "estimate_alpha": "training.geometry.regimes",
     "regime": "training.geometry.regimes",
     "sphericity": "training.geometry.regimes",
@@ -87,6 +94,7 @@ __all__ = [
     "LossCalculator",
     "LossSystem",
     "MaskedRolloutBuffer",
+    "MetricTable",
     "Player",
     "Plot",
     "Range",
@@ -103,9 +111,12 @@ __all__ = [
     "check_parallel",
     "env",
     "estimate_alpha",
+    "estimate_metric",
     "evaluate",
     "forces_of_frame",
+    "geodesic",
     "ids",
+    "load_metric",
     "load_model",
     "load_run",
     "make_policy",

@@ -1,0 +1,183 @@
+"""The Fisher metric from samples: closed forms, covariance under linear maps, files, bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import invariantzoo
+from invariantzoo.training.geometry import statistics
+from invariantzoo.training.geometry.metric import Metric, near_pairs, swap_posterior
+
+QUICK: dict[str, Any] = {"members": 2, "statistic": "polynomial", "steps": 200}
+
+
+def coins(points: int, per_point: int = 8, d: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Independent Bernoulli variables and their chances."""
+    rng = np.random.default_rng(0)
+    chances = rng.uniform(0.1, 0.9, (points, d))
+    flips = rng.uniform(size=(points, per_point, d)) < chances[:, None]
+    return flips.astype(float), chances
+
+
+def normal_samples(points: int, per_point: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of normal laws and (mean, scale)."""
+    rng = np.random.default_rng(0)
+    law = rng.uniform([-1, 0.5], [1, 2], (points, 2))
+    return law[:, :1] + law[:, 1:] * rng.normal(size=(points, per_point)), law
+
+
+def relative_error(value: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    norm = np.linalg.norm(exact, axis=(1, 2))
+    return np.asarray(np.linalg.norm(value - exact, axis=(1, 2)) / norm)
+
+
+@pytest.fixture(scope="module")
+def of_coins() -> Metric:
+    return invariantzoo.estimate_metric(*coins(2000), **QUICK)
+
+
+def test_bernoulli_both_ways_and_their_errors(of_coins: Metric) -> None:
+    p = np.random.default_rng(1).uniform(0.15, 0.85, (200, 2))
+    exact = np.eye(2) / (p * (1 - p))[:, None]
+    for way, error in (
+        (of_coins.covariance, of_coins.covariance_error),
+        (of_coins.hessian, of_coins.hessian_error),
+    ):
+        assert np.median(relative_error(way(p), exact)) < 0.1
+        stated = np.linalg.norm(error(p), axis=(1, 2))
+        off = np.linalg.norm(way(p) - exact, axis=(1, 2))
+        assert 0.2 < np.median(off) / np.median(stated) < 5
+    np.testing.assert_array_equal(of_coins(p), of_coins.covariance(p))
+
+
+def test_the_normal_law_in_mean_and_scale() -> None:
+    metric = invariantzoo.estimate_metric(*normal_samples(4000), **QUICK)
+    points = np.random.default_rng(1).uniform([-0.9, 0.55], [0.9, 1.9], (200, 2))
+    exact = np.diag([1.0, 2.0]) / points[:, 1, None, None] ** 2
+    assert np.median(relative_error(metric(points), exact)) < 0.1
+
+
+def test_derivatives_and_geodesics_of_an_estimate(of_coins: Metric) -> None:
+    points = np.random.default_rng(1).uniform(0.2, 0.8, (20, 2))
+    value, slopes = of_coins.with_gradient(points)
+    np.testing.assert_allclose(value, of_coins(points), rtol=1e-12)
+    for i, step in enumerate(1e-6 * np.eye(2)):
+        change = (of_coins(points + step) - of_coins(points - step)) / 2e-6
+        np.testing.assert_allclose(slopes[..., i], change, rtol=1e-5, atol=1e-5)
+    path = invariantzoo.geodesic(of_coins, [0.15, 0.2], [0.85, 0.7])
+    angles = 2 * np.arcsin(np.sqrt([[0.15, 0.2], [0.85, 0.7]]))
+    assert path.length == pytest.approx(np.linalg.norm(angles[1] - angles[0]), rel=0.05)
+
+
+def test_an_estimate_is_the_same_again_and_from_its_file(of_coins: Metric, tmp_path: Path) -> None:
+    points = np.random.default_rng(1).uniform(0.2, 0.8, (5, 2))
+    of_coins.save(tmp_path / "coins.npz")
+    loaded = invariantzoo.load_metric(tmp_path / "coins.npz")
+    np.testing.assert_array_equal(loaded(points), of_coins(points))
+    np.testing.assert_array_equal(loaded.hessian(points), of_coins.hessian(points))
+    samples, chances = coins(2000)
+    again = invariantzoo.estimate_metric(
+        torch.from_numpy(samples), torch.from_numpy(chances), **QUICK
+    )
+    np.testing.assert_allclose(again(points), of_coins(points), rtol=1e-9)
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    with pytest.raises(ValueError, match=r"is no metric that Metric\.save wrote"):
+        invariantzoo.load_metric(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize("recipe", ["posterior", "swap"])
+def test_other_recipes_and_their_files(recipe: str, tmp_path: Path) -> None:
+    samples, chances = coins(2000, d=1)
+    natural = np.log(chances / (1 - chances))
+    metric = invariantzoo.estimate_metric(
+        samples, natural, members=2, steps=150, recipe=recipe, statistic="polynomial"
+    )
+    points = np.linspace(-1.5, 1.5, 20)[:, None]
+    p = 1 / (1 + np.exp(-points))
+    exact = (p * (1 - p))[:, :, None]
+    assert np.median(relative_error(metric(points), exact)) < 0.15
+    assert np.median(relative_error(metric.hessian(points), exact)) < 0.15
+    metric.save(tmp_path / "metric.npz")
+    loaded = invariantzoo.load_metric(tmp_path / "metric.npz")
+    np.testing.assert_array_equal(loaded(points), metric(points))
+    if recipe == "swap":
+        # log Z = log(1 + e^t), up to an affine function.
+        line = np.column_stack([np.ones(20), points])
+        off = metric.log_z(points) - np.log1p(np.exp(points[:, 0]))
+        rest = off - line @ np.linalg.lstsq(line, off, rcond=None)[0]
+        assert np.abs(rest).max() < 0.01
+    else:
+        with pytest.raises(ValueError, match="recipe='posterior' has no log Z"):
+            metric.log_z(points)
+
+
+def test_swaps_give_the_scale_and_follow_linear_maps_of_the_statistic() -> None:
+    rng = np.random.default_rng(0)
+    natural = rng.uniform(-1, 1, (3000, 2))
+    samples = natural[:, None] + rng.normal(size=(3000, 4, 2))  # exp(x . t - |t|^2 / 2)
+    features = np.concatenate([samples, samples[..., :1] ** 2], -1)
+    pairs = near_pairs(natural, np.arange(3000))
+    weights = swap_posterior(features, natural, *pairs)
+    np.testing.assert_allclose(weights, [[1, 0], [0, 1], [0, 0]], atol=0.15)
+    change = np.array([[2.0, 1, 0], [0, 1, 3], [1, 0, 1]])
+    turned = swap_posterior(features @ change.T, natural, *pairs)
+    np.testing.assert_allclose(change.T @ turned, weights, atol=1e-5)
+
+
+def test_patterns_of_two_by_two_sites() -> None:
+    torus = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]])[None, None]
+    counted = 16 * statistics.patterns(torus)[0, 0]
+    slow = [0] * 6
+    for i in range(4):
+        for j in range(4):
+            a, b = torus[0, 0, i, j], torus[0, 0, i, (j + 1) % 4]
+            c, d = torus[0, 0, (i + 1) % 4, j], torus[0, 0, (i + 1) % 4, (j + 1) % 4]
+            n = a + b + c + d
+            slow[[0, 1, 3 if a == d else 2, 4, 5][n]] += 1
+    np.testing.assert_allclose(counted, slow)
+
+
+def test_a_function_of_ones_own() -> None:
+    samples, chances = coins(1000)
+    metric = invariantzoo.estimate_metric(
+        samples, chances, members=2, statistic=lambda x: x @ np.array([[1.0, 1], [1, -1]])
+    )
+    p = np.full((1, 2), 0.5)
+    assert relative_error(metric(p), 4 * np.eye(2)[None])[0] < 0.25
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"parameters": np.full((100, 2), 0.5)}, "parameter 0 has the same value 0.5"),
+        ({"samples": np.ones((100, 8, 2))}, r"all samples are 1\.0"),
+        ({"samples": np.full((100, 8, 2), np.nan)}, r"samples\[0, 0, 0\] is nan"),
+        ({"parameters": np.full((100, 2), np.inf)}, r"parameters\[0, 0\] is inf"),
+        ({"samples": np.ones((99, 8, 2))}, "samples have shape"),
+        ({"samples": np.ones(100)}, "samples have shape"),
+        ({"statistic": lambda x: np.ones((100, 8, 1))}, "the statistic is the same"),
+        ({"statistic": lambda x: np.ones(3)}, "has shape"),
+        ({"statistic": "median"}, "statistic='median' must be one of"),
+        ({"statistic": "patterns"}, "needs two-valued samples"),
+        ({"recipe": "guess"}, "recipe='guess' must be one of"),
+        ({"members": 1}, "members=1 must be a whole number"),
+    ],
+)
+def test_bad_input_gets_one_line(change: dict[str, Any], message: str) -> None:
+    samples, chances = coins(100)
+    given = {"samples": samples, "parameters": chances, **change}
+    with pytest.raises(ValueError, match=message) as error:
+        invariantzoo.estimate_metric(**given)
+    assert "\n" not in str(error.value)
+
+
+def test_samples_without_chance_have_no_metric() -> None:
+    chances = np.random.default_rng(0).uniform(size=(100, 1))
+    samples = np.repeat(chances[:, None], 4, 1)
+    with pytest.raises(ValueError, match="without chance"):
+        invariantzoo.estimate_metric(samples, chances, statistic="polynomial")

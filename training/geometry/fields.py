@@ -1,0 +1,184 @@
+"""Fields of metrics over parameters: what paths are measured with.
+
+A field is called with points [m, d] and gives symmetric positive matrices [m, d, d].
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+import numpy as np
+
+from ...envs.core.validation import shown
+
+Window = tuple[np.ndarray, np.ndarray]  # lowest [d] and highest [d] coordinates
+
+
+class Field(ABC):
+    """A field that knows its derivatives and where it may be asked.
+
+    window: lowest [d] and highest [d] coordinates, or None where it holds everywhere.
+    """
+
+    window: Window | None = None
+
+    @abstractmethod
+    def __call__(self, points: Any) -> np.ndarray:
+        """Metrics [m, d, d] at points [m, d]."""
+
+    @abstractmethod
+    def with_gradient(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Metrics [m, d, d] at points [m, d], and their derivatives [m, d, d, d] by the last."""
+
+
+@final
+class MetricTable(Field):
+    """Cubic splines through metrics on a grid.
+
+    Logarithms of the diagonal of the Cholesky factor are interpolated, and its other entries, so
+    that the metric is positive between the points of the grid too.
+    axes: d increasing coordinates, each of at least four points.  metrics [n_1, ..., n_d, d, d].
+    """
+
+    def __init__(self, axes: Sequence[Any], metrics: Any) -> None:
+        from scipy.interpolate import NdBSpline, make_interp_spline
+
+        grid = [np.asarray(axis, float) for axis in axes]
+        metrics = np.asarray(metrics, float)
+        d = len(grid)
+        for i, axis in enumerate(grid):
+            if axis.ndim != 1 or len(axis) < 4 or not (np.diff(axis) > 0).all():
+                raise ValueError(f"axis {i} must be at least four increasing numbers")
+        shape = (*map(len, grid), d, d)
+        if metrics.shape != shape:
+            raise ValueError(f"metrics have shape {metrics.shape}; these axes need {shape}")
+        require_positive(
+            metrics.reshape(-1, d, d),
+            np.stack(np.meshgrid(*grid, indexing="ij"), -1).reshape(-1, d),
+        )
+        self.axes = tuple(grid)
+        self.metrics = metrics
+        self.window = np.array([axis[0] for axis in grid]), np.array([axis[-1] for axis in grid])
+        self._rows, self._columns = np.tril_indices(d)
+        self._diagonal = self._rows == self._columns
+        factor = np.linalg.cholesky(metrics)[..., self._rows, self._columns]
+        factor[..., self._diagonal] = np.log(factor[..., self._diagonal])
+        knots = []
+        for i, axis in enumerate(grid):
+            spline = make_interp_spline(axis, factor, k=3, axis=i)
+            knots.append(spline.t)
+            factor = np.moveaxis(spline.c, 0, i) if spline.c.shape != factor.shape else spline.c
+        self._spline = NdBSpline(tuple(knots), factor, k=3)
+
+    def __call__(self, points: Any) -> np.ndarray:
+        """Metrics [m, d, d] at points [m, d]; outside the grid those of its nearest edge."""
+        factor = self._factor(self._inside(np.asarray(points, float)))
+        return factor @ np.swapaxes(factor, -1, -2)
+
+    def with_gradient(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `Field` says; outside the grid nothing changes across its edge."""
+        inside = self._inside(points)
+        factor = self._factor(inside)
+        d = inside.shape[1]
+        slopes = np.empty((*factor.shape, d))
+        for i in range(d):
+            entries = self._spline(inside, nu=tuple(int(k == i) for k in range(d)))
+            diagonal = np.diagonal(factor, axis1=1, axis2=2)
+            entries[:, self._diagonal] *= diagonal
+            slope = np.zeros_like(factor)
+            slope[:, self._rows, self._columns] = entries
+            slopes[..., i] = slope * (inside == points)[:, i, None, None]
+        half = np.einsum("mikc,mjk->mijc", slopes, factor)
+        return factor @ np.swapaxes(factor, -1, -2), half + np.swapaxes(half, 1, 2)
+
+    def _inside(self, points: np.ndarray) -> np.ndarray:
+        assert self.window is not None
+        return np.clip(points, *self.window)
+
+    def _factor(self, inside: np.ndarray) -> np.ndarray:
+        entries = self._spline(inside)
+        entries[:, self._diagonal] = np.exp(entries[:, self._diagonal])
+        factor = np.zeros((len(inside), inside.shape[1], inside.shape[1]))
+        factor[:, self._rows, self._columns] = entries
+        return factor
+
+
+@final
+class DifferenceField(Field):
+    """Any function [m, d] -> [m, d, d] of float64 arrays, its derivatives by differences.
+
+    steps [d]: of the differences, whose error falls with their fourth power.
+    """
+
+    def __init__(
+        self, metric: Callable[[Any], Any], steps: np.ndarray, window: Window | None = None
+    ) -> None:
+        self._metric, self._steps, self.window = metric, steps, window
+
+    def __call__(self, points: Any) -> np.ndarray:
+        return evaluated(self._metric, points)
+
+    def with_gradient(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All in one call; within two steps of a wall the derivative is that two steps inside."""
+        m, d = points.shape
+        centre = points
+        if self.window is not None:
+            low, high = self.window[0] + 2 * self._steps, self.window[1] - 2 * self._steps
+            centre = np.clip(points, np.minimum(low, high), np.maximum(low, high))
+        around = [
+            centre + k * self._steps[i] * np.eye(d)[i]
+            for i, k in itertools.product(range(d), (-2, -1, 1, 2))
+        ]
+        values = evaluated(self._metric, np.concatenate([points, *around]))
+        value, *rest = values.reshape(1 + 4 * d, m, d, d)
+        slopes = [
+            (rest[4 * i] - rest[4 * i + 3] + 8 * (rest[4 * i + 2] - rest[4 * i + 1])) / (12 * step)
+            for i, step in enumerate(self._steps)
+        ]
+        return value, np.stack(slopes, -1)
+
+
+def evaluated(metric: Callable[[Any], Any], points: np.ndarray) -> np.ndarray:
+    """Metrics [m, d, d] that a function gives at points [m, d]; ValueError for another shape."""
+    with np.errstate(all="ignore"):
+        value = as_array("metric(points)", metric(points))
+    m, d = points.shape
+    if value.shape != (m, d, d):
+        raise ValueError(f"metric(points [{m}, {d}]) has shape {value.shape}, not ({m}, {d}, {d})")
+    return value
+
+
+def as_array(name: str, value: Any) -> np.ndarray:
+    """A float64 array of numbers or of a torch tensor; ValueError for what holds no numbers."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise TypeError
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}={shown(value)} must be an array of numbers") from None
+    return array.astype(np.float64)
+
+
+def require_finite(name: str, array: np.ndarray) -> None:
+    """Raise ValueError, naming the first place, unless all numbers are finite."""
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        place = ", ".join(map(str, bad[0]))
+        raise ValueError(f"{name}[{place}] is {array[tuple(bad[0])]}; all must be finite")
+
+
+def require_positive(metrics: np.ndarray, points: np.ndarray) -> None:
+    """Raise ValueError, naming the first point, unless all metrics are positive."""
+    finite = np.isfinite(metrics).all((1, 2))
+    values = np.linalg.eigvalsh(np.where(finite[:, None, None], metrics, 1.0))
+    bad = ~finite | (values[:, 0] <= 1e-15 * values[:, -1]) | (values[:, -1] <= 0)
+    for i in np.flatnonzero(bad):
+        what = f"is singular (eigenvalues {values[i].tolist()})" if finite[i] else "is not finite"
+        raise ValueError(f"the metric at {points[i].tolist()} {what}; it must be positive")

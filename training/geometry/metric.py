@@ -1,0 +1,585 @@
+"""The Fisher metric of whatever made the samples, from samples and parameters alone.
+
+For a statistic h(x) with mean m(t) and covariance C(t) over p(x | t), the combination of h that
+best predicts small changes of t has the weights W(t), and with it
+
+    score            s(x, t) = W(t)^T (h(x) - m(t)),  the derivative of log p(x | t) by t
+    covariance       g = Cov(s) = W^T C W
+    derivative       g = W^T dm/dt, in natural coordinates the Hessian of log Z
+
+    recipe "moments"     W = C^-1 dm/dt; coordinates may be any. g is at most the metric of the
+                         samples, and is it where s is a combination of h ("linear" information)
+    recipe "posterior"   W = d eta/dt of the in-batch posterior phi(x) . eta(t) + a(t), h = phi
+    recipe "swap"        W constant, for natural coordinates: two samples x, x' at t, t' are told
+                         from swapped ones by sigmoid((t' - t) . W^T (h(x') - h(x))), in which
+                         log Z cancels: a convex fit, whose scale is right
+
+m and C are fitted together as those of a normal law (`moments`). Every member of an estimate stands
+on its own half of the points, and learns its statistic from the other half, so that the same noise
+is never counted twice; errors are those of the mean over members.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...envs.core.files import load_arrays, write_atomically
+from ...envs.core.seeds import require_seed
+from ...envs.core.validation import require_choice, require_count
+from . import statistics
+from .fields import Field, Window, as_array, require_finite
+from .moments import (
+    Degrees,
+    Moments,
+    choose_degrees,
+    fit_bent,
+    fit_moments,
+    likelihood,
+    needed,
+    powers,
+    summed_up,
+)
+from .statistics import Schedule, mlp
+
+RECIPES = ("moments", "posterior", "swap")
+_FORMAT = "invariantzoo metric 1"
+_LEAST_REST = 1e-5  # variance of a feature that is not a combination of those before it
+_GAIN = 0.06  # part of the information that learned features must add to be kept
+_IDLE = 0.004  # part of the information that a feature may take away with it
+_STEEP = 6  # degree from which on a network is tried
+_LOOKED_AT = 400  # points at which information is compared
+
+
+class Member(NamedTuple):
+    """One fit: what the weights W of its recipe are made of, beside the moments.
+
+    other: moments of the other half of the points.  eta: the map of "posterior", else None.
+    """
+
+    moments: Moments
+    other: Moments
+    eta: nn.Sequential | None
+
+
+@final
+class Metric(Field):
+    """A Fisher metric that was estimated from samples; called with points [m, d].
+
+    recipe, statistic: how.  window: lowest [d] and highest [d] parameters of the samples.
+    """
+
+    window: Window
+
+    def __init__(
+        self,
+        members: list[Member],
+        window: Window,
+        *,
+        recipe: str,
+        statistic: str,
+    ) -> None:
+        self.members, self.window = members, window
+        self._spread = (window[1] - window[0]) / 2
+        self.recipe, self.statistic = recipe, statistic
+
+    def __call__(self, points: Any) -> np.ndarray:
+        """The covariance of the score [m, d, d] at points [m, d]."""
+        return self.covariance(points)
+
+    def covariance(self, points: Any) -> np.ndarray:
+        """The covariance of the score [m, d, d]: the mean over members."""
+        return self._each(points, _covariance).mean(0)
+
+    def covariance_error(self, points: Any) -> np.ndarray:
+        """Standard error [m, d, d] of `covariance`."""
+        return _error(self._each(points, _covariance))
+
+    def hessian(self, points: Any) -> np.ndarray:
+        """The derivative of the mean of the score [m, d, d]; it need not be positive."""
+        return self._each(points, _hessian).mean(0)
+
+    def hessian_error(self, points: Any) -> np.ndarray:
+        """Standard error [m, d, d] of `hessian`."""
+        return _error(self._each(points, _hessian))
+
+    def log_z(self, points: Any) -> np.ndarray:
+        """log Z [m] up to an affine function of the parameters, which samples do not tell.
+
+        The mean of the natural statistic is its gradient, and is summed up from the middle of the
+        window. ValueError unless the recipe is "swap", which takes the parameters as natural.
+        """
+        if self.recipe != "swap":
+            raise ValueError(f"recipe={self.recipe!r} has no log Z; recipe='swap' has")
+        t = self._standardised(points)
+        node, weight = np.polynomial.legendre.leggauss(32)
+        total = torch.zeros(len(t), dtype=torch.float64)
+        with torch.no_grad():
+            for member in self.members:
+                for s, w in zip((node + 1) / 2, weight / 2, strict=True):
+                    total += w * (member.moments.mean(float(s) * t) * t).sum(1)
+        return total.numpy() / len(self.members)
+
+    def with_gradient(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `Field` says, by automatic derivatives."""
+        t = self._standardised(points).requires_grad_()
+        d = t.shape[1]
+        value = sum(_covariance(member, t, self.recipe) for member in self.members)
+        assert isinstance(value, Tensor)
+        slopes = torch.empty(len(t), d, d, d, dtype=t.dtype)
+        for i, j in itertools.combinations_with_replacement(range(d), 2):
+            (slope,) = torch.autograd.grad(value[:, i, j].sum(), t, retain_graph=True)
+            slopes[:, i, j] = slopes[:, j, i] = slope
+        unit = len(self.members) * np.outer(self._spread, self._spread)
+        slopes_here = slopes.numpy() / unit[..., None] / self._spread
+        return value.detach().numpy() / unit, slopes_here
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz of plain arrays, whole or not at all; `load_metric` reads it."""
+        arrays: dict[str, Any] = {
+            "format": np.array(_FORMAT),
+            "recipe": np.array(self.recipe),
+            "statistic": np.array(self.statistic),
+            "window": np.stack(self.window),
+            "members": np.array(len(self.members)),
+        }
+        for k, member in enumerate(self.members):
+            nets: tuple[nn.Module | None, ...] = tuple(member)
+            for name, net in zip(Member._fields, nets, strict=True):
+                if isinstance(net, Moments):
+                    arrays[f"{k}.{name}.degrees"] = np.array(net.degrees)
+                if net is not None:
+                    for key, value in net.state_dict().items():
+                        arrays[f"{k}.{name}.{key}"] = value.numpy()
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+
+        write_atomically(Path(path), write)
+
+    def _each(self, points: Any, way: Callable[[Member, Tensor, str], Tensor]) -> np.ndarray:
+        """Metrics [members, m, d, d] at points, in their own coordinates."""
+        t = self._standardised(points)
+        values = [way(member, t, self.recipe).detach().numpy() for member in self.members]
+        return np.stack(values) / np.outer(self._spread, self._spread)
+
+    def _standardised(self, points: Any) -> Tensor:
+        array, d = as_array("points", points), len(self._spread)
+        if array.ndim != 2 or array.shape[1] != d:
+            raise ValueError(f"points have shape {array.shape}; they must be [m, {d}]")
+        return torch.from_numpy((array - self.window[0]) / self._spread - 1)
+
+
+def load_metric(path: str | Path) -> Metric:
+    """A metric that `Metric.save` wrote; nothing in the file is executed.
+
+    Raises ValueError for another file.
+    """
+    arrays = load_arrays(path)
+    if str(arrays.get("format")) != _FORMAT:
+        raise ValueError(f"{path} is no metric that Metric.save wrote")
+    d = arrays["window"].shape[1]
+    members = []
+    for k in range(int(arrays["members"])):
+        moments, other, eta = (_states(arrays, f"{k}.{name}.") for name in Member._fields)
+        mapping = None
+        if eta:
+            mapping = mlp([d, 64, 64, len(eta["4.bias"])]).double()
+            mapping.load_state_dict(eta)
+        members.append(Member(_moments_of(moments, d), _moments_of(other, d), mapping))
+    return Metric(
+        members,
+        (arrays["window"][0], arrays["window"][1]),
+        recipe=str(arrays["recipe"]),
+        statistic=str(arrays["statistic"]),
+    )
+
+
+def _moments_of(state: dict[str, Tensor], d: int) -> Moments:
+    degrees = Degrees(*state.pop("degrees").tolist())
+    bent = any(name.startswith("bent.") for name in state)
+    net = Moments(d, state["mean_weights"].shape[1], degrees, bent).double()
+    net.load_state_dict(state)
+    return net
+
+
+def estimate_metric(
+    samples: Any,
+    parameters: Any,
+    *,
+    recipe: str = "moments",
+    statistic: str | Callable[[np.ndarray], Any] = "auto",
+    members: int = 4,
+    steps: int = 1500,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Metric:
+    """The Fisher metric in the coordinates of `parameters`, from samples at many of their values.
+
+    samples [points, per point, ...]: per point 1 or more, of any numeric kind.
+    parameters [points, d], numpy or torch; [points] for d = 1.
+    recipe: how the score is found; see the module. "swap" takes the parameters as natural ones.
+    statistic: a name of `STATISTICS`, or a function of samples [points, per point, ...] that gives
+        [points, per point, features]. "auto": what suits samples of their shape and values, and
+        what a network learns beside.
+    members: fits, in pairs on halves of the points.  steps: of every fit.
+    progress: called with the steps done and all there are.
+    Raises ValueError for what no metric can be read from: numbers that are not finite, parameters
+    or samples that do not vary, samples that follow from the parameters without chance.
+    """
+    require_choice("recipe", recipe, RECIPES)
+    if isinstance(statistic, str):
+        require_choice("statistic", statistic, statistics.STATISTICS)
+    require_count("members", members, 2)
+    require_count("steps", steps)
+    require_seed("seed", seed)
+    x, t = _checked(samples, parameters)
+    window = t.min(0), t.max(0)
+    t = 2 * (t - window[0]) / (window[1] - window[0]) - 1
+    names = ["given"]
+    if recipe == "posterior":
+        names = ["network"]
+    elif isinstance(statistic, str):
+        names = statistics.statistic_by_name(x, statistic)
+    rng = np.random.default_rng(seed)
+    splits = [np.array_split(rng.permutation(len(x)), 2) for _ in range((members + 1) // 2)]
+    work = _Work(t, x.shape[1], recipe, steps, seed)
+    learns = "network" in names
+    given = independent(_given(x, names, statistic, seed), t) if names != ["network"] else None
+    if given is not None and recipe == "moments":
+        given = work.without_idle(given, splits[0])
+    total = members * (2 + learns)
+    fits: list[Member] = []
+
+    def report() -> None:
+        if progress is not None:
+            progress(len(fits) * (2 + learns), total)
+
+    for k in range(members):
+        report()
+        here, there = splits[k // 2][k % 2], splits[k // 2][1 - k % 2]
+        statistic_here, eta = given, None
+        if learns:
+            schedule = Schedule(steps, 256, 3e-3)
+            features = min(2 * t.shape[1] + 2, 12)
+            net = statistics.learned(x, t, there, features, schedule, seed + 1000 * k)
+            statistic_here, gained = work.with_learned(given, net.features, here)
+            if not gained:
+                names, learns, statistic_here = names[:-1], False, given
+            elif recipe == "posterior":
+                eta = _combined(net, statistic_here)
+        assert statistic_here is not None
+        fits.append(work.member(statistic_here, eta, here, there, seed + 1000 * k))
+    if progress is not None:
+        progress(total, total)
+    return Metric(fits, window, recipe=recipe, statistic="+".join(names))
+
+
+class _Work:
+    """Fits of moments at t [points, d] that share their form, which the first of them chooses."""
+
+    def __init__(self, t: np.ndarray, per_point: int, recipe: str, steps: int, seed: int) -> None:
+        self.t, self.per_point, self.recipe = t, per_point, recipe
+        self.steps, self.seed = steps, seed
+        self.degrees: dict[int, Degrees] = {}  # by the number of features
+        self.bent: dict[int, bool] = {}
+
+    def member(
+        self,
+        h: np.ndarray,
+        eta: nn.Sequential | None,
+        here: np.ndarray,
+        there: np.ndarray,
+        seed: int,
+    ) -> Member:
+        """Moments of a statistic [points, per point, features] on both halves of the points."""
+        if self.recipe == "swap":
+            h = h @ swap_posterior(h, self.t, *near_pairs(self.t, here))
+        return Member(self.moments(h, here, there, seed), self.moments(h, there, here, seed), eta)
+
+    def moments(self, h: np.ndarray, here: np.ndarray, there: np.ndarray, seed: int) -> Moments:
+        """The moments on the points `here`, of the form that suits those `there`."""
+        data, n = summed_up(h[here], self.t[here]), h.shape[2]
+        if n not in self.degrees:
+            self.degrees[n] = choose_degrees(summed_up(h, self.t), self.per_point)
+            self.bent[n] = False
+            if max(self.degrees[n]) >= _STEEP:
+                smooth, bent = fit_moments(data, self.degrees[n]), fit_bent(data, seed, self.steps)
+                rest = summed_up(h[there], self.t[there])
+                with torch.no_grad():
+                    gain = likelihood(smooth, rest) - likelihood(bent, rest)
+                self.bent[n] = bool(gain.mean() > 3 * gain.std() / len(gain) ** 0.5)
+        if self.bent[n]:
+            return fit_bent(data, seed, self.steps)
+        net = fit_moments(data, self.degrees[n])
+        return fit_moments(data, self.degrees[n], needed(net, data, self.per_point))
+
+    def without_idle(self, h: np.ndarray, halves: list[np.ndarray]) -> np.ndarray:
+        """The statistic without the features that tell nothing of the parameters."""
+        d = self.t.shape[1]
+        if h.shape[2] <= d:
+            return h
+        a, b, precision = self._information(h, *halves)
+        weights = [precision @ a, precision @ b]
+        metric = np.linalg.inv(_symmetric((a + b) / 2, precision))
+        left = list(range(h.shape[2]))
+        while len(left) > d:
+            loss = np.einsum("tij,tfi,tfj->tf", metric, *weights).real
+            loss = (loss / np.diagonal(precision, axis1=1, axis2=2)).mean(0) / d
+            f = int(loss.argmin())
+            if loss[f] > _IDLE:
+                break
+            column = precision[:, :, f] / precision[:, f, f][:, None]
+            rest = np.delete(np.arange(len(left)), f)
+            weights = [(w - column[:, :, None] * w[:, f][:, None])[:, rest] for w in weights]
+            precision = precision - column[:, :, None] * precision[:, f][:, None]
+            precision = precision[:, rest][:, :, rest]
+            del left[f]
+        return h[..., left]
+
+    def with_learned(
+        self, given: np.ndarray | None, learned: np.ndarray, here: np.ndarray
+    ) -> tuple[np.ndarray, bool]:
+        """Given and learned features together, and whether the latter add information `here`."""
+        halves = [here[::2], here[1::2]]
+        if given is None:
+            alone = independent(learned, self.t)
+            return alone if self.recipe == "posterior" else self.without_idle(alone, halves), True
+        both = independent(np.concatenate([given, learned], -1), self.t)
+        before, after = self._information(given, *halves), self._information(both, *halves)
+        base = _symmetric((before[0] + before[1]) / 2, before[2])
+        change = _cross(*after) - _cross(*before)
+        gain = np.einsum("tij,tji->t", np.linalg.inv(base), change).mean() / self.t.shape[1]
+        if gain < _GAIN:
+            return given, False
+        return self.without_idle(both, halves), True
+
+    def _information(
+        self, h: np.ndarray, first: np.ndarray, second: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """dm/dt of two halves [looked at, features, d], and the inverse covariance between."""
+        d = self.t.shape[1]
+        degrees = Degrees(3 if len(powers(d, 3)) < len(first) / 10 else 1, 2, 1)
+        if h.shape[2] * d > 60:
+            degrees = Degrees(degrees.mean, 2 if d <= 3 else 0, 0)
+        at = torch.from_numpy(self.t[:: max(1, len(self.t) // _LOOKED_AT)])
+        slopes, precisions = [], []
+        for half in (first, second):
+            net = fit_moments(summed_up(h[half], self.t[half]), degrees)
+            slopes.append(_slope(net.mean, at).detach().numpy())
+            root = net(at)[1].detach()
+            precisions.append((root.transpose(1, 2) @ root).numpy())
+        return slopes[0], slopes[1], (precisions[0] + precisions[1]) / 2
+
+
+def _combined(net: statistics.Learned, features: np.ndarray) -> nn.Sequential:
+    """eta for features that the learned ones are combinations of."""
+    rows = features.reshape(-1, features.shape[2])
+    target = net.features.reshape(len(rows), -1)
+    change = np.linalg.lstsq(rows - rows.mean(0), target - target.mean(0), rcond=None)[0]
+    last = net.eta[-1]
+    assert isinstance(last, nn.Linear)
+    mixed = nn.Linear(last.in_features, features.shape[2], dtype=torch.float64)
+    with torch.no_grad():
+        mixed.weight.copy_(torch.from_numpy(change) @ last.weight)
+        mixed.bias.copy_(torch.from_numpy(change) @ last.bias)
+    return nn.Sequential(*list(net.eta)[:-1], mixed)
+
+
+def _symmetric(slope: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """slope^T precision slope [t, d, d], made regular."""
+    value = np.swapaxes(slope, 1, 2) @ precision @ slope
+    trace = np.trace(value, axis1=1, axis2=2)[:, None, None]
+    return value + 1e-6 * (trace + 1e-12) * np.eye(value.shape[1])
+
+
+def _cross(first: np.ndarray, second: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """The metric [t, d, d] from slopes of two halves, whose noise does not add up."""
+    value = np.swapaxes(first, 1, 2) @ precision @ second
+    return (value + np.swapaxes(value, 1, 2)) / 2
+
+
+def swap_posterior(
+    features: np.ndarray, parameters: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+    """Weights [features, d] of log p = t . (W^T h(x)) - log Z(t), from pairs of points.
+
+    features [points, per point, n].  first, second: indices of the points of each pair; sample k of
+    the one stands against sample k of the other. The odds that they are not swapped are
+    exp((t' - t) . W^T (h' - h)): the logarithm of a likelihood without log Z, concave in W, which
+    Newton steps bring to its maximum. Raises ValueError if samples tell the pairs apart for sure.
+    """
+    h = (features[second] - features[first]).reshape(-1, features.shape[2])
+    t = np.repeat(parameters[second] - parameters[first], features.shape[1], 0)
+    design = (h[:, :, None] * t[:, None]).reshape(len(h), -1)
+    w = np.zeros(design.shape[1])
+    size = np.sqrt((design**2).mean(0))
+    design = design / np.where(size > 0, size, 1)
+    for _ in range(50):
+        chance = 1 / (1 + np.exp(-np.clip(design @ w, -500, 500)))  # that they are not swapped
+        curvature = (design * (chance * (1 - chance))[:, None]).T @ design
+        slope = design.T @ (1 - chance)
+        ridge = 1e-9 * np.trace(curvature) / len(w) + 1e-12
+        step = np.linalg.solve(curvature + ridge * np.eye(len(w)), slope)
+        w += step * min(1.0, 5 / max(np.abs(design @ step).max(), 1e-300))
+        if np.abs(step).max() < 1e-10 * max(np.abs(w).max(), 1e-10):
+            break
+    else:
+        raise ValueError("samples tell pairs of parameters apart for sure: bring points nearer")
+    return (w / np.where(size > 0, size, 1)).reshape(features.shape[2], -1)
+
+
+def near_pairs(parameters: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the points `chosen`, each about ten times, and of others near to and far from it.
+
+    The nearest, the third, the ninth, ..., and the farthest, those half and a quarter as far, ...:
+    pairs at some of these distances are neither told apart for sure nor not at all.
+    """
+    from scipy.spatial import cKDTree
+
+    points = parameters[chosen]
+    most = len(points) - 1
+    ranks = sorted({min(3**k, most) for k in range(4)} | {max(most >> k, 1) for k in range(6)})
+    near = cKDTree(points).query(points, ranks[-1] + 1)[1][:, ranks]
+    first, second = np.repeat(np.arange(len(points)), len(ranks)), near.ravel()
+    different = (points[first] != points[second]).any(1)
+    return chosen[first[different]], chosen[second[different]]
+
+
+def independent(h: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Features of unit variance around a linear fit at t, each without those before it.
+
+    What is a combination of others is left out. Raises ValueError if nothing is left, or if what is
+    left has no chance in it.
+    """
+    rows = h.reshape(-1, h.shape[2])
+    size = rows.std(0)
+    varies = size > 1e-12 * np.maximum(np.abs(rows).max(0), 1e-300)
+    if not varies.any():
+        raise ValueError("the statistic is the same for all samples: no metric can be read from it")
+    h = (h[..., varies] - rows.mean(0)[varies]) / size[varies]
+    corner, column = np.triu_indices(t.shape[1])
+    line = np.column_stack([np.ones(len(t)), t, t[:, corner] * t[:, column]])
+    fit = line @ np.linalg.lstsq(line, h.mean(1), rcond=None)[0]
+    away = (h - fit[:, None]).reshape(-1, h.shape[2])
+    covariance = away.T @ away / len(away)
+    used: list[int] = []
+    for j in range(len(covariance)):
+        among = covariance[np.ix_(used, used)]
+        along = covariance[used, j]
+        rest = covariance[j, j] - (along @ np.linalg.solve(among, along) if used else 0.0)
+        if rest > _LEAST_REST and len(used) < statistics.MOST_FEATURES:
+            used.append(j)
+    if not used:
+        raise ValueError("the samples follow from the parameters without chance: no finite metric")
+    factor = np.linalg.cholesky(covariance[np.ix_(used, used)])
+    return np.asarray(np.linalg.solve(factor, h[..., used].reshape(-1, len(used)).T).T).reshape(
+        *h.shape[:2], len(used)
+    )
+
+
+def _given(
+    x: np.ndarray,
+    names: list[str],
+    statistic: str | Callable[[np.ndarray], Any],
+    seed: int,
+) -> np.ndarray:
+    """What need not be learned by the members [points, per point, features]."""
+    if not isinstance(statistic, str):
+        h = as_array("statistic(samples)", statistic(x))
+        if h.ndim == 2:
+            h = h[..., None]
+        if h.ndim != 3 or h.shape[:2] != x.shape[:2]:
+            raise ValueError(
+                f"statistic(samples) has shape {h.shape}; it must be "
+                f"[{x.shape[0]}, {x.shape[1]}, features]"
+            )
+        require_finite("statistic(samples)", h)
+        return h
+    if "pca-vae" in names:
+        return statistics.pca_vae(x, seed)
+    return statistics.fixed(x, names)
+
+
+def _checked(samples: Any, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Samples [points, per point, ...] and parameters [points, d] that can be learned from."""
+    x, t = as_array("samples", samples), as_array("parameters", parameters)
+    if t.ndim == 1:
+        t = t[:, None]
+    if x.ndim < 2 or t.ndim != 2 or len(x) != len(t) or not x.size or not t.size:
+        raise ValueError(
+            f"samples have shape {x.shape}, parameters {t.shape}; they must be "
+            "[points, per point, ...] and [points, d]"
+        )
+    x = x[..., None] if x.ndim == 2 else x
+    if len(x) < 16:
+        raise ValueError(f"there are {len(x)} points; 16 at least are needed")
+    require_finite("samples", x)
+    require_finite("parameters", t)
+    for i in np.flatnonzero(t.std(0) <= 1e-12 * np.abs(t).max(0)):
+        raise ValueError(f"parameter {i} has the same value {t[0, i]} at all points; it must vary")
+    if (x == x.reshape(-1)[0]).all():
+        raise ValueError(f"all samples are {x.reshape(-1)[0]}: no metric can be read from them")
+    return x, t
+
+
+def _covariance(member: Member, t: Tensor, recipe: str) -> Tensor:
+    """Cov(s) [m, d, d] in standardised coordinates."""
+    root = member.moments(t)[1]
+    if recipe == "moments":
+        slope = root @ _slope(member.moments.mean, t)
+    elif member.eta is not None:
+        slope = _whitening(root, _slope(member.eta, t))
+    else:
+        slope = _whitening(root, torch.eye(t.shape[1], dtype=t.dtype).expand(len(t), -1, -1))
+    return slope.transpose(1, 2) @ slope
+
+
+def _hessian(member: Member, t: Tensor, recipe: str) -> Tensor:
+    """W^T dm/dt [m, d, d], W of one half of the points and m of the other; symmetric part."""
+    change = _slope(member.other.mean, t)
+    if recipe == "moments":
+        root = member.moments(t)[1]
+        weights = root.transpose(1, 2) @ (root @ _slope(member.moments.mean, t))
+        value = weights.transpose(1, 2) @ change
+    elif member.eta is not None:
+        value = _slope(member.eta, t).transpose(1, 2) @ change
+    else:
+        value = change
+    return (value + value.transpose(1, 2)) / 2
+
+
+def _whitening(root: Tensor, weights: Tensor) -> Tensor:
+    """U^-T W [m, features, d], whose square is W^T C W."""
+    return torch.linalg.solve_triangular(root.transpose(1, 2), weights, upper=True)
+
+
+def _slope(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """Derivatives [m, features, d] of a function [m, d] -> [m, features]."""
+    if not t.requires_grad:
+        t = t.clone().requires_grad_()
+    rows = [
+        torch.autograd.grad(column.sum(), t, create_graph=True)[0]
+        for column in function(t).unbind(1)
+    ]
+    return torch.stack(rows, 1)
+
+
+def _error(values: np.ndarray) -> np.ndarray:
+    """Standard error of the mean over members, which in pairs share all points."""
+    return values.std(0, ddof=1) / np.sqrt(2)
+
+
+def _states(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): torch.from_numpy(value)
+        for name, value in arrays.items()
+        if name.startswith(prefix)
+    }
