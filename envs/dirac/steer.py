@@ -44,6 +44,12 @@ SCENARIOS = {
         "system": "DiracSteer",
         "summary": "links whose gauge field stops, turns or carries a packet of a Dirac field",
         "training": {"ppo": {"gamma": 1.0, "gae_lambda": 1.0, "n_steps": 48}},
+        "score": {
+            "random": -0.987,
+            "best": -0.00267,
+            "policy": "grape",
+            "origin": "500 episodes of docs/scores.md",
+        },
         "film": {"parameters": {"task": "turn"}, "policy": "grape"},
         "variants": [
             {"side": 12, "width": 1.5, "task": "random", "horizon": 5},
