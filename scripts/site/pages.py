@@ -38,6 +38,7 @@ GUIDES = (
     "index",
     "apis",
     "training",
+    "benchmark",
     "train-a-driver",
     "write-your-own-system",
     "optimizer",
@@ -50,6 +51,7 @@ RESULTS = {  # what a group of pages with results is about -> its pages
     "Reinforcement learning": ("scores", "speed", "memory", "conformance", "brute-force"),
     "Autonomous particles": ("encounter", "crowd", "goals"),
     "Spins and hopping particles": ("ising", "heat-bath", "exclusion"),
+    "Fields": ("dirac-steer",),
     "Molecules": ("water-fit", "water-liquid", "water-cp2k", "water-active", "relaxation"),
     "Covariant descent and regimes of learning": (
         "descent-agents",
