@@ -38,6 +38,7 @@ SHORT: dict[str, list[dict[str, Any]]] = {  # episodes that end within STEPS, wh
         {"horizon": 3, "n_agents": 3, "actions": "heading"},
     ],
     "particles-encounter-v0": [{"horizon": 3}, {"horizon": 3, "actions": "heading"}],
+    "particles-field-v0": [{"horizon": 3, "n_agents": 3, "cells": 8, "order": 1, "passes": 0}],
     "particles-traffic-v0": [
         {"horizon": 3, "layout": "street", "n_cars": 2, "n_pedestrians": 1},
     ],
