@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from invariantzoo.training.geometry.fields import MetricTable
     from invariantzoo.training.geometry.geodesics import geodesic
     from invariantzoo.training.geometry.metric import estimate_metric, load_metric
+    from invariantzoo.training.geometry.power_law import fit_power_law
     from invariantzoo.training.geometry.regimes import estimate_alpha, regime, sphericity
     from invariantzoo.training.optim.cgd import CGD
     from invariantzoo.training.rl.buffers import MaskedRolloutBuffer
@@ -79,6 +80,7 @@ _MODULES = {  # name -> the module that it is imported from when it is used
     "geodesic": "training.geometry.geodesics",
     "estimate_metric": "training.geometry.metric",
     "load_metric": "training.geometry.metric",
+    "fit_power_law": "training.geometry.power_law",
     "estimate_alpha": "training.geometry.regimes",
     "regime": "training.geometry.regimes",
     "sphericity": "training.geometry.regimes",
@@ -113,6 +115,7 @@ __all__ = [
     "estimate_alpha",
     "estimate_metric",
     "evaluate",
+    "fit_power_law",
     "forces_of_frame",
     "geodesic",
     "ids",
