@@ -503,3 +503,9 @@ def test_the_passive_checker_has_nothing_to_say() -> None:
             env.step(env.action_space.sample())
         env.render()
         env.close()
+
+
+def test_what_could_not_be_made_can_be_closed() -> None:
+    """Gymnasium closes every environment when it goes, also one whose making was refused."""
+    env = object.__new__(SystemVectorEnv)
+    env.close_extras()

@@ -71,6 +71,13 @@ class TestPettingZoo:
             env.action_space(agent).seed(seed + i)
         state_test(env, invariantzoo.parallel_env(id), num_cycles=5)
 
+    def test_spaces_by_name(self, id: str) -> None:
+        for env in (invariantzoo.parallel_env(id), invariantzoo.env(id)):
+            agent = env.possible_agents[-1]
+            assert list(env.observation_spaces) == list(env.action_spaces) == env.possible_agents
+            assert env.observation_spaces[agent] is env.observation_space(agent)
+            assert env.action_spaces[agent] is env.action_space(agent)
+
     def test_pictures(self, id: str) -> None:
         render_test(lambda **kwargs: invariantzoo.env(id, **kwargs))
 

@@ -35,6 +35,8 @@ class SystemVectorEnv(gymnasium.vector.VectorEnv):
     ended: `infos["metrics"]`, in "same_step" `infos["final_info"]["metrics"]`.
     """
 
+    _picture: _Picture | None = None  # Gymnasium closes what could not be made
+
     def __init__(
         self,
         system: System,
@@ -134,12 +136,14 @@ class SystemVectorEnv(gymnasium.vector.VectorEnv):
         """A frame [height, width, 3] uint8 for every slot; those of a world share it."""
         if self.render_mode is None:
             return None
+        assert self._picture is not None
         frames = self._picture.frames()
         return tuple(frame for frame in frames for _ in range(self._env.n_agents))
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the picture."""
-        self._picture.close()
+        if self._picture is not None:
+            self._picture.close()
 
     def _last_infos(self, out: Step, final: np.ndarray) -> dict[str, Any]:
         """Infos of a step in which worlds ended, as Gymnasium lays them out."""

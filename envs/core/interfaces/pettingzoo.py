@@ -114,6 +114,16 @@ class _World:
         """The space of an agent's action (the same object at every call)."""
         return self._agent_spaces(agent)[1]
 
+    @property
+    def observation_spaces(self) -> dict[str, spaces.Box]:
+        """The same of every agent by name, as PettingZoo once had it and some libraries ask."""
+        return {agent: self.observation_space(agent) for agent in self.possible_agents}
+
+    @property
+    def action_spaces(self) -> dict[str, spaces.Space]:
+        """Action spaces of every agent by name."""
+        return {agent: self.action_space(agent) for agent in self.possible_agents}
+
     def _agent_spaces(self, agent: str) -> tuple[spaces.Box, spaces.Space]:
         if agent not in self._spaces:
             if agent not in self._number:
