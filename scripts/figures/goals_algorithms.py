@@ -1,6 +1,6 @@
 """Drivers of discs with goals by evolution strategy, PPO and descent, at equal CPU time.
 
-    python -m invariantzoo.figures.goals_algorithms [--out docs] [--seconds 120] [--seeds 3]
+    python -m invariantzoo.figures.goals_algorithms [--out docs] [--seconds 60] [--seeds 3]
 
 All train the network `driver` on the reward, without a guard, on the worlds of the tutorial (14
 discs, covers from 0.1 to 0.35); a short run first tells how many agent-steps an algorithm makes in
@@ -23,7 +23,7 @@ ID = "particles-goals-v0"
 ALGORITHMS = ("es", "ppo", "descent")
 PARAMETERS: dict[str, Any] = {"n_agents": 14, "cover": (0.1, 0.35), "horizon": 100}
 COVERS = (0.05, 0.2)
-EPISODES, SECONDS = 30, 120
+EPISODES, SECONDS = 30, 60
 _PROBE = 10.0  # CPU seconds
 
 
