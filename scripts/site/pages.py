@@ -40,6 +40,7 @@ GUIDES = (
     "training",
     "benchmark",
     "train-a-driver",
+    "benchmark",
     "write-your-own-system",
     "optimizer",
     "optimizer-derived",
@@ -49,7 +50,7 @@ GUIDES = (
 )
 RESULTS = {  # what a group of pages with results is about -> its pages
     "Reinforcement learning": ("scores", "speed", "memory", "conformance", "brute-force"),
-    "Autonomous particles": ("encounter", "crowd", "goals"),
+    "Autonomous particles": ("encounter", "crowd", "goals", "traffic"),
     "Spins and hopping particles": ("ising", "heat-bath", "exclusion"),
     "Fields": ("dirac-steer",),
     "Molecules": ("water-fit", "water-liquid", "water-cp2k", "water-active", "relaxation"),
