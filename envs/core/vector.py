@@ -21,7 +21,7 @@ from .rng import INITIAL, Rng, fresh_seed
 from .seeds import require_seed
 from .system import System
 from .types import State
-from .validation import require_choice, require_count, require_shape
+from .validation import nearest, require_choice, require_count, require_shape, shown
 
 _SAVED = ("world", "clock", "age", "totals")  # of an episode, beside its seed
 _WORTH_A_LOOK = 2**22  # bytes of observations above which the size of a state is looked up
@@ -175,21 +175,55 @@ class VectorEnv:
         mask = self.system.action_mask(self.tensors)
         return None if mask is None else mask.numpy()
 
-    def reset(self, seed: int | None = None, *, worlds: np.ndarray | None = None) -> np.ndarray:
+    def reset(
+        self,
+        seed: int | None = None,
+        *,
+        worlds: np.ndarray | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> np.ndarray:
         """Start new episodes, of all worlds or of those in `worlds` (indices or flags).
 
         Returns the observations of all worlds [worlds, agents, size]. With a seed, all worlds start
         anew as if just made with it.
+        options: `{"state": {name: array}}` starts from arrays [worlds that start, ...] in place of
+            those fields of the state that are named; the others are drawn as ever. A world alone
+            may leave out the first axis. What follows from a field must be given with it.
+        Raises ValueError for a field, shape or value that the state cannot have; then nothing has
+        changed.
         """
         if seed is not None:
             if worlds is not None:
                 raise ValueError(f"seed={seed!r} resets all worlds; leave out `worlds`")
-            self._seed(seed)
+            require_seed("seed", seed)
         chosen = np.arange(self.n_worlds) if worlds is None else _indices(worlds, self.n_worlds)
+        given = self.given_state(options, len(chosen))
+        if seed is not None:
+            self._seed(seed)
         if self._state is None and len(chosen) < self.n_worlds:
             raise ValueError("the first reset must be of all worlds: leave out `worlds`")
-        self._start(chosen)
+        self._start(chosen, given)
         return self.observe()
+
+    def given_state(self, options: dict[str, Any] | None, worlds: int) -> dict[str, np.ndarray]:
+        """The fields [worlds, ...] of `options["state"]` in the state's types; see `reset`."""
+        if not options or options.get("state") is None:
+            return {}
+        with torch.no_grad():
+            model = self.system.initial(Rng.single(0, 1), 1)
+        given = options["state"]
+        if isinstance(given, type(model)):
+            given = given._asdict()
+        if not isinstance(given, dict):
+            raise ValueError(f"state={shown(given)} must be a dictionary of arrays by field")
+        rows = {}
+        for name, value in given.items():
+            if name not in model._fields:
+                hint = nearest(name, model._fields) if isinstance(name, str) else ""
+                fields = ", ".join(model._fields)
+                raise ValueError(f"state has no field {shown(name)}{hint} (has {fields})")
+            rows[name] = _field(name, value, getattr(model, name).numpy(), worlds)
+        return rows
 
     def become(self, world: int, seed: int | None = None) -> None:
         """Be the world of another index, of a batch of one, with another seed if one is given.
@@ -456,7 +490,7 @@ class VectorEnv:
             purpose,
         )
 
-    def _start(self, chosen: np.ndarray) -> None:
+    def _start(self, chosen: np.ndarray, given: dict[str, np.ndarray] | None = None) -> None:
         rng = Rng(
             int(self._episode.seed[0]),
             torch.from_numpy(self._episode.world[chosen]),
@@ -473,6 +507,8 @@ class VectorEnv:
         else:
             for array, new in zip(self._state, fresh, strict=True):
                 array[chosen] = new
+        for name, rows in (given or {}).items():
+            getattr(self._state, name)[chosen] = rows
         self._episode.clock[chosen] += 1
         self._episode.age[chosen] = 0
         reductions.start_totals(self._episode, chosen)
@@ -559,6 +595,26 @@ def require_memory_of(system: System, n_worlds: int) -> None:
             state = system.initial(Rng.single(0, 1), 1)
         state_bytes = sum(array.numel() * array.element_size() for array in state)
         require_memory(what, faces + 2 * n_worlds * max(state_bytes, system.world_bytes()))
+
+
+def _field(name: str, value: Any, model: np.ndarray, worlds: int) -> np.ndarray:
+    """A field of a given state [worlds, ...] in the type of `model` [1, ...]; else ValueError."""
+    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    shape = (worlds, *model.shape[1:])
+    if worlds == 1 and array.shape == shape[1:]:
+        array = array[None]
+    if array.shape != shape:
+        raise ValueError(f"state field {name!r} has shape {np.shape(value)}; it must be {shape}")
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"state field {name!r} is {array.dtype.name}; it must be numbers")
+    if not np.isfinite(array).all():
+        raise ValueError(f"state field {name!r} is not finite everywhere")
+    with np.errstate(invalid="ignore", over="ignore"):
+        rows = array.astype(model.dtype)
+    exact = np.array_equal(rows, array) if model.dtype.kind in "biu" else np.isfinite(rows).all()
+    if not exact:
+        raise ValueError(f"state field {name!r} has values that are no {model.dtype.name}")
+    return rows
 
 
 def _as_tensors(state: State) -> State:

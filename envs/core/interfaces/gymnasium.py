@@ -75,6 +75,8 @@ class SystemVectorEnv(gymnasium.vector.VectorEnv):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start all worlds anew; `options={"reset_mask": flags}`, [num_envs] bool, only some.
 
+        `options={"state": {name: array [worlds that start, ...]}}` starts from these fields of the
+        state, as `VectorEnv.reset` says.
         Raises ValueError for a mask of another form, or one that takes a part of a world.
         """
         worlds = None
@@ -90,7 +92,7 @@ class SystemVectorEnv(gymnasium.vector.VectorEnv):
                 )
             require_seed("seed", seed)
             super().reset(seed=int(seed))
-        observation = self._env.reset(seed, worlds=worlds)
+        observation = self._env.reset(seed, worlds=worlds, options=options)
         self._ended[slice(None) if worlds is None else worlds] = False
         return observation.reshape(self.num_envs, -1), {}
 
@@ -200,14 +202,19 @@ class SystemEnv(gymnasium.Env[np.ndarray, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode; `options={"world": i}` runs world i of a batch with the same seed."""
+        """Start an episode.
+
+        options: `{"world": i}` runs world i of a batch with the same seed; `{"state": {name:
+        array}}` starts from these fields of the state, as `VectorEnv.reset` says.
+        """
         if seed is not None:
             require_seed("seed", seed)
         super().reset(seed=None if seed is None else int(seed))
+        self._env.given_state(options, 1)  # refused before anything has changed
         if options and "world" in options:
             self._env.become(options["world"], seed)
             seed = None
-        return self._env.reset(seed)[0, 0], {}
+        return self._env.reset(seed, options=options)[0, 0], {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Advance by one step; the last infos of an episode hold its `metrics`."""

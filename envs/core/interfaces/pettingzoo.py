@@ -169,10 +169,11 @@ class _World:
             self._painter = None
 
     def _begin(self, seed: int | None, options: dict[str, Any] | None) -> np.ndarray:
+        self._env.given_state(options, 1)  # refused before anything has changed
         if options and "world" in options:
             self._env.become(options["world"], seed)
             seed = None
-        observation = self._env.reset(seed)[0]
+        observation = self._env.reset(seed, options=options)[0]
         alive = self._env.alive[0]
         self.agents = list(itertools.compress(self.possible_agents, alive))
         return observation
@@ -289,7 +290,11 @@ class ParallelEnv(_World, pettingzoo.ParallelEnv):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-        """Start an episode; `options={"world": i}` runs world i of a batch with the same seed."""
+        """Start an episode.
+
+        options: `{"world": i}` runs world i of a batch with the same seed; `{"state": {name:
+        array}}` starts from these fields of the state, as `VectorEnv.reset` says.
+        """
         observation = self._begin(seed, options)
         self._age = 0
         seen = {agent: observation[self._number[agent]] for agent in self.agents}
@@ -445,7 +450,11 @@ class AecEnv(_World, pettingzoo.AECEnv):
         self._cumulative_rewards: dict[str, float] = {}
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
-        """Start an episode; `options={"world": i}` runs world i of a batch with the same seed."""
+        """Start an episode.
+
+        options: `{"world": i}` runs world i of a batch with the same seed; `{"state": {name:
+        array}}` starts from these fields of the state, as `VectorEnv.reset` says.
+        """
         self._observation = self._begin(seed, options)
         self.rewards = dict.fromkeys(self.agents, 0.0)
         self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)

@@ -155,14 +155,26 @@ class SystemVecEnv(VecEnv):
         return self._terminated
 
     def reset(self) -> np.ndarray:
-        """Start all worlds anew, with the seed given to `seed()` if there is a new one."""
-        seed, self._next_seed = self._next_seed, None
-        observation = self.worlds.reset(seed)
+        """Start all worlds anew, with the seed given to `seed()` if there is a new one.
+
+        `set_options({"state": {name: array [worlds, ...]}})` makes the next reset start from these
+        fields of the state, as `VectorEnv.reset` says.
+        """
+        observation = self.worlds.reset(self._next_seed, options=self._common_options())
+        self._next_seed = None
+        self._reset_options()
         self._returns[:] = 0
         self._lengths[:] = 0
         self._terminated = ~self.worlds.alive.reshape(-1)
         self.reset_infos = [{} for _ in range(self.num_envs)]
         return observation.reshape(self.num_envs, -1)
+
+    def _common_options(self) -> dict[str, Any]:
+        """Options of the next reset, which worlds share; ValueError for those of a slot alone."""
+        first = self._options[0]
+        if any(options is not first for options in self._options if options or first):
+            raise ValueError("set_options() must be given one dictionary, for all worlds together")
+        return first
 
     def step_async(self, actions: np.ndarray) -> None:
         """Take the actions [num_envs, ...] of the next step; ValueError for another shape."""
