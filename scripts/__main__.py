@@ -29,6 +29,7 @@ COMMANDS = (
     "rollout",
     "benchmark",
     "regimes",
+    "geometry",
     "reference",
     "fit",
     "forces",

@@ -1,1 +1,1 @@
-"""Geometry of learning: regimes of a metric."""
+"""Geometry: regimes of a learner's metric; Fisher metrics of samples and their shortest paths."""

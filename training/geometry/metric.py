@@ -217,7 +217,7 @@ def estimate_metric(
     recipe: str = "moments",
     statistic: str | Callable[[np.ndarray], Any] = "auto",
     members: int = 4,
-    steps: int = 1500,
+    steps: int = 500,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Metric:

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from .statistics import Schedule, mlp, seeded, trained
 
-MOST_DEGREE = 10
+MOST_DEGREES = (10, 6, 3)
 _WIDTH = 64
 _SWEEPS = 10
+_NOISE = 0.05  # variance added to the statistic's, which is 1 on average
 _PER_WEIGHT = (
     2.0  # of log-likelihood that a weight must bring; Akaike's 1 holds for normal features
 )
@@ -211,13 +212,22 @@ def _weighted_means(
 ) -> np.ndarray:
     """Coefficients [terms, features] of the mean by least squares of what U whitens."""
     terms, n = basis.shape[1], mean.shape[1]
-    precision = root.swapaxes(1, 2) @ root
+    precision = softened(root.swapaxes(1, 2) @ root)
     matrix = information(basis, precision)[used.ravel()][:, used.ravel()]
     matrix[np.diag_indices(len(matrix))] += 1e-10 * np.trace(matrix) / max(len(matrix), 1)
     target = (basis.T @ (precision @ mean[..., None])[..., 0]).ravel()
     weights = np.zeros(terms * n)
     weights[used.ravel()] = np.linalg.solve(matrix, target[used.ravel()])
     return weights.reshape(terms, n)
+
+
+def softened(precision: np.ndarray) -> np.ndarray:
+    """Precisions of the statistic with noise of its own beside.
+
+    Where samples hardly vary their weights would otherwise bend the mean everywhere else.
+    """
+    noise = _NOISE * np.eye(precision.shape[1])
+    return np.asarray(np.linalg.solve(np.eye(len(noise)) + precision @ noise, precision))
 
 
 def information(basis: np.ndarray, precision: np.ndarray) -> np.ndarray:
@@ -258,7 +268,7 @@ def needed(net: Moments, data: Data, per_point: int) -> np.ndarray:
         _, root, _ = net(data.t)
         basis = net.basis(data.t)[:, : len(net.mean_weights)]
         terms, features = net.mean_weights.shape
-        precision = (root.transpose(1, 2) @ root).numpy()
+        precision = softened((root.transpose(1, 2) @ root).numpy())
         matrix = per_point * information(basis.numpy(), precision)
         matrix[np.diag_indices(len(matrix))] += 1e-10 * np.trace(matrix) / len(matrix)
         covariance = np.linalg.inv(matrix)
@@ -293,7 +303,8 @@ def choose_degrees(data: Data, per_point: int) -> Degrees:
         idle += 1
         for more in (1, 2):  # even functions need two
             raised = Degrees(*(k + more * (i == which) for i, k in enumerate(degrees)))
-            if max(raised) > MOST_DEGREE or len(powers(d, max(raised))) > len(data.t) / 10:
+            highest = any(k > most for k, most in zip(raised, MOST_DEGREES, strict=True))
+            if highest or len(powers(d, max(raised))) > len(data.t) / 10:
                 break
             value = criterion(raised)
             if value < best:

@@ -1,0 +1,197 @@
+"""Estimate the Fisher metric of samples and draw it with its shortest paths.
+
+SAMPLES.npz holds `samples` [points, per point, ...] and `parameters` [points, d], of whatever made
+them, and may hold `names` of the parameters. An id is sampled by its own kernels; the parameters
+that --set makes ranges differ by world, such as --set "temperature=(1.5, 4.0)".
+
+Writes metric.npz (see `invariantzoo.load_metric`), metric.png and report.json in the folder --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import invariantzoo
+from invariantzoo import options
+from invariantzoo.progress import progress, say
+
+if TYPE_CHECKING:
+    from invariantzoo.training.geometry.metric import Metric
+    from invariantzoo.training.geometry.sampling import Samples
+
+_GRID = 41  # points along a side of the map
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `geometry` takes."""
+    parser.add_argument("source", metavar="SAMPLES.npz|ID", help="samples, or who makes them")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results")
+    options.add_settings(parser)
+    counts = (
+        ("--points", 2000, "values of the parameters, of an id"),
+        ("--per-point", 4, "samples at each, of an id"),
+        ("--sweeps", 300, "attempts per agent before the first sample, of an id"),
+        ("--members", 4, "fits, whose spread gives the errors"),
+    )
+    for name, count, words in counts:
+        help = f"{words} (default: {count})"
+        parser.add_argument(name, type=options.count, default=count, metavar="N", help=help)
+    recipes = "moments (default), posterior, or swap where parameters are natural"
+    parser.add_argument("--recipe", default="moments", metavar="NAME", help=recipes)
+    statistics = "auto (default), polynomial, network, patterns, mean or pca-vae"
+    parser.add_argument("--statistic", default="auto", metavar="NAME", help=statistics)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Sample or read, estimate, measure paths, draw, write."""
+    options.require_output_folder("--out", args.out)
+    import torch
+
+    torch.set_num_threads(1)
+    start = time.process_time()
+    data = _samples(args)
+    with progress(options.messages(), 1, name="estimating") as show:
+        metric = invariantzoo.estimate_metric(
+            data.samples,
+            data.parameters,
+            recipe=args.recipe,
+            statistic=args.statistic,
+            members=args.members,
+            seed=args.seed,
+            progress=lambda done, total: show(done / total),
+        )
+    report = described(args.source, data, metric)
+    report["cpu_seconds"] = time.process_time() - start
+    args.out.mkdir(parents=True, exist_ok=True)
+    metric.save(args.out / "metric.npz")
+    draw(metric, data, report, args.out / "metric.png")
+    from invariantzoo.report import write_text
+
+    write_text(args.out / "report.json", json.dumps(options.plain(report), indent=1) + "\n")
+    if args.json:
+        options.print_json(args, report)
+    else:
+        _print(args, report)
+    say(f"wrote metric.npz, metric.png and report.json in {args.out}")
+    return 0
+
+
+def _samples(args: argparse.Namespace) -> Samples:
+    from invariantzoo.training.geometry.sampling import draw_samples, read_samples
+
+    if args.source.endswith(".npz"):
+        if args.set:
+            raise ValueError("--set is of an id; samples of a file are as they are")
+        return read_samples(args.source)
+    system = invariantzoo.make_system(args.source, **options.parse_settings(args.set))
+    return draw_samples(
+        system,
+        points=args.points,
+        per_point=args.per_point,
+        sweeps=args.sweeps,
+        seed=args.seed,
+    )
+
+
+def described(source: str, data: Samples, metric: Metric) -> dict[str, Any]:
+    """What --json prints: the metric on a coarse grid with its errors, and paths across."""
+    low, high = metric.window
+    fractions = itertools.product((0.2, 0.5, 0.8), repeat=len(low))
+    grid = low + (high - low) * np.array(list(itertools.islice(fractions, 27)))
+    value, error = metric(grid), metric.covariance_error(grid)
+    hessian, hessian_error = metric.hessian(grid), metric.hessian_error(grid)
+    ends = low + (high - low) * np.array([np.full(len(low), 0.1), np.full(len(low), 0.9)])
+    first, last = (np.repeat(end[None], len(low) + 1, 0) for end in ends)
+    for i in range(len(low)):  # along each side, then along the diagonal
+        last[i] = first[i]
+        last[i, i] = ends[1][i]
+    path = invariantzoo.geodesic(metric, first, last)
+    report: dict[str, Any] = {
+        "source": source,
+        "points": len(data.parameters),
+        "per_point": data.samples.shape[1],
+        "names": data.names,
+        "recipe": metric.recipe,
+        "statistic": metric.statistic,
+        "window": {"low": low, "high": high},
+        "metric": [
+            {"at": t, "covariance": g, "error": e, "hessian": h, "hessian_error": he}
+            for t, g, e, h, he in zip(grid, value, error, hessian, hessian_error, strict=True)
+        ],
+        "paths": [
+            {"from": a, "to": b, "length": length, "ratio": ratio, "bend": bend}
+            for a, b, length, ratio, bend in zip(
+                first, last, path.length, path.ratio, path.bend, strict=True
+            )
+        ],
+    }
+    if metric.recipe == "swap":
+        report["log_z"] = metric.log_z(grid)
+    return report
+
+
+def draw(metric: Metric, data: Samples, report: dict[str, Any], file: Path) -> None:
+    """The volume of the metric over the first two parameters, and paths; a curve for one."""
+    from invariantzoo.report import page_figure, save_figure
+
+    low, high = metric.window
+    axes = [np.linspace(a, b, _GRID) for a, b in zip(low, high, strict=True)]
+    figure, ((axis,),) = page_figure(1, 1, 5.0)
+    axis.set_xlabel(data.names[0])
+    if len(low) == 1:
+        points = axes[0][:, None]
+        value, error = metric(points)[:, 0, 0], metric.covariance_error(points)[:, 0, 0]
+        axis.plot(axes[0], value)
+        axis.fill_between(axes[0], value - error, value + error, alpha=0.3)
+        axis.set_ylabel("Fisher information")
+        save_figure(figure, file)
+        return
+    middle = (low + high) / 2
+    points = np.tile(middle, (_GRID**2, 1))
+    points[:, :2] = np.stack(np.meshgrid(axes[0], axes[1], indexing="ij"), -1).reshape(-1, 2)
+    squares = np.maximum(np.linalg.det(metric(points)[:, :2, :2]), 1e-12)
+    volume = np.sqrt(squares).reshape(_GRID, _GRID)
+    picture = axis.pcolormesh(axes[0], axes[1], np.log10(volume).T, shading="gouraud")
+    figure.colorbar(picture, label="log10 of the volume of the metric")
+    ends = np.array([[0.1, 0.1], [0.1, 0.9], [0.9, 0.1], [0.9, 0.9], [0.5, 0.1], [0.1, 0.5]])
+    pairs = [(0, 3), (1, 2), (0, 2), (0, 1), (4, 1), (5, 2), (4, 3), (5, 3)]
+    first, last = (np.tile(middle, (len(pairs), 1)) for _ in range(2))
+    for end, side in ((first, 0), (last, 1)):
+        end[:, :2] = (
+            (low + (high - low) * 1.0)[:2] * 0
+            + low[:2]
+            + (high - low)[:2] * np.array([ends[pair[side]] for pair in pairs])
+        )
+    for path in invariantzoo.geodesic(metric, first, last).points:
+        axis.plot(path[:, 0], path[:, 1], color="white", lw=1.2)
+    axis.set_ylabel(data.names[1])
+    axis.set_title("shortest paths over the volume of the Fisher metric")
+    save_figure(figure, file)
+
+
+def _print(args: argparse.Namespace, report: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"Fisher metric, statistic {report['statistic']}")
+    for head in ("at", "metric", "error", "other way"):
+        table.add_column(head, justify="right")
+    for row in report["metric"]:
+        names = ("at", "covariance", "error", "hessian")
+        table.add_row(*(" ".join(f"{x:.3g}" for x in np.ravel(row[name])) for name in names))
+    console = options.console(args)
+    console.print(table)
+    paths = Table(title="shortest paths")
+    for head in ("from", "to", "length", "over the straight line", "bend"):
+        paths.add_column(head, justify="right")
+    for row in report["paths"]:
+        ends = (" ".join(f"{x:.3g}" for x in row[name]) for name in ("from", "to"))
+        paths.add_row(*ends, *(f"{row[name]:.4f}" for name in ("length", "ratio", "bend")))
+    console.print(paths)
+    console.print(f"{report['cpu_seconds']:.1f} s of CPU")

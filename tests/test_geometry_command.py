@@ -1,0 +1,79 @@
+"""`invariantzoo geometry`: samples of a file or of an id to a metric, a map and a report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import invariantzoo
+from invariantzoo.__main__ import main
+from invariantzoo.envs.ising import exact
+
+QUICK = ["--members", "2", "--json"]
+
+
+def test_samples_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    law = rng.uniform([-1, 0.5], [1, 2], (1500, 2))
+    samples = law[:, :1] + law[:, 1:] * rng.normal(size=(1500, 8))
+    np.savez(tmp_path / "s.npz", samples=samples, parameters=law, names=["mean", "scale"])
+    out = tmp_path / "out"
+    words = [str(tmp_path / "s.npz"), "--out", str(out), "--statistic", "polynomial", *QUICK]
+    assert main(["geometry", *words]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["names"] == ["mean", "scale"]
+    assert json.loads((out / "report.json").read_text()) == report
+    assert (out / "metric.png").stat().st_size > 10_000
+    metric = invariantzoo.load_metric(out / "metric.npz")
+    for row in report["metric"]:
+        exact_metric = np.diag([1.0, 2.0]) / row["at"][1] ** 2
+        np.testing.assert_allclose(metric(np.array([row["at"]]))[0], row["covariance"])
+        off = np.linalg.norm(np.array(row["covariance"]) - exact_metric)
+        assert off < 0.4 * np.linalg.norm(exact_metric)
+    assert all(0.7 < path["ratio"] < 1.001 for path in report["paths"])
+
+
+def test_an_id_is_sampled_and_agrees_with_the_exact_metric(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranges = ["temperature=(3.0, 5.0)", "field=(0.1, 0.6)", "update=checkerboard"]
+    sets = [word for setting in ranges for word in ("--set", setting)]
+    words = ["ising-equilibrium-v0", *sets, "--out", str(tmp_path / "out"), *QUICK]
+    assert main(["geometry", *words, "--points", "3000", "--sweeps", "60"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["statistic"] == "patterns"
+    assert report["names"] == ["temperature", "field"]
+    errors = []
+    for row in report["metric"]:
+        t, h = row["at"]
+        change = np.array([[-1 / t**2, 0], [-h / t**2, 1 / t]])  # of (1 / T, h / T) by (T, h)
+        metric = change.T @ exact.moments(4, 1 / t, h / t).covariance @ change
+        errors.append(np.linalg.norm(row["covariance"] - metric) / np.linalg.norm(metric))
+    assert np.median(errors) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["quadratic-regimes-v0"], "has no policy that runs fused"),
+        (["ising-equilibrium-v0"], "none of its live parameters"),
+        (["nothing.npz"], "is no .npz"),
+    ],
+)
+def test_bad_input_gets_one_line(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["geometry", *words, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error
+
+
+def test_a_file_without_the_arrays_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "s.npz", x=np.zeros(3))
+    assert main(["geometry", str(tmp_path / "s.npz"), "--out", str(tmp_path / "out")]) == 2
+    assert "has no array 'samples' (has x)" in capsys.readouterr().err
