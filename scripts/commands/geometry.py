@@ -2,7 +2,7 @@
 
 SAMPLES.npz holds `samples` [points, per point, ...] and `parameters` [points, d], of whatever made
 them, and may hold `names` of the parameters. An id is sampled by its own kernels; the parameters
-that --set makes ranges differ by world, such as --set "temperature=(1.5, 4.0)".
+that --set makes ranges differ by world, such as --set "temperature=(3.0, 5.0)".
 
 Writes metric.npz (see `invariantzoo.load_metric`), metric.png and report.json in the folder --out.
 """

@@ -227,8 +227,8 @@ def estimate_metric(
     parameters [points, d], numpy or torch; [points] for d = 1.
     recipe: how the score is found; see the module. "swap" takes the parameters as natural ones.
     statistic: a name of `STATISTICS`, or a function of samples [points, per point, ...] that gives
-        [points, per point, features]. "auto": what suits samples of their shape and values, and
-        what a network learns beside.
+        [points, per point, features]. "auto": products of up to 6 numbers, up to 24 numbers
+        themselves, patterns of two-valued lattices, else the mean and what a network learns.
     members: fits, in pairs on halves of the points.  steps: of every fit.
     progress: called with the steps done and all there are.
     Raises ValueError for what no metric can be read from: numbers that are not finite, parameters

@@ -133,8 +133,8 @@ def statistic_by_name(samples: np.ndarray, name: str) -> list[str]:
     if samples.ndim == 4 and min(samples.shape[2:]) >= 3 and len(np.unique(samples)) <= 2:
         return ["patterns"]
     if size <= _SQUARES:
-        return ["polynomial", "network"]
-    return ["linear", "network"] if size <= _LINEAR else ["mean", "network"]
+        return ["polynomial"]
+    return ["linear"] if size <= _LINEAR else ["mean", "network"]
 
 
 def fixed(samples: np.ndarray, names: list[str]) -> np.ndarray:
