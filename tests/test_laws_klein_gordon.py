@@ -14,7 +14,8 @@ from torch import Tensor
 import invariantzoo
 from invariantzoo import Player, VectorEnv, evaluate, make_policy
 from invariantzoo.envs.core.rng import Rng
-from invariantzoo.envs.klein_gordon import field, rollout
+from invariantzoo.envs.klein_gordon import boundary, field, rollout
+from invariantzoo.envs.klein_gordon.absorber import KleinGordonAbsorber
 from invariantzoo.envs.klein_gordon.force import FieldState, KleinGordonForce, exact_kick
 
 SIZES = {1: 64, 2: 32, 3: 16}
@@ -203,3 +204,102 @@ def test_without_the_least_value_pumping_energy_would_pay() -> None:
     assert probes[3] < 5 * probes[0] < 0  # so at a discount of 1 the trap is deep
     assert regrets[0] == 0.0
     assert all(0 <= before < later for before, later in itertools.pairwise(regrets))
+
+
+# Boundaries
+
+ABSORBER = "klein-gordon-absorber-v0"
+SHORT = {"length": 60, "packets": 3, "horizon": 200}
+
+
+def absorber_of(**parameters: Any) -> KleinGordonAbsorber:
+    made = invariantzoo.make_system(ABSORBER, **parameters)
+    assert isinstance(made, KleinGordonAbsorber)
+    return made
+
+
+def reflected(system: KleinGordonAbsorber, name: str) -> tuple[float, float]:
+    """Mean and largest over the packets of one world."""
+    scores = evaluate(system, make_policy(name, system), episodes=1, seeds=1, deterministic=False)
+    return float(scores["reflected"].mean()), float(scores["reflected_worst"].mean())
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"mass": 0.0}, {"mass": 0.5}, {"dimensions": 2, "width": 6, "length": 30, "horizon": 120}],
+)
+def test_the_exact_memory_is_the_open_lattice(parameters: dict[str, Any]) -> None:
+    """Nothing comes back but rounding, and nothing else is as good."""
+    system = absorber_of(**{**SHORT, **parameters})
+    scores = evaluate(
+        system, make_policy("kernel", system), episodes=2, seeds=1, deterministic=False
+    )
+    assert scores["reflected_worst"].max() < 1e-25
+    assert scores["loss"].max() < 1e-28
+    for other in ("taps", "higdon", "mur", "pml", "sponge", "wall"):
+        assert reflected(system, other)[0] > 1e-12
+    state = system.initial(Rng.single(2, 2), 2)
+    exact = (system.open_values(state) - system.mur_values(state)) / system.reach
+    for size in (1e-6, 1e-2):
+        off = size * torch.from_numpy(np.random.default_rng(0).normal(size=exact.shape))
+        action = (exact + off).unsqueeze(-1)
+        after = system.transition(state, action, Rng.single(2, 2))
+        worse = system.loss(state, action, after)
+        assert (worse - (system.reach * off) ** 2).abs().max() < 1e-12 * size + 1e-16
+
+
+def test_massless_waves_at_a_site_a_step_need_one_tap() -> None:
+    memory = boundary.exact_memory(np.zeros(1), 1.0, 50)[:, 0]
+    assert memory[0] == 1.0
+    assert np.abs(memory[1:]).max() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("mass", "law", "mean", "largest"),
+    [
+        (0.0, "mur", 1.5e-3, 5.9e-3),
+        (0.0, "higdon", 6.1e-6, 3.7e-5),
+        (0.5, "mur", 4.0e-2, 2.2e-1),
+        (0.5, "higdon", 7.0e-3, 5.9e-2),
+    ],
+)
+def test_known_laws_reflect_what_is_known(
+    mass: float, law: str, mean: float, largest: float
+) -> None:
+    """Simulated, and by the formula for R over the spectrum of the packets."""
+    system = absorber_of(mass=mass)
+    found = reflected(system, law)
+    assert found == pytest.approx((mean, largest), rel=0.2)
+    if mass == 0.0:  # all waves reach the boundary
+        taps = boundary.mur(0.5) if law == "mur" else boundary.higdon((1.0, 1.0), 0.5)
+        k = np.linspace(0.01, 2.0, 800)
+        squared = np.abs(boundary.reflection(taps, k, np.zeros_like(k), 0.5)) ** 2
+        means = []
+        for centre in np.linspace(0.2, 1.2, 11):
+            weight = (np.sin(k / 2) * np.exp(-0.5 * (12.0 * (k - centre)) ** 2)) ** 2
+            means.append((weight * squared).sum() / weight.sum())
+        assert found[0] == pytest.approx(np.mean(means), rel=0.03)
+
+
+@pytest.mark.parametrize(("mass", "mean"), [(0.0, 2e-9), (0.5, 2e-4)])
+def test_the_best_taps_are_stable_and_best(mass: float, mean: float) -> None:
+    taps = np.array(boundary.best_taps(mass, 0.5, False))
+    assert boundary.growth(taps, np.array([mass**2]), 0.5) <= 1 + 1e-9
+    closed = boundary.closed_step(taps, mass**2, 0.5)
+    assert np.abs(np.linalg.matrix_power(closed, 100_000)).max() < 10  # nothing grows
+    system = absorber_of(mass=mass)
+    assert reflected(system, "taps")[0] < mean
+    rng = np.random.default_rng(0)
+    k, squared = boundary.sampled_waves(mass, False)
+    least = np.mean(np.abs(boundary.reflection(taps, k, squared, 0.5)) ** 2)
+    for size in (1e-4, 1e-2):
+        other = taps + size * rng.normal(size=taps.shape)
+        assert np.mean(np.abs(boundary.reflection(other, k, squared, 0.5)) ** 2) > least
+
+
+def test_a_boundary_that_gives_back_more_than_it_got_grows() -> None:
+    """The radius of the closed problem says so, and so does the simulation."""
+    taps = boundary.mur(0.5) + np.array([0.0, 0.0, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert boundary.growth(taps, np.zeros(1), 0.5) > 1.01
+    assert np.abs(np.linalg.matrix_power(boundary.closed_step(taps, 0.0, 0.5), 5000)).max() > 1e6
+    assert boundary.growth(boundary.mur(0.5), np.zeros(1), 0.5) < 1 + 1e-9

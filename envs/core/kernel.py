@@ -45,6 +45,7 @@ class Kernel:
         whose indices are given.
     parameters: a structured array [1]; compiled code reads them by name.
     tables: a NamedTuple of arrays that no step changes.
+    bounded: whether `step` itself refuses actions outside their box. If not, whoever runs it does.
     scratch: a NamedTuple of arrays that hold nothing from one step to the next, unless the kernel's
         own module says so.
 
@@ -57,6 +58,7 @@ class Kernel:
     _: KW_ONLY
     tables: Any = Empty()  # noqa: RUF009 -- a NamedTuple cannot change
     scratch: Any = Empty()  # noqa: RUF009
+    bounded: bool = True
 
     def bind(self, state: Any, episode: Episode) -> Callable[[np.ndarray, np.ndarray], int]:
         """`step` as a function of (action, observation) on a batch that keeps its memory."""

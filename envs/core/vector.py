@@ -396,10 +396,13 @@ class VectorEnv:
     ) -> np.ndarray:
         """The innermost step: fills `observation`, returns the rewards in a buffer of its own.
 
-        Compiled steps know the box of actions; what is outside it goes to the torch form.
+        Most compiled steps know the box of actions; what is outside it goes to the torch form then.
         """
         if action.shape != self._action_shape:
             require_shape(action, self._action_shape)
+        if self._kernel is not None and not self._kernel.bounded:
+            action = self._checked(action, unbounded)
+            unbounded = False
         if self._run is not None and not unbounded:
             bad = self._run(action, observation)
             if bad >= 0:

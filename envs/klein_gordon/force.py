@@ -277,7 +277,13 @@ class KleinGordonForce(System):
             phi=self.bounds["phi"].high,
             around=self.bounds[self.sees].high,
         )
-        return Kernel(step, observe, parameters, tables=Sites(field.neighbour_table(self.lattice)))
+        return Kernel(
+            step,
+            observe,
+            parameters,
+            tables=Sites(field.neighbour_table(self.lattice)),
+            bounded=False,
+        )
 
     def _kicks(self, state: FieldState, action: Tensor) -> Tensor:
         """Changes of momentum [worlds, sites] in the field's precision."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core.kernels.binding import arrays_at
 from ..core.kernels.compiling import compiled, compiled_part
-from ..core.kernels.reductions import accumulate_metrics, bad_action
+from ..core.kernels.reductions import accumulate_metrics
 from ..core.physics.kernels.updates import Scores
 
 _compile = compiled(error_model="numpy")
@@ -130,10 +130,7 @@ def drift(course: Any, w: int) -> float:
 
 @_compile
 def step(arrays: Any, parameters: Any, action: Any, observation: Any) -> int:
-    """One step of all worlds in place; -1, or the flat index of an agent with a bad action."""
-    bad = bad_action(action)
-    if bad >= 0:
-        return bad
+    """One step of all worlds in place, whatever the actions; returns -1."""
     state, p = arrays_at(arrays[0].state, Field), parameters[0]
     beside = arrays_at(arrays[0].tables, Sites).beside
     episode = arrays_at(arrays[0].episode, Scores)
