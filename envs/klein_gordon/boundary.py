@@ -18,7 +18,7 @@ from functools import cache
 import numpy as np
 
 TAPS = ((1, 0), (2, 0), (0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (2, 2))  # (sites, steps)
-_CLOSED = 24  # sites between two boundaries of the problem whose waves may not grow
+CLOSED = 24  # sites between two boundaries of the problem whose waves may not grow
 _STABLE = 1 + 1e-10  # rounding of eigenvalues on the unit circle
 _WAVES = (0.2, 1.2)  # wave numbers that the best taps are for
 _ANGLES = (0.0, 75.0)  # degrees, of waves on a plane
@@ -151,7 +151,7 @@ def _waves(k: np.ndarray, squared_mass: np.ndarray, dt: float) -> tuple[np.ndarr
 
 def closed_step(taps: np.ndarray, squared_mass: float, dt: float) -> np.ndarray:
     """One step [3 n, 3 n] of values now, a step and two steps before, between two boundaries."""
-    n = _CLOSED
+    n = CLOSED
     step = np.zeros((3 * n, 3 * n))
     for i in range(1, n - 1):
         step[i, i] = 2 - dt**2 * (2 + squared_mass)

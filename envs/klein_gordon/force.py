@@ -51,7 +51,8 @@ SCENARIOS = {
         "system": "KleinGordonForce",
         "summary": "sites of a field that learn the force from their own loss",
         "training": {
-            "ppo": {"gamma": 0.0},
+            "descent": {"rollout": 4, "lr": 3e-3},
+            "ppo": {"gamma": 0.0, "gae_lambda": 0.0, "log_std_init": -3.0},
             "sac": {"gamma": 0.0},
         },
         "film": {
