@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from invariantzoo import options
-from invariantzoo.bench import dirac, goals, interfaces, lattices, learning, molecules
+from invariantzoo.bench import dirac, fields, goals, interfaces, lattices, learning, molecules
 from invariantzoo.bench.measure import Case, Result, is_installed, measure
 from invariantzoo.bench.process import NOT_IMPORTED, import_time, machine, memory, one_thread
 from invariantzoo.report import table, write_text
@@ -83,6 +83,7 @@ def cases() -> Iterator[Case]:
     yield from lattices.ising_cases()
     yield from lattices.tasep_cases()
     yield from dirac.cases()
+    yield from fields.cases()
     yield from molecules.cases()
     yield from goals.cases()
     yield from interfaces.id_cases()

@@ -1,0 +1,160 @@
+"""What `bench` measures of Klein-Gordon fields, beside numpy and torch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import invariantzoo
+from invariantzoo.bench.interfaces import batched
+from invariantzoo.bench.measure import Case, Work
+
+FORCE, ABSORBER = "klein-gordon-force-v0", "klein-gordon-absorber-v0"
+C, D, DT = 0.04, 0.17, 0.2  # dt / a^2, dt (4 / a^2 + m^2) and dt, each small enough to be stable
+
+
+def cases() -> Iterator[Case]:
+    """Fused rollouts of a plane, kernels alone, many small lattices, and steps by actions."""
+    plane = functools.partial(fused, 512, 1, 32)
+    unit = "site updates/s"
+    name = "Klein-Gordon, 512 x 512, float32"
+    in_place = functools.partial(numpy_in_place, 512)
+    yield Case(name, plane, "numpy, in place", in_place, (), 4, 2e9, unit)
+    yield Case(name, plane, "numpy, roll", functools.partial(numpy_roll, 512), (), 4, None, unit)
+    yield Case(name, plane, "torch, roll", functools.partial(torch_roll, 512), (), 6, None, unit)
+    bare = functools.partial(swept, 512, 1, 32)
+    rollout = f"{name}, fused rollout"
+    yield Case(rollout, plane, "the bare kernel", bare, (), 1 / 1.5, None, unit)
+    large, plain = functools.partial(swept, 2048, 4, 8), functools.partial(swept, 2048, 1, 8)
+    name = "Klein-Gordon, 2,048 x 2,048, float32, 4 steps a sweep"
+    yield Case(name, large, "a step a sweep", plain, (), 1.4, None, unit)
+    limit = functools.partial(traffic, 2048)
+    yield Case(name, large, "the same memory read and written once a step", limit, unit=unit)
+    for size in (8, 16):
+        yield Case(
+            f"Klein-Gordon, 4,096 lattices of {size} x {size}, float32, 50 steps a call",
+            functools.partial(fused, size, 4096, 50),
+            floor=1.5e9,
+            unit=unit,
+        )
+    yield Case(
+        "batched step, external actions, 64 worlds of 1,024 sites of a field",
+        functools.partial(batched, FORCE, 64, lattice_size=32, dimensions=2),
+    )
+    yield Case(
+        "batched step, external actions, 16 worlds of 22 boundary sites of a field",
+        functools.partial(batched, ABSORBER, 16),
+    )
+
+
+def fused(size: int, worlds: int, steps: int) -> Work:
+    """The environment's rollout under the exact policy, with one record at the end of a call."""
+    from invariantzoo.envs.core.vector import VectorEnv
+
+    system: Any = invariantzoo.make_system(
+        FORCE, dimensions=2, lattice_size=size, precision="float32"
+    )
+    env = VectorEnv(system, worlds, seed=0)
+    env.reset()
+
+    def work() -> int:
+        env.rollout("leapfrog", steps, every=steps)
+        return worlds * size * size * steps
+
+    return work
+
+
+def swept(size: int, depth: int, steps: int) -> Work:
+    """The kernel of one plane, so many steps in a sweep."""
+    from invariantzoo.envs.klein_gordon import rollout
+
+    phi, momentum = _plane(size)
+    saved = np.empty((depth, size), np.float32)
+    c, d, dt = (np.float32(value) for value in (C, D, DT))
+
+    def work() -> int:
+        rollout.sweep(phi, momentum, saved, 2, c, d, dt, steps, depth)
+        return size * size * steps
+
+    return work
+
+
+def numpy_roll(size: int) -> Work:
+    """As one writes it first."""
+    phi, momentum = _plane(size)
+
+    def work() -> int:
+        nonlocal phi, momentum
+        around = np.roll(phi, 1, 0) + np.roll(phi, -1, 0) + np.roll(phi, 1, 1) + np.roll(phi, -1, 1)
+        momentum = momentum + np.float32(C) * around - np.float32(D) * phi
+        phi = phi + np.float32(DT) * momentum
+        return size * size
+
+    return work
+
+
+def numpy_in_place(size: int) -> Work:
+    """With a frame of ghost sites and no new arrays: the best of several that were tried."""
+    inner, momentum = _plane(size)
+    phi = np.pad(inner, 1, mode="wrap")
+    middle, total = phi[1:-1, 1:-1], np.empty_like(inner)
+
+    def work() -> int:
+        np.add(phi[:-2, 1:-1], phi[2:, 1:-1], out=total)
+        np.add(total, phi[1:-1, :-2], out=total)
+        np.add(total, phi[1:-1, 2:], out=total)
+        np.multiply(total, np.float32(C), out=total)
+        np.add(momentum, total, out=momentum)
+        np.multiply(middle, np.float32(D), out=total)
+        np.subtract(momentum, total, out=momentum)
+        np.multiply(momentum, np.float32(DT), out=total)
+        np.add(middle, total, out=middle)
+        phi[0], phi[-1] = phi[-2], phi[1]
+        phi[:, 0], phi[:, -1] = phi[:, -2], phi[:, 1]
+        return size * size
+
+    return work
+
+
+def torch_roll(size: int) -> Work:
+    """The same in torch, in place where it can be."""
+    import torch
+
+    phi, momentum = (torch.from_numpy(part) for part in _plane(size))
+
+    def work() -> int:
+        around = phi.roll(1, 0) + phi.roll(-1, 0) + phi.roll(1, 1) + phi.roll(-1, 1)
+        momentum.add_(around, alpha=C).add_(phi, alpha=-D)
+        phi.add_(momentum, alpha=DT)
+        return size * size
+
+    return work
+
+
+def traffic(size: int) -> Work:
+    """Both arrays read and written once a step and nothing else."""
+    phi, momentum = _plane(size)
+    from invariantzoo.envs.core.kernels.compiling import compiled
+
+    @compiled(error_model="numpy")
+    def pass_over(first: Any, second: Any, share: Any) -> None:
+        for i in range(first.shape[0]):
+            for j in range(first.shape[1]):
+                value, other = first[i, j], second[i, j]
+                first[i, j] = value + share * other
+                second[i, j] = other - share * value
+
+    def work() -> int:
+        pass_over(phi, momentum, np.float32(1e-4))
+        return size * size
+
+    return work
+
+
+def _plane(size: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    both = rng.normal(size=(2, size, size)).astype(np.float32)
+    return both[0], both[1]
