@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from invariantzoo.training.geometry.metric import estimate_metric, load_metric
     from invariantzoo.training.geometry.power_law import fit_power_law
     from invariantzoo.training.geometry.regimes import estimate_alpha, regime, sphericity
+    from invariantzoo.training.geometry.tangent import tangent_map
     from invariantzoo.training.optim.cgd import CGD
     from invariantzoo.training.rl.buffers import MaskedRolloutBuffer
     from invariantzoo.training.rl.regime_callback import RegimeCallback
@@ -81,6 +82,7 @@ _MODULES = {  # name -> the module that it is imported from when it is used
     "estimate_metric": "training.geometry.metric",
     "load_metric": "training.geometry.metric",
     "fit_power_law": "training.geometry.power_law",
+    "tangent_map": "training.geometry.tangent",
     "estimate_alpha": "training.geometry.regimes",
     "regime": "training.geometry.regimes",
     "sphericity": "training.geometry.regimes",
@@ -136,6 +138,7 @@ __all__ = [
     "spec",
     "sphericity",
     "summarise",
+    "tangent_map",
     "train",
     "vec_env",
 ]
