@@ -60,6 +60,7 @@ RESULTS = {  # what a group of pages with results is about -> its pages
         "descent-valley",
         "descent-subspace",
         "descent-refresh",
+        "geometry",
         "regimes",
     ),
 }
