@@ -9,6 +9,7 @@ sin(w dt / 2) = dt / 2 sqrt(m^2 + sum_j (2 / a sin(k_j a / 2))^2): stable below 
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -69,6 +70,7 @@ def drift(course: Tensor) -> Tensor:
     return torch.where(n < _FITTED, torch.zeros_like(n), rise.abs())
 
 
+@cache
 def neighbour_table(lattice: Torus) -> Any:
     """Sites beside every site [sites, 2 dimension] int64 array: behind and ahead by axis."""
     sites = torch.arange(lattice.n_sites)[None]
