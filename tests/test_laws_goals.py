@@ -250,3 +250,15 @@ def test_refusals_name_what_is_wrong() -> None:
     ):
         with pytest.raises(ValueError, match=told):
             make_system("particles-goals-v0", **given)
+
+
+@pytest.mark.parametrize("away", [0.0, 1e-17, 1e-8, 0.3])
+def test_gradients_are_finite_at_a_goal(away: float) -> None:
+    """Drivers land on their goals to rounding, and descent goes through hundreds of such steps."""
+    system = Goals(n_agents=2)
+    state = system.initial(Rng.single(0, 1), 1)
+    position = (state.goal + torch.tensor([away, 0.0])).requires_grad_()
+    seen = system.invariants(state._replace(position=position))
+    (slope,) = torch.autograd.grad(sum(value.sum() for value in seen.values()), position)
+    assert slope.isfinite().all()
+    assert slope.abs().max() < 1e3

@@ -47,7 +47,7 @@ from ..core.scene import Scene
 from ..core.system import System
 from ..core.types import Bound, Neighbourhood, Symmetry
 from ..core.validation import require_choice, require_count, require_number
-from .goal_geometry import Pairs, direction, nearest, overlaps, shortened
+from .goal_geometry import Pairs, direction, distance_along, nearest, overlaps, shortened
 from .goal_picture import picture
 from .goal_state import SETTLED, TOLERANCE, State, seen_by_others
 from .sight import frame_limits, pair_limits
@@ -298,7 +298,7 @@ class GoalDiscs(System):
         there = arrived[worlds, pairs.neighbour] & pairs.present
         along = e.unsqueeze(-2)
         return {
-            "goal_distance": dot(g, g).sqrt(),
+            "goal_distance": distance_along(g),
             "arrived": arrived.to(g.dtype),
             "c_along": dot(e, c),
             "c_across": cross(e, c),

@@ -21,12 +21,25 @@ class Pairs(NamedTuple):
     contact: Tensor  # [worlds, agents, k] sum of radii
 
 
+_TURNS_WILDLY = 0.01  # length of a way whose direction no gradient goes through
+
+
 def direction(g: Tensor) -> Tensor:
-    """Unit vectors along g [..., 2]; (1, 0) where g is 0."""
+    """Unit vectors along g [..., 2]; (1, 0) where g is 0.
+
+    The derivative grows as 1 / |g|, so that descent through many steps at a goal would overflow:
+    there the direction is a constant to it.
+    """
     first = torch.tensor([1.0, 0.0], dtype=g.dtype, device=g.device)
-    nowhere = dot(g, g).unsqueeze(-1) == 0
-    g = torch.where(nowhere, first, g)
+    square = dot(g, g).unsqueeze(-1)
+    g = torch.where(square < _TURNS_WILDLY**2, torch.where(square == 0, first, g.detach()), g)
     return g / dot(g, g).sqrt().unsqueeze(-1)
+
+
+def distance_along(g: Tensor) -> Tensor:
+    """|g| [...] of g [..., 2], whose derivative at 0 is 0."""
+    square = dot(g, g)
+    return square.where(square > 0, 1.0).sqrt().where(square > 0, 0.0)
 
 
 def shortened(vector: Tensor, length: float) -> Tensor:

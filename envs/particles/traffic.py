@@ -49,7 +49,7 @@ from ..core.system import System
 from ..core.types import Bound, Neighbourhood, Symmetry
 from ..core.validation import require_choice, require_count, require_number
 from . import traffic_layout as places
-from .goal_geometry import direction, shortened
+from .goal_geometry import direction, distance_along, shortened
 from .traffic_geometry import Pairs, of_kind, overlaps, pairs_of, strictest_limit
 from .traffic_kinds import OBSERVED, TRAFFIC, Kind, Kinds, Tables
 from .traffic_picture import picture
@@ -344,7 +344,7 @@ class Traffic(System):
         absent = torch.full_like(pairs.contact, self.cutoff**2)
         seen["I1"] = seen["I1"].where(pairs.present, absent)
         return {
-            "goal_distance": dot(g, g).sqrt(),
+            "goal_distance": distance_along(g),
             "c_along": dot(e, c),
             "c_across": cross(e, c),
             "kind": state.kind.to(g.dtype),
