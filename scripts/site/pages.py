@@ -38,7 +38,6 @@ GUIDES = (
     "index",
     "apis",
     "training",
-    "benchmark",
     "train-a-driver",
     "benchmark",
     "write-your-own-system",
