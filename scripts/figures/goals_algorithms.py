@@ -65,7 +65,7 @@ def trained(algo: str, seed: int, seconds: float, steps_per_second: float) -> di
     for cover in COVERS:
         system = make_system("particles-goals-v0", n_agents=64, cover=cover)
         policy = load_policy(algo, system, _config(algo), run.state_dict())
-        drivers = {"bare": policy, "guarded": Guarded(policy, system=system)}
+        drivers: dict[str, Any] = {"bare": policy, "guarded": Guarded(policy, system=system)}
         for name, driver in drivers.items():
             results = summarise(
                 evaluate(system, driver, episodes=EPISODES, seeds=1, deterministic=True)

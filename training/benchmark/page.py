@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def _cell(values: np.ndarray | None) -> str:
     return _interval(float(values.mean()), scoring.mean_interval(values))
 
 
-def _interval(value: float | None, ci95: list[float | None]) -> str:
+def _interval(value: float | None, ci95: Sequence[float | None]) -> str:
     low, high = ci95
     if value is None or low is None or high is None:
         return "-"

@@ -130,10 +130,10 @@ def _run(unit: Unit, out: Path) -> dict[str, Any]:
     report, known = unit.report(out), scale(unit.id)
     mean = report["scores"]["trained"]["return"]["mean"]
     rows = [row for row in read_progress(out / unit.name) if "return" in row]
-    chosen = np.unique(np.linspace(0, len(rows) - 1, _POINTS).round().astype(int)) if rows else []
+    chosen = np.unique(np.linspace(0, max(len(rows) - 1, 0), _POINTS).round().astype(int))
     curve = [
         [rows[m]["steps"], rows[m]["seconds"], round(known.score(rows[m]["return"]), 5)]
-        for m in chosen
+        for m in chosen[: len(rows)]
     ]
     return {
         "id": unit.id,
