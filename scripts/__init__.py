@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from invariantzoo.training.geometry.tangent import tangent_map
     from invariantzoo.training.optim.cgd import CGD
     from invariantzoo.training.rl.buffers import MaskedRolloutBuffer
+    from invariantzoo.training.rl.criticality_callback import CriticalityCallback
     from invariantzoo.training.rl.regime_callback import RegimeCallback
     from invariantzoo.training.rl.score import evaluate, summarise
     from invariantzoo.training.runs.run import load_run, train
@@ -76,6 +77,7 @@ _MODULES = {  # name -> the module that it is imported from when it is used
     "forces_of_frame": "envs.molecules.forces",
     "CGD": "training.optim.cgd",
     "MaskedRolloutBuffer": "training.rl.buffers",
+    "CriticalityCallback": "training.rl.criticality_callback",
     "RegimeCallback": "training.rl.regime_callback",
     "MetricTable": "training.geometry.fields",
     "geodesic": "training.geometry.geodesics",
@@ -94,6 +96,7 @@ _MODULES = {  # name -> the module that it is imported from when it is used
 __all__ = [
     "CGD",
     "Bound",
+    "CriticalityCallback",
     "Guarded",
     "LossCalculator",
     "LossSystem",

@@ -29,6 +29,7 @@ COMMANDS = (
     "rollout",
     "benchmark",
     "regimes",
+    "criticality",
     "geometry",
     "reference",
     "fit",

@@ -62,6 +62,10 @@ def test_every_interface_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     run("\n".join(blocks("docs/apis.md", "python")), "docs/apis.md")
 
 
+def test_power_laws_are_judged_as_the_page_says() -> None:
+    run("\n".join(blocks("docs/criticality.md", "python")), "docs/criticality.md")
+
+
 def test_a_system_of_ones_own(tmp_path: Path) -> None:
     """The page's file, its code and its commands work from an empty folder, in a process apart."""
     for name, code in files(OWN).items():

@@ -55,6 +55,15 @@ WRONG: dict[str, tuple[str, ...]] = {
         "--out runs --against file.txt",
         "--out file.txt",
     ),
+    "criticality": (
+        "",
+        "missing/run",
+        "folder",
+        "file.txt",
+        "folder --samples 0",
+        "folder --samples many",
+        "folder --out nowhere/picture.png",
+    ),
     "evaluate": (
         "",
         CROWD,

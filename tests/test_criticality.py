@@ -1,0 +1,134 @@
+"""Gradients of single samples as a network learns: what is kept, judged and printed."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import invariantzoo
+from invariantzoo.__main__ import main
+from invariantzoo.training.geometry.criticality import SampleRecorder, columns, described, judge
+from invariantzoo.training.geometry.criticality_plot import draw_criticality
+from invariantzoo.training.geometry.regimes import sample_gradients
+
+
+def squares(output: Tensor, target: Tensor) -> Tensor:
+    return (output - target).square().sum()
+
+
+def learned(n: int = 300) -> tuple[nn.Sequential, SampleRecorder, Tensor, Tensor]:
+    """A small net, a recorder that has seen one batch, and the batch."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    y = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+    recorder = SampleRecorder(n).attach(network)
+    squares(network(x), y).backward()
+    return network, recorder, x, y
+
+
+def test_what_is_kept_are_the_gradients_of_single_samples() -> None:
+    network, recorder, x, y = learned()
+    recorder.detach()
+    verdicts, each = recorder.verdicts(), sample_gradients(network, squares, x, y).abs()
+    start = 0
+    for name, p in network.named_parameters():
+        layer, _, kind = name.rpartition(".")
+        own = each[:, start : start + p.numel()].flatten()
+        start += p.numel()
+        kept = verdicts[f"{layer} {kind}"].sizes
+        torch.testing.assert_close(kept.sort().values, own[own > 0].sort().values)
+    assert len(recorder) == 300
+
+
+def test_the_back_signal_is_shuffled_against_the_slope() -> None:
+    """Known for the layer with an activation behind it alone; small where the two hardly depend."""
+    _, recorder, _, _ = learned(3000)
+    verdicts = recorder.verdicts()
+    assert abs(verdicts["0 bias"].coupling) < 0.3
+    assert verdicts["0 bias"].coupling != 0
+    assert math.isnan(verdicts["2 bias"].coupling)
+
+
+def test_a_window_pausing_and_leaving() -> None:
+    network, recorder, x, y = learned()
+    recorder.window = 200
+    squares(network(x[:150]), y[:150]).backward()
+    squares(network(x[:150]), y[:150]).backward()
+    assert len(recorder) == 300  # whole chunks, at least the window
+    recorder.clear()
+    recorder.paused = True
+    squares(network(x), y).backward()
+    assert len(recorder) == 0
+    recorder.paused = False
+    recorder.detach()
+    squares(network(x), y).backward()
+    assert len(recorder) == 0
+    assert recorder.verdicts() == {}
+
+
+def test_gradients_made_to_follow_a_law(tmp_path: Path) -> None:
+    """A sigmoid of a uniform, deep z and cross-entropy: an exponent of 1 over three decades."""
+    generator = torch.Generator().manual_seed(2)
+    z = 30 * torch.rand(400_000, generator=generator, dtype=torch.float64)
+    law = judge(torch.sigmoid(-z))
+    assert law.law is not None
+    assert law.law.exponent == pytest.approx(1, abs=0.02)
+    assert law.law.is_power_law
+    bump = judge(torch.exp(2 * torch.randn(100_000, generator=generator, dtype=torch.float64)))
+    assert bump.law is not None
+    assert not bump.law.is_power_law
+    few = judge(torch.ones(10))
+    assert few.law is None
+    assert few.text == "too few samples"
+    verdicts = {"a bias": law, "a weight": bump, "b bias": few}
+    row = columns(verdicts)
+    assert row["criticality/a/bias/is_power_law"] == 1
+    assert row["criticality/a/weight/is_power_law"] == 0
+    assert not any(name.startswith("criticality/b") for name in row)
+    told = described(verdicts)
+    assert [entry["layer"] for entry in told] == ["a", "a", "b"]
+    json.dumps(told, allow_nan=False)
+    draw_criticality(verdicts, tmp_path / "picture.png", title="three")
+    assert (tmp_path / "picture.png").stat().st_size > 5000
+
+
+def test_a_callback_logs_it() -> None:
+    from stable_baselines3 import PPO
+
+    env = invariantzoo.vec_env("particles-encounter-v0", n_worlds=8, seed=0)
+    model = PPO("MlpPolicy", env, n_steps=32, batch_size=128, n_epochs=1, seed=0)
+    watch = invariantzoo.CriticalityCallback(every=2, window=512)
+    logged: list[str] = []
+    record = watch._on_rollout_start
+
+    def listen() -> None:
+        record()
+        logged.extend(k for k in model.logger.name_to_value if k.startswith("criticality/"))
+
+    watch._on_rollout_start = listen  # type: ignore[method-assign]
+    model.learn(2 * 32 * 16, callback=watch)
+    assert any(name.endswith("action_net/bias/exponent") for name in logged)
+    assert watch.verdicts
+    with pytest.raises(ValueError, match="every=0 must be a whole number of at least 1"):
+        invariantzoo.CriticalityCallback(every=0)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    small = ["--steps", "64", "--set", "n_worlds=4", "--set", "n_steps=8", "--set", "batch_size=32"]
+    assert main(["train", "particles-encounter-v0", "--out", str(run), *small]) == 0
+    capsys.readouterr()
+    assert main(["criticality", str(run), "--samples", "300", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["algo"] == "ppo"
+    assert {part["kind"] for part in report["parts"]} == {"bias", "weight"}
+    assert (run / "criticality.png").exists()
+    assert main(["criticality", str(run), "--samples", "20"]) == 2
+    assert "--samples 20 must be at least 200" in capsys.readouterr().err

@@ -1,0 +1,49 @@
+"""A callback of Stable-Baselines3 that judges whether gradients follow power laws."""
+
+from __future__ import annotations
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from ...envs.core.validation import require_count
+from ..geometry.criticality import SampleRecorder, Verdict, columns
+
+
+class CriticalityCallback(BaseCallback):
+    """Logs exponent, error, distance and verdict of every layer's gradients, sample by sample.
+
+    every: rollouts between judgements.  window: samples that are judged.  The numbers go to the
+    model's logger, and so to TensorBoard, progress.csv or what else it writes; `verdicts` has the
+    latest of them with the samples themselves.
+    """
+
+    def __init__(self, every: int = 20, window: int = 2048) -> None:
+        super().__init__()
+        require_count("every", every)
+        self.every = every
+        self.samples = SampleRecorder(window)
+        self.samples.paused = True
+        self.verdicts: dict[str, Verdict] = {}
+        self._rollouts = 0
+
+    def _init_callback(self) -> None:
+        self.samples.attach(self.model.policy)
+
+    def _on_rollout_start(self) -> None:
+        if not self.samples.paused:
+            self.verdicts = self.samples.verdicts()
+            for name, value in columns(self.verdicts).items():
+                self.logger.record(name, value)
+            self.samples.clear()
+        self.samples.paused = True
+
+    def _on_rollout_end(self) -> None:
+        self.samples.paused = self._rollouts % self.every != 0
+        self._rollouts += 1
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        if not self.samples.paused and len(self.samples):
+            self.verdicts = self.samples.verdicts()
+        self.samples.detach()
