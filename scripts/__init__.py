@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from invariantzoo.envs.core.interfaces.stable_baselines3 import SystemVecEnv
     from invariantzoo.envs.core.observation import observation_names
     from invariantzoo.envs.core.physics.lattice import Torus
+    from invariantzoo.envs.core.physics.network_form import (
+        dirac_network,
+        klein_gordon_network,
+        klein_gordon_weights,
+    )
     from invariantzoo.envs.core.physics.updates import Update
     from invariantzoo.envs.core.rng import Rng
     from invariantzoo.envs.core.scene import Plot, Scene
@@ -29,6 +34,12 @@ if TYPE_CHECKING:
     from invariantzoo.envs.core.types import Bound, Range, State, StatePolicy, Symmetry
     from invariantzoo.envs.core.validation import require_count, require_number, require_range
     from invariantzoo.envs.core.vector import VectorEnv
+    from invariantzoo.envs.dirac.wilson import (
+        cayley_step,
+        dirac_frequencies,
+        dirac_generator,
+        gauge_components,
+    )
     from invariantzoo.envs.molecules.ase import LossCalculator
     from invariantzoo.envs.molecules.files import load_model, save_model
     from invariantzoo.envs.molecules.forces import forces_of_frame
@@ -83,6 +94,13 @@ _MODULES = {  # name -> the module that it is imported from when it is used
     "geodesic": "training.geometry.geodesics",
     "estimate_metric": "training.geometry.metric",
     "load_metric": "training.geometry.metric",
+    "klein_gordon_network": "envs.core.physics.network_form",
+    "klein_gordon_weights": "envs.core.physics.network_form",
+    "dirac_network": "envs.core.physics.network_form",
+    "dirac_generator": "envs.dirac.wilson",
+    "dirac_frequencies": "envs.dirac.wilson",
+    "cayley_step": "envs.dirac.wilson",
+    "gauge_components": "envs.dirac.wilson",
     "fit_power_law": "training.geometry.power_law",
     "tangent_map": "training.geometry.tangent",
     "estimate_alpha": "training.geometry.regimes",
@@ -115,15 +133,22 @@ __all__ = [
     "Torus",
     "Update",
     "VectorEnv",
+    "cayley_step",
     "check_parallel",
+    "dirac_frequencies",
+    "dirac_generator",
+    "dirac_network",
     "env",
     "estimate_alpha",
     "estimate_metric",
     "evaluate",
     "fit_power_law",
     "forces_of_frame",
+    "gauge_components",
     "geodesic",
     "ids",
+    "klein_gordon_network",
+    "klein_gordon_weights",
     "load_metric",
     "load_model",
     "load_run",

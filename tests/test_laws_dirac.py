@@ -218,7 +218,7 @@ def test_generators_are_gauge_covariant() -> None:
     assert np.abs(turn @ before @ turn.conj() - after).max() < 1e-13
     assert np.abs(before + before.conj().T).max() < 1e-15
     zero = np.zeros(sites)
-    plain = wilson.generator(sites, 0.4, 1.0)
+    plain = wilson.dirac_generator(sites, 0.4, 1.0)
     assert np.abs(wilson.gauged_generator(zero, zero, 0.4, 1.0) - plain).max() == 0
 
 
@@ -238,8 +238,8 @@ def test_which_weight_carries_which_part_of_the_gauge_field() -> None:
 
 @pytest.mark.parametrize(("term", "modes"), [(0.0, 4), (1.0, 2)])
 def test_spectrum_and_doublers(term: float, modes: int) -> None:
-    found = np.sort(np.linalg.eigvals(wilson.generator(16, 0.3, term)).imag)
-    exact = wilson.frequencies(16, 0.3, term)
+    found = np.sort(np.linalg.eigvals(wilson.dirac_generator(16, 0.3, term)).imag)
+    exact = wilson.dirac_frequencies(16, 0.3, term)
     assert np.abs(found - exact).max() < 1e-12
     assert (np.abs(np.abs(found) - 0.3) < 1e-9).sum() == modes
 
@@ -247,9 +247,9 @@ def test_spectrum_and_doublers(term: float, modes: int) -> None:
 def test_cayley_steps() -> None:
     """The norm stays, and waves turn by 2 atan(w dt / 2)."""
     field = normal(32).numpy()
-    step = wilson.cayley_step(wilson.generator(16, 0.3, 1.0), 0.2)
+    step = wilson.cayley_step(wilson.dirac_generator(16, 0.3, 1.0), 0.2)
     phases = np.sort(np.angle(np.linalg.eigvals(step)))
-    exact = np.sort(wilson.cayley_phase(wilson.frequencies(16, 0.3, 1.0), 0.2))
+    exact = np.sort(wilson.cayley_phase(wilson.dirac_frequencies(16, 0.3, 1.0), 0.2))
     assert np.abs(phases - exact).max() < 1e-12
     first = np.linalg.norm(field)
     for _ in range(1000):
@@ -261,7 +261,7 @@ def test_cayley_steps() -> None:
 def test_a_symmetric_factor_breaks_the_norm(term: float) -> None:
     ratios = []
     for symmetric_mass in (False, True):
-        generator = wilson.generator(32, 0.3, term, symmetric_mass=symmetric_mass)
+        generator = wilson.dirac_generator(32, 0.3, term, symmetric_mass=symmetric_mass)
         field = first = normal(64).numpy()
         step = wilson.cayley_step(generator, 0.2)
         for _ in range(100):

@@ -60,7 +60,7 @@ def moved(field: Tensor, mass: float, term: float) -> Tensor:
 def test_a_dirac_field_is_a_network(term: float) -> None:
     """x + b goes by the generator; learning brings in W where the gradient has -W^T."""
     sites, mass, dt = 16, 0.3, 0.2
-    weights = torch.from_numpy(wilson.generator(sites, mass, term))
+    weights = torch.from_numpy(wilson.dirac_generator(sites, mass, term))
     assert torch.equal(weights, -weights.T)
     network = dirac_network(weights, dt)
     neurons, trainable = normal(2, 2 * sites).unbind(0)
@@ -77,7 +77,7 @@ def test_a_dirac_field_is_a_network(term: float) -> None:
 def test_with_a_symmetric_factor_the_network_is_no_dirac_field() -> None:
     """Then learning goes against the equation, and the equation itself loses the norm."""
     sites, dt = 16, 0.2
-    weights = torch.from_numpy(wilson.generator(sites, 0.3, symmetric_mass=True))
+    weights = torch.from_numpy(wilson.dirac_generator(sites, 0.3, symmetric_mass=True))
     network = dirac_network(weights, dt)
     neurons, trainable = normal(2, 2 * sites).unbind(0)
     x, b = neurons, trainable

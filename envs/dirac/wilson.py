@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def generator(
+def dirac_generator(
     sites: int, mass: float, wilson: float = 0.0, *, symmetric_mass: bool = False
 ) -> np.ndarray:
     """G [2 sites, 2 sites]; symmetric_mass puts [[-D, M], [M, D]] in its place, as a contrast."""
@@ -40,7 +40,7 @@ def gauged_generator(
     return np.block([[-difference, masses], [-masses, difference]]) + turn
 
 
-def frequencies(sites: int, mass: float, wilson: float = 0.0) -> np.ndarray:
+def dirac_frequencies(sites: int, mass: float, wilson: float = 0.0) -> np.ndarray:
     """w [2 sites], both signs, in order."""
     k = 2 * np.pi * np.arange(sites) / sites
     w = np.sqrt(np.sin(k) ** 2 + (mass + wilson * (1 - np.cos(k))) ** 2)
