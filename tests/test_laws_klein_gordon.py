@@ -303,3 +303,21 @@ def test_a_boundary_that_gives_back_more_than_it_got_grows() -> None:
     assert boundary.growth(taps, np.zeros(1), 0.5) > 1.01
     assert np.abs(np.linalg.matrix_power(boundary.closed_step(taps, 0.0, 0.5), 5000)).max() > 1e6
     assert boundary.growth(boundary.mur(0.5), np.zeros(1), 0.5) < 1 + 1e-9
+
+
+def test_a_press_plucks_and_keeps_the_energy_exact() -> None:
+    """In the first world only; Q counts from there."""
+    system = KleinGordonForce(dimensions=2, lattice_size=12, horizon=200)
+    env = VectorEnv(system, 2, seed=0)
+    player, observation = Player(env, make_policy("leapfrog", system)), env.reset()
+    for _ in range(20):
+        observation = player.step(observation).observation
+    before = env.state.phi.copy()
+    env.press(77)
+    change = env.state.phi - before
+    assert (change[1] == 0).all()
+    assert change[0].argmax() == 77
+    observation = env.observe()
+    for _ in range(150):
+        observation = player.step(observation).observation
+    assert (env.episode_metrics()["band"] < 1e-12).all()

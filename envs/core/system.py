@@ -176,6 +176,13 @@ class System(ABC):
         renamed.warn("System.knobs", "System.live_parameters")
         return self.live_parameters
 
+    def pressed(self, state: State, agent: int) -> State | None:
+        """The state after somebody has pressed an agent of the first world in the window.
+
+        None where that does nothing but follow the agent.
+        """
+        return None
+
     def references(self) -> dict[str, float]:
         """Exact values of metrics under an exact policy, by name."""
         return {}

@@ -133,6 +133,14 @@ class VectorEnv:
         value = getattr(self._state, name)
         np.clip(value + clicks * parameter.step, parameter.low, parameter.high, out=value)
 
+    def press(self, agent: int) -> None:
+        """Press an agent of the first world, where the system makes something of it."""
+        pressed = self.system.pressed(self.tensors, agent)
+        if pressed is not None:
+            for array, value in zip(self._state, pressed, strict=True):
+                array[:] = value.numpy()
+            self.observe()  # kernels remember neighbours
+
     def turn(self, name: str, clicks: int) -> None:
         """The former name of `adjust`."""
         renamed.warn("VectorEnv.turn", "VectorEnv.adjust")

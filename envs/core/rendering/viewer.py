@@ -157,6 +157,8 @@ class Viewer:
             self.done = True
         elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
             self.follow = self._painter.agent_at(self.scene(), event.pos)
+            if self.follow is not None:
+                self.env.press(self.follow)
         elif event.type == pygame.MOUSEMOTION:
             self._painter.drag(event)
         elif event.type == pygame.KEYDOWN:
