@@ -175,9 +175,9 @@ def test_worlds_that_have_ended_cost_nothing_more() -> None:
     env, moves = made._worlds.env, []
     step = env.step
 
-    def counted(action: np.ndarray) -> Any:
+    def counted(action: np.ndarray, *, unbounded: bool) -> Any:
         moves.append(env.alive.any(1).sum())
-        return step(action)
+        return step(action, unbounded=unbounded)
 
     env.step = counted
     update = next(iter(made))

@@ -116,7 +116,7 @@ class KleinGordonAbsorber(System):
     reach: float = 0.5
     horizon: int = 600
 
-    agent_name: ClassVar[str] = "boundary_site"
+    agent_name: ClassVar[str] = "site"
     reductions: ClassVar[dict[str, str]] = {"reflected": "last", "reflected_worst": "last"}
 
     def __post_init__(self) -> None:
