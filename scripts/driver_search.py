@@ -104,3 +104,9 @@ def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, write)
+
+
+def ship(path: Path, weights: np.ndarray, seed: int) -> None:
+    """Write weights that are to ship, in single precision, with the seed that made them."""
+    save_arrays(path, {"weights": weights.astype(np.float32), "seed": np.array(seed)})
+    print(f"seed {seed} is in {path}")

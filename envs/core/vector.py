@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from . import renamed
+from .given_state import given_state
 from .kernel import Episode
 from .kernels import reductions
 from .memory import require_memory
@@ -21,7 +22,7 @@ from .rng import INITIAL, Rng, fresh_seed
 from .seeds import require_seed
 from .system import System
 from .types import State
-from .validation import nearest, require_choice, require_count, require_shape, shown
+from .validation import require_choice, require_count, require_shape
 
 _SAVED = ("world", "clock", "age", "totals")  # of an episode, beside its seed
 _WORTH_A_LOOK = 2**22  # bytes of observations above which the size of a state is looked up
@@ -205,33 +206,13 @@ class VectorEnv:
                 raise ValueError(f"seed={seed!r} resets all worlds; leave out `worlds`")
             require_seed("seed", seed)
         chosen = np.arange(self.n_worlds) if worlds is None else _indices(worlds, self.n_worlds)
-        given = self.given_state(options, len(chosen))
+        given = given_state(self.system, options, len(chosen))
         if seed is not None:
             self._seed(seed)
         if self._state is None and len(chosen) < self.n_worlds:
             raise ValueError("the first reset must be of all worlds: leave out `worlds`")
         self._start(chosen, given)
         return self.observe()
-
-    def given_state(self, options: dict[str, Any] | None, worlds: int) -> dict[str, np.ndarray]:
-        """The fields [worlds, ...] of `options["state"]` in the state's types; see `reset`."""
-        if not options or options.get("state") is None:
-            return {}
-        with torch.no_grad():
-            model = self.system.initial(Rng.single(0, 1), 1)
-        given = options["state"]
-        if isinstance(given, type(model)):
-            given = given._asdict()
-        if not isinstance(given, dict):
-            raise ValueError(f"state={shown(given)} must be a dictionary of arrays by field")
-        rows = {}
-        for name, value in given.items():
-            if name not in model._fields:
-                hint = nearest(name, model._fields) if isinstance(name, str) else ""
-                fields = ", ".join(model._fields)
-                raise ValueError(f"state has no field {shown(name)}{hint} (has {fields})")
-            rows[name] = _field(name, value, getattr(model, name).numpy(), worlds)
-        return rows
 
     def become(self, world: int, seed: int | None = None) -> None:
         """Be the world of another index, of a batch of one, with another seed if one is given.
@@ -606,26 +587,6 @@ def require_memory_of(system: System, n_worlds: int) -> None:
             state = system.initial(Rng.single(0, 1), 1)
         state_bytes = sum(array.numel() * array.element_size() for array in state)
         require_memory(what, faces + 2 * n_worlds * max(state_bytes, system.world_bytes()))
-
-
-def _field(name: str, value: Any, model: np.ndarray, worlds: int) -> np.ndarray:
-    """A field of a given state [worlds, ...] in the type of `model` [1, ...]; else ValueError."""
-    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-    shape = (worlds, *model.shape[1:])
-    if worlds == 1 and array.shape == shape[1:]:
-        array = array[None]
-    if array.shape != shape:
-        raise ValueError(f"state field {name!r} has shape {np.shape(value)}; it must be {shape}")
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"state field {name!r} is {array.dtype.name}; it must be numbers")
-    if not np.isfinite(array).all():
-        raise ValueError(f"state field {name!r} is not finite everywhere")
-    with np.errstate(invalid="ignore", over="ignore"):
-        rows = array.astype(model.dtype)
-    exact = np.array_equal(rows, array) if model.dtype.kind in "biu" else np.isfinite(rows).all()
-    if not exact:
-        raise ValueError(f"state field {name!r} has values that are no {model.dtype.name}")
-    return rows
 
 
 def _as_tensors(state: State) -> State:

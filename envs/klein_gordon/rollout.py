@@ -20,6 +20,7 @@ from torch import Tensor
 from ..core.kernels.compiling import compiled, compiled_part
 from ..core.physics.lattice import Torus
 from .field import drift, neighbour_table
+from .step import note_energy
 
 LANES = 64  # small lattices moved as one
 DEPTH = 4  # steps in one sweep over a large lattice
@@ -240,8 +241,4 @@ def weigh(
             total += speed * speed + pull * (dt[w, 0] * speed - np.float64(phi[w, i]))
             squares += pull * pull
         pulled[w] = squares / sites
-        excess = 0.5 * total / energy[w, 0] - 1.0
-        course[w, 0] += steps
-        course[w, 1] = excess
-        course[w, 2] += excess * steps
-        course[w, 3] += excess * steps * (course[w, 0] - 0.5 * (steps - 1))
+        note_energy(course, w, 0.5 * total / energy[w, 0] - 1.0, steps)

@@ -11,6 +11,7 @@ from ..core.kernels.binding import arrays_at
 from ..core.kernels.reductions import accumulate_metrics, bad_action
 from ..core.physics.kernels.discs import (
     Rows,
+    clip,
     disc_code,
     disc_part,
     image,
@@ -18,7 +19,6 @@ from ..core.physics.kernels.discs import (
     select_all,
     select_by_cells,
 )
-from .step import clip
 
 
 class World(NamedTuple):

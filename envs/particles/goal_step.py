@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.kernels.binding import arrays_at
 from ..core.kernels.reductions import accumulate_metrics, bad_action
-from ..core.physics.kernels.discs import Rows, disc_code, disc_part, rows_of
+from ..core.physics.kernels.discs import Rows, clip, disc_code, disc_part, rows_of
 from .goal_search import (
     cells_of,
     nearest_by_cells,
@@ -97,11 +97,6 @@ def scratch(worlds: int, n: int, k: int) -> Scratch:
 
 
 @disc_part
-def _clip(value: float, low: float, high: float) -> float:
-    return min(max(value, low), high)
-
-
-@disc_part
 def _over(arrival_time: Any, w: int) -> bool:
     """Whether all discs of a world have arrived."""
     for i in range(arrival_time.shape[1]):
@@ -171,8 +166,8 @@ def _observe(batch: Any, p: Any, out: Any, w: int) -> None:
         row = out[w, i]
         row[0] = min(d, p.distance_limit)
         row[1] = 1.0 if s.arrival_time[w, i] >= 0.0 else 0.0
-        row[2] = _clip(ex * cx + ey * cy, -most, most)
-        row[3] = _clip(ex * cy - ey * cx, -most, most)
+        row[2] = clip(ex * cx + ey * cy, -most, most)
+        row[3] = clip(ex * cy - ey * cx, -most, most)
         for m in range(k):
             j = index[w, i, m]
             at = 4 + m
@@ -183,14 +178,14 @@ def _observe(batch: Any, p: Any, out: Any, w: int) -> None:
                 continue
             rx, ry = position[w, j, 0] - x, position[w, j, 1] - y
             ux, uy = velocity[w, j, 0] - vx, velocity[w, j, 1] - vy
-            row[at] = _clip(rx * rx + ry * ry, 0.0, c2)
-            row[at + k] = _clip(rx * ux + ry * uy, -cu, cu)
-            row[at + 2 * k] = _clip(ux * ux + uy * uy, 0.0, uu)
-            row[at + 3 * k] = _clip(rx * uy - ry * ux, -cu, cu)
-            row[at + 4 * k] = _clip(ex * rx + ey * ry, -cutoff, cutoff)
-            row[at + 5 * k] = _clip(ex * ry - ey * rx, -cutoff, cutoff)
-            row[at + 6 * k] = _clip(ex * ux + ey * uy, -most, most)
-            row[at + 7 * k] = _clip(ex * uy - ey * ux, -most, most)
+            row[at] = clip(rx * rx + ry * ry, 0.0, c2)
+            row[at + k] = clip(rx * ux + ry * uy, -cu, cu)
+            row[at + 2 * k] = clip(ux * ux + uy * uy, 0.0, uu)
+            row[at + 3 * k] = clip(rx * uy - ry * ux, -cu, cu)
+            row[at + 4 * k] = clip(ex * rx + ey * ry, -cutoff, cutoff)
+            row[at + 5 * k] = clip(ex * ry - ey * rx, -cutoff, cutoff)
+            row[at + 6 * k] = clip(ex * ux + ey * uy, -most, most)
+            row[at + 7 * k] = clip(ex * uy - ey * ux, -most, most)
             row[at + 8 * k] = 1.0 if s.arrival_time[w, j] >= 0.0 else 0.0
             row[at + 9 * k] = s.radius[w, i] + s.radius[w, j]
 

@@ -11,6 +11,7 @@ from ..core.kernels.binding import arrays_at
 from ..core.kernels.reductions import accumulate_metrics, bad_action
 from ..core.physics.kernels.discs import (
     Rows,
+    clip,
     cutoff_in,
     disc_code,
     disc_part,
@@ -113,11 +114,6 @@ def scratch(worlds: int, n: int, k: int) -> Scratch:
     block = max(_BLOCK // n, 1)
     neighbour = np.full((worlds, n, k), -1, np.int32)
     return Scratch(neighbour, *rows_of(n), np.empty((2, block, n)), np.empty((2, block, n)))
-
-
-@disc_part
-def clip(value: float, low: float, high: float) -> float:
-    return min(max(value, low), high)
 
 
 @disc_part

@@ -10,7 +10,7 @@ import numpy as np
 from ..core.kernel import Kernel, parameter_record
 from ..core.kernels.binding import arrays_at
 from ..core.kernels.reductions import accumulate_metrics, bad_action
-from ..core.physics.kernels.discs import Rows, disc_code, disc_part
+from ..core.physics.kernels.discs import Rows, clip, disc_code, disc_part
 from .goal_search import depth_on_the_way, nearest_of_all
 from .traffic_arrays import (
     BY_ROAD,
@@ -230,11 +230,6 @@ def _look(batch: Any, p: Any, rows: Any, w: int) -> None:
 
 
 @disc_part
-def _clip(value: float, low: float, high: float) -> float:
-    return min(max(value, low), high)
-
-
-@disc_part
 def _observe(batch: Any, p: Any, out: Any, w: int) -> None:
     """Observations of world w, in the order of `Traffic.bounds`."""
     s, around = arrays_at(batch.state, Users), arrays_at(batch.scratch, Seen)
@@ -252,8 +247,8 @@ def _observe(batch: Any, p: Any, out: Any, w: int) -> None:
         row, limit = out[w, i], limit_at(signs, x, y, w, p.sight)
         warned = t.own[own, HEEDS] > 0.0 and limit < np.inf
         row[0] = min(d, p.distance_limit)
-        row[1] = _clip(ex * cx + ey * cy, -most, most)
-        row[2] = _clip(ex * cy - ey * cx, -most, most)
+        row[1] = clip(ex * cx + ey * cy, -most, most)
+        row[2] = clip(ex * cy - ey * cx, -most, most)
         row[3] = own + 1
         row[4] = min(cx * cx + cy * cy, uu) if warned else 0.0
         row[5] = min(limit, most) if warned else 0.0
@@ -266,14 +261,14 @@ def _observe(batch: Any, p: Any, out: Any, w: int) -> None:
                 continue
             seen, mask = around.seen[w, i, m], t.pair[own, code - 1]
             rx, ry, ux, uy = seen[0], seen[1], seen[2], seen[3]
-            row[at] = mask[0] * _clip(rx * rx + ry * ry, 0.0, c2)
-            row[at + k] = mask[1] * _clip(rx * ux + ry * uy, -cu, cu)
-            row[at + 2 * k] = mask[2] * _clip(ux * ux + uy * uy, 0.0, uu)
-            row[at + 3 * k] = mask[3] * _clip(rx * uy - ry * ux, -cu, cu)
-            row[at + 4 * k] = mask[4] * _clip(ex * rx + ey * ry, -cutoff, cutoff)
-            row[at + 5 * k] = mask[5] * _clip(ex * ry - ey * rx, -cutoff, cutoff)
-            row[at + 6 * k] = mask[6] * _clip(ex * ux + ey * uy, -most, most)
-            row[at + 7 * k] = mask[7] * _clip(ex * uy - ey * ux, -most, most)
+            row[at] = mask[0] * clip(rx * rx + ry * ry, 0.0, c2)
+            row[at + k] = mask[1] * clip(rx * ux + ry * uy, -cu, cu)
+            row[at + 2 * k] = mask[2] * clip(ux * ux + uy * uy, 0.0, uu)
+            row[at + 3 * k] = mask[3] * clip(rx * uy - ry * ux, -cu, cu)
+            row[at + 4 * k] = mask[4] * clip(ex * rx + ey * ry, -cutoff, cutoff)
+            row[at + 5 * k] = mask[5] * clip(ex * ry - ey * rx, -cutoff, cutoff)
+            row[at + 6 * k] = mask[6] * clip(ex * ux + ey * uy, -most, most)
+            row[at + 7 * k] = mask[7] * clip(ex * uy - ey * ux, -most, most)
             row[at + 8 * k] = seen[4]
             row[at + 9 * k] = code
             row[at + 10 * k] = seen[5]

@@ -44,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train what is not done, then write the results, a page and its pictures."""
     import invariantzoo
+    from invariantzoo import benchmark_page as page
     from invariantzoo.envs.core.validation import require_choice
-    from invariantzoo.training.benchmark import engines, page, results, units
+    from invariantzoo.training.benchmark import engines, results, units
     from invariantzoo.training.runs.folder import write_json
 
     require_choice("--suite", args.suite, units.SUITES)

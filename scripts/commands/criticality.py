@@ -64,17 +64,13 @@ def run(args: argparse.Namespace) -> int:
 def judged(folder: Path, config: dict[str, Any], samples: int) -> dict[str, Verdict]:
     """Verdicts on the gradients of the run's next samples."""
     from invariantzoo.training.geometry.criticality import SampleRecorder
-    from invariantzoo.training.rl import algorithms as trainer
     from invariantzoo.training.runs import run as runs
 
-    system, hyper = runs.rebuild(folder, config)
-    long = 2 * config["steps"] + 1000 * samples * system.n_agents * hyper.n_worlds
-    made: Any = trainer.make_trainer(config["algo"], system, hyper, seed=config["seed"], steps=long)
-    runs.restore(folder, made)
+    trainer: Any = runs.on_the_side(folder, config, samples)
     recorder = SampleRecorder(samples)
-    recorder.attach(made.network if hasattr(made, "network") else made.model.policy)
+    recorder.attach(trainer.network if hasattr(trainer, "network") else trainer.model.policy)
     with progress(options.messages(), samples, name="watching") as show:
-        for update, _ in enumerate(made, 1):
+        for update, _ in enumerate(trainer, 1):
             show(min(len(recorder), samples))
             if len(recorder) >= samples or update == _LONGEST:
                 break

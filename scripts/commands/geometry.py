@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     options.require_output_folder("--out", args.out)
     import torch
 
+    from invariantzoo.training.runs.folder import write_json
+
     torch.set_num_threads(1)
     start = time.process_time()
     data = _samples(args)
@@ -72,9 +73,7 @@ def run(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     metric.save(args.out / "metric.npz")
     draw(metric, data, report, args.out / "metric.png")
-    from invariantzoo.report import write_text
-
-    write_text(args.out / "report.json", json.dumps(options.plain(report), indent=1) + "\n")
+    write_json(args.out / "report.json", options.plain(report))
     if args.json:
         options.print_json(args, report)
     else:
@@ -164,11 +163,8 @@ def draw(metric: Metric, data: Samples, report: dict[str, Any], file: Path) -> N
     pairs = [(0, 3), (1, 2), (0, 2), (0, 1), (4, 1), (5, 2), (4, 3), (5, 3)]
     first, last = (np.tile(middle, (len(pairs), 1)) for _ in range(2))
     for end, side in ((first, 0), (last, 1)):
-        end[:, :2] = (
-            (low + (high - low) * 1.0)[:2] * 0
-            + low[:2]
-            + (high - low)[:2] * np.array([ends[pair[side]] for pair in pairs])
-        )
+        share = np.array([ends[pair[side]] for pair in pairs])
+        end[:, :2] = low[:2] + (high - low)[:2] * share
     for path in invariantzoo.geodesic(metric, first, last).points:
         axis.plot(path[:, 0], path[:, 1], color="white", lw=1.2)
     axis.set_ylabel(data.names[1])
@@ -177,21 +173,25 @@ def draw(metric: Metric, data: Samples, report: dict[str, Any], file: Path) -> N
 
 
 def _print(args: argparse.Namespace, report: dict[str, Any]) -> None:
-    from rich.table import Table
+    from invariantzoo.tables import print_table
 
-    table = Table(title=f"Fisher metric, statistic {report['statistic']}")
-    for head in ("at", "metric", "error", "other way"):
-        table.add_column(head, justify="right")
-    for row in report["metric"]:
-        names = ("at", "covariance", "error", "hessian")
-        table.add_row(*(" ".join(f"{x:.3g}" for x in np.ravel(row[name])) for name in names))
     console = options.console(args)
-    console.print(table)
-    paths = Table(title="shortest paths")
-    for head in ("from", "to", "length", "over the straight line", "bend"):
-        paths.add_column(head, justify="right")
-    for row in report["paths"]:
-        ends = (" ".join(f"{x:.3g}" for x in row[name]) for name in ("from", "to"))
-        paths.add_row(*ends, *(f"{row[name]:.4f}" for name in ("length", "ratio", "bend")))
-    console.print(paths)
-    console.print(f"{report['cpu_seconds']:.1f} s of CPU")
+    names = ("at", "covariance", "error", "hessian")
+    print_table(
+        console,
+        f"Fisher metric, statistic {report['statistic']}",
+        ["at", "metric", "error", "other way"],
+        [[_numbers(row[name], ".3g") for name in names] for row in report["metric"]],
+    )
+    columns = (("from", ".3g"), ("to", ".3g"), ("length", ".4f"), ("ratio", ".4f"), ("bend", ".4f"))
+    print_table(
+        console,
+        "shortest paths",
+        ["from", "to", "length", "over the straight line", "bend"],
+        [[_numbers(row[name], form) for name, form in columns] for row in report["paths"]],
+        caption=f"{report['cpu_seconds']:.1f} s of CPU",
+    )
+
+
+def _numbers(values: Any, form: str) -> str:
+    return " ".join(f"{value:{form}}" for value in np.ravel(values))

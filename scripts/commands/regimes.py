@@ -72,17 +72,12 @@ def run(args: argparse.Namespace) -> int:
 def watched(folder: Path, config: dict[str, Any], window: int) -> StepRecorder:
     """The optimizer's next `window` steps after a run's checkpoint."""
     from invariantzoo.training.geometry.regimes import StepRecorder
-    from invariantzoo.training.rl import algorithms as trainer
     from invariantzoo.training.runs import run as runs
 
-    system, hyper = runs.rebuild(folder, config)
-    long = 2 * config["steps"] + 1000 * window * system.n_agents * hyper.n_worlds
-    made = trainer.make_trainer(config["algo"], system, hyper, seed=config["seed"], steps=long)
-    runs.restore(folder, made)
-    steps = StepRecorder(window)
-    made.watch(steps)
+    trainer, steps = runs.on_the_side(folder, config, window), StepRecorder(window)
+    trainer.watch(steps)
     with progress(options.messages(), window, name="watching") as show:
-        for _ in made:
+        for _ in trainer:
             show(len(steps))
             if len(steps) >= window:
                 break

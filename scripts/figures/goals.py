@@ -179,8 +179,8 @@ def trained(recipe: str, seed: int, drivers: Path, system: Any, *, jitter: float
     from invariantzoo.agents.baselines.learned import Learned
     from invariantzoo.figures.goals_training import RECIPES, Recipe, used_by
 
-    with np.load(drivers / f"{recipe}-{seed}.npz") as stored:
-        weights = stored["weights"][None].astype(np.float32).astype(float)
+    stored = load_arrays(drivers / f"{recipe}-{seed}.npz")
+    weights = stored["weights"][None].astype(np.float32).astype(float)
     settings = Recipe(guarded=False) if recipe == LEARNED else RECIPES[recipe]
     driver = Learned(system, weights=weights, used=used_by(settings), jitter=jitter)
     if not settings.guarded:

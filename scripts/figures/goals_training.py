@@ -31,6 +31,7 @@ from invariantzoo.driver_search import (
     Search,
     next_generation,
     save_arrays,
+    ship,
     stored_progress,
 )
 from invariantzoo.envs.core.vector import VectorEnv
@@ -201,10 +202,7 @@ def main() -> None:
         print(args.recipe, seed, f"{time.process_time() - start:.0f} CPU s", shown, flush=True)
     if args.ship:
         best = max(trained, key=lambda seed: trained[seed][0])
-        save_arrays(
-            args.ship, {"weights": trained[best][1].astype(np.float32), "seed": np.array(best)}
-        )
-        print(f"seed {best} is in {args.ship}")
+        ship(args.ship, trained[best][1], best)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from invariantzoo.agents.baselines.learned import N_WEIGHTS, Learned, shipped
 from invariantzoo.agents.networks.driver import DriverNetwork
-from invariantzoo.driver_search import save_arrays
+from invariantzoo.driver_search import save_arrays, ship
 from invariantzoo.envs.core.files import load_arrays
 from invariantzoo.envs.core.observation import by_name
 from invariantzoo.figures.goals_training import Recipe, choice_scores
@@ -151,9 +151,7 @@ def main() -> None:
         print(seed, f"{time.process_time() - start:.0f} CPU s", shown, flush=True)
     if args.ship:
         best = min(trained, key=lambda seed: trained[seed][0])
-        weights = trained[best][1].astype(np.float32)
-        save_arrays(args.ship, {"weights": weights, "seed": np.array(best)})
-        print(f"seed {best} is in {args.ship}")
+        ship(args.ship, trained[best][1], best)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from invariantzoo.driver_search import (
     Search,
     next_generation,
     save_arrays,
+    ship,
     stored_progress,
 )
 from invariantzoo.envs.core.vector import VectorEnv
@@ -121,9 +122,7 @@ def main() -> None:
         print(seed, f"{time.process_time() - start:.0f} CPU s", shown, flush=True)
     if args.ship:
         best = max(trained, key=lambda seed: trained[seed][0])
-        weights = trained[best][1].reshape(len(NETWORKS), N_WEIGHTS).astype(np.float32)
-        save_arrays(args.ship, {"weights": weights, "seed": np.array(best)})
-        print(f"seed {best} is in {args.ship}")
+        ship(args.ship, trained[best][1].reshape(len(NETWORKS), N_WEIGHTS), best)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ polynomials up to a degree, or of what a network makes. Which, held-out points d
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -239,9 +238,7 @@ def information(basis: np.ndarray, precision: np.ndarray) -> np.ndarray:
     return matrix.transpose(0, 2, 1, 3).reshape(terms * n, terms * n)
 
 
-def fit_bent(
-    data: Data, seed: int, steps: int, report: Callable[[], None] | None = None
-) -> Moments:
+def fit_bent(data: Data, seed: int, steps: int) -> Moments:
     """The moments of a network that make the data likeliest, for what no polynomial follows."""
     d, features = data.t.shape[1], data.mean.shape[1]
     net = seeded(lambda: Moments(d, features, Degrees(1, 0, 0), bent=True), seed)
@@ -253,7 +250,6 @@ def fit_bent(
         len(data.t),
         Schedule(steps, 256, 4e-3),
         seed + 1,
-        report,
     )
     return net
 

@@ -61,7 +61,6 @@ def trained(
     n: int,
     schedule: Schedule,
     seed: int,
-    report: Callable[[], None] | None = None,
 ) -> None:
     """Lower `loss` of drawn indices [batch] below n."""
     steps = schedule.steps
@@ -80,8 +79,6 @@ def trained(
         value.backward()
         optimizer.step()
         rates.step()
-        if report is not None:
-            report()
 
 
 def flat(samples: np.ndarray) -> np.ndarray:
@@ -200,7 +197,6 @@ def learned(
     features: int,
     schedule: Schedule,
     seed: int,
-    report: Callable[[], None] | None = None,
 ) -> Learned:
     """phi of all samples and eta, trained on the points `chosen`; parameters standardised."""
     x = flat(samples)
@@ -217,7 +213,7 @@ def learned(
         which = torch.randint(whole.shape[1], (len(at),), generator=generator)
         return nn.functional.cross_entropy(net(whole[at, which], t[at]), torch.arange(len(at)))
 
-    trained(list(net.parameters()), loss, len(chosen), schedule, seed + 2, report)
+    trained(list(net.parameters()), loss, len(chosen), schedule, seed + 2)
     with torch.no_grad():
         phi = torch.stack([net.phi(part) for part in whole.unbind(1)], 1).double().numpy()
     return Learned(phi, net.eta.double())

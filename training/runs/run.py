@@ -22,7 +22,7 @@ from ...envs.core.observation import parameter_values
 from ...envs.core.registry import make_system
 from ...envs.core.system import System
 from ..optim import config as optimizers
-from ..rl.algorithms import config_class, load_policy, load_trusted
+from ..rl.algorithms import config_class, load_policy, load_trusted, make_trainer
 from ..rl.trainer import Trainer, Update
 from .board import Board
 from .folder import (
@@ -59,6 +59,7 @@ __all__ = [
     "Run",
     "describe",
     "load_run",
+    "on_the_side",
     "read_checkpoint",
     "read_config",
     "read_progress",
@@ -174,6 +175,18 @@ def restore(folder: Path, trainer: Trainer) -> None:
         trainer.load_state_dict(state)
         if trainer.steps < 1:
             raise ValueError(f"it counts {trainer.steps} steps")
+
+
+def on_the_side(folder: Path, config: dict[str, Any], updates: int) -> Trainer:
+    """A trainer at the checkpoint of a run, with more steps ahead than so many updates need.
+
+    Nothing of the run is changed by what it does.
+    """
+    system, hyper = rebuild(folder, config)
+    steps = 2 * config["steps"] + 1000 * updates * system.n_agents * hyper.n_worlds
+    trainer = make_trainer(config["algo"], system, hyper, seed=config["seed"], steps=steps)
+    restore(folder, trainer)
+    return trainer
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from ..given_state import given_state
 from ..observation import observation_space
 from ..registry import make_system
 from ..seeds import require_seed
@@ -210,7 +211,7 @@ class SystemEnv(gymnasium.Env[np.ndarray, Any]):
         if seed is not None:
             require_seed("seed", seed)
         super().reset(seed=None if seed is None else int(seed))
-        self._env.given_state(options, 1)  # refused before anything has changed
+        given_state(self._env.system, options, 1)  # refused before anything has changed
         if options and "world" in options:
             self._env.become(options["world"], seed)
             seed = None

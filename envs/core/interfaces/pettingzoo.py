@@ -19,6 +19,7 @@ import numpy as np
 import pettingzoo
 from gymnasium import spaces
 
+from ..given_state import given_state
 from ..kernels.announcement import announce_to_standard_error
 from ..kernels.reductions import ACTION_LIMIT
 from ..memory import require_memory
@@ -169,7 +170,7 @@ class _World:
             self._painter = None
 
     def _begin(self, seed: int | None, options: dict[str, Any] | None) -> np.ndarray:
-        self._env.given_state(options, 1)  # refused before anything has changed
+        given_state(self._env.system, options, 1)  # refused before anything has changed
         if options and "world" in options:
             self._env.become(options["world"], seed)
             seed = None

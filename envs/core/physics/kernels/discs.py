@@ -36,6 +36,12 @@ def rows_of(n: int) -> Rows:
 
 
 @disc_part
+def clip(value: float, low: float, high: float) -> float:
+    """The value within limits."""
+    return min(max(value, low), high)
+
+
+@disc_part
 def cutoff_in(cutoff: float, side: float) -> float:
     """The cutoff, or half the torus if that is less."""
     return min(cutoff, 0.5 * side) if side > 0.0 else cutoff

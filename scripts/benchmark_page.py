@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ...envs.core.files import write_atomically
-from . import results, scoring
+from invariantzoo.report import save_figure, table, write_text
+from invariantzoo.training.benchmark import results, scoring
 
 PAGE, RESULTS = "benchmark.md", "benchmark.json"
 PICTURES = {"scores.png": "Scores by id", "profiles.png": "Profiles", "curves.png": "Curves"}
@@ -18,8 +18,7 @@ _SHARES = 40  # points of curves
 
 def write(document: dict[str, Any], folder: Path) -> list[str]:
     """Write the page and its pictures to a folder; returns their names."""
-    text = page(document)
-    write_atomically(folder / PAGE, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(folder / PAGE, page(document))
     if document["runs"]:
         _draw(document, folder)
         return [PAGE, *PICTURES]
@@ -37,34 +36,31 @@ def page(document: dict[str, Any]) -> str:
         "that is known, or that there can be. Cells hold the mean over runs and its 95 % interval;",
         "a dash stands for what cannot be trained in that way, or was not.",
         "",
-        _table(
+        table(
             ["id", *labels, "0", "1", "score 1 is"],
             [_row(id, groups, document["scales"]) for id in document["scales"]],
         ),
-        "",
         "## All ids together",
         "",
         "Interquartile mean over all runs, with its 95 % interval: runs are drawn anew within ids.",
         "Algorithms that cannot train every id are put together over fewer ids.",
         "",
-        _table(
+        table(
             ["algorithm", "interquartile mean", "runs", "ids"],
             [
                 [name, _interval(of["iqm"], of["ci95"]), str(of["runs"]), str(of["ids"])]
                 for name, of in document["aggregates"].items()
             ],
         ),
-        "",
         "## Chance that a run of the first is better than one of the second, on the same id",
         "",
-        _table(
+        table(
             ["", *labels],
             [
                 [one, *(_chance(document["improvement"][one], other) for other in labels)]
                 for one in labels
             ],
         ),
-        "",
     ]
     if document["runs"]:
         for name, title in PICTURES.items():
@@ -103,11 +99,6 @@ def _chance(row: dict[str, Any], other: str) -> str:
     return _interval(of["probability"], of["ci95"]) if of else ""
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
 def _draw(document: dict[str, Any], folder: Path) -> None:
     """Paint the three pictures."""
     from matplotlib.figure import Figure
@@ -128,7 +119,7 @@ def _draw(document: dict[str, Any], folder: Path) -> None:
     axes.set_xlabel("score: 0 random, 1 best known")
     axes.invert_yaxis()
     axes.legend(fontsize=8)
-    _save(figure, folder / "scores.png")
+    save_figure(figure, folder / "scores.png")
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
@@ -139,7 +130,7 @@ def _draw(document: dict[str, Any], folder: Path) -> None:
     axes.set_xlabel("score")
     axes.set_ylabel("share of runs above it")
     axes.legend(fontsize=8)
-    _save(figure, folder / "profiles.png")
+    save_figure(figure, folder / "profiles.png")
 
     figure = Figure(figsize=(9, 4), layout="constrained")
     for axes, column, what in zip(
@@ -152,7 +143,7 @@ def _draw(document: dict[str, Any], folder: Path) -> None:
         axes.set_xlabel(what)
         axes.set_ylabel("score while training, mean over runs")
     axes.legend(fontsize=8)
-    _save(figure, folder / "curves.png")
+    save_figure(figure, folder / "curves.png")
 
 
 def _mean_curve(runs: list[dict[str, Any]], column: int) -> tuple[np.ndarray, list[float | None]]:
@@ -167,7 +158,3 @@ def _mean_curve(runs: list[dict[str, Any]], column: int) -> tuple[np.ndarray, li
     last = min(row[-1][0] for row in rows)
     points = np.linspace(0, last, _SHARES + 1)[1:]
     return points, scoring.curve(rows, points)
-
-
-def _save(figure: Any, path: Path) -> None:
-    write_atomically(path, lambda part: figure.savefig(part, format="png", dpi=120))
