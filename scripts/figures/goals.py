@@ -119,13 +119,13 @@ driven bare and inside the guard:
 ABLATED_TEXT = """
 `full-short` may use all there is, `mirror-even` nothing that changes sign in a mirror, `four` of a
 neighbour only I1..I4 and whether it has arrived (and of itself its distance, velocity and arrival),
-the rest `four` without one of them (rows and seeds that are missing were trained but not scored
-yet). **Verdict: yes, and not even all four.** With I1..I4 alone drivers are as good as with
-everything, within the scatter of seeds, and without I1, I2 or I3 hardly worse inside this guard.
-What changes sign in a mirror costs a little at 35 % and decides the exact circle without noise:
-there one seed of five that may not use it passes 64 discs. Without I1 the network does not see the
-gap; its window and the guard still do. Each was trained for 120 generations, a CPU minute, {n}
-seeds.
+the rest `four` without one of them. Without I1 the network does not see the gap; its window and the
+guard still do. Each was trained for 120 generations, about a CPU minute, {n} seeds.
+
+**Verdict: yes.** With I1..I4 alone drivers are as good as with everything, within the scatter of
+seeds. In random squares, inside this guard, hardly anything is lost without any one of the four,
+and networks without a left and a right do best. What I3, I4 and the mirror-odd sector buy is the
+exact circle: without them some seeds stand still there, with noise and more so without.
 """
 
 
