@@ -191,10 +191,11 @@ def _say_what_is_not_kept() -> None:
 
 
 def _help() -> str:
+    width = max(map(len, COMMANDS))
     lines = []
     for name in COMMANDS:
         summary = (_module(name).__doc__ or "").partition("\n")[0]
-        lines.append(f"  {name:<10}{summary}")
+        lines.append(f"  {name:<{width}}  {summary}")
     return "\n".join(
         [
             "usage: invariantzoo COMMAND [arguments]",
