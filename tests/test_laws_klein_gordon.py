@@ -17,6 +17,7 @@ from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.klein_gordon import boundary, field, rollout
 from invariantzoo.envs.klein_gordon.absorber import KleinGordonAbsorber
 from invariantzoo.envs.klein_gordon.force import FieldState, KleinGordonForce, exact_kick
+from invariantzoo.figures import klein_gordon_absorber as learning
 
 SIZES = {1: 64, 2: 32, 3: 16}
 FORCE = "klein-gordon-force-v0"
@@ -303,6 +304,30 @@ def test_a_boundary_that_gives_back_more_than_it_got_grows() -> None:
     assert boundary.growth(taps, np.zeros(1), 0.5) > 1.01
     assert np.abs(np.linalg.matrix_power(boundary.closed_step(taps, 0.0, 0.5), 5000)).max() > 1e6
     assert boundary.growth(boundary.mur(0.5), np.zeros(1), 0.5) < 1 + 1e-9
+
+
+def test_two_units_in_turn_are_a_law_that_nothing_grows_under() -> None:
+    """Those of Mur's law are Higdon's but for the leak, without which a constant would grow."""
+    r = (0.5 - 1) / (0.5 + 1)
+    law = learning.two_units(np.array([r, -r, r, -r]))
+    assert np.abs(law - boundary.higdon((1.0, 1.0), 0.5)).max() < 5 * learning.LEAK
+    squared = boundary.along(8)[1]
+    assert boundary.growth(law, squared, 0.5) < 1 - 1e-4
+    still = boundary.closed_step(law, 0.0, 0.5)
+    assert np.abs(np.linalg.matrix_power(still, 100_000)).max() < 1e-6
+    leaky = boundary.closed_step(boundary.higdon((1.0, 1.0), 0.5), 0.0, 0.5)
+    assert np.abs(np.linalg.matrix_power(leaky, 100_000)).max() > 1e3
+
+
+def test_two_units_learn_a_plane_from_their_losses_alone() -> None:
+    """They come from anywhere to the same law, and reflect less than Higdon's."""
+    system = absorber_of(dimensions=2, length=24, width=8, packets=4, horizon=70)
+    laws = [learning.two_units(learning.train_units(system, seed)) for seed in (0, 1)]
+    assert np.abs(laws[0] - laws[1]).max() < 0.1
+    weights = torch.from_numpy(laws[0] - boundary.mur(0.5)) / system.reach
+    scores = evaluate(system, learning.Linear(weights), episodes=1, seeds=1, deterministic=True)
+    for other in ("higdon", "mur"):
+        assert scores["reflected"].mean() < reflected(system, other)[0]
 
 
 def test_a_press_plucks_and_keeps_the_energy_exact() -> None:

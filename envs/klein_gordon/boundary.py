@@ -65,12 +65,17 @@ def first_order(speed: float, dt: float) -> np.ndarray:
 
 def higdon(speeds: tuple[float, float], dt: float) -> np.ndarray:
     """Eight taps of the product of two first-order laws (Higdon 1987)."""
-    first, second = (first_order(speed, dt) for speed in speeds)
-    both = np.zeros((3, 3))
+    law = product(*(first_order(speed, dt)[:2, :2] for speed in speeds))
+    return -np.array([law[tap] for tap in TAPS])
+
+
+def product(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Coefficients [3, 3] by (sites, steps) of two laws [2, 2] in turn."""
+    law = np.zeros((3, 3))
     for j in range(2):
         for step in range(2):
-            both[j : j + 2, step : step + 2] += first[j, step] * second[:2, :2]
-    return -np.array([both[tap] for tap in TAPS])
+            law[j : j + 2, step : step + 2] += first[j, step] * second
+    return law
 
 
 def mur(dt: float) -> np.ndarray:
