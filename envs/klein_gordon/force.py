@@ -55,6 +55,13 @@ SCENARIOS = {
             "ppo": {"gamma": 0.0, "gae_lambda": 0.0, "log_std_init": -3.0},
             "sac": {"gamma": 0.0},
         },
+        "score": {
+            "random": -7.83e8,
+            "best": 0.0,
+            "policy": "leapfrog",
+            "exact": True,
+            "origin": "500 episodes of random actions, which heat the field without end",
+        },
         "film": {
             "parameters": {"dimensions": 2, "lattice_size": 128, "start": "pluck", "mass": 0.15},
             "policy": "leapfrog",
