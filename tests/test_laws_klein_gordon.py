@@ -143,11 +143,27 @@ def test_forms_of_a_rollout_are_one_law() -> None:
             sweeps = []
             for depth in (1, 2, 4):
                 phi, momentum = start.copy()
-                saved = np.empty((depth * rows, size))
-                rollout.sweep(phi, momentum, saved, dimension, 0.1, 0.5, 0.2, 9, depth)
+                kept = rollout.kept_rows(rows, size, depth, phi.dtype)
+                rollout.sweep(phi, momentum, kept, dimension, 0.1, 0.5, 0.2, 9, depth)
                 sweeps.append(np.concatenate([phi, momentum]))
             assert np.array_equal(sweeps[0], sweeps[1])
             assert np.array_equal(sweeps[0], sweeps[2])
+
+
+@pytest.mark.parametrize("worlds", [1, 70])
+@pytest.mark.parametrize(("dimension", "size"), [(1, 33), (2, 21), (3, 9)])
+def test_a_rollout_weighs_what_it_has_made(worlds: int, dimension: int, size: int) -> None:
+    """Q and the squared forces, in one lattice by rows and in many side by side."""
+    system = system_of(dimensions=dimension, lattice_size=size, mass=(0.2, 1.0), spacing=0.8)
+    start = system.initial(Rng.single(1, worlds), worlds)
+    after = type(start)(*(part.clone() for part in start))
+    arrays = type(start)(*(part.numpy() for part in after))
+    energy, squares = rollout.advance(arrays, size, dimension, 1.0, 7)
+    pull = field.force(after.phi, after.mass, after.spacing, system.lattice)
+    wanted = field.conserved_energy(after.phi, after.momentum, pull, after.dt)
+    assert np.allclose(energy, wanted[:, 0], rtol=1e-12, atol=0)
+    assert np.allclose(squares, pull.square().sum(1), rtol=1e-12, atol=0)
+    assert (after.phi - start.phi).abs().max() > 0.01
 
 
 # The loss

@@ -1,10 +1,11 @@
 """Compiled rollouts of Klein-Gordon fields under the exact kick, or none.
 
 Lattices move slab by slab: a slab is what lies at one place of the first axis, a row in two
-dimensions and a plane in three. It is kicked while its neighbours are as before the step; the slab
-behind it, which nobody needs any more, then moves. On lattices beyond the cache several steps run
-behind one another in one sweep, three slabs apart, so that memory is read once for all of them.
-Step s starts at slab s and ends there, with a copy of what that slab was.
+dimensions and a plane in three. What its neighbours were before the step is kept beside the
+lattice, in rows that begin at whole cache lines and have their periodic neighbour at either end,
+so that a slab is kicked and moved at once and every row is a single loop of vectors. Several steps
+run behind one another in one sweep, two slabs apart: what one of them makes is what the next one
+keeps, and memory is read and written once for all of them. Step s starts at slab s and ends there.
 
 Of many small lattices, 64 are moved as one, a contiguous row of 64 numbers for every site.
 """
@@ -20,14 +21,16 @@ from torch import Tensor
 from ..core.kernels.compiling import compiled, compiled_part
 from ..core.physics.lattice import Torus
 from .field import drift, neighbour_table
-from .step import note_energy
 
 LANES = 64  # small lattices moved as one
-DEPTH = 4  # steps in one sweep over a large lattice
 _FEWEST = 16  # lattices from which on they are moved as lanes
 _SMALL = 4096  # sites of a lattice up to which they are
-_LARGE = 2**22  # bytes of a lattice from which on several steps share a sweep
-_APART = 3  # slabs between two steps of a sweep
+_DEPTH = 4  # steps in one sweep
+_LARGE, _DEEP = 2**24, 8  # the same for lattices from so many bytes on
+_APART = 2  # slabs between two steps of a sweep
+_KEPT = 5  # slabs kept for each: three that follow one another, and its first two
+_LEAD = 16  # numbers before a kept row, the last of them its periodic neighbour
+_TILE = 16  # sites that are brought into lanes at once
 
 _compile = compiled(error_model="numpy", fastmath={"contract"})
 _part = compiled_part(error_model="numpy", fastmath={"contract"})
@@ -42,203 +45,271 @@ def run(
     """
     after = type(state)(*(tensor.clone() for tensor in state))
     arrays = type(state)(*(tensor.numpy() for tensor in after))
-    worlds = len(arrays.phi)
     share = 1.0 if policy == "leapfrog" else 0.0
-    records = torch.empty(3, steps // every, worlds, dtype=torch.float64)
-    beside = neighbour_table(Torus((size,) * dimensions))
-    pulled = np.empty(worlds)
+    records = torch.empty(3, steps // every, len(arrays.phi), dtype=torch.float64)
     for k in range(steps // every):
-        advance(arrays, beside, size, dimensions, share, every)
-        weigh(*arrays[:5], beside, arrays.course, arrays.energy, pulled, every)
+        energy, squares = advance(arrays, size, dimensions, share, every)
+        excess = energy / arrays.energy[:, 0] - 1
+        n, now, total, moment = arrays.course.T
+        n += every
+        now[:] = excess
+        total += excess * every
+        moment += excess * every * (n - 0.5 * (every - 1))
         records[0, k], records[1, k] = after.course[:, 1].abs(), drift(after.course)
-        missed = (1 - share) ** 2 * 0.5 * arrays.dt[:, 0] * pulled
-        records[2, k] = torch.from_numpy(missed)
+        missed = (1 - share) ** 2 * 0.5 * arrays.dt[:, 0] * squares
+        records[2, k] = torch.from_numpy(missed / arrays.phi.shape[1])
     return after, (records[0], records[1], records[2])
 
 
 def advance(
-    arrays: Any, beside: np.ndarray, size: int, dimensions: int, share: float, steps: int
-) -> None:
-    """Make steps in place; every site takes that share of the exact kick."""
+    arrays: Any, size: int, dimensions: int, share: float, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make steps in place; every site takes that share of the exact kick.
+
+    Returns Q of every world after them and the sum of its squared forces.
+    """
     phi, momentum = arrays.phi, arrays.momentum
     worlds, sites = phi.shape
-    number = phi.dtype.type
-    factors = np.empty((3, worlds), phi.dtype)  # of neighbours, of the site itself, of momentum
-    factors[0] = share * arrays.dt[:, 0] / arrays.spacing[:, 0] ** 2
-    own = 2 * dimensions / arrays.spacing[:, 0] ** 2 + arrays.mass[:, 0] ** 2
-    factors[1] = share * arrays.dt[:, 0] * own
-    factors[2] = arrays.dt[:, 0]
+    dt, scale, square = arrays.dt[:, 0], 1 / arrays.spacing[:, 0] ** 2, arrays.mass[:, 0] ** 2
+    factors = np.stack(
+        [share * dt * scale, share * dt * (2 * dimensions * scale + square), dt, scale, square]
+    ).astype(phi.dtype)
+    sums = np.zeros((2, worlds))
     if worlds >= _FEWEST and sites <= _SMALL:
-        move_lanes(phi, momentum, factors, beside, steps)
-        return
-    slabs = size if dimensions > 1 else 1
-    rows = sites // size // slabs
-    large = 2 * phi.itemsize * sites >= _LARGE and slabs >= 4 * DEPTH
-    depth = DEPTH if large else 1
-    saved = np.empty((depth * rows, size), phi.dtype)
+        beside = neighbour_table(Torus((size,) * dimensions))
+        move_lanes(phi, momentum, factors, beside, steps, sums)
+        return 0.5 * sums[0], sums[1]
+    rows = size if dimensions == 3 else 1  # of a slab
+    depth = sweep_depth(phi[0].nbytes, sites // size // rows)
+    kept = kept_rows(rows, size, depth, phi.dtype)
+    columns = np.empty((2, size))
     for w in range(worlds):
-        place = phi[w].reshape(slabs * rows, size), momentum[w].reshape(slabs * rows, size)
-        spread, own, dt = (number(value) for value in factors[:, w])
-        sweep(*place, saved, dimensions, spread, own, dt, steps, depth)
+        place = phi[w].reshape(-1, size), momentum[w].reshape(-1, size)
+        sweep(*place, kept, dimensions, *factors[:3, w], steps, depth)
+        columns[:] = 0
+        weigh(*place, kept[0, :size], dimensions, *factors[2:, w], columns)
+        sums[:, w] = columns.sum(1)
+    return 0.5 * sums[0], sums[1]
+
+
+def sweep_depth(size: int, slabs: int) -> int:
+    """Steps in one sweep over a lattice of so many bytes."""
+    depth = _DEEP if size >= _LARGE else _DEPTH
+    return depth if slabs >= 4 * depth else 1
+
+
+def kept_rows(rows: int, size: int, depth: int, dtype: Any) -> np.ndarray:
+    """Memory for `sweep` over slabs of so many rows, at a whole cache line and zero at first."""
+    number = torch.from_numpy(np.empty(0, dtype)).dtype
+    return torch.zeros(_KEPT * depth * rows + 1, size + 2 * _LEAD, dtype=number).numpy()
 
 
 @_part
-def _kick_row(
-    phi: Any, momentum: Any, r: int, back: int, ahead: Any, front: int, sides: Any, c: Any, d: Any
-) -> None:
-    """Kick a row by its neighbours: row `back` of phi, `front` of `ahead`, those beside it.
-
-    sides: two more rows of phi, or negative where there are none; back is negative likewise.
-    """
-    n = phi.shape[1]
-    for edge in range(2):
-        j = (n - 1) * edge
-        total = phi[r, j - 1 if j > 0 else n - 1] + phi[r, j + 1 if j < n - 1 else 0]
-        if back >= 0:
-            total += phi[back, j] + ahead[front, j]
-        if sides[0] >= 0:
-            total += phi[sides[0], j] + phi[sides[1], j]
-        momentum[r, j] += c * total - d * phi[r, j]
-    if sides[0] >= 0:
-        k, m = sides
-        for j in range(1, n - 1):
-            total = phi[r, j - 1] + phi[r, j + 1] + phi[back, j] + ahead[front, j]
-            momentum[r, j] += c * (total + phi[k, j] + phi[m, j]) - d * phi[r, j]
-    elif back >= 0:
-        for j in range(1, n - 1):
-            total = phi[r, j - 1] + phi[r, j + 1] + phi[back, j] + ahead[front, j]
-            momentum[r, j] += c * total - d * phi[r, j]
-    else:
-        for j in range(1, n - 1):
-            momentum[r, j] += c * (phi[r, j - 1] + phi[r, j + 1]) - d * phi[r, j]
+def _close(kept: Any, row: int, size: int) -> None:
+    """Put the periodic neighbours at the ends of a kept row."""
+    kept[row, _LEAD - 1] = kept[row, _LEAD + size - 1]
+    kept[row, _LEAD + size] = kept[row, _LEAD]
 
 
 @_part
-def _kick_slab(
-    phi: Any, momentum: Any, slab: int, ahead: Any, front: int, shape: Any, c: Any, d: Any
-) -> None:
-    """Kick a slab of so many rows; `ahead` holds the slab ahead of it from row `front` on."""
-    dimensions, slabs, rows = shape
-    behind = slab - 1 if slab > 0 else slabs - 1
+def _keep(phi: Any, first: int, rows: int, kept: Any, to: int) -> None:
+    """Keep so many rows of the field."""
+    size = phi.shape[1]
     for b in range(rows):
-        r, back = slab * rows + b, behind * rows + b if dimensions > 1 else -1
-        sides = (-1, -1)
-        if dimensions == 3:
-            first = slab * rows
-            sides = (
-                first + (b - 1 if b > 0 else rows - 1),
-                first + (b + 1 if b < rows - 1 else 0),
-            )
-        _kick_row(phi, momentum, r, back, ahead, front + b, sides, c, d)
+        for j in range(size):
+            kept[to + b, _LEAD + j] = phi[first + b, j]
+        _close(kept, to + b, size)
 
 
 @_part
-def _move_rows(phi: Any, momentum: Any, first: int, rows: int, dt: Any) -> None:
-    for r in range(first, first + rows):
-        for j in range(phi.shape[1]):
-            phi[r, j] += dt * momentum[r, j]
+def _place(step: int, k: int, slabs: int, rows: int) -> int:
+    """Where the k-th slab is kept that a step meets; its first two are its last ones too."""
+    k = k if k < slabs else k - slabs
+    return (_KEPT * step + (3 + k if k < 2 else k % 3)) * rows
+
+
+@_part
+def _step_row(
+    kept: Any, back: int, row: int, front: int, momentum: Any, r: int, c: Any, d: Any, dt: Any,
+    out: Any, to: int, keeps: bool,
+) -> None:  # fmt: skip
+    """Kick row r of the momentum by kept rows, and write what the field becomes.
+
+    keeps: whether `out` is made of kept rows too.
+    """
+    lead = _LEAD if keeps else 0  # a number that is plainly not negative: such code has vectors
+    for j in range(momentum.shape[1]):
+        value = kept[row, _LEAD + j]
+        total = kept[row, _LEAD - 1 + j] + kept[row, _LEAD + 1 + j]
+        total += kept[back, _LEAD + j] + kept[front, _LEAD + j]
+        pushed = momentum[r, j] + (c * total - d * value)
+        momentum[r, j] = pushed
+        out[to, lead + j] = value + dt * pushed
 
 
 @_compile
 def sweep(
-    phi: Any, momentum: Any, saved: Any, dimensions: int, c: Any, d: Any, dt: Any, steps: int,
+    phi: Any, momentum: Any, kept: Any, dimensions: int, c: Any, d: Any, dt: Any, steps: int,
     depth: int,
 ) -> None:  # fmt: skip
     """Make steps of one lattice [rows, size] in place, `depth` of them per sweep.
 
     momentum_i += c (sum of neighbours) - d phi_i; phi_i += dt momentum_i.
-    saved [depth * rows of a slab, size]: scratch.
+    kept: `kept_rows` of the rows of a slab, overwritten but for its last row in one dimension.
     """
-    rows = saved.shape[0] // depth
+    size, last = phi.shape[1], kept.shape[0] - 1
+    rows = last // (_KEPT * depth)
     slabs = phi.shape[0] // rows
-    shape, made = (dimensions, slabs, rows), 0
+    if dimensions == 1:
+        for _ in range(steps):
+            _keep(phi, 0, 1, kept, 0)
+            _step_row(kept, last, 0, last, momentum, 0, c, d, dt, phi, 0, False)
+        return
+    made = 0
     while made < steps:
         here = min(depth, steps - made)
-        for i in range(slabs + 1 + _APART * (here - 1)):
+        _keep(phi, (slabs - 1) * rows, rows, kept, _place(0, 0, slabs, rows))
+        _keep(phi, 0, rows, kept, _place(0, 1, slabs, rows))
+        for i in range(slabs + _APART * (here - 1)):
             for s in range(here):
                 k = i - _APART * s
-                slab = (s + k) % slabs
-                if k == 0:
+                if 0 <= k < slabs:
+                    back, own = _place(s, k, slabs, rows), _place(s, k + 1, slabs, rows)
+                    ahead, next_own = _place(s, k + 2, slabs, rows), _place(s + 1, k, slabs, rows)
+                    if s == 0 and k < slabs - 2:
+                        _keep(phi, (k + 1) * rows, rows, kept, ahead)
                     for b in range(rows):
-                        for j in range(phi.shape[1]):
-                            saved[s * rows + b, j] = phi[slab * rows + b, j]
-                if 0 <= k < slabs - 1:
-                    front = (slab + 1) % slabs * rows
-                    _kick_slab(phi, momentum, slab, phi, front, shape, c, d)
-                elif k == slabs - 1:
-                    _kick_slab(phi, momentum, slab, saved, s * rows, shape, c, d)
-                if 1 <= k <= slabs:
-                    _move_rows(phi, momentum, (s + k - 1) % slabs * rows, rows, dt)
+                        front, r = ahead + b, (s + k) % slabs * rows + b
+                        if dimensions == 3:
+                            up, down = own + (b - 1) % rows, own + (b + 1) % rows
+                            for j in range(_LEAD, _LEAD + size):
+                                kept[last, j] = kept[front, j] + (kept[up, j] + kept[down, j])
+                            front = last
+                        whence = back + b, own + b, front
+                        if s < here - 1:
+                            to = next_own + b
+                            _step_row(kept, *whence, momentum, r, c, d, dt, kept, to, True)
+                            _close(kept, to, size)
+                        else:
+                            _step_row(kept, *whence, momentum, r, c, d, dt, phi, r, False)
         made += here
 
 
 @_compile
-def move_lanes(phi: Any, momentum: Any, factors: Any, beside: Any, steps: int) -> None:
+def weigh(
+    phi: Any, momentum: Any, pull: Any, dimensions: int, dt: Any, scale: Any, square: Any, sums: Any
+) -> None:
+    """Add up a lattice [rows, size], column by column.
+
+    sums [2, size] float64: gains the terms of 2 Q and the squared forces.  pull [size]: scratch.
+    """
+    n = phi.shape[1]
+    slab = n if dimensions == 3 else 1
+    sites, wide = phi.dtype.type(2 * dimensions), np.float64(dt)
+    for r in range(phi.shape[0]):
+        first = r // slab * slab
+        pull[0] = phi[r, n - 1] + phi[r, 1]
+        pull[n - 1] = phi[r, n - 2] + phi[r, 0]
+        for j in range(1, n - 1):
+            pull[j] = phi[r, j - 1] + phi[r, j + 1]
+        if dimensions > 1:
+            back, front = (r - slab) % phi.shape[0], (r + slab) % phi.shape[0]
+            for j in range(n):
+                pull[j] += phi[back, j] + phi[front, j]
+        if dimensions == 3:
+            up, down = first + (r - 1 - first) % n, first + (r + 1 - first) % n
+            for j in range(n):
+                pull[j] += phi[up, j] + phi[down, j]
+        for j in range(n):
+            pull[j] = scale * (pull[j] - sites * phi[r, j]) - square * phi[r, j]
+        for j in range(n):
+            force, speed = np.float64(pull[j]), np.float64(momentum[r, j])
+            sums[0, j] += speed * speed + force * (wide * speed - np.float64(phi[r, j]))
+            sums[1, j] += force * force
+
+
+@_compile
+def move_lanes(phi: Any, momentum: Any, factors: Any, beside: Any, steps: int, sums: Any) -> None:
     """Make steps of many lattices [worlds, sites] in place, LANES of them side by side.
 
-    factors [3, worlds]: c, d and dt as `sweep` has them.
+    factors [5, worlds]: c, d and dt as `sweep` has them, 1 / a^2 and m^2.
+    sums [2, worlds] float64: gains the terms of 2 Q and the squared forces.
     """
     worlds, sites = phi.shape
-    sides = beside.shape[1]
     f, p = np.empty((sites, LANES), phi.dtype), np.empty((sites, LANES), phi.dtype)
-    c, d, dt = np.empty(LANES, phi.dtype), np.empty(LANES, phi.dtype), np.empty(LANES, phi.dtype)
+    of_lane, around = np.empty((5, LANES), phi.dtype), np.empty(LANES, phi.dtype)
+    total = np.empty((2, LANES))
     for first in range(0, worlds, LANES):
+        lanes = min(LANES, worlds - first)
         for lane in range(LANES):
-            w = min(first + lane, worlds - 1)
-            c[lane], d[lane], dt[lane] = factors[0, w], factors[1, w], factors[2, w]
-            for i in range(sites):
-                f[i, lane], p[i, lane] = phi[w, i], momentum[w, i]
+            for k in range(5):
+                of_lane[k, lane] = factors[k, first + min(lane, lanes - 1)]
+        for tile in range(0, sites, _TILE):
+            for lane in range(LANES):
+                w = first + min(lane, lanes - 1)
+                for i in range(tile, min(tile + _TILE, sites)):
+                    f[i, lane], p[i, lane] = phi[w, i], momentum[w, i]
         for _ in range(steps):
-            _step_lanes(f, p, c, d, dt, beside, sides)
-        for lane in range(min(LANES, worlds - first)):
-            for i in range(sites):
-                phi[first + lane, i], momentum[first + lane, i] = f[i, lane], p[i, lane]
+            _step_lanes(f, p, of_lane, beside, around)
+        _weigh_lanes(f, p, of_lane, beside, around, total)
+        for lane in range(lanes):
+            sums[0, first + lane] += total[0, lane]
+            sums[1, first + lane] += total[1, lane]
+        for tile in range(0, sites, _TILE):
+            for lane in range(lanes):
+                for i in range(tile, min(tile + _TILE, sites)):
+                    phi[first + lane, i], momentum[first + lane, i] = f[i, lane], p[i, lane]
 
 
 @_part
-def _step_lanes(f: Any, p: Any, c: Any, d: Any, dt: Any, beside: Any, sides: int) -> None:
+def _step_lanes(f: Any, p: Any, of_lane: Any, beside: Any, around: Any) -> None:
     """One step of LANES lattices."""
+    sides = beside.shape[1]
     for i in range(f.shape[0]):
         k, m = beside[i, 0], beside[i, 1]
         if sides == 2:
             for lane in range(LANES):
-                p[i, lane] += c[lane] * (f[k, lane] + f[m, lane]) - d[lane] * f[i, lane]
-        elif sides == 4:
-            q, r = beside[i, 2], beside[i, 3]
+                total = f[k, lane] + f[m, lane]
+                p[i, lane] += of_lane[0, lane] * total - of_lane[1, lane] * f[i, lane]
+            continue
+        q, r = beside[i, 2], beside[i, 3]
+        if sides == 4:
             for lane in range(LANES):
                 total = f[k, lane] + f[m, lane] + f[q, lane] + f[r, lane]
-                p[i, lane] += c[lane] * total - d[lane] * f[i, lane]
-        else:
-            q, r, s, t = beside[i, 2], beside[i, 3], beside[i, 4], beside[i, 5]
-            for lane in range(LANES):
-                total = f[k, lane] + f[m, lane] + f[q, lane] + f[r, lane]
-                total += f[s, lane] + f[t, lane]
-                p[i, lane] += c[lane] * total - d[lane] * f[i, lane]
+                p[i, lane] += of_lane[0, lane] * total - of_lane[1, lane] * f[i, lane]
+            continue
+        s, t = beside[i, 4], beside[i, 5]
+        for lane in range(LANES):
+            around[lane] = f[k, lane] + f[m, lane] + f[q, lane] + f[r, lane]
+        for lane in range(LANES):
+            total = around[lane] + f[s, lane] + f[t, lane]
+            p[i, lane] += of_lane[0, lane] * total - of_lane[1, lane] * f[i, lane]
     for i in range(f.shape[0]):
         for lane in range(LANES):
-            f[i, lane] += dt[lane] * p[i, lane]
+            f[i, lane] += of_lane[2, lane] * p[i, lane]
 
 
-@_compile
-def weigh(
-    phi: Any, momentum: Any, mass: Any, dt: Any, spacing: Any, beside: Any, course: Any,
-    energy: Any, pulled: Any, steps: int,
-) -> None:  # fmt: skip
-    """Note Q of every world after so many steps in `course`, and the mean squared force."""
-    worlds, sites = phi.shape
-    number = phi.dtype.type
-    for w in range(worlds):
-        scale, square = number(1.0 / spacing[w, 0] ** 2), number(mass[w, 0] ** 2)
-        total, squares = 0.0, 0.0
-        for i in range(sites):
-            sides = beside.shape[1]
-            around = phi[w, beside[i, 0]] + phi[w, beside[i, 1]]
-            for k in range(2, sides):
-                around += phi[w, beside[i, k]]
-            curved = scale * (around - number(sides) * phi[w, i])
-            pull = np.float64(curved - square * phi[w, i])
-            speed = np.float64(momentum[w, i])
-            total += speed * speed + pull * (dt[w, 0] * speed - np.float64(phi[w, i]))
-            squares += pull * pull
-        pulled[w] = squares / sites
-        note_energy(course, w, 0.5 * total / energy[w, 0] - 1.0, steps)
+@_part
+def _weigh_lanes(f: Any, p: Any, of_lane: Any, beside: Any, pull: Any, total: Any) -> None:
+    """Terms of 2 Q and squared forces of LANES lattices, into total [2, LANES]."""
+    sides = beside.shape[1]
+    sites = f.dtype.type(sides)
+    for k in range(2):
+        for lane in range(LANES):
+            total[k, lane] = 0.0
+    for i in range(f.shape[0]):
+        k, m = beside[i, 0], beside[i, 1]
+        for lane in range(LANES):
+            pull[lane] = f[k, lane] + f[m, lane]
+        for side in range(2, sides, 2):
+            k, m = beside[i, side], beside[i, side + 1]
+            for lane in range(LANES):
+                pull[lane] += f[k, lane] + f[m, lane]
+        for lane in range(LANES):
+            curved = of_lane[3, lane] * (pull[lane] - sites * f[i, lane])
+            pull[lane] = curved - of_lane[4, lane] * f[i, lane]
+        for lane in range(LANES):
+            force, speed = np.float64(pull[lane]), np.float64(p[i, lane])
+            lag = np.float64(of_lane[2, lane]) * speed
+            total[0, lane] += speed * speed + force * (lag - np.float64(f[i, lane]))
+            total[1, lane] += force * force
