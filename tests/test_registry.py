@@ -152,7 +152,7 @@ def test_parameters_are_checked() -> None:
         invariantzoo.make_system(NEW)
 
 
-@pytest.mark.parametrize("id", ["Crowd-v0", "crowd", "a-b", "a-b-v0 ", "", None, 3])
+@pytest.mark.parametrize("id", ["Crowd-v0", "crowd", "a-b", "a-b-v0 ", "-v0", "a--v0", "", None, 3])
 def test_ids_have_a_form(id: Any) -> None:
     with pytest.raises(ValueError, match="must look like"):
         invariantzoo.register(id, Hold)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "invariantzoo.systems"
 NAMESPACE = "invariantzoo"
-_ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+-v[0-9]+")
+_ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*-v[0-9]+")
 _ENTRY_POINT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -101,7 +101,9 @@ def register(
     score: dict[str, Any] | None = None,
     replace: bool = False,
 ) -> None:
-    """Add an id `<system>-<scenario>-v<n>` to this registry, PettingZoo's and Gymnasium's.
+    """Add an id `<system>-<scenario>-v<n>`, or `<system>-v<n>`, to all registries.
+
+    They are this one, PettingZoo's and Gymnasium's.
 
     entry_point: the system's class, or "module:Class", which is imported at its first use.
     film: fields of `Film` by name: what windows and films of the id open with.
