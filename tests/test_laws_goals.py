@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from invariantzoo import make_system
+from invariantzoo.envs.core.physics.kernels.discs import rows_of
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.particles.circle import Circle
@@ -19,7 +20,10 @@ from invariantzoo.envs.particles.goal_geometry import overlaps
 from invariantzoo.envs.particles.goal_search import (
     _overlaps,
     _overlaps_by_cells,
+    _search,
+    _search_by_cells,
     nearest_in_plane,
+    overlaps_on_the_way,
 )
 from invariantzoo.envs.particles.goals import APART, Goals
 
@@ -202,17 +206,50 @@ def test_neighbours_are_the_nearest(n: int, layout: str) -> None:
         assert index.tolist() == brute_neighbours(x, cutoff, 10)
 
 
-def test_remembered_neighbours_do_not_matter() -> None:
+@pytest.mark.parametrize("n", [30, 300])
+def test_remembered_neighbours_do_not_matter(n: int) -> None:
     """Lists that were written for other places bound the search but change nothing."""
-    system = Goals(n_agents=30, cover=0.3)
+    system = Goals(n_agents=n, cover=0.3)
     env = VectorEnv(system, 2, seed=5, dtype=np.float64)
     rng = np.random.default_rng(0)
     env.reset()
     for _ in range(20):
-        step = env.step(rng.uniform(-1, 1, (2, 30, 4 * system.k + 2)))
+        step = env.step(rng.uniform(-1, 1, (2, n, 4 * system.k + 2)))
     fresh = VectorEnv(system, 2, seed=5, dtype=np.float64)
     fresh.reset()
     assert np.array_equal(fresh.restore(env.save()), step.observation)
+
+
+def test_neighbours_of_a_crystal_that_melts() -> None:
+    """Cells, with lists of other places or without, and all pairs agree, in equal distances too."""
+    rng = np.random.default_rng(1)
+    crystal = np.stack(np.meshgrid(*2 * [np.arange(20.0)]), -1).reshape(1, -1, 2)
+    index = np.full((1, 400, 10), -1, np.int32)
+    for warmth in (0.0, 0.02, 0.3, 2.0, 0.0):
+        x = crystal + warmth * rng.normal(size=crystal.shape)
+        _search_by_cells(x, 5.0, rows_of(400), index)
+        every = np.full((1, 400, 10), -1, np.int32)
+        _search(x, 5.0, rows_of(400), every)
+        assert np.array_equal(index, every)
+        assert np.array_equal(index, nearest_in_plane(x, 5.0, 10))
+
+
+@pytest.mark.parametrize("k", [1, 10])
+def test_large_worlds_find_overlaps_wherever_neighbours_end(k: int) -> None:
+    """Of more discs than are seen, too."""
+    system = Goals(n_agents=200, cover=0.3, n_neighbours=k)
+    env = VectorEnv(system, 1, seed=2, dtype=np.float64)
+    env.reset()
+    action = np.zeros((1, 200, 4 * system.k + 2))
+    action[..., -2] = 1.0
+    deepest = np.zeros((1, 200))
+    for _ in range(60):
+        before = env.state.position.copy()
+        env.step(action)
+        after = env.state.position
+        deepest = np.maximum(deepest, overlaps_on_the_way(before, after, env.state.radius))
+        assert np.allclose(deepest, env.state.deepest, atol=1e-14)
+    assert deepest.max() > 0.1
 
 
 @pytest.mark.parametrize("n", [30, 200])

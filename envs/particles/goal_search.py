@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.physics.kernels.discs import GRID_FROM, Rows, disc_code, disc_part, rows_of
 
-_PER_CELL = 2.0  # discs in a cell, where they lie evenly
+_PER_CELL = 4.0  # discs in a cell, where they lie evenly
 
 
 class Cells(NamedTuple):
@@ -107,51 +107,115 @@ def cells_of(position: Any, w: int, least: float) -> Cells:
 
 @disc_code
 def nearest_by_cells(position: Any, w: int, cutoff: float, cells: Cells, index: Any) -> None:
-    """As `nearest_of_all`: rings of cells are searched until nothing nearer can follow."""
-    k = index.shape[2]
-    cut2, side = cutoff * cutoff, cells.side
-    start, order, xs, ys = cells.start, cells.order, cells.x, cells.y
+    """As `nearest_of_all`: mostly 3 x 3 cells hold all that is as near as those near before."""
+    n, k = index.shape[1], index.shape[2]
+    start, order, xs, ys, side = cells.start, cells.order, cells.x, cells.y, cells.side
     columns, rows = cells.columns, cells.rows
     best, who = np.empty(k), np.empty(k, np.int64)
-    for row in range(rows):
-        for column in range(columns):
-            here = row * columns + column
-            for slot in range(start[here], start[here + 1]):
-                x, y = xs[slot], ys[slot]
-                inset_x = x - cells.left - column * side
-                inset_y = y - cells.bottom - row * side
-                inset = min(min(inset_x, side - inset_x), min(inset_y, side - inset_y))
-                count, worst, ring = 0, cut2, 0
-                while True:
-                    for other_row in range(max(row - ring, 0), min(row + ring, rows - 1) + 1):
-                        edge = abs(other_row - row) == ring
-                        stride = 1 if edge or ring == 0 else 2 * ring
-                        for other_column in range(column - ring, column + ring + 1, stride):
-                            if other_column < 0 or other_column >= columns:
-                                continue
-                            other = other_row * columns + other_column
-                            for t in range(start[other], start[other + 1]):
-                                dx, dy = xs[t] - x, ys[t] - y
-                                d = dx * dx + dy * dy
-                                if d >= worst or t == slot:
-                                    continue
-                                m = count if count < k else k - 1
-                                while m > 0 and best[m - 1] > d:
-                                    best[m], who[m] = best[m - 1], who[m - 1]
-                                    m -= 1
-                                best[m], who[m] = d, order[t]
-                                count += count < k
-                                if count == k:
-                                    worst = best[k - 1]
-                    seen = ring * side + max(inset, 0.0)  # all that is nearer has been compared
-                    ring += 1
-                    if seen * seen >= worst or ring > max(columns, rows):
-                        break
-                i = order[slot]
+    x_near, y_near, d2 = np.empty(n), np.empty(n), np.empty(n)
+    slot_near, near, rank = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+    for here in range(columns * rows):
+        if start[here] == start[here + 1]:
+            continue
+        row, column = here // columns, here % columns
+        around = 0
+        for other_row in range(max(row - 1, 0), min(row + 2, rows)):
+            first = other_row * columns
+            begin = start[first + max(column - 1, 0)]
+            end = start[first + min(column + 1, columns - 1) + 1]
+            for t in range(begin, end):
+                x_near[around + t - begin], y_near[around + t - begin] = xs[t], ys[t]
+                slot_near[around + t - begin] = t
+            around += end - begin
+        for slot in range(start[here], start[here + 1]):
+            i, x, y = order[slot], xs[slot], ys[slot]
+            limit = cutoff * cutoff
+            if k > 0 and index[w, i, k - 1] >= 0:
+                farthest = 0.0
+                for m in range(k):
+                    dx = position[w, index[w, i, m], 0] - x
+                    dy = position[w, index[w, i, m], 1] - y
+                    farthest = max(farthest, dx * dx + dy * dy)
+                limit = min(limit, np.nextafter(farthest, np.inf))
+            seen = side + _inset(cells, row, column, x, y)  # all that is nearer is around
+            if seen * seen < limit:
+                count = _nearest_by_rings(cells, row, column, slot, cutoff * cutoff, best, who)
                 for m in range(count):
                     index[w, i, m] = who[m]
                 for m in range(count, k):
                     index[w, i, m] = -1
+                continue
+            for t in range(around):
+                dx, dy = x_near[t] - x, y_near[t] - y
+                d2[t] = dx * dx + dy * dy
+            count = 0
+            for t in range(around):
+                near[count] = t
+                count += (d2[t] < limit) & (slot_near[t] != slot)
+            for m in range(count):
+                d2[m] = d2[near[m]]
+                near[m] = order[slot_near[near[m]]]
+                rank[m] = 0
+            for m in range(count):
+                for o in range(m):
+                    nearer = (d2[m] < d2[o]) | ((d2[m] == d2[o]) & (near[m] < near[o]))
+                    rank[o] += nearer
+                    rank[m] += not nearer
+            for m in range(count):
+                if rank[m] < k:
+                    index[w, i, rank[m]] = near[m]
+            for m in range(count, k):
+                index[w, i, m] = -1
+
+
+@disc_part
+def _inset(cells: Cells, row: int, column: int, x: float, y: float) -> float:
+    """How far a place is from the nearest side of its cell."""
+    across, along = x - cells.left - column * cells.side, y - cells.bottom - row * cells.side
+    inset = min(min(across, cells.side - across), min(along, cells.side - along))
+    return max(inset, 0.0)
+
+
+@disc_part
+def _nearest_by_rings(
+    cells: Cells, row: int, column: int, slot: int, cut2: float, best: Any, who: Any
+) -> int:
+    """How many of the k nearest there are; rings of cells are searched until none can follow.
+
+    best, who [k]: their squared distances and indices, nearest first.
+    """
+    start, order, xs, ys, side = cells.start, cells.order, cells.x, cells.y, cells.side
+    columns, rows, k = cells.columns, cells.rows, len(best)
+    x, y = xs[slot], ys[slot]
+    inset = _inset(cells, row, column, x, y)
+    count, worst, ring = 0, cut2, 0
+    while True:
+        for other_row in range(max(row - ring, 0), min(row + ring, rows - 1) + 1):
+            edge = abs(other_row - row) == ring
+            stride = 1 if edge or ring == 0 else 2 * ring
+            for other_column in range(column - ring, column + ring + 1, stride):
+                if other_column < 0 or other_column >= columns:
+                    continue
+                other = other_row * columns + other_column
+                for t in range(start[other], start[other + 1]):
+                    dx, dy = xs[t] - x, ys[t] - y
+                    d, j = dx * dx + dy * dy, order[t]
+                    if d > worst or d >= cut2 or t == slot:
+                        continue
+                    if count == k and d == worst and j > who[k - 1]:
+                        continue
+                    m = count if count < k else k - 1
+                    while m > 0 and (best[m - 1] > d or (best[m - 1] == d and who[m - 1] > j)):
+                        best[m], who[m] = best[m - 1], who[m - 1]
+                        m -= 1
+                    best[m], who[m] = d, j
+                    count += count < k
+                    if count == k:
+                        worst = best[k - 1]
+        seen = ring * side + inset  # all that is nearer has been compared
+        ring += 1
+        if seen * seen > worst or ring > max(columns, rows):
+            return count
 
 
 @disc_part
@@ -195,11 +259,44 @@ def overlaps_of_all(before: Any, position: Any, radius: Any, w: int, depth: Any)
                 depth[w, j] = max(depth[w, j], deep)
 
 
+@disc_part
+def overlaps_of_nearest(
+    before: Any, position: Any, radius: Any, w: int, reach: float, index: Any, depth: Any
+) -> bool:
+    """As `overlaps_of_all`, from the nearest at `position` [agents, k], nearest first.
+
+    reach: no two that were farther apart at the end have touched. Nothing is changed, and the
+    answer is False, where a disc has more than k within it.
+    """
+    n, k = index.shape[1], index.shape[2]
+    reach2 = reach * reach
+    for i in range(n):
+        j = index[w, i, k - 1] if k > 0 else -1
+        if j >= 0:
+            rx, ry = position[w, j, 0] - position[w, i, 0], position[w, j, 1] - position[w, i, 1]
+            if rx * rx + ry * ry < reach2:
+                return False
+    for i in range(n):
+        x, y = position[w, i, 0], position[w, i, 1]
+        for m in range(k):
+            j = index[w, i, m]
+            if j < 0:
+                break
+            rx, ry = position[w, j, 0] - x, position[w, j, 1] - y
+            if rx * rx + ry * ry >= reach2:
+                break
+            ox, oy = before[w, j, 0] - before[w, i, 0], before[w, j, 1] - before[w, i, 1]
+            contact = radius[w, i] + radius[w, j]
+            deep = depth_on_the_way(ox, oy, rx - ox, ry - oy, contact)
+            depth[w, i] = max(depth[w, i], deep)
+    return True
+
+
 @disc_code
 def overlaps_by_cells(
     before: Any, position: Any, radius: Any, w: int, cells: Cells, depth: Any
 ) -> None:
-    """As `overlaps_of_all`; `cells` of `position` are at least two reaches wide."""
+    """As `overlaps_of_all`; no two farther apart than a cell of `position` have touched."""
     columns, rows = cells.columns, cells.rows
     for row in range(rows):
         for column in range(columns):

@@ -16,6 +16,7 @@ from .goal_search import (
     nearest_of_all,
     overlaps_by_cells,
     overlaps_of_all,
+    overlaps_of_nearest,
     reach_of,
 )
 from .goal_state import SETTLED, TOLERANCE
@@ -325,10 +326,13 @@ def step_by_cells(arrays: Any, parameters: Any, action: Any, observation: Any) -
         else:
             _accelerate(batch, p, action, w)
             _advance(batch, p, w)
-            least = reach_of(moved.before, s.position, s.radius, w)
-            cells = cells_of(s.position, w, least)
-            overlaps_by_cells(moved.before, s.position, s.radius, w, cells, moved.depth)
+            reach = reach_of(moved.before, s.position, s.radius, w)
+            cells = cells_of(s.position, w, reach)
             nearest_by_cells(s.position, w, p.cutoff, cells, moved.neighbour)
+            if p.cutoff < reach or not overlaps_of_nearest(
+                moved.before, s.position, s.radius, w, reach, moved.neighbour, moved.depth
+            ):
+                overlaps_by_cells(moved.before, s.position, s.radius, w, cells, moved.depth)
             _score(batch, p, w)
         _observe(batch, p, observation, w)
     accumulate_metrics(batch.episode)
