@@ -2,7 +2,8 @@
 
     python -m invariantzoo.figures.klein_gordon_absorber [--root .]
 
-Writes docs/klein-gordon-absorber.md and docs/results/klein-gordon-absorber.json.
+Writes docs/klein-gordon-absorber.md, docs/results/klein-gordon-absorber.json and
+docs/images/klein-gordon-boundaries.gif.
 """
 
 from __future__ import annotations
@@ -73,6 +74,12 @@ but differences, as adding a number to a massless field changes nothing, and for
 site and by step, so that nothing grows. a and b start at random, and Gauss-Newton brings down the
 losses of one world under its own weights, from nothing but these losses, in at most {most} steps.
 
+![A wall, and boundaries that have learned](images/klein-gordon-boundaries.gif)
+
+One packet on a plane between walls, left, and between boundaries that have learned, right; below
+each the same packet without boundary. Upper and lower edge are one: what goes out above comes in
+below.
+
 ## Stability
 
 {stable}
@@ -126,6 +133,7 @@ def main() -> None:
         closed=boundary.CLOSED,
         long=LONG,
     )
+    film(root / "docs/images/klein-gordon-boundaries.gif", np.array(runs[plane][0]["taps"]))
     print(text)
     write_text(root / "docs/klein-gordon-absorber.md", text + "\n")
 
@@ -133,6 +141,27 @@ def main() -> None:
 def _spread(group: list[dict[str, Any]]) -> str:
     means, worst = ([run[name] for run in group] for name in ("mean", "worst"))
     return f"{np.median(means):.1e} ({min(means):.0e} to {max(means):.0e}), {np.median(worst):.1e}"
+
+
+def film(path: Path, taps: np.ndarray) -> None:
+    """A packet between walls beside the same between boundaries of such taps."""
+    from invariantzoo.training.runs import video
+
+    opened = invariantzoo.spec(ID).film
+    system = invariantzoo.make_system(ID, **opened.parameters)
+    assert isinstance(system, KleinGordonAbsorber)
+    env = VectorEnv(system, 2, seed=0, dtype=np.float64, autoreset=False)
+    env.reset()
+    for part in env.state:
+        part[1] = part[0]
+    law = (taps - boundary.mur(system.dt)) / system.reach
+    with video.filming(path, env, size=384, fps=8, every=6) as shoot:
+        shoot()
+        for _ in range(opened.steps):
+            action = env.observe() @ law
+            action[0] = -system.mur_values(env.tensors)[0] / system.reach
+            env.advance(action[..., None], unbounded=True)
+            shoot()
 
 
 def system_of(task: str) -> KleinGordonAbsorber:
