@@ -59,6 +59,10 @@ SHORT: dict[str, list[dict[str, Any]]] = {  # episodes that end within STEPS, wh
     "water-inference-v0": [{"horizon": 3, "data": TWO_WATERS}],
     "water-dynamics-v0": [{"horizon": 3, "data": TWO_WATERS, "temperature": (300.0, 400.0)}],
     "dirac-steer-v0": [{"horizon": 3, "side": 12, "width": 1.5, "task": "random"}],
+    "klein-gordon-absorber-v0": [
+        {"horizon": 3, "length": 16, "packets": 2},
+        {"horizon": 3, "dimensions": 2, "length": 8, "width": 3, "packets": 2, "mass": 0.5},
+    ],
     "test-hold-v0": [{"horizon": 3}],
     "test-leave-v0": [{"horizon": 5, "n_agents": 2, "length": 2}],
 }

@@ -52,7 +52,13 @@ SCENARIOS = {
         "summary": "sites of a field that learn the force from their own loss",
         "training": {
             "descent": {"rollout": 4, "lr": 3e-3},
-            "ppo": {"gamma": 0.0, "gae_lambda": 0.0, "log_std_init": -3.0},
+            "ppo": {
+                "gamma": 0.0,
+                "gae_lambda": 0.0,
+                "n_steps": 4,
+                "lr": 6e-4,
+                "log_std_init": -3.5,
+            },
             "sac": {"gamma": 0.0},
         },
         "score": {

@@ -27,6 +27,7 @@ ID = "klein-gordon-force-v0"
 STEPS = 10_000
 SIZES = (0.1, 0.01, 0.001)
 SEEDS, UPDATES = 5, 1200
+AGENT_STEPS, HORIZON = 10_000_000, 64  # of PPO
 WORLDS = 4
 GROWN = 1e6  # |Q / Q0 - 1| at which a field counts as blown up
 KINDS = ("laplacian", "neighbours")
@@ -177,7 +178,7 @@ def _system(sees: str) -> KleinGordonForce:
 
 
 def learned(sees: str, seed: int) -> dict[str, float]:
-    """A trained policy's force error and band."""
+    """The force error and the band of a policy that descent trained."""
     from invariantzoo.training.rl.algorithms import make_config
     from invariantzoo.training.rl.descent import Trainer
 
@@ -185,7 +186,24 @@ def learned(sees: str, seed: int) -> dict[str, float]:
     trainer = Trainer(invariantzoo.make_system(ID, sees=sees), config, seed, UPDATES)
     for _ in trainer:
         pass
-    policy = network_policy(trainer.network)
+    return judged(network_policy(trainer.network), sees)
+
+
+def reinforced(sees: str, seed: int) -> dict[str, float]:
+    """The same of a policy that PPO trained, from rewards of short episodes."""
+    from invariantzoo.training.rl.algorithms import make_config
+    from invariantzoo.training.rl.sb3 import Trainer
+
+    system = invariantzoo.make_system(ID, sees=sees, horizon=HORIZON)
+    config: Any = make_config(ID, "ppo", {})
+    trainer = Trainer(system, config, seed=seed, steps=AGENT_STEPS)
+    for _ in trainer:
+        pass
+    return judged(trainer.policy(), sees)
+
+
+def judged(policy: Policy, sees: str) -> dict[str, float]:
+    """What is held against the goals."""
     return {"force_error": force_error(policy, sees), "band": band(policy, sees)}
 
 
