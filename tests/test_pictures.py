@@ -25,6 +25,7 @@ from invariantzoo.envs.core.rendering.painter import Painter
 from invariantzoo.envs.core.rendering.viewer import COMPILING, Viewer
 from invariantzoo.envs.core.rendering.window import Window
 from invariantzoo.envs.core.scene import Chart, LegendEntry, Scene
+from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.site.pages import own_ids
 from invariantzoo.training.rl.hyperparameters import ALGORITHMS
@@ -283,6 +284,16 @@ def test_a_drag_is_offered_only_where_there_is_depth() -> None:
     deep, _ = world("cluster-relaxation-v0")
     assert not any(str(line).startswith("drag") for line in viewer_of(flat, (900, 600)).panel())
     assert any(str(line).startswith("drag") for line in viewer_of(deep, (900, 600)).panel())
+
+
+@pytest.mark.parametrize("id", own_ids())
+def test_the_keys_name_what_a_press_does_where_it_does_something(id: str) -> None:
+    session, _ = world(id)
+    system = session.env.system
+    presses = type(system).pressed is not System.pressed
+    assert presses == bool(system.press)
+    lines = viewer_of(session, (900, 600)).panel()
+    assert (f"click\t{system.press}" in lines) == presses
 
 
 def chart(**given: Any) -> Scene:

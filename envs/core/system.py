@@ -38,6 +38,7 @@ class System(ABC):
     networks: ClassVar[tuple[str, ...]] = ()  # of agents/networks that are made for its family
     baseline_family: ClassVar[str] = "acceleration"  # whose policies the names in `baselines` mean
     live_parameters: ClassVar[dict[str, LiveParameter]] = {}  # what the window may adjust
+    press: ClassVar[str] = ""  # what `pressed` does, in the words of the window's list of keys
 
     # Read-only: a system has each as a field, a class attribute or a property.
     if TYPE_CHECKING:

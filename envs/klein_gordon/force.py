@@ -84,6 +84,7 @@ SCENARIOS = {
     },
 }
 
+_FAINT = 1e-16  # height of a hill that is none: numbers near the smallest ones make steps slow
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 STARTS = ("random", "pluck")
 SIGHTS = ("laplacian", "neighbours")
@@ -128,6 +129,7 @@ class KleinGordonForce(System):
     agent_name: ClassVar[str] = "site"
     reductions: ClassVar[dict[str, str]] = {"band": "max", "drift": "last"}
     fused: ClassVar[tuple[str, ...]] = ("leapfrog", "none")
+    press: ClassVar[str] = "pluck the field"
     live_parameters: ClassVar[dict[str, LiveParameter]] = {
         "mass": LiveParameter(0.05, 0.0, 1.0),
         "dt": LiveParameter(0.02, 0.0, 0.5),
@@ -282,7 +284,7 @@ class KleinGordonForce(System):
         return after, {"band": excess, "drift": moved, "loss": loss}
 
     def kernel(self, worlds: int) -> Kernel:
-        from .step import PARAMETERS, Sites, observe, step
+        from .step import PARAMETERS, Scratch, Sites, observe, step
 
         parameters = parameter_record(
             PARAMETERS,
@@ -296,6 +298,7 @@ class KleinGordonForce(System):
             observe,
             parameters,
             tables=Sites(field.neighbour_table(self.lattice)),
+            scratch=Scratch(torch.empty(self.n_agents, dtype=PRECISIONS[self.precision]).numpy()),
             bounded=False,
         )
 
@@ -310,7 +313,8 @@ class KleinGordonForce(System):
         away = (places - places[site][:, None]).abs()
         away = torch.minimum(away, size - away)
         width = max(1.5, size / 40)
-        return torch.exp(-(away**2).sum(-1) / (2 * width**2))
+        height = torch.exp(-(away**2).sum(-1) / (2 * width**2))
+        return torch.where(height < _FAINT, torch.zeros_like(height), height)
 
     def _moved(self, name: str, state: FieldState, isometry: Isometry) -> Symmetry:
         phi, momentum = (self.lattice.moved(v, isometry) for v in (state.phi, state.momentum))

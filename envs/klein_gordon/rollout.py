@@ -122,10 +122,10 @@ def _keep(phi: Any, first: int, rows: int, kept: Any, to: int) -> None:
 
 
 @_part
-def _place(step: int, k: int, slabs: int, rows: int) -> int:
-    """Where the k-th slab is kept that a step meets; its first two are its last ones too."""
+def _place(k: int, slabs: int, rows: int) -> int:
+    """Where the k-th slab that a step meets is kept; its first two are its last ones too."""
     k = k if k < slabs else k - slabs
-    return (_KEPT * step + (3 + k if k < 2 else k % 3)) * rows
+    return (3 + k if k < 2 else k % 3) * rows
 
 
 @_part
@@ -159,39 +159,38 @@ def sweep(
     """
     size, last = phi.shape[1], kept.shape[0] - 1
     rows = last // (_KEPT * depth)
-    slabs = phi.shape[0] // rows
-    if dimensions == 1:
-        for _ in range(steps):
-            _keep(phi, 0, 1, kept, 0)
-            _step_row(kept, last, 0, last, momentum, 0, c, d, dt, phi, 0, False)
-        return
-    made = 0
+    slabs, made = phi.shape[0] // rows, 0
     while made < steps:
         here = min(depth, steps - made)
-        _keep(phi, (slabs - 1) * rows, rows, kept, _place(0, 0, slabs, rows))
-        _keep(phi, 0, rows, kept, _place(0, 1, slabs, rows))
+        for k in range(2):
+            _keep(phi, (slabs - 1 + k) % slabs * rows, rows, kept, _place(k, slabs, rows))
         for i in range(slabs + _APART * (here - 1)):
             for s in range(here):
                 k = i - _APART * s
-                if 0 <= k < slabs:
-                    back, own = _place(s, k, slabs, rows), _place(s, k + 1, slabs, rows)
-                    ahead, next_own = _place(s, k + 2, slabs, rows), _place(s + 1, k, slabs, rows)
-                    if s == 0 and k < slabs - 2:
-                        _keep(phi, (k + 1) * rows, rows, kept, ahead)
-                    for b in range(rows):
-                        front, r = ahead + b, (s + k) % slabs * rows + b
-                        if dimensions == 3:
-                            up, down = own + (b - 1) % rows, own + (b + 1) % rows
-                            for j in range(_LEAD, _LEAD + size):
-                                kept[last, j] = kept[front, j] + (kept[up, j] + kept[down, j])
-                            front = last
-                        whence = back + b, own + b, front
-                        if s < here - 1:
-                            to = next_own + b
-                            _step_row(kept, *whence, momentum, r, c, d, dt, kept, to, True)
-                            _close(kept, to, size)
-                        else:
-                            _step_row(kept, *whence, momentum, r, c, d, dt, phi, r, False)
+                if not 0 <= k < slabs:
+                    continue
+                mine, keeps = s * _KEPT * rows, s < here - 1
+                back, own = mine + _place(k, slabs, rows), mine + _place(k + 1, slabs, rows)
+                ahead, slab = mine + _place(k + 2, slabs, rows), (s + k) % slabs * rows
+                if s == 0 and k < slabs - 2:
+                    _keep(phi, slab + rows, rows, kept, ahead)
+                out = kept if keeps else phi
+                to = back + _KEPT * rows if keeps else slab
+                for b in range(rows):
+                    behind, front = back + b, ahead + b
+                    if dimensions == 1:
+                        behind, front = last, last
+                    if dimensions == 3:
+                        up, down = own + (b - 1) % rows, own + (b + 1) % rows
+                        for j in range(_LEAD, _LEAD + size):
+                            kept[last, j] = kept[front, j] + (kept[up, j] + kept[down, j])
+                        front = last
+                    row = slab + b
+                    _step_row(
+                        kept, behind, own + b, front, momentum, row, c, d, dt, out, to + b, keeps
+                    )
+                    if keeps:
+                        _close(kept, to + b, size)
         made += here
 
 

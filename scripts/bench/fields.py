@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,6 +43,12 @@ def cases() -> Iterator[Case]:
             unit=unit,
         )
     yield Case(
+        "window, Klein-Gordon, 512 x 512, a step a picture, clicks and knobs",
+        functools.partial(live, 512),
+        floor=30,
+        unit="frames/s",
+    )
+    yield Case(
         "batched step, external actions, 64 worlds of 1,024 sites of a field",
         functools.partial(batched, FORCE, 64, lattice_size=32, dimensions=2),
     )
@@ -78,6 +86,41 @@ def swept(size: int, depth: int, steps: int) -> Work:
     def work() -> int:
         rollout.sweep(phi, momentum, kept, 2, c, d, dt, steps, depth)
         return size * size * steps
+
+    return work
+
+
+def live(size: int) -> Work:
+    """The loop of a window that nobody sees, in which somebody plucks and turns the mass."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    from invariantzoo import VectorEnv, make_policy
+    from invariantzoo.commands.rollout import Session
+    from invariantzoo.envs.core.rendering import pygame
+    from invariantzoo.envs.core.rendering.viewer import Viewer
+    from invariantzoo.envs.core.rendering.window import Window
+
+    system = invariantzoo.make_system(
+        FORCE, dimensions=2, lattice_size=size, start="pluck", precision="float32"
+    )
+    session = Session(
+        VectorEnv(system, 1, seed=0), make_policy("leapfrog", system), deterministic=True
+    )
+    session.begin()
+    viewer = Viewer(session.env, session.step, session.reset, title=FORCE)
+    window = Window(viewer.window_size, title=FORCE, fps=100_000)  # as fast as it goes
+    place, rng = min(viewer.window_size), np.random.default_rng(0)
+    keys = itertools.cycle((pygame.K_RIGHTBRACKET, pygame.K_LEFTBRACKET))
+
+    def work() -> int:
+        pos = tuple(rng.integers(place // 4, place // 2, 2).tolist())
+        pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=pos))
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=next(keys)))
+        for _ in range(10):
+            window.show(viewer.frame())
+            for event in window.events():
+                viewer.handle(event)
+            viewer.advance(1 / viewer.rate)
+        return 10
 
     return work
 

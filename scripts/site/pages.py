@@ -197,10 +197,10 @@ def meanings(system: System) -> dict[str, str]:
 
 
 def _results(id: str, root: Path) -> Iterator[str]:
-    """Pages with results of an id: docs/<scenario>.md."""
-    name = f"{id.split('-')[1]}.md"
-    if (root / "docs" / name).exists():
-        yield name
+    """Pages with results of an id: docs/<scenario>.md and docs/<id without its version>.md."""
+    for name in (id.split("-")[1], id.rpartition("-")[0]):
+        if (root / "docs" / f"{name}.md").exists():
+            yield f"{name}.md"
 
 
 def _module(system: System) -> str:

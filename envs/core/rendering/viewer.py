@@ -195,10 +195,11 @@ class Viewer:
         if env.age[0] == 0:
             self._painter.forget()
         metrics = {name: float(value[0]) for name, value in env.episode_metrics().items()}
+        scene = self.scene()
         return self._painter.draw(
-            self.scene(),
+            scene,
             follow=self.follow,
-            lines=self.panel() if self._painter.panel else (),
+            lines=self.panel(scene) if self._painter.panel else (),
             step=int(env.age[0]),
             metrics=metrics,
             charts=self.charts(),
@@ -208,7 +209,7 @@ class Viewer:
         """I1..I4 of the nearest neighbour of the agent that is followed, where agents see them."""
         env, agent = self.env, self.follow
         names = [name for name in INVARIANTS if name in env.system.bounds]
-        if agent is None or not env.alive[0, agent]:
+        if not names or agent is None or not env.alive[0, agent]:
             return []
         seen = by_name(env.system, torch.from_numpy(env.observe()[0, agent]))
         nearest = {name: float(seen[name].reshape(-1)[0]) for name in names}
@@ -218,9 +219,9 @@ class Viewer:
             Chart(0.0, 0.0, {f"nearest {name}": nearest[name]}, latest=_LATEST) for name in names
         ]
 
-    def panel(self) -> list[str | LegendEntry]:
+    def panel(self, scene: Scene | None = None) -> list[str | LegendEntry]:
         """Lines: the episode, the agent that is followed, colours and keys; tabs make columns."""
-        env, scene = self.env, self.scene()
+        env, scene = self.env, scene or self.scene()
         rate = "paused" if self.paused else f"{self.rate:g} steps/s"
         lines: list[str | LegendEntry] = [self.title, ""]
         lines += [f"step\t{env.age[0]:,} of {env.system.horizon:,}", f"speed\t{rate}"]
@@ -232,7 +233,10 @@ class Viewer:
         lines.append("")
         lines += self._followed() if self.follow is not None else ["nobody is followed"]
         lines += ["", *scene.legend] if scene.legend else []
-        keys = [*KEYS[:-1], *([DRAG] if scene.balls is not None else []), KEYS[-1]]
+        keys = list(KEYS[:-1])
+        keys += [("click", env.system.press)] if env.system.press else []
+        keys += [DRAG] if scene.balls is not None else []
+        keys.append(KEYS[-1])
         lines += ["", *(f"{key}\t{meaning}" for key, meaning in keys)]
         adjustable = zip(ADJUSTING_KEYS, env.system.live_parameters, strict=False)
         lines += [f"{keys}\tless, more {name}" for (keys, _, _), name in adjustable]
