@@ -93,8 +93,7 @@ def swept(size: int, depth: int, steps: int) -> Work:
 def live(size: int) -> Work:
     """The loop of a window that nobody sees, in which somebody plucks and turns the mass."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    from invariantzoo import VectorEnv, make_policy
-    from invariantzoo.commands.rollout import Session
+    from invariantzoo import Player, VectorEnv, make_policy
     from invariantzoo.envs.core.rendering import pygame
     from invariantzoo.envs.core.rendering.viewer import Viewer
     from invariantzoo.envs.core.rendering.window import Window
@@ -102,11 +101,16 @@ def live(size: int) -> Work:
     system = invariantzoo.make_system(
         FORCE, dimensions=2, lattice_size=size, start="pluck", precision="float32"
     )
-    session = Session(
-        VectorEnv(system, 1, seed=0), make_policy("leapfrog", system), deterministic=True
-    )
-    session.begin()
-    viewer = Viewer(session.env, session.step, session.reset, title=FORCE)
+    env = VectorEnv(system, 1, seed=0)
+    player, observation = Player(env, make_policy("leapfrog", system)), env.reset()
+
+    def step() -> Any:
+        nonlocal observation
+        made = player.step(observation)
+        observation = made.observation
+        return made
+
+    viewer = Viewer(env, step, lambda: None, title=FORCE)
     window = Window(viewer.window_size, title=FORCE, fps=100_000)  # as fast as it goes
     place, rng = min(viewer.window_size), np.random.default_rng(0)
     keys = itertools.cycle((pygame.K_RIGHTBRACKET, pygame.K_LEFTBRACKET))
