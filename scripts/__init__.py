@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from invariantzoo.envs.molecules.system import LossSystem
     from invariantzoo.training.geometry.fields import MetricTable
     from invariantzoo.training.geometry.geodesics import geodesic
+    from invariantzoo.training.geometry.latent_slice import LatentSlice
     from invariantzoo.training.geometry.metric import estimate_metric, load_metric
     from invariantzoo.training.geometry.power_law import fit_power_law
     from invariantzoo.training.geometry.regimes import estimate_alpha, regime, sphericity
@@ -92,6 +93,7 @@ _MODULES = {  # name -> the module that it is imported from when it is used
     "RegimeCallback": "training.rl.regime_callback",
     "MetricTable": "training.geometry.fields",
     "geodesic": "training.geometry.geodesics",
+    "LatentSlice": "training.geometry.latent_slice",
     "estimate_metric": "training.geometry.metric",
     "load_metric": "training.geometry.metric",
     "klein_gordon_network": "envs.core.physics.network_form",
@@ -116,6 +118,7 @@ __all__ = [
     "Bound",
     "CriticalityCallback",
     "Guarded",
+    "LatentSlice",
     "LossCalculator",
     "LossSystem",
     "MaskedRolloutBuffer",
