@@ -26,9 +26,9 @@ def clouds(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return spread + 2.0 * (2 * label - 1)[:, None] * torch.tensor([1.0, 0.3]), label.double()
 
 
-def tanh_net(seed: int = 0) -> nn.Sequential:
+def small_net(seed: int = 0, activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+    return nn.Sequential(nn.Linear(2, 3), activation(), nn.Linear(3, 1)).double()
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def test_a_linear_neuron_by_hand() -> None:
 def test_predicted_and_measured_around_every_sample() -> None:
     """Noise of .03 on the data: the map holds to a few per cent; at 1 it does not."""
     data = clouds(200)
-    network = settled(tanh_net(), data)
+    network = settled(small_net(), data)
     here = tangent_map(network, cross_entropy, data)
     errors = {}
     for noise in (0.03, 1.5):
@@ -95,7 +95,7 @@ def test_predicted_and_measured_around_every_sample() -> None:
 
 def test_one_point_for_a_class_fails_where_the_net_bends() -> None:
     data = clouds(400)
-    network = settled(tanh_net(), data)
+    network = settled(small_net(), data)
     found = tangent_map(network, cross_entropy, data)
     assert relative_error(found.predicted_of_class(1), found.measured(1)) > 0.3
     linear = nn.Linear(2, 1).double()
@@ -130,12 +130,16 @@ def test_the_lyapunov_equation() -> None:
         stationary_covariance(-one, one, 0.1)
 
 
-def test_what_a_run_of_sgd_does() -> None:
-    """Trace of the covariance over 100 chains, five seeds: .93 to 1.05 of the prediction."""
-    rate, batch, chains, steps = 0.1, 8, 100, 500
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.Sigmoid])
+def test_what_a_run_of_sgd_does(activation: type[nn.Module]) -> None:
+    """Trace of the covariance, five seeds: .93 to 1.05 of the prediction.
+
+    600 chains have an error of 1.4 %, and 250 steps forget the start to 2 %.
+    """
+    rate, batch, chains, steps = 0.1, 8, 600, 500
     for seed in range(5):
         x, y = data = clouds(200, seed)
-        network = settled(tanh_net(seed), data)
+        network = settled(small_net(seed, activation), data)
         noise = covariance(sample_gradients(network, cross_entropy, x, y))
         hessian = loss_hessian(network, cross_entropy, data) + DECAY * torch.eye(len(noise))
         expected = stationary_covariance(hessian, noise, rate, batch)
@@ -158,7 +162,7 @@ def test_what_a_run_of_sgd_does() -> None:
                 moved = torch.cat([p.flatten(1) for p in weights.values()], 1) - start
                 trace.append(float(moved.square().sum(1).mean()))
         ratio = sum(trace) / len(trace) / float(expected.trace())
-        assert 0.9 < ratio < 1.1, seed
+        assert 0.93 < ratio < 1.05, seed
 
 
 def test_it_is_public() -> None:

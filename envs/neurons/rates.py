@@ -52,6 +52,9 @@ SCENARIOS = {
             "policy": "kalman",
             "origin": "2500 episodes of docs/scores.md",
         },
+        "training": {
+            "ppo": {"n_worlds": 256, "n_steps": 50, "gamma": 0.9, "reward_scale": 0.02},
+        },
         "film": {
             "parameters": {"n_networks": 10_000, "rate": 0.7, "start": 0.3, "horizon": 400},
             "policy": "sgd",
