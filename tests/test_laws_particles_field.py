@@ -353,6 +353,22 @@ def test_a_social_force_collides_less() -> None:
     assert social < 0.5 * straight
 
 
+def test_a_narrow_field_is_better_to_drive_by() -> None:
+    """Of range 1/3 in small clouds, it keeps the same driver from others, and as fast."""
+    narrow = FieldDiscs(cells=30, passes=1, mass=3.0, gain=45.0)
+    near, wide = (
+        driven("social-force", system, 150).episode_metrics() for system in (narrow, FieldDiscs())
+    )
+    assert near["contacts"].mean() < 0.4 * wide["contacts"].mean()
+    assert near["progress"].mean() > 0.8 * wide["progress"].mean()
+
+
+def test_yielding_discs_stand_apart() -> None:
+    scores = driven("yield", FieldDiscs(), 150).episode_metrics()
+    assert scores["contacts"].mean() < 2e-3
+    assert abs(scores["progress"].mean()) < 0.1
+
+
 def test_a_step_that_is_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match=r"dt=0.2 must be below 0\.17.*: waves on a grid"):
         FieldDiscs(dt=0.2)

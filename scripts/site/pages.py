@@ -51,7 +51,7 @@ RESULTS = {  # what a group of pages with results is about -> its pages
     "Reinforcement learning": ("scores", "speed", "memory", "conformance", "brute-force"),
     "Autonomous particles": ("encounter", "crowd", "goals", "traffic"),
     "Spins and hopping particles": ("ising", "heat-bath", "exclusion"),
-    "Fields": ("dirac-steer", "klein-gordon-force", "klein-gordon-absorber"),
+    "Fields": ("dirac-steer", "klein-gordon-force", "klein-gordon-absorber", "particles-field"),
     "Molecules": ("water-fit", "water-liquid", "water-cp2k", "water-active", "relaxation"),
     "Covariant descent and regimes of learning": (
         "descent-agents",
