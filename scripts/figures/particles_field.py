@@ -411,7 +411,7 @@ def _figure(plain: dict[Any, Any], runs: dict[str, list[dict[str, Any]]]) -> Any
     )
     left.set(xlabel="progress", ylabel="contacts / particle / time")
     left.set_yscale("symlog", linthresh=1e-3)
-    left.legend(frameon=False, fontsize=8, loc="upper left")
+    left.legend(frameon=False, fontsize=8, loc=(0.02, 0.28))
     right.set(xlabel="update", ylabel="training loss", yscale="log")
     return figure
 
