@@ -20,7 +20,7 @@ from invariantzoo.envs.particles.field_grid import field_momentum, taps
 
 BOX, WIDTH = 16.0, 0.5  # side of the torus, and standard deviation of a cloud
 # K1 of its argument, from a table (Abramowitz and Stegun, 9.8).
-K1_AT_1, K1_AT_4 = 0.6019072302, 0.0124834989
+K1_AT_1, K1_AT_3, K1_AT_4 = 0.6019072302, 0.0401564311, 0.0124834989
 
 
 def torus(n: int = 2, cells: int = 64, **parameters: Any) -> FieldDiscs:
@@ -98,8 +98,10 @@ def test_weights_of_the_nodes() -> None:
 # The force between two discs
 
 
-@pytest.mark.parametrize(("distance", "k1"), [(1.0, K1_AT_1), (4.0, K1_AT_4)])
-def test_point_charges_attract_with_k1(distance: float, k1: float) -> None:
+@pytest.mark.parametrize(
+    ("distance", "k1", "most"), [(1.0, K1_AT_1, 0.04), (3.0, K1_AT_3, 0.03), (4.0, K1_AT_4, 0.03)]
+)
+def test_point_charges_attract_with_k1(distance: float, k1: float, most: float) -> None:
     """q q' m K1(m r) / 2 pi; the next image of the torus adds less than 1 % at a distance of 4."""
     position = pairs(distance)
     nearest = k1 / (2 * math.pi)
@@ -108,7 +110,7 @@ def test_point_charges_attract_with_k1(distance: float, k1: float) -> None:
         law_error(torus(cells=cells, form="momentum", order=1, passes=0), position, exact)
         for cells in (32, 64, 128)
     ]
-    assert errors[1] < 0.04
+    assert errors[1] < most
     assert errors[2] < 0.015
     assert 2.5 < errors[0] / errors[1] < 6
 

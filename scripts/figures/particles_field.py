@@ -411,8 +411,8 @@ def _figure(plain: dict[Any, Any], runs: dict[str, list[dict[str, Any]]]) -> Any
     )
     left.set(xlabel="progress", ylabel="contacts / particle / time")
     left.set_yscale("symlog", linthresh=1e-3)
-    left.legend(frameon=False, fontsize=8, loc=(0.02, 0.28))
     right.set(xlabel="update", ylabel="training loss", yscale="log")
+    right.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=9, loc="upper right")
     return figure
 
 
