@@ -19,6 +19,7 @@ import invariantzoo
 from invariantzoo import options
 from invariantzoo.__main__ import COMMANDS, main
 from invariantzoo.agents.policy import make_policy
+from invariantzoo.commands.bench import with_section
 from invariantzoo.commands.evaluate import Entry
 from invariantzoo.commands.evaluate import _groups as groups_of
 from invariantzoo.training.rl.algorithms import make_config, make_trainer
@@ -328,3 +329,12 @@ def test_bench_measures_and_writes(
     text = page.read_text()
     assert all(one["case"] in text for one in found["cases"])
     refused(capsys, "bench", "--write", str(tmp_path / "nowhere" / "speed.md"))
+
+
+def test_a_section_of_the_page_of_speeds_is_renewed_alone() -> None:
+    page = "# Speed\n\na\n"
+    both = with_section(with_section(page, "One", "first\n"), "Two", "second\n")
+    assert both == "# Speed\n\na\n\n## One\n\nfirst\n\n## Two\n\nsecond\n"
+    renewed = with_section(both, "One", "third")
+    assert renewed == both.replace("first", "third")
+    assert with_section(both, "Two", "fourth") == both.replace("second", "fourth")

@@ -66,16 +66,13 @@ def traffic(dimension: int, side: int) -> Work:
     from invariantzoo.envs.core.kernels.compiling import compiled
 
     @compiled(error_model="numpy")
+    def added(one: Any, other: Any, to: Any) -> None:
+        for i in range(len(one)):
+            to[i] = one[i] + other[i]
+
     def copied(u: Any, d: Any, phase: Any, to_u: Any, to_d: Any) -> None:
-        sites = len(u)
-        links = len(phase) // sites
-        for x in range(sites):
-            for part in range(2):
-                add = phase[x, part]
-                if links == 2:
-                    add += phase[sites + x, part]
-                to_u[x, part] = u[x, part] + add
-                to_d[x, part] = d[x, part] + add
+        added(u.ravel(), phase[: len(u)].ravel(), to_u.ravel())
+        added(d.ravel(), phase[-len(u) :].ravel(), to_d.ravel())
 
     u, d, phase, _, spare = _arrays(dimension, side)
     steps = _steps(dimension)

@@ -33,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--only", metavar="TEXT", help="only the cases whose names contain TEXT")
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="write the tables to FILE in Markdown"
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="write the tables to FILE in Markdown; with --only as a section of it, if it is there",
     )
 
 
@@ -70,7 +73,12 @@ def run(args: argparse.Namespace) -> int:
         for line in _remarks(report):
             options.print_line(console, line)
     if args.write:
-        write_text(args.write, markdown(report, results))
+        if args.only and args.write.exists():
+            before = args.write.read_text(encoding="utf-8")
+            text = with_section(before, args.only, section(report, results))
+        else:
+            text = markdown(report, results)
+        write_text(args.write, text)
     return 0
 
 
@@ -135,6 +143,26 @@ def _title(results: list[Result]) -> str:
     return f"# Speed of every interface: {met} of {len(bars)} goals against peers met"
 
 
+def section(report: dict[str, Any], results: list[Result]) -> str:
+    """The results, what is to be said of them and the machine, as a section of the page."""
+    notes = [
+        text for start, text in fields.NOTES.items() if any(start in row.case for row in results)
+    ]
+    lines = [table(HEADER, map(_row, results)), *(f"{note}\n" for note in notes), _machine(report)]
+    return "\n".join(lines)
+
+
+def with_section(page: str, title: str, text: str) -> str:
+    """The page with the section of that title renewed, or added at its end."""
+    before, _, after = page.partition(f"\n## {title}\n")
+    _, mark, others = after.partition("\n## ")
+    return f"{before}\n## {title}\n\n{text.strip()}\n{mark}{others}"
+
+
+def _machine(report: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in report["machine"].items())
+
+
 def markdown(report: dict[str, Any], results: list[Result]) -> str:
     """The page docs/speed.md."""
     return "\n".join(
@@ -148,10 +176,9 @@ def markdown(report: dict[str, Any], results: list[Result]) -> str:
             "simple_spread is another task: it is the one among theirs that has as many agents as",
             "one likes.",
             "",
-            table(HEADER, map(_row, results)),
-            *(f"- {line}" for line in _remarks(report)),
+            section(report, results),
             "",
-            ", ".join(f"{name} {value}" for name, value in report["machine"].items()),
+            *(f"- {line}" for line in _remarks(report)),
             "",
         ]
     )
