@@ -61,6 +61,7 @@ RESULTS = {  # what a group of pages with results is about -> its pages
         "descent-refresh",
         "geometry",
         "regimes",
+        "does-criticality-emerge",
         "criticality",
     ),
 }

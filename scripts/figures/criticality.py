@@ -1,0 +1,311 @@
+"""Exponents of sample gradients of networks that learned digits, and of one made to have a law.
+
+    python -m invariantzoo.figures.criticality [--out docs]
+
+Digits are those of scikit-learn. Writes does-criticality-emerge.md, its picture and json; networks
+that are in the json are not trained again.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from invariantzoo.report import (
+    figure_parser,
+    page_figure,
+    page_legend,
+    recorded,
+    save_figure,
+    table,
+    write_text,
+)
+
+SEEDS = (0, 1, 2, 3, 4)
+MOST = 200_000  # gradients of a layer's weights that are judged, drawn at random
+PARTS = ("hidden bias", "hidden weight", "output bias", "output weight")
+
+
+class Net(NamedTuple):
+    """A network, its loss, and how it is trained."""
+
+    activation: str
+    loss: str  # "CE" of logits, or "MSE" of an output behind the activation
+    kind: str = "MLP"
+    width: int = 32
+    steps: int = 1200
+    decay: float = 1e-4
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        usual = Net(self.activation, self.loss)
+        other = [f"{self.kind}"] if self.kind != usual.kind else []
+        other += [f"{self.width} wide"] if self.width != usual.width else []
+        other += [f"{self.steps} steps"] if self.steps != usual.steps else []
+        other += ["no decay"] if self.decay != usual.decay else []
+        return ", ".join([f"{self.activation} {self.loss}", *other])
+
+
+GRID = (
+    *(Net(a, of) for of in ("CE", "MSE") for a in ("sigmoid", "tanh", "softsign")),
+    Net("ReLU", "CE"),
+    Net("tanh", "CE", kind="convolution"),
+    Net("softsign", "MSE", kind="convolution"),
+)
+VARIED = tuple(
+    Net(a, of)._replace(**change)
+    for a, of in (("tanh", "CE"), ("softsign", "MSE"))
+    for change in ({"steps": 2400}, {"decay": 0.0}, {"width": 128})
+)
+
+
+def main() -> None:
+    """Train what is missing, then print and write the page."""
+    import torch
+
+    args = figure_parser(__doc__, out=Path("docs")).parse_args()
+    torch.set_num_threads(1)
+    store = args.out / "results" / "criticality.json"
+    results = {
+        net: [recorded(store, f"{net.name}, seed {s}", partial(on_digits, net, s)) for s in seeds]
+        for nets, seeds in ((GRID, SEEDS), (VARIED, SEEDS[:3]))
+        for net in nets
+    }
+    made = [recorded(store, f"made, seed {s}", partial(made_for_it, s)) for s in SEEDS]
+    _picture(args.out / "images" / "does-criticality-emerge.png", results, made)
+    page = _page(results, made)
+    print(page)
+    write_text(args.out / "does-criticality-emerge.md", page)
+
+
+def on_digits(net: Net, seed: int) -> dict[str, Any]:
+    """Accuracy, size of the mean gradient, and verdicts on all layers of a trained network."""
+    import torch
+    from sklearn.datasets import load_digits
+
+    from invariantzoo.training.geometry.regimes import sample_gradients
+
+    digits = load_digits()
+    x = torch.from_numpy(digits.data / 16.0)
+    label = torch.from_numpy(digits.target).long()
+    network, loss = _network(net, seed), _loss(net)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, net.steps)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(net.steps):
+        chosen = torch.randint(len(x), (128,), generator=generator)
+        value = loss(network(x[chosen]), label[chosen])
+        value = value + 0.5 * net.decay * sum(p.square().sum() for p in network.parameters())
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        falling.step()
+    right = float((network(x).argmax(1) == label).double().mean())
+    rows = sample_gradients(network, loss, x, label)
+    still = float(rows.mean(0).abs().mean() / rows.abs().mean())
+    return {"accuracy": right, "still": still, **_verdicts(network, rows, seed)}
+
+
+def made_for_it(seed: int) -> dict[str, Any]:
+    """The same of a softsign layer that sees |x| up to 1e5, equally often at every size."""
+    import torch
+    from torch import nn
+
+    from invariantzoo.training.geometry.regimes import sample_gradients
+    from invariantzoo.training.geometry.statistics import seeded
+
+    def make() -> nn.Sequential:
+        return nn.Sequential(nn.Linear(2, 4), nn.Softsign(), nn.Linear(4, 1)).double()
+
+    network, generator = seeded(make, seed), torch.Generator().manual_seed(seed)
+    sign = 1.0 - 2.0 * (torch.arange(200_000) % 2)
+    size = 1e5 * torch.rand(len(sign), generator=generator, dtype=torch.float64)
+    x = (sign * size)[:, None] * torch.tensor([1.0, 0.5], dtype=torch.float64)
+    y = sign.double()
+
+    def loss(output: Any, target: Any) -> Any:
+        return nn.functional.softplus(-target * output[:, 0]).mean()
+
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(300):
+        chosen = torch.randint(len(x), (1000,), generator=generator)
+        value = loss(network(x[chosen]), y[chosen])
+        value = value + 0.005 * sum(p.square().sum() for p in network.parameters())
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    right = float((network(x)[:, 0] * y > 0).double().mean())
+    rows = sample_gradients(network, loss, x, y)
+    return {"accuracy": right, **_verdicts(network, rows, seed)}
+
+
+def _network(net: Net, seed: int) -> Any:
+    from torch import nn
+
+    from invariantzoo.training.geometry.statistics import seeded
+
+    of = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "softsign": nn.Softsign, "ReLU": nn.ReLU}
+    activation = of[net.activation]
+
+    def make() -> nn.Sequential:
+        if net.kind == "convolution":
+            layers = [nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 8, 3), activation(), nn.Flatten()]
+            layers.append(nn.Linear(8 * 36, 10))
+        else:
+            layers = [nn.Linear(64, net.width), activation(), nn.Linear(net.width, 10)]
+        return nn.Sequential(*layers, *([activation()] if net.loss == "MSE" else [])).double()
+
+    return seeded(make, seed)
+
+
+def _loss(net: Net) -> Any:
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    goals = torch.eye(10, dtype=torch.float64)
+    if net.activation != "sigmoid":
+        goals = 2 * goals - 1
+
+    def squares(output: Any, label: Any) -> Any:
+        return 0.5 * (output - goals[label]).square().sum(1).mean()
+
+    return cross_entropy if net.loss == "CE" else squares
+
+
+def _verdicts(network: Any, rows: Any, seed: int) -> dict[str, Any]:
+    """Of hidden and output layer, weights and biases: exponent, distance, verdict, by decade."""
+    import torch
+
+    from invariantzoo.training.geometry.criticality import judge
+
+    sizes = [p.numel() for p in network.parameters()]
+    names = ("hidden weight", "hidden bias", "output weight", "output bias")
+    generator = torch.Generator().manual_seed(seed)
+    verdicts = {}
+    for name, part in zip(names, rows.abs().split(sizes, 1), strict=True):
+        flat = part.flatten()
+        if len(flat) > MOST:
+            flat = flat[torch.randint(len(flat), (MOST,), generator=generator)]
+        verdict = judge(flat)
+        law = verdict.law
+        verdicts[name] = {
+            "k": math.nan if law is None else law.exponent,
+            "ks": math.nan if law is None else law.ks * math.sqrt(law.n),
+            "law": law is not None and law.is_power_law,
+            "running": [round(k, 4) for k in verdict.running],
+        }
+    return verdicts
+
+
+def _row(name: str, part: str, runs: list[dict[str, Any]]) -> list[str]:
+    k = np.array([run[part]["k"] for run in runs])
+    known = np.ma.masked_invalid([run[part]["running"] for run in runs])
+    running = known.mean(0).filled(math.nan)
+    laws = sum(run[part]["law"] for run in runs)
+    ks = float(np.nanmedian([run[part]["ks"] for run in runs]))
+    decades = " ".join(f"{value:.2f}" for value in running)
+    spread = f"{np.nanmean(k):.2f} ± {np.nanstd(k, ddof=1):.2f}"
+    return [name, part, spread, decades, f"{ks:.1f}", f"{laws} of {len(runs)}"]
+
+
+def _page(results: dict[Net, list[dict[str, Any]]], made: list[dict[str, Any]]) -> str:
+    heads = ["network", "gradients of", "k", "k by decade, from the top down", "KS √n", "power law"]
+    grid = [_row(net.name, part, results[net]) for net in GRID for part in PARTS]
+    varied = [_row(net.name, part, results[net]) for net in VARIED for part in PARTS]
+    own = [_row("made for it", part, made) for part in ("hidden bias", "hidden weight")]
+    fits, laws = _counted(results, (*GRID, *VARIED))
+    more, laws_of_more = _counted(results, VARIED)
+    passing = [
+        f"{net.name}, {part} ({n} of {len(results[net])}, k = {k:.2f})"
+        for net in results
+        for part in PARTS
+        for n, k in [_passing(results[net], part)]
+        if n
+    ]
+    least = min(run["accuracy"] for runs in results.values() for run in runs)
+    answer = "Hardly ever" if laws else "No"
+    bias = [run["hidden bias"] for run in made]
+    straight = np.mean([run["hidden bias"]["running"] for run in results[Net("tanh", "CE")]], 0)
+    return f"""# Does criticality emerge? {answer}, in networks that learned digits
+
+![exponents by decade](images/does-criticality-emerge.png)
+
+A power law P(q) ~ q^-k is a straight line at the height k in this picture: the exponent of the
+gradients of single samples (hidden biases), decade by decade below their 99.9 % quantile, each line
+the mean of five seeds. Networks that learned digits bend; the one made for it (thick) does not.
+
+- **Verdict.** Of {fits} fits ({len(results)} networks, three or five seeds, four kinds of
+  gradients) {laws} pass as power laws: exponents of three decades within 0.1 and a distance of
+  Kolmogorov and Smirnov (KS √n) below 1.4. All networks reach an accuracy of {least:.3f} or more.
+- **Those that pass:** {"; ".join(passing) or "none"}.
+  A flat density of z would give 1 there.
+- **More of everything.** Twice the training, no weight decay, and four times the width:
+  {laws_of_more} of {more} fits pass.
+- **What would be needed.** An activation whose slope falls as a power, and a z that reaches far
+  into that tail with a flat density. With both, the law appears: a softsign layer that sees inputs
+  of all sizes up to 1e5, equally often, has f'(z) = (1 + |z|)^-2, hence k = 3/2 for its biases;
+  {np.mean([of["k"] for of in bias]):.3f} is found, and passes in
+  {sum(of["law"] for of in bias)} of {len(bias)} seeds.
+- **How to fool oneself.** Over two decades a bump looks straight: the hidden biases of tanh CE have
+  {straight[1]:.2f} and {straight[2]:.2f} in the second and the third, but {straight[0]:.2f} and
+  {straight[-1]:.2f} in the first and the fifth.
+
+## Digits
+
+MLPs are 64-32-10, convolutions 8 filters of 3 x 3 and a linear layer; 1,797 samples, Adam, 1,200
+batches of 128, rate 0.01 falling to 0, weight decay 1e-4. MSE is that of an output behind the
+same activation. The fit is on three decades that end a decade below the 99.9 % quantile; ± is
+the standard deviation over seeds.
+
+{table(heads, grid)}
+## More of everything
+
+{table(heads, varied)}
+## Made for it
+
+2-4-1, softsign, cross-entropy; 200,000 samples.
+
+{table(heads, own)}
+The instruments are those of [Power laws judged honestly](criticality.md), where the smallest case
+in which a power law does emerge is solved exactly.
+
+To reproduce: `python -m invariantzoo.figures.criticality`.
+"""
+
+
+def _counted(results: dict[Net, list[dict[str, Any]]], nets: tuple[Net, ...]) -> tuple[int, int]:
+    """Fits of networks, and how many of them pass as power laws."""
+    passed = [run[part]["law"] for net in nets for run in results[net] for part in PARTS]
+    return len(passed), sum(passed)
+
+
+def _passing(runs: list[dict[str, Any]], part: str) -> tuple[int, float]:
+    """How many seeds pass, and their mean exponent."""
+    k = [run[part]["k"] for run in runs if run[part]["law"]]
+    return len(k), float(np.mean(k)) if k else math.nan
+
+
+def _picture(path: Path, results: dict[Net, list[dict[str, Any]]], made: list[Any]) -> None:
+    """Exponents of hidden biases by decade."""
+    figure, axes = page_figure(1, 1, 3.8)
+    axis = axes[0, 0]
+    for k, net in enumerate(GRID):
+        rows = np.array([run["hidden bias"]["running"] for run in results[net]])
+        looks = {"ls": "--" if net.loss == "MSE" else "-", "color": f"C{k}", "lw": 1.2}
+        axis.plot(range(1, rows.shape[1] + 1), np.nanmean(rows, 0), label=net.name, **looks)
+    rows = np.array([run["hidden bias"]["running"] for run in made])
+    axis.plot(range(1, rows.shape[1] + 1), rows.mean(0), "k-o", lw=2, label="made for it")
+    axis.axhline(1.5, color="0.7", lw=0.8)
+    axis.set(xlabel="decade below the 99.9 % quantile", ylabel="exponent k there")
+    axis.set_xticks(range(1, rows.shape[1] + 1))
+    page_legend(figure, 3, axis)
+    save_figure(figure, path)
+
+
+if __name__ == "__main__":
+    main()
