@@ -63,6 +63,7 @@ RESULTS = {  # what a group of pages with results is about -> its pages
         "regimes",
         "does-criticality-emerge",
         "criticality",
+        "neurons",
     ),
 }
 OPTIMIZER = "Every algorithm has these too; those of `cgd` need `--optimizer cgd`."
