@@ -121,7 +121,8 @@ def _page(exact: dict[str, Any], learned: dict[str, list[dict[str, Any]]]) -> st
     better = sum(run["return"] > exact["constant"]["return"] for run in runs)
     means = {algo: np.mean([run["settled"] for run in of]) for algo, of in learned.items()}
     shares = " and ".join(f"{settled / mean:.1f} ({algo})" for algo, mean in means.items())
-    ends = {algo: np.mean([run["factor"] for run in of], 0)[[0, -1]] for algo, of in learned.items()}
+    mean_course = {algo: np.mean([run["factor"] for run in of], 0) for algo, of in learned.items()}
+    ends = {algo: course[[0, -1]] for algo, course in mean_course.items()}
     courses = " and ".join(f"from {a:.2f} to {b:.2f} ({algo})" for algo, (a, b) in ends.items())
     title = f"Neurons learn to choose rates: {below} of {len(runs)} runs settle lower"
     return f"""# {title} than the best constant rate
