@@ -150,7 +150,7 @@ def constant(kind: str) -> dict[str, Any]:
         return lambda seen, rng: given.expand(*seen.shape[:-1], -1).contiguous()
 
     def loss(action: Any) -> float:
-        held_in = {"episodes": 8, "seeds": 1, "first_seed": 100}
+        held_in: dict[str, Any] = {"episodes": 8, "seeds": 1, "first_seed": 100}
         scores = evaluate(system, policy(action), deterministic=True, **held_in)
         return float(scores["loss"].mean())
 

@@ -39,6 +39,10 @@ class Trainer(Protocol):
 
     def __iter__(self) -> Iterator[Update]: ...
 
+    def policy(self) -> Policy:
+        """The policy as it is now."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers from which `load_state_dict` continues."""
         ...
