@@ -51,7 +51,7 @@ def driven(name: str, worlds: int, n: int) -> Work:
     from invariantzoo.envs.core.vector import VectorEnv
 
     system = invariantzoo.make_system(GOALS, n_agents=n, cover=COVER)
-    env = VectorEnv(system, worlds, seed=0, dtype=np.float64)
+    env = VectorEnv(system, worlds, seed=0)
     policy = invariantzoo.make_policy(name, system)
     observation = env.reset()
 
