@@ -146,7 +146,9 @@ def _title(results: list[Result]) -> str:
 def section(report: dict[str, Any], results: list[Result]) -> str:
     """The results, what is to be said of them and the machine, as a section of the page."""
     notes = [
-        text for start, text in fields.NOTES.items() if any(start in row.case for row in results)
+        text
+        for start, text in (fields.NOTES | goals.NOTES).items()
+        if any(start in row.case for row in results)
     ]
     lines = [table(HEADER, map(_row, results)), *(f"{note}\n" for note in notes), _machine(report)]
     return "\n".join(lines)

@@ -87,6 +87,8 @@ hits inside the guard, by construction; ORCA has no guard. What the guard does a
 
 ## What it costs: root mean square of the acceleration
 
+What drivers cost the processor is on [the page of speeds](speed.md#discs).
+
 {effort}
 Any velocity can be had within a step here, and a search uses that. The guard of `learned` plans
 with an acceleration of 8, that of `smooth`, whose training also paid for effort, with 2.7; it ships
