@@ -43,7 +43,10 @@ SCENARIOS = {
     "dirac-steer-v0": {
         "system": "DiracSteer",
         "summary": "links whose gauge field stops, turns or carries a packet of a Dirac field",
-        "training": {"ppo": {"gamma": 1.0, "gae_lambda": 1.0, "n_steps": 48}},
+        "training": {
+            "ppo": {"gamma": 1.0, "gae_lambda": 1.0, "n_steps": 48},
+            "descent": {"steps": 15_000_000, "rollout": 48},  # losses come with the last step
+        },
         "score": {
             "random": -0.987,
             "best": -0.00267,
