@@ -18,7 +18,9 @@ who was near before, and looks for overlaps among the nearest alone; with the fo
 rings of cells the same run gave three quarters of the speed. What did not gain: visiting discs
 cell by cell in the other loops too, as rows of actions and observations then come in any order,
 and the bound in the search by rings. Drivers are given observations in double precision, as
-`evaluate` does."""
+`evaluate` does. The processor is shared: five runs of the same command within half an hour
+gave 0.64 to 0.98 M agent-steps/s for ORCA, 0.32 to 0.50 M for the learned driver in the guard,
+and in the large world 0.57 to 0.81 M for straight and 0.25 to 0.42 M for learned."""
 }
 COVER = 0.2
 
