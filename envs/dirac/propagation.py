@@ -38,6 +38,7 @@ def line_step(u: Any, d: Any, phase: Any, c: float, s: float, to_u: Any, to_d: A
     last = len(u) - 1
     for x in range(last):
         _line_site(u, d, phase, c, s, x, x + 1, to_u, to_d)
+    # A literal 0 would be a type of its own, and a second form to compile.
     _line_site(u, d, phase, c, s, last, (last + 1) % len(u), to_u, to_d)
 
 

@@ -86,9 +86,9 @@ def stationary_tail(rate: float) -> tuple[np.ndarray, np.ndarray]:
     x, area = 3.5 * (node + 1), 3.5 * weight
     density = 2 * area * np.exp(-0.5 * x**2) / math.sqrt(2 * math.pi)
     below = np.zeros((len(middle), len(edge)))  # chance that |w'| is below an edge
-    for one_x, one_density in zip(x, density / density.sum(), strict=True):
-        mean, spread = ((1 - rate * one_x**2) * middle)[:, None], rate * one_x
-        below += one_density * (ndtr((edge - mean) / spread) - ndtr((-edge - mean) / spread))
+    for sample, share in zip(x, density / density.sum(), strict=True):
+        mean, spread = ((1 - rate * sample**2) * middle)[:, None], rate * sample
+        below += share * (ndtr((edge - mean) / spread) - ndtr((-edge - mean) / spread))
     below[:, 0], below[:, -1] = 0.0, 1.0
     law = np.linalg.matrix_power(np.diff(below, axis=1), 4096)[0]
     return edge[:-1], np.cumsum(law[::-1])[::-1] / law.sum()

@@ -87,7 +87,7 @@ def _judged(
     return error, 0.5 * error**2
 
 
-def _one(z: Tensor) -> Tensor:
+def _unit_slope(z: Tensor) -> Tensor:
     return torch.ones_like(z)
 
 
@@ -126,7 +126,7 @@ def _softsign_left(s: Tensor) -> Tensor:
 
 _Function = Callable[[Tensor], Tensor]
 _ACTIVATIONS: dict[str, tuple[_Function, _Function]] = {  # f and its slope
-    "linear": (_same, _one),
+    "linear": (_same, _unit_slope),
     "tanh": (torch.tanh, _tanh_slope),
     "softsign": (_softsign, _softsign_slope),
     "sigmoid": (torch.sigmoid, _sigmoid_slope),
