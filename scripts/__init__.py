@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from invariantzoo.envs.molecules.files import load_model, save_model
     from invariantzoo.envs.molecules.forces import forces_of_frame
     from invariantzoo.envs.molecules.system import LossSystem
+    from invariantzoo.training.geometry.diffusion import load_diffusion
     from invariantzoo.training.geometry.fields import MetricTable
     from invariantzoo.training.geometry.geodesics import geodesic
     from invariantzoo.training.geometry.latent_slice import LatentSlice
@@ -91,6 +92,7 @@ _MODULES = {  # name -> the module that it is imported from when it is used
     "MaskedRolloutBuffer": "training.rl.buffers",
     "CriticalityCallback": "training.rl.criticality_callback",
     "RegimeCallback": "training.rl.regime_callback",
+    "load_diffusion": "training.geometry.diffusion",
     "MetricTable": "training.geometry.fields",
     "geodesic": "training.geometry.geodesics",
     "LatentSlice": "training.geometry.latent_slice",
@@ -152,6 +154,7 @@ __all__ = [
     "ids",
     "klein_gordon_network",
     "klein_gordon_weights",
+    "load_diffusion",
     "load_metric",
     "load_model",
     "load_run",

@@ -1,0 +1,1 @@
+"""Digits that ship, and the weights that were trained on them."""
