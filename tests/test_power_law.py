@@ -96,9 +96,7 @@ def test_parts_of_a_window() -> None:
 
 def test_what_is_outside_is_dropped() -> None:
     q = truncated(1.5, 1e-2, 1.0, 3000)
-    more = torch.from_numpy(np.concatenate([q, [0.0, -1.0, 5.0, math.inf, math.nan]])).reshape(
-        -1, 1
-    )
+    more = torch.from_numpy(np.concatenate([q, [0.0, -1.0, 5.0, math.inf]])).reshape(-1, 1)
     assert fit_power_law(more, 1e-2, 1.0) == fit_power_law(q, 1e-2, 1.0)
     with pytest.raises(ValueError, match=r"samples: 49 of 49 lie in \[0.01, 1\]; a fit needs 50"):
         fit_power_law(q[:49], 0.01, 1.0)
@@ -206,3 +204,47 @@ def test_the_trap_of_softplus_and_cancellation() -> None:
     torch.testing.assert_close(-logits.grad, torch.sigmoid(-logits.detach()), rtol=1e-5, atol=0)
     naive = (torch.sigmoid(logits.detach()) - 1).abs()
     assert float((naive == 0).double().mean()) > 0.6
+
+
+def test_a_part_without_samples_is_no_agreement() -> None:
+    """A steep law leaves the upper decades empty: one decade that is seen does not make three."""
+    fit = fit_power_law(truncated(3.5, 1, 1000, 400), 1, 1000)
+    assert math.isfinite(fit.decades[0])
+    assert math.isnan(fit.decades[-1])
+    assert fit.ks < 1.4 / math.sqrt(fit.n)
+    assert not fit.is_power_law
+
+
+@pytest.mark.parametrize("value", [1.0, 30.0, 1000.0])
+def test_equal_samples_have_no_law(value: float) -> None:
+    """Neither an overflow nor a NaN, at whichever end of the window they lie."""
+    fit = fit_power_law(np.full(100, value), 1, 1000)
+    assert math.isfinite(fit.exponent)
+    assert 0.3 < fit.ks <= 1
+    assert not fit.is_power_law
+
+
+def test_samples_of_other_kinds() -> None:
+    q = truncated(1.5, 1, 100, 2000)
+    exact = fit_power_law(np.float32(q), 1, 100).exponent
+    assert fit_power_law(torch.from_numpy(q).float().requires_grad_(), 1, 100).exponent == exact
+    coarse = fit_power_law(torch.from_numpy(q).bfloat16(), 1, 100).exponent
+    assert coarse == pytest.approx(exact, abs=0.02)
+    whole = np.arange(1, 101)
+    assert fit_power_law(whole, 1, 100) == fit_power_law(whole.astype(float), 1, 100)
+
+
+def test_samples_that_are_refused() -> None:
+    for samples, message in (
+        (np.r_[np.ones(99), np.nan], "samples: 1 of 100 are NaN"),
+        (torch.full((60,), math.nan), "samples: 60 of 60 are NaN"),
+        (np.ones(60) + 1j, "samples are complex"),
+        ([2.0], r"samples: 1 of 1 lie in \[1, 100\]; a fit needs 50"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit_power_law(samples, 1, 100)
+    with pytest.raises(ValueError, match="high=1 must be a finite number: above 100"):
+        fit_power_law(np.ones(60), 100, 1)
+    for samples, message in (([], "there are none"), ([math.inf] * 9, "above 0 and finite")):
+        with pytest.raises(ValueError, match=message):
+            top_window(samples)

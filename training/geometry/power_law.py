@@ -47,7 +47,7 @@ class PowerLaw(NamedTuple):
     @property
     def is_power_law(self) -> bool:
         """Whether the parts agree within 0.1 and the distance is below 1.4 / sqrt(n)."""
-        spread = max(self.decades) - min(self.decades)  # NaN if one is
+        spread = float(np.ptp(self.decades))  # NaN if one of them is: a part without samples
         return spread <= AGREE and self.ks < CHANCE / math.sqrt(self.n)
 
     @property
@@ -62,7 +62,8 @@ class PowerLaw(NamedTuple):
 def fit_power_law(samples: Any, low: float, high: float) -> PowerLaw:
     """Fit P(q) ~ q^-k to samples (any shape) on the window [low, high] and judge the fit.
 
-    Samples outside the window are dropped. Raises ValueError if fewer than 50 lie inside.
+    Samples outside the window are dropped. Raises ValueError if fewer than 50 lie inside, or if
+    samples are NaN.
     """
     require_number("low", low, 0, strict=True)
     require_number("high", high, low, strict=True)
@@ -109,18 +110,31 @@ def top_window(samples: Any, decades: float = 3.0, below: float = 1.0) -> tuple[
     Raises ValueError where that quantile is 0.
     """
     require_number("decades", decades, 0, strict=True)
-    top = float(np.quantile(_plain(samples), 0.999))
-    if not top > 0:
-        raise ValueError(f"samples: their 99.9 % quantile is {top:g}; it must be above 0")
+    values = _plain(samples)
+    if not len(values):
+        raise ValueError("samples: there are none")
+    with np.errstate(invalid="ignore"):  # between infinite ones
+        top = float(np.quantile(values, 0.999))
+    if not 0 < top < math.inf:
+        raise ValueError(
+            f"samples: their 99.9 % quantile is {top:g}; it must be above 0 and finite"
+        )
     high = top * 10**-below
     return high * 10**-decades, high
 
 
 def _plain(samples: Any) -> np.ndarray:
-    """Samples as one row of float64."""
+    """Samples as one row of float64, none of them NaN."""
     if hasattr(samples, "detach"):
-        samples = samples.detach().cpu().numpy()
-    return np.asarray(samples, float).ravel()
+        samples = samples.detach().cpu()
+        samples = (samples if samples.is_complex() else samples.double()).numpy()
+    if np.iscomplexobj(samples):
+        raise ValueError("samples are complex; they must be real numbers")
+    values = np.asarray(samples, float).ravel()
+    missing = int(np.isnan(values).sum())
+    if missing:
+        raise ValueError(f"samples: {missing} of {len(values)} are NaN")
+    return values
 
 
 def _mean(x: float) -> float:
@@ -137,7 +151,7 @@ def _variance(t: float, length: float) -> float:
     x = abs(t * length)
     if x < 1e-2:
         return length**2 * (1 / 12 - x**2 / 240)
-    return length**2 * (1 / x**2 - 0.25 / math.sinh(0.5 * min(x, 1400.0)) ** 2)
+    return length**2 * (1 / x**2 - 0.25 / math.sinh(0.5 * min(x, 700.0)) ** 2)
 
 
 def _rate(mean: float, length: float) -> float:
@@ -152,6 +166,11 @@ def _rate(mean: float, length: float) -> float:
 def _distance(y: np.ndarray, t: float, length: float) -> float:
     """The largest distance between the distributions of sorted y [n] and of the law."""
     x = t * length
-    law = y / length if abs(x) < 1e-9 else np.expm1(-t * y) / math.expm1(-x)
+    if abs(x) < 1e-9:
+        law = y / length
+    elif x > 0:
+        law = np.expm1(-t * y) / math.expm1(-x)
+    else:  # the same, from the other end, where powers are small
+        law = np.exp(t * (length - y)) * np.expm1(t * y) / math.expm1(x)
     steps = np.arange(len(y) + 1) / len(y)
     return float(max(np.abs(law - steps[1:]).max(), np.abs(law - steps[:-1]).max()))
