@@ -140,6 +140,17 @@ def test_a_table_is_interpolated_positively_and_gives_the_same_paths() -> None:
         np.testing.assert_allclose(slopes[..., i], change, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(9, 9), (9, 13)])
+def test_table_keeps_its_axes_apart(shape: tuple[int, int]) -> None:
+    """On a square grid too: cubic metrics are those of the formula, not of swapped coordinates."""
+    axes = [np.linspace(0, 1, n) for n in shape]
+    x, y = np.meshgrid(*axes, indexing="ij")
+    metrics = np.zeros((*shape, 2, 2))
+    metrics[..., 0, 0], metrics[..., 1, 1] = np.exp(2 * x), np.exp(4 * y**3)
+    found = invariantzoo.MetricTable(axes, metrics)(np.array([[0.3, 0.8]]))[0]
+    np.testing.assert_allclose(found, np.diag(np.exp([0.6, 4 * 0.8**3])), rtol=1e-10, atol=1e-12)
+
+
 def test_a_window_holds_the_path_back() -> None:
     a, b = np.array([-1.0, 0.5]), np.array([1.0, 0.5])
     free = invariantzoo.geodesic(normal_law, a, b)

@@ -70,7 +70,7 @@ class MetricTable(Field):
         for i, axis in enumerate(grid):
             spline = make_interp_spline(axis, factor, k=3, axis=i)
             knots.append(spline.t)
-            factor = np.moveaxis(spline.c, 0, i) if spline.c.shape != factor.shape else spline.c
+            factor = np.moveaxis(spline.c, 0, i)  # coefficients come with this axis first
         self._spline = NdBSpline(tuple(knots), factor, k=3)
 
     def __call__(self, points: Any) -> np.ndarray:
