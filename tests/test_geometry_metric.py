@@ -24,9 +24,9 @@ def coins(points: int, per_point: int = 8, d: int = 2) -> tuple[np.ndarray, np.n
     return flips.astype(float), chances
 
 
-def normal_samples(points: int, per_point: int = 8) -> tuple[np.ndarray, np.ndarray]:
+def normal_samples(points: int, per_point: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of normal laws and (mean, scale)."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     law = rng.uniform([-1, 0.5], [1, 2], (points, 2))
     return law[:, :1] + law[:, 1:] * rng.normal(size=(points, per_point)), law
 
@@ -55,8 +55,9 @@ def test_bernoulli_both_ways_and_their_errors(of_coins: Metric) -> None:
     np.testing.assert_array_equal(of_coins(p), of_coins.covariance(p))
 
 
-def test_the_normal_law_in_mean_and_scale() -> None:
-    metric = invariantzoo.estimate_metric(*normal_samples(4000))
+@pytest.mark.parametrize("seed", range(5))
+def test_the_normal_law_in_mean_and_scale(seed: int) -> None:
+    metric = invariantzoo.estimate_metric(*normal_samples(4000, seed=seed), seed=seed)
     points = np.random.default_rng(1).uniform([-0.9, 0.55], [0.9, 1.9], (200, 2))
     exact = np.diag([1.0, 2.0]) / points[:, 1, None, None] ** 2
     assert np.median(relative_error(metric(points), exact)) < 0.1
@@ -127,6 +128,22 @@ def test_swaps_give_the_scale_and_follow_linear_maps_of_the_statistic() -> None:
     change = np.array([[2.0, 1, 0], [0, 1, 3], [1, 0, 1]])
     turned = swap_posterior(features @ change.T, natural, *pairs)
     np.testing.assert_allclose(change.T @ turned, weights, atol=1e-5)
+
+
+def test_swaps_of_large_samples_are_told_by_the_near_pairs_alone() -> None:
+    rng = np.random.default_rng(0)
+    size = 4096  # numbers in a sample, of which the mean is seen
+    natural = rng.uniform(-1, 1, (2000, 2))
+    means = natural[:, None] + rng.normal(size=(2000, 4, 2)) / size**0.5
+    weights = swap_posterior(means, natural, *near_pairs(natural, np.arange(2000)))
+    np.testing.assert_allclose(weights / size, np.eye(2), atol=0.1)
+
+
+def test_swaps_that_are_all_sure_are_refused() -> None:
+    natural = np.linspace(-1, 1, 50)[:, None]
+    samples = np.repeat(natural[:, None], 4, 1)
+    with pytest.raises(ValueError, match="apart for sure: bring points nearer"):
+        swap_posterior(samples, natural, *near_pairs(natural, np.arange(50)))
 
 
 def test_patterns_of_two_by_two_sites() -> None:

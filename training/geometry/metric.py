@@ -422,16 +422,24 @@ def swap_posterior(
     w = np.zeros(design.shape[1])
     size = np.sqrt((design**2).mean(0))
     design = design / np.where(size > 0, size, 1)
-    for _ in range(50):
-        chance = 1 / (1 + np.exp(-np.clip(design @ w, -500, 500)))  # that they are not swapped
+    logit = design @ w
+    loss = float(np.logaddexp(0, -logit).sum())
+    for _ in range(100):
+        chance = 1 / (1 + np.exp(np.minimum(-logit, 500)))  # that they are not swapped
         curvature = (design * (chance * (1 - chance))[:, None]).T @ design
         slope = design.T @ (1 - chance)
         ridge = 1e-9 * np.trace(curvature) / len(w) + 1e-12
         step = np.linalg.solve(curvature + ridge * np.eye(len(w)), slope)
-        w += step * min(1.0, 5 / max(np.abs(design @ step).max(), 1e-300))
-        if np.abs(step).max() < 1e-10 * max(np.abs(w).max(), 1e-10):
+        along, share, before = design @ step, 1.0, loss
+        while share > 1e-9:
+            loss = float(np.logaddexp(0, -logit - share * along).sum())
+            if loss <= before:
+                break
+            share /= 2
+        w, logit = w + share * step, logit + share * along
+        if np.abs(step).max() < 1e-10 * max(np.abs(w).max(), 1e-10) or share <= 1e-9:
             break
-    else:
+    if loss < 1e-6 * len(design):
         raise ValueError("samples tell pairs of parameters apart for sure: bring points nearer")
     return (w / np.where(size > 0, size, 1)).reshape(features.shape[2], -1)
 
