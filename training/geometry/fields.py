@@ -44,8 +44,6 @@ class MetricTable(Field):
     """
 
     def __init__(self, axes: Sequence[Any], metrics: Any) -> None:
-        from scipy.interpolate import NdBSpline, make_interp_spline
-
         grid = [np.asarray(axis, float) for axis in axes]
         metrics = np.asarray(metrics, float)
         d = len(grid)
@@ -66,12 +64,7 @@ class MetricTable(Field):
         self._diagonal = self._rows == self._columns
         factor = np.linalg.cholesky(metrics)[..., self._rows, self._columns]
         factor[..., self._diagonal] = np.log(factor[..., self._diagonal])
-        knots = []
-        for i, axis in enumerate(grid):
-            spline = make_interp_spline(axis, factor, k=3, axis=i)
-            knots.append(spline.t)
-            factor = np.moveaxis(spline.c, 0, i)  # coefficients come with this axis first
-        self._spline = NdBSpline(tuple(knots), factor, k=3)
+        self._spline = _spline(grid, factor)
 
     def __call__(self, points: Any) -> np.ndarray:
         """Metrics [m, d, d] at points [m, d]; outside the grid those of its nearest edge."""
@@ -104,6 +97,62 @@ class MetricTable(Field):
         factor = np.zeros((len(inside), inside.shape[1], inside.shape[1]))
         factor[:, self._rows, self._columns] = entries
         return factor
+
+
+@final
+class FeatureTable(Field):
+    """The pull-back J^T J of features on a grid, between whose points they are cubic splines.
+
+    Where features change within a few steps of the grid the metric is no smooth function, and a
+    table of metrics gives paths gaps to slip through. Features that must go from one value to
+    another cannot be slipped past.
+    axes: d increasing coordinates, each of at least four points.
+    features [n_1, ..., n_d, features], at least as many as there are axes.
+    """
+
+    def __init__(self, axes: Sequence[Any], features: Any) -> None:
+        grid = [np.asarray(axis, float) for axis in axes]
+        values = np.asarray(features, float)
+        for i, axis in enumerate(grid):
+            if axis.ndim != 1 or len(axis) < 4 or not (np.diff(axis) > 0).all():
+                raise ValueError(f"axis {i} must be at least four increasing numbers")
+        shape = tuple(map(len, grid))
+        if values.shape[:-1] != shape or values.shape[-1] < len(grid):
+            raise ValueError(
+                f"features have shape {values.shape}; these axes need {shape} and more"
+            )
+        require_finite("features", values)
+        self.axes = tuple(grid)
+        self.window = np.array([axis[0] for axis in grid]), np.array([axis[-1] for axis in grid])
+        self._spline = _spline(grid, values)
+
+    def __call__(self, points: Any) -> np.ndarray:
+        """Metrics [m, d, d] at points [m, d]; outside the grid those of its nearest edge."""
+        jacobian = self._slopes(self._inside(np.asarray(points, float)))
+        return np.einsum("mki,mkj->mij", jacobian, jacobian)
+
+    def with_gradient(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `Field` says; outside the grid nothing changes across its edge."""
+        inside = self._inside(points)
+        jacobian = self._slopes(inside)
+        d = inside.shape[1]
+        steps = np.eye(d, dtype=int)
+        bends = np.empty((*jacobian.shape, d))
+        for i, k in itertools.combinations_with_replacement(range(d), 2):
+            second = self._spline(inside, nu=tuple(steps[i] + steps[k]))
+            bends[..., i, k] = bends[..., k, i] = second
+        half = np.einsum("mkic,mkj->mijc", bends, jacobian) * (inside == points)[:, None, None]
+        metric = np.einsum("mki,mkj->mij", jacobian, jacobian)
+        return metric, half + np.swapaxes(half, 1, 2)
+
+    def _inside(self, points: np.ndarray) -> np.ndarray:
+        assert self.window is not None
+        return np.clip(points, *self.window)
+
+    def _slopes(self, inside: np.ndarray) -> np.ndarray:
+        """Jacobians [m, features, d]."""
+        steps = np.eye(inside.shape[1], dtype=int)
+        return np.stack([self._spline(inside, nu=tuple(nu)) for nu in steps], -1)
 
 
 @final
@@ -149,6 +198,18 @@ def evaluated(metric: Callable[[Any], Any], points: np.ndarray) -> np.ndarray:
     if value.shape != (m, d, d):
         raise ValueError(f"metric(points [{m}, {d}]) has shape {value.shape}, not ({m}, {d}, {d})")
     return value
+
+
+def _spline(grid: Sequence[np.ndarray], values: np.ndarray) -> Any:
+    """Cubic splines through values [n_1, ..., n_d, more]."""
+    from scipy.interpolate import NdBSpline, make_interp_spline
+
+    knots = []
+    for i, axis in enumerate(grid):
+        spline = make_interp_spline(axis, values, k=3, axis=i)
+        knots.append(spline.t)
+        values = np.moveaxis(spline.c, 0, i)  # coefficients of an axis come first
+    return NdBSpline(tuple(knots), values, k=3)
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
