@@ -37,7 +37,7 @@ from invariantzoo.envs.core.interfaces.stable_baselines3 import Dones, SystemVec
 from invariantzoo.envs.core.observation import is_discrete, observation_space, parameters
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.core.system import System
-from invariantzoo.training.rl import sb3
+from invariantzoo.training.rl import descent, sb3
 from invariantzoo.training.rl.algorithms import config_class, make_config, make_trainer
 from invariantzoo.training.rl.buffers import MaskedReplayBuffer, MaskedRolloutBuffer
 from invariantzoo.training.rl.hyperparameters import ALGORITHMS, hyperparameters
@@ -746,3 +746,21 @@ def test_cut_off_ends_are_valued_in_one_call_as_sb3_does_one_by_one() -> None:
     assert np.allclose(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
     for a, b in zip(found[0][1], found[1][1], strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("float64", [False, True])
+def test_descent_takes_a_step_on_every_id_that_it_fits(id: str, float64: bool) -> None:
+    if not fits(id, "descent"):
+        return
+    config = make_config(id, "descent", {"rollout": 2, "n_worlds": 2, "float64": float64})
+    (update,) = descent.Trainer(brief(id), config, 0, 1)
+    assert np.isfinite(update.loss)
+    assert 0 <= update.grad_norm < np.inf
+
+
+def test_a_linear_network_changes_sign_with_what_it_sees() -> None:
+    system = brief("klein-gordon-absorber-v0")
+    network = make_network(network_names(system)[0], system, 0)
+    seen = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(network(-seen), -network(seen))
+    assert network(seen).abs().min() > 0

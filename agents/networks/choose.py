@@ -5,6 +5,7 @@
 "set"   permutation-invariant: neighbours are embedded, pooled under the window, and the pool goes
         with each neighbour's embedding to its coefficients (or alone to a joint action)
 "driver" the learned driver of discs with goals, whose form is its own
+"linear" weights on the observation, for systems whose action changes sign with what is seen
 "mlp"   a plain network on the whole observation: the reference that knows no symmetry
 """
 
@@ -20,7 +21,7 @@ from ...envs.core.validation import nearest
 from .layers import action_size as action_size
 from .layers import initialise as initialise
 from .neighbours import PairNetwork, SetNetwork
-from .plain import PlainNetwork
+from .plain import LinearNetwork, PlainNetwork
 
 # Untrained agents hardly act: loud ones throw each other off any course worth learning.
 _QUIET = 0.1
@@ -46,7 +47,8 @@ def make_network(name: str, system: System, seed: int = 0, *, width: int = 24) -
 
         network: Any = DriverNetwork(system, width)
     else:
-        build: dict[str, Any] = {"pair": PairNetwork, "set": SetNetwork, "mlp": PlainNetwork}
+        build: dict[str, Any] = {"pair": PairNetwork, "set": SetNetwork}
+        build |= {"linear": LinearNetwork, "mlp": PlainNetwork}
         network = build[name](system, width)
     initialise(network, seed)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The network that knows no symmetry."""
+"""Networks that take the whole observation at once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from ...envs.core.observation import observation_limits
 from ...envs.core.system import System
 from .layers import action_size, mlp
+
+_LOUDNESS = 0.03  # largest weight of a linear network at the start
 
 
 class PlainNetwork(nn.Module):
@@ -37,3 +39,23 @@ class PlainNetwork(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         return self.net[-1](self.hidden(observation))
+
+
+class LinearNetwork(nn.Module):
+    """Weights on the observation and no bias: it changes sign with what is seen, exactly."""
+
+    def __init__(self, system: System, width: int) -> None:
+        """`width` is not used: nothing is hidden."""
+        super().__init__()
+        inputs = sum(bound.width for bound in system.bounds.values())
+        self.net = nn.Linear(inputs, action_size(system), bias=False)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all weights: it begins quietly by itself."""
+        with torch.no_grad():
+            self.net.weight.uniform_(-_LOUDNESS, _LOUDNESS, generator=generator)
+
+    heads: tuple[Any, ...] = ()
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.net(observation)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.physics.plane import dot
+from ..core.physics.plane import dot, positive
 
 
 class Pairs(NamedTuple):
@@ -57,7 +57,7 @@ def overlaps(before: Tensor, position: Tensor, radius: Tensor) -> Tensor:
         return torch.from_numpy(overlaps_on_the_way(*plain)).to(position.dtype)
     r = before.unsqueeze(1) - before.unsqueeze(2)
     s = position.unsqueeze(1) - position.unsqueeze(2) - r
-    t = (-dot(r, s) / dot(s, s).clamp(min=1e-300)).clamp(0, 1)
+    t = (-dot(r, s) / positive(dot(s, s))).clamp(0, 1)
     closest = (r + t.unsqueeze(-1) * s).norm(dim=-1)
     depth = radius.unsqueeze(1) + radius.unsqueeze(2) - closest
     depth.diagonal(dim1=1, dim2=2).fill_(0.0)

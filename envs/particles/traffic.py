@@ -42,7 +42,7 @@ from torch import Tensor
 
 from ..core.kernel import Kernel
 from ..core.physics.invariants import galilean_pair
-from ..core.physics.plane import cross, dot, rotate_quarter
+from ..core.physics.plane import cross, dot, positive, rotate_quarter
 from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.system import System
@@ -316,7 +316,7 @@ class Traffic(System):
         for m, vector in enumerate(vectors):
             coefficient = window * action[..., m * k : (m + 1) * k]
             wanted = wanted + (coefficient.unsqueeze(-1) * vector).sum(-2)
-        too_long = dot(wanted, wanted).unsqueeze(-1).clamp(min=1e-300).sqrt() / speed
+        too_long = positive(dot(wanted, wanted)).unsqueeze(-1).sqrt() / speed
         a = (wanted / too_long.clamp(min=1.0) - c) / self.dt
         return shortened(a, self.max_acceleration)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.physics.plane import cross, dot
+from ..core.physics.plane import cross, dot, positive
 from .goal_geometry import nearest
 from .traffic_kinds import Tables
 from .traffic_state import State
@@ -43,7 +43,7 @@ def way_to_buildings(state: State) -> Tensor:
     """From every agent to the nearest point of every building [worlds, agents, buildings, 2]."""
     start, end = (state.building[:, None, :, m] for m in range(2))
     core = _way_to_segment(state.position.unsqueeze(2), start, end)
-    distance = (dot(core, core) + 1e-300).sqrt()
+    distance = positive(dot(core, core)).sqrt()  # a centre may lie on a wall's middle line
     return core * (1 - state.thickness.unsqueeze(1) / distance).clamp(min=0).unsqueeze(-1)
 
 
@@ -115,7 +115,7 @@ def overlaps(before: State, after: State, tables: Tables, drift: Tensor) -> tupl
     radius = of_kind(tables.radius, before)
     r = place.unsqueeze(1) - place.unsqueeze(2)
     s = moved.unsqueeze(1) - moved.unsqueeze(2) - r
-    t = (-dot(r, s) / dot(s, s).clamp(min=1e-300)).clamp(0, 1)
+    t = (-dot(r, s) / positive(dot(s, s))).clamp(0, 1)
     closest = (r + t.unsqueeze(-1) * s).norm(dim=-1)
     depth = radius.unsqueeze(1) + radius.unsqueeze(2) - closest
     met = there.unsqueeze(1) & there.unsqueeze(2)
@@ -140,7 +140,7 @@ def _of(table: np.ndarray, like: Tensor) -> Tensor:
 def _way_to_segment(x: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """From points to the nearest points of segments, all [..., 2]."""
     s = end - start
-    t = (dot(x - start, s) / dot(s, s).clamp(min=1e-300)).clamp(0, 1)
+    t = (dot(x - start, s) / positive(dot(s, s))).clamp(0, 1)
     return start + t.unsqueeze(-1) * s - x
 
 

@@ -53,8 +53,8 @@ def cases() -> Iterator[Case]:
     yield Case(name, large, "the same memory read and written once a step", limit, unit=unit)
     for size in (8, 16):
         yield Case(
-            f"Klein-Gordon, 4,096 lattices of {size} x {size}, float32, 50 steps a call",
-            functools.partial(fused, size, 4096, 50),
+            f"Klein-Gordon, 4,096 lattices of {size} x {size}, float32, 128 steps a call",
+            functools.partial(fused, size, 4096, 128),
             floor=1.5e9,
             unit=unit,
         )

@@ -31,6 +31,11 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(-1)
 
 
+def positive(value: Tensor) -> Tensor:
+    """The value, at least the smallest normal number of its precision, to be divided by."""
+    return value.clamp(min=torch.finfo(value.dtype).tiny)
+
+
 def cross(a: Tensor, b: Tensor) -> Tensor:
     """Pseudo-scalar a_x b_y - a_y b_x of vectors in the plane [..., 2]."""
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
