@@ -132,3 +132,78 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (run / "criticality.png").exists()
     assert main(["criticality", str(run), "--samples", "20"]) == 2
     assert "--samples 20 must be at least 200" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(2, 4, 3, stride=2, padding=1, padding_mode="circular", groups=2),
+        nn.Conv2d(2, 3, 3, dilation=2),
+        nn.ConvTranspose2d(2, 3, 3, stride=2),
+    ],
+    ids=str,
+)
+def test_convolutions(layer: nn.Module) -> None:
+    """Gradients of single samples as `torch.func` gives them; the back-signal is shuffled too."""
+    network = nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.LazyLinear(2)).double()
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(400, 2, 7, 7, generator=generator, dtype=torch.float64)
+    y = torch.randn(400, 2, generator=generator, dtype=torch.float64)
+    network(x[:1])
+    recorder = SampleRecorder(400).attach(network)
+    squares(network(x), y).backward()
+    verdicts = recorder.verdicts()
+    assert len(recorder) == 400  # judging keeps nothing more
+    recorder.detach()
+    each = sample_gradients(network, squares, x, y).abs()
+    n = layer.get_parameter("weight").numel()
+    for kind, own in (
+        ("weight", each[:, :n]),
+        ("bias", each[:, n : n + layer.get_parameter("bias").numel()]),
+    ):
+        kept = verdicts[f"0 {kind}"].sizes.sort().values
+        torch.testing.assert_close(kept, own[own > 0].sort().values)
+    assert math.isfinite(verdicts["0 bias"].coupling)
+
+
+def test_what_is_not_told_is_named() -> None:
+    """No biases where there are none, nothing of frozen weights; the rest is left out by name."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Linear(3, 4, bias=False), nn.LayerNorm(4), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)
+    )
+    network[2].requires_grad_(False)
+    recorder = SampleRecorder(100).attach(network)
+    squares(network(torch.randn(100, 3)), torch.randn(100, 2)).backward()
+    assert set(recorder.verdicts()) == {"0 weight", "4 bias", "4 weight"}
+    assert recorder.left_out() == ["1.weight", "1.bias"]
+    alone = nn.Linear(3, 2)
+    recorder = SampleRecorder(100).attach(alone)
+    squares(alone(torch.randn(100, 3)), torch.randn(100, 2)).backward()
+    assert recorder.left_out() == []
+    with pytest.raises(ValueError, match="network: '1' is a BatchNorm1d, which mixes the samples"):
+        SampleRecorder().attach(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)))
+
+
+def test_what_follows_by_chance_or_twice_is_no_slope() -> None:
+    """Dropout is not called anew, which would change a run; a module used twice has no slope."""
+    torch.manual_seed(0)
+    twice = nn.Tanh()
+    network = nn.Sequential(
+        nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 4), twice, nn.Linear(4, 4), twice
+    )
+    recorder = SampleRecorder(200).attach(network)
+    loss = squares(network(torch.randn(200, 3)), torch.randn(200, 4))
+    before = torch.get_rng_state()
+    loss.backward()
+    assert torch.equal(before, torch.get_rng_state())
+    verdicts = recorder.verdicts()
+    assert all(math.isnan(verdict.coupling) for verdict in verdicts.values())
+
+
+def test_gradients_that_are_not_finite_do_not_count() -> None:
+    sizes = torch.cat([torch.logspace(-9, 0, 5000), torch.tensor([math.nan, math.inf])])
+    verdict = judge(sizes)
+    assert len(verdict.sizes) == 5000
+    assert verdict.law is not None
+    assert math.isfinite(verdict.law.exponent)

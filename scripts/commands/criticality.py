@@ -47,22 +47,26 @@ def run(args: argparse.Namespace) -> int:
     from invariantzoo.training.geometry.criticality_plot import draw_criticality
 
     torch.set_num_threads(1)
-    verdicts = judged(folder, config, args.samples)
+    verdicts, left_out = judged(folder, config, args.samples)
     if not verdicts:
-        raise ValueError(f"{folder}: no linear layer has had a gradient")
+        raise ValueError(f"{folder}: no linear layer and no convolution has had a gradient")
     draw_criticality(verdicts, path, title=f"{config['id']}, {config['algo']}")
     rows = described(verdicts)
     if args.json:
         report = {"run": str(folder), "id": config["id"], "algo": config["algo"], "parts": rows}
-        options.print_json(args, report)
+        options.print_json(args, report | {"left_out": left_out})
     else:
         _print(config, rows, args)
+    if left_out:
+        say(f"left out, neither linear nor a convolution: {', '.join(left_out)}")
     say(f"wrote {path}")
     return 0
 
 
-def judged(folder: Path, config: dict[str, Any], samples: int) -> dict[str, Verdict]:
-    """Verdicts on the gradients of the run's next samples."""
+def judged(
+    folder: Path, config: dict[str, Any], samples: int
+) -> tuple[dict[str, Verdict], list[str]]:
+    """Verdicts on the gradients of the run's next samples; the parameters that have none."""
     from invariantzoo.training.geometry.criticality import SampleRecorder
     from invariantzoo.training.runs import run as runs
 
@@ -74,7 +78,7 @@ def judged(folder: Path, config: dict[str, Any], samples: int) -> dict[str, Verd
             show(min(len(recorder), samples))
             if len(recorder) >= samples or update == _LONGEST:
                 break
-    return recorder.verdicts()
+    return recorder.verdicts(), recorder.left_out()
 
 
 def _print(config: dict[str, Any], rows: list[dict[str, Any]], args: argparse.Namespace) -> None:

@@ -1,11 +1,11 @@
 """Do gradients of single samples follow power laws? Layer by layer, weights and biases apart.
 
 While a network learns, whatever the algorithm, a recorder keeps for every linear layer z = W x + b
-what each sample's loss gives back to it, s = dL / dz, and its input x: the gradients of that sample
-are s for the bias and s x^T for the weights, summed over neighbours where a layer is applied to
-several; a sample is a row of what the network is given. Their sizes are judged by `fit_power_law`
-on three decades that end a decade below their 99.9 % quantile, and told by decade from that
-quantile down.
+and every convolution what each sample's loss gives back to it, s = dL / dz, and its input x: the
+gradients of that sample are s for the bias and s x^T for the weights, summed over neighbours or
+places where a layer is applied to several; a sample is a row of what the network is given. Their
+sizes are judged by `fit_power_law` on three decades that end a decade below their 99.9 % quantile,
+and told by decade from that quantile down.
 
 Coupling: a hidden bias gradient is the back-signal dL / df times f'(z). If the two were independent
 the exponent of their product would not change when one is shuffled against the other.
@@ -20,12 +20,19 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from ...envs.core.validation import require_count
 from .power_law import FEWEST, PowerLaw, fit_power_law, running_exponents, top_window
 
 DECADES = 5  # below the top for which exponents are told
 _MOST = 200_000  # sizes of weight gradients of a layer that are kept
+_LAYERS = (nn.Linear, _ConvNd)
+_ACTIVATIONS = (  # that act on every number alone, without chance
+    *(nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
+    *(nn.Tanh, nn.Sigmoid, nn.Softsign, nn.Softplus, nn.Hardtanh, nn.Identity),
+)
 
 
 class Verdict(NamedTuple):
@@ -61,15 +68,39 @@ class SampleRecorder:
         self._signals: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._slopes: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._handles: list[Any] = []
+        self._layers: dict[str, nn.Module] = {}
+        self._trained: list[str] = []
 
     def attach(self, network: nn.Module) -> SampleRecorder:
-        """Watch the linear layers of a network, and the activations behind them; returns itself."""
-        layers = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear)}
-        for name, layer in layers.items():
+        """Watch linear layers and convolutions, and the activations behind them; returns itself.
+
+        Raises ValueError for batch normalisation, which mixes the samples of a batch.
+        """
+        for name, module in network.named_modules():
+            if isinstance(module, _BatchNorm):
+                raise ValueError(
+                    f"network: {name!r} is a {type(module).__name__}, which mixes the samples of a "
+                    "batch; there are no gradients of single samples"
+                )
+        self._trained = [name for name, p in network.named_parameters() if p.requires_grad]
+        modules = dict(network.named_modules())
+        self._layers = {name: m for name, m in modules.items() if isinstance(m, _LAYERS)}
+        for name, layer in self._layers.items():
             self._handles.append(layer.register_forward_hook(self._watch(name)))
-        for behind, before in _activations(network, layers).items():
+        for behind, before in _activations(network, self._layers).items():
             self._handles.append(behind.register_forward_hook(self._watch_activation(before)))
         return self
+
+    def left_out(self) -> list[str]:
+        """Names of trained parameters of which `verdicts` says nothing."""
+        seen = [(name, kind) for name in self._signals for kind in self._kinds(name)]
+        told = {f"{name}.{kind}" if name else kind for name, kind in seen}
+        return [name for name in self._trained if name not in told]
+
+    def _kinds(self, name: str) -> list[str]:
+        """ "bias" and "weight", as far as the layer has them and trains them."""
+        own = dict(self._layers[name].named_parameters(recurse=False))
+        return [kind for kind in ("bias", "weight") if kind in own and own[kind].requires_grad]
 
     def detach(self) -> None:
         """Watch no more; what was kept stays."""
@@ -87,25 +118,40 @@ class SampleRecorder:
 
     def verdicts(self) -> dict[str, Verdict]:
         """By "layer bias" and "layer weight", for the layers that had gradients."""
+        before, self.paused = self.paused, True  # layers are called anew, which is not to be kept
+        try:
+            return self._verdicts()
+        finally:
+            self.paused = before
+
+    def _verdicts(self) -> dict[str, Verdict]:
         verdicts = {}
         for name, chunks in self._signals.items():
             pairs = [(x, s) for x, s in chunks if s.any()]
             if not pairs:
                 continue
-            bias = torch.cat([_per_sample(s) for _, s in pairs]).abs()
-            share = max(1, math.ceil(len(bias) * pairs[0][0].shape[-1] * bias.shape[1] / _MOST))
-            weight = torch.cat([_outer(x[::share], s[::share]) for x, s in pairs]).abs()
-            verdicts[f"{name} bias"] = judge(bias, self._coupling(name))
-            verdicts[f"{name} weight"] = judge(weight)
+            layer, kinds = self._layers[name], self._kinds(name)
+            if "bias" in kinds:
+                bias = torch.cat([_by_bias(layer, s) for _, s in pairs]).abs()
+                verdicts[f"{name} bias"] = judge(bias, self._coupling(name))
+            if "weight" in kinds:
+                size = layer.get_parameter("weight").numel()
+                share = max(1, math.ceil(_rows(pairs) * size / _MOST))
+                weight = torch.cat([_by_weight(layer, x[::share], s[::share]) for x, s in pairs])
+                verdicts[f"{name} weight"] = judge(weight.abs())
         return verdicts
 
     def _coupling(self, name: str) -> float:
         chunks = self._slopes.get(name)
         if not chunks:
             return math.nan
+        if len({back.shape[1:] for back, _ in chunks}) > 1:
+            return math.nan
         back, slope = (torch.cat(rows) for rows in zip(*chunks, strict=True))
+        layer = self._layers[name]
         shuffled = torch.randperm(len(back), generator=torch.Generator().manual_seed(0))
-        apart, together = (back[shuffled] * slope).abs(), (back * slope).abs()
+        apart = _by_bias(layer, back[shuffled] * slope).abs()
+        together = _by_bias(layer, back * slope).abs()
         try:
             window = top_window(together)
             there, here = fit_power_law(apart, *window), fit_power_law(together, *window)
@@ -148,8 +194,9 @@ class SampleRecorder:
 
 
 def judge(sizes: Tensor, coupling: float = math.nan) -> Verdict:
-    """The verdict on sizes of gradients, any shape."""
+    """The verdict on sizes of gradients, any shape; those that are not finite do not count."""
     flat = sizes.flatten()
+    flat = flat[flat.isfinite()]
     flat = flat[flat > 0]
     if len(flat) < FEWEST:
         return Verdict(None, (math.nan,) * DECADES, coupling, flat)
@@ -192,28 +239,44 @@ def described(verdicts: dict[str, Verdict]) -> list[dict[str, Any]]:
     return rows
 
 
-def _activations(network: nn.Module, layers: dict[str, nn.Linear]) -> dict[nn.Module, str]:
-    """Modules without weights that stand right behind a linear layer in a `Sequential`."""
+def _activations(network: nn.Module, layers: dict[str, nn.Module]) -> dict[nn.Module, str]:
+    """Activations that stand right behind one layer in a `Sequential`, and behind no other."""
     names = {layer: name for name, layer in layers.items()}
-    behind = {}
+    behind: dict[nn.Module, list[str]] = {}
     for sequence in network.modules():
         if isinstance(sequence, nn.Sequential):
             for first, second in pairwise(sequence):
-                if first in names and not list(second.parameters()):
-                    behind[second] = names[first]
-    return behind
+                if isinstance(second, _ACTIVATIONS) and not getattr(second, "inplace", False):
+                    behind.setdefault(second, []).append(names.get(first, ""))
+    return {
+        module: before[0] for module, before in behind.items() if len(before) == 1 and before[0]
+    }
 
 
 def _rows(chunks: Iterable[tuple[Tensor, Tensor]]) -> int:
     return sum(len(first) for first, _ in chunks)
 
 
-def _per_sample(s: Tensor) -> Tensor:
-    """Bias gradients [samples, out] of s [samples, ..., out]."""
+def _by_bias(layer: nn.Module, s: Tensor) -> Tensor:
+    """Bias gradients [samples, out] of s [samples, …, out] (convolutions: [samples, out, …])."""
+    if isinstance(layer, _ConvNd):
+        return s.flatten(2).sum(2)
     return s.reshape(len(s), -1, s.shape[-1]).sum(1)
 
 
-def _outer(x: Tensor, s: Tensor) -> Tensor:
-    """Weight gradients [samples, out, in] of x [samples, ..., in] and s [samples, ..., out]."""
-    x, s = (t.reshape(len(t), -1, t.shape[-1]) for t in (x, s))
-    return torch.einsum("mko,mki->moi", s, x)
+def _by_weight(layer: nn.Module, x: Tensor, s: Tensor) -> Tensor:
+    """Weight gradients [samples, …] of inputs x and back-signals s, which have a row a sample."""
+    if not isinstance(layer, _ConvNd):
+        x, s = (t.reshape(len(t), -1, t.shape[-1]) for t in (x, s))
+        return torch.einsum("mko,mki->moi", s, x)
+    given = {name: p.detach().to(x) for name, p in layer.named_parameters(recurse=False)}
+
+    def pull(weight: Tensor, own: Tensor, signal: Tensor) -> Tensor:
+        # A layer is linear in its weights: what s pulls at them with is the gradient of s z.
+        call = given | {"weight": weight}
+        output = torch.func.functional_call(layer, call, (own.unsqueeze(0),))
+        return (output * signal.unsqueeze(0)).sum()
+
+    each = torch.func.vmap(torch.func.grad(pull), in_dims=(None, 0, 0))
+    gradients: Tensor = each(given["weight"], x, s)
+    return gradients
