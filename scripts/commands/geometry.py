@@ -4,7 +4,11 @@ SAMPLES.npz holds `samples` [points, per point, ...] and `parameters` [points, d
 them, and may hold `names` of the parameters. An id is sampled by its own kernels; the parameters
 that --set makes ranges differ by world, such as --set "temperature=(3.0, 5.0)".
 
-Writes metric.npz (see `invariantzoo.load_metric`), metric.png and report.json in the folder --out.
+The shipped diffusion model, `digits`, needs no samples: of a plane through its latent space, drawn
+by --seed, slice.png shows images, phases, metric and shortest paths, and report.json their figures.
+
+Otherwise the folder --out gets metric.npz (see `invariantzoo.load_metric`), metric.png and
+report.json.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ _GRID = 41  # points along a side of the map
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `geometry` takes."""
-    parser.add_argument("source", metavar="SAMPLES.npz|ID", help="samples, or who makes them")
+    parser.add_argument("source", metavar="SAMPLES.npz|ID|MODEL", help="samples, or who makes them")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results")
     options.add_settings(parser)
     counts = (
@@ -53,9 +57,12 @@ def run(args: argparse.Namespace) -> int:
     options.require_output_folder("--out", args.out)
     import torch
 
+    from invariantzoo.training.geometry.diffusion import MODELS
     from invariantzoo.training.runs.folder import write_json
 
     torch.set_num_threads(1)
+    if args.source in MODELS:
+        return _run_slice(args)
     start = time.process_time()
     data = _samples(args)
     with progress(options.messages(), 1, name="estimating") as show:
@@ -80,6 +87,37 @@ def run(args: argparse.Namespace) -> int:
         _print(args, report)
     say(f"wrote metric.npz, metric.png and report.json in {args.out}")
     return 0
+
+
+def _run_slice(args: argparse.Namespace) -> int:
+    """Survey a plane through the latent space of a model, draw, write."""
+    from invariantzoo.slice_picture import draw_slice
+    from invariantzoo.tables import print_table
+    from invariantzoo.training.geometry.survey import summary, survey
+    from invariantzoo.training.runs.folder import write_json
+
+    if args.set:
+        raise ValueError("--set is of an id; a diffusion model is as it is")
+    start = time.process_time()
+    surveyed = survey(invariantzoo.load_diffusion(args.source), args.seed)
+    report = {"source": args.source, "seed": args.seed, **summary(surveyed)}
+    report["cpu_seconds"] = time.process_time() - start
+    args.out.mkdir(parents=True, exist_ok=True)
+    draw_slice(surveyed, args.out / "slice.png")
+    write_json(args.out / "report.json", options.plain(report))
+    if args.json:
+        options.print_json(args, report)
+    else:
+        rows = [[name, _shown(value)] for name, value in report.items() if name != "slopes"]
+        print_table(options.console(args), "a slice", ["what", "value"], rows)
+    say(f"wrote slice.png and report.json in {args.out}")
+    return 0
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number:.4g}" for name, number in value.items())
+    return _numbers(value, ".4g") if isinstance(value, list | float) else str(value)
 
 
 def _samples(args: argparse.Namespace) -> Samples:

@@ -103,9 +103,8 @@ class MetricTable(Field):
 class FeatureTable(Field):
     """The pull-back J^T J of features on a grid, between whose points they are cubic splines.
 
-    Where features change within a few steps of the grid the metric is no smooth function, and a
-    table of metrics gives paths gaps to slip through. Features that must go from one value to
-    another cannot be slipped past.
+    A wall is as high between the points of the grid as at them: features must go from one value to
+    the other, where an interpolated metric may fall in between.
     axes: d increasing coordinates, each of at least four points.
     features [n_1, ..., n_d, features], at least as many as there are axes.
     """
