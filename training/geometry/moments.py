@@ -327,3 +327,37 @@ def _powers(d: int, degree: int) -> list[tuple[int, ...]]:
     if d == 1:
         return [(k,) for k in range(degree + 1)]
     return [(k, *rest) for k in range(degree + 1) for rest in _powers(d - 1, degree - k)]
+
+
+def local_covariance(
+    net: Moments, h: np.ndarray, t: np.ndarray, points: np.ndarray, nearest: int
+) -> np.ndarray:
+    """Covariances [m, n, n] at points [m, d], of samples of the nearest t alone.
+
+    h [points, per point, n], t [points, d].  net: moments that whiten the samples, so that their
+    covariance hardly varies among `nearest` points; what is left of it is averaged there, around a
+    mean that is quadratic there. It follows what no polynomial over the whole window does.
+    """
+    from scipy.spatial import cKDTree
+
+    near, per_point, n, d = min(nearest, len(t)), h.shape[1], h.shape[2], t.shape[1]
+    with torch.no_grad():
+        root = net(torch.from_numpy(t))[1].numpy()
+        inverse = np.linalg.inv(net(torch.from_numpy(points))[1].numpy())
+    distance, index = cKDTree(t).query(points, near)
+    rows, columns = np.triu_indices(d)
+    covariance = np.empty((len(points), n, n))
+    for i, at in enumerate(index):
+        weight = 1 - (distance[i] / max(distance[i, -1], 1e-300)) ** 2
+        away = t[at] - points[i]
+        basis = np.column_stack([np.ones(near), away, away[:, rows] * away[:, columns]])
+        white = np.einsum("pij,pkj->pki", root[at], h[at])
+        design = np.einsum("pij,pb->pibj", root[at], basis).reshape(near, n, -1)
+        share = np.sqrt(weight)[:, None, None]
+        target = (white.mean(1) * share[:, 0]).ravel()
+        mean = np.linalg.lstsq((design * share).reshape(near * n, -1), target, rcond=None)[0]
+        rest = white - (design @ mean)[:, None]
+        square = np.einsum("p,pki,pkj->ij", weight, rest, rest)
+        free = weight.sum() * per_point * (1 - basis.shape[1] / (near * per_point))
+        covariance[i] = inverse[i] @ (square / free) @ inverse[i].T
+    return covariance
