@@ -58,7 +58,7 @@ def is_clear(model: DiffusionModel, seed: int) -> bool:
 
 
 def survey(
-    model: DiffusionModel, seed: int, *, nodes: int = 129, crossings: int = 4, pairs: int = 20
+    model: DiffusionModel, seed: int, *, nodes: int = 65, crossings: int = 4, pairs: int = 20
 ) -> Survey:
     """Survey the slice of a seed. The model must compute in float64."""
     rng = np.random.default_rng(seed)
@@ -79,7 +79,7 @@ def survey(
         across[before] |= change
         across[after] |= change
         walls += [(points[tuple(at)], points[tuple(at + shift)], i) for at in np.argwhere(change)]
-    chosen = rng.choice(len(walls), min(crossings, len(walls)), replace=False) if walls else []
+    chosen = rng.permutation(len(walls))[:crossings]
     where = [chart.crossing(*walls[k][:2]) for k in chosen]
     along = [np.eye(2)[walls[k][2]] for k in chosen]
     slopes = [chart.zoom(at, way, WIDTHS) for at, way in zip(where, along, strict=True)]
