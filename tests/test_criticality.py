@@ -207,3 +207,12 @@ def test_gradients_that_are_not_finite_do_not_count() -> None:
     assert len(verdict.sizes) == 5000
     assert verdict.law is not None
     assert math.isfinite(verdict.law.exponent)
+
+
+def test_the_command_for_descent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "run")
+    small = ["--algo", "descent", "--steps", "64", "--set", "n_worlds=4", "--set", "horizon=8"]
+    assert main(["train", "particles-encounter-v0", "--out", run, *small]) == 0
+    capsys.readouterr()
+    assert main(["criticality", run, "--samples", "300", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["algo"] == "descent"

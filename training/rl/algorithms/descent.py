@@ -49,6 +49,11 @@ class Trainer:
         """The policy as it is now."""
         return network_policy(self._trainer.network)
 
+    @property
+    def network(self) -> Any:
+        """The network that learns, a module of torch."""
+        return self._trainer.network
+
     def __iter__(self) -> Iterator[Update]:
         for update in self._trainer:
             row = self._log.row(update.update, self.policy())
