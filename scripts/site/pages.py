@@ -60,6 +60,7 @@ RESULTS = {  # what a group of pages with results is about -> its pages
         "descent-subspace",
         "descent-refresh",
         "geometry",
+        "geometry-ising",
         "diffusion",
         "regimes",
         "does-criticality-emerge",
