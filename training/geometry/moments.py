@@ -133,7 +133,11 @@ def fit_moments(data: Data, degrees: Degrees, used: np.ndarray | None = None) ->
     ]
     on_mean, on_log, on_rest = columns
     used = np.ones((on_mean.shape[1], n), bool) if used is None else used
-    mean_weights = np.linalg.lstsq(on_mean, mean, rcond=None)[0] * used
+    mean_weights = np.zeros((on_mean.shape[1], n))
+    for j in range(n):  # each feature on its own terms
+        mean_weights[used[:, j], j] = np.linalg.lstsq(
+            on_mean[:, used[:, j]], mean[:, j], rcond=None
+        )[0]
     log_weights = np.zeros((on_log.shape[1], n))
     rest_weights = [np.zeros((on_rest.shape[1], j)) for j in range(n)]
     last = np.inf
@@ -189,6 +193,10 @@ def _log_fit(basis: np.ndarray, left: np.ndarray, w: np.ndarray) -> np.ndarray:
         return float((0.5 * np.exp(2 * log) * left - log).sum())
 
     value = total(w)
+    constant = np.zeros_like(w)
+    constant[0] = -0.5 * np.log(left.mean())
+    if total(constant) < value:  # no Newton step leads back from where exp(2 l) left is about 0
+        value, w = total(constant), constant
     for _ in range(20):
         size = np.exp(2 * (basis @ w)) * left
         hessian = 2 * (basis * size[:, None]).T @ basis
@@ -361,3 +369,34 @@ def local_covariance(
         free = weight.sum() * per_point * (1 - basis.shape[1] / (near * per_point))
         covariance[i] = inverse[i] @ (square / free) @ inverse[i].T
     return covariance
+
+
+def local_information(h: np.ndarray, t: np.ndarray, points: np.ndarray, nearest: int) -> np.ndarray:
+    """Fisher information [m, d, d] of a statistic at points [m, d], of samples of the nearest t.
+
+    h [points, per point, n], t [points, d]. Among the `nearest` points the mean is quadratic in t
+    and the covariance C that of what is left; with the mean's slope D this is D^T C^-1 D, less what
+    the noise of D adds to it on average. ValueError where the nearest points are too few.
+    """
+    from scipy.spatial import cKDTree
+
+    near, per_point, n, d = min(nearest, len(t)), h.shape[1], h.shape[2], t.shape[1]
+    rows, columns = np.triu_indices(d)
+    if near < 2 * (1 + d + len(rows)):
+        raise ValueError(f"nearest={near} must be at least {2 * (1 + d + len(rows))} points")
+    distance, index = cKDTree(t).query(points, near)
+    information = np.empty((len(points), d, d))
+    for i, at in enumerate(index):
+        weight = 1 - (distance[i] / max(distance[i, -1], 1e-300)) ** 2
+        away = t[at] - points[i]
+        basis = np.column_stack([np.ones(near), away, away[:, rows] * away[:, columns]])
+        share = np.sqrt(weight)[:, None]
+        solver = np.linalg.pinv(basis * share) * share.T
+        mean = solver @ h[at].mean(1)
+        rest = (h[at] - (basis @ mean)[:, None]) * share[..., None]
+        rest = rest.reshape(-1, n)
+        free = weight.sum() * per_point * (1 - basis.shape[1] / (near * per_point))
+        slope = mean[1 : 1 + d]
+        noise = (solver @ solver.T)[1 : 1 + d, 1 : 1 + d] / per_point
+        information[i] = slope @ np.linalg.solve(rest.T @ rest / free, slope.T) - n * noise
+    return information
