@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,41 +36,38 @@ C, D, DT = 0.04, 0.17, 0.2  # dt / a^2, dt (4 / a^2 + m^2) and dt, each small en
 
 def cases() -> Iterator[Case]:
     """Fused rollouts of a plane, kernels alone, many small lattices, and steps by actions."""
-    plane = functools.partial(fused, 512, 1, 128)
+    plane = partial(fused, 512, 1, 128)
     unit = "site updates/s"
     name = "Klein-Gordon, 512 x 512, float32, 128 steps a call"
-    in_place = functools.partial(numpy_in_place, 512)
+    in_place = partial(numpy_in_place, 512)
     yield Case(name, plane, "numpy, in place", in_place, (), 4, 2e9, unit)
-    yield Case(name, plane, "numpy, roll", functools.partial(numpy_roll, 512), (), 4, None, unit)
-    yield Case(name, plane, "torch, roll", functools.partial(torch_roll, 512), (), 6, None, unit)
-    bare = functools.partial(swept, 512, 4, 32)
+    yield Case(name, plane, "numpy, roll", partial(numpy_roll, 512), (), 4, None, unit)
+    yield Case(name, plane, "torch, roll", partial(torch_roll, 512), (), 6, None, unit)
+    bare = partial(swept, 512, 4, 32)
     rollout = f"{name}, fused rollout"
     yield Case(rollout, plane, "the bare kernel", bare, (), 1 / 1.5, None, unit)
-    large, plain = functools.partial(swept, 2048, 8, 8), functools.partial(swept, 2048, 1, 8)
+    large, plain = partial(swept, 2048, 8, 8), partial(swept, 2048, 1, 8)
     name = "Klein-Gordon, 2,048 x 2,048, float32, 8 steps a sweep"
     yield Case(name, large, "a step a sweep", plain, (), 1.4, None, unit)
-    limit = functools.partial(traffic, 2048)
+    limit = partial(traffic, 2048)
     yield Case(name, large, "the same memory read and written once a step", limit, unit=unit)
     for size in (8, 16):
-        yield Case(
-            f"Klein-Gordon, 4,096 lattices of {size} x {size}, float32, 128 steps a call",
-            functools.partial(fused, size, 4096, 128),
-            floor=1.5e9,
-            unit=unit,
-        )
+        name = f"Klein-Gordon, 4,096 lattices of {size} x {size}, float32, 128 steps a call"
+        small, side_by_side = (partial(work, size, 4096, 128) for work in (fused, lanes))
+        yield Case(name, small, "the bare kernel", side_by_side, (), 1 / 1.5, 1.5e9, unit)
     yield Case(
         "window, Klein-Gordon, 512 x 512, a step a picture, clicks and knobs",
-        functools.partial(live, 512),
+        partial(live, 512),
         floor=30,
         unit="frames/s",
     )
     yield Case(
         "batched step, external actions, 64 worlds of 1,024 sites of a field",
-        functools.partial(batched, FORCE, 64, lattice_size=32, dimensions=2),
+        partial(batched, FORCE, 64, lattice_size=32, dimensions=2),
     )
     yield Case(
         "batched step, external actions, 16 worlds of 22 boundary sites of a field",
-        functools.partial(batched, ABSORBER, 16),
+        partial(batched, ABSORBER, 16),
     )
 
 
@@ -95,13 +92,29 @@ def swept(size: int, depth: int, steps: int) -> Work:
     """The kernel of one plane, so many steps in a sweep."""
     from invariantzoo.envs.klein_gordon import rollout
 
-    phi, momentum = _plane(size)
+    phi, momentum = _fields(size, size)
     kept = rollout.kept_rows(1, size, depth, phi.dtype)
     c, d, dt = (np.float32(value) for value in (C, D, DT))
 
     def work() -> int:
         rollout.sweep(phi, momentum, kept, 2, c, d, dt, steps, depth)
         return size * size * steps
+
+    return work
+
+
+def lanes(size: int, worlds: int, steps: int) -> Work:
+    """The kernel of many small lattices, with their energies at the end."""
+    from invariantzoo.envs.core.physics.lattice import Torus
+    from invariantzoo.envs.klein_gordon import field, rollout
+
+    phi, momentum = _fields(worlds, size * size)
+    beside, sums = field.neighbour_table(Torus((size, size))), np.zeros((2, worlds))
+    factors = np.repeat(np.array([[C], [D], [DT], [1.0], [0.25]], np.float32), worlds, 1)
+
+    def work() -> int:
+        rollout.move_lanes(phi, momentum, factors, beside, steps, sums)
+        return worlds * size * size * steps
 
     return work
 
@@ -147,7 +160,7 @@ def live(size: int) -> Work:
 
 def numpy_roll(size: int) -> Work:
     """As one writes it first."""
-    phi, momentum = _plane(size)
+    phi, momentum = _fields(size, size)
 
     def work() -> int:
         nonlocal phi, momentum
@@ -161,7 +174,7 @@ def numpy_roll(size: int) -> Work:
 
 def numpy_in_place(size: int) -> Work:
     """With a frame of ghost sites and no new arrays: the best of several that were tried."""
-    inner, momentum = _plane(size)
+    inner, momentum = _fields(size, size)
     phi = np.pad(inner, 1, mode="wrap")
     middle, total = phi[1:-1, 1:-1], np.empty_like(inner)
 
@@ -186,7 +199,7 @@ def torch_roll(size: int) -> Work:
     """The same in torch, in place where it can be."""
     import torch
 
-    phi, momentum = (torch.from_numpy(part) for part in _plane(size))
+    phi, momentum = (torch.from_numpy(part) for part in _fields(size, size))
 
     def work() -> int:
         around = phi.roll(1, 0) + phi.roll(-1, 0) + phi.roll(1, 1) + phi.roll(-1, 1)
@@ -199,7 +212,7 @@ def torch_roll(size: int) -> Work:
 
 def traffic(size: int) -> Work:
     """Both arrays read and written once a step and nothing else."""
-    phi, momentum = _plane(size)
+    phi, momentum = _fields(size, size)
     from invariantzoo.envs.core.kernels.compiling import compiled
 
     @compiled(error_model="numpy")
@@ -217,9 +230,9 @@ def traffic(size: int) -> Work:
     return work
 
 
-def _plane(size: int) -> tuple[np.ndarray, np.ndarray]:
+def _fields(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    both = rng.normal(size=(2, size, size)).astype(np.float32)
+    both = rng.normal(size=(2, rows, columns)).astype(np.float32)
     return aligned(both[0]), aligned(both[1])
 
 
