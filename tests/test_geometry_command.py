@@ -11,6 +11,7 @@ import pytest
 import invariantzoo
 from invariantzoo.__main__ import main
 from invariantzoo.envs.ising import exact
+from invariantzoo.figures import geometry_epidemic
 
 QUICK = ["--members", "2", "--json"]
 
@@ -53,6 +54,18 @@ def test_an_id_is_sampled_and_agrees_with_the_exact_metric(
         metric = change.T @ exact.moments(4, 1 / t, h / t).covariance @ change
         errors.append(np.linalg.norm(row["covariance"] - metric) / np.linalg.norm(metric))
     assert np.median(errors) < 0.3
+
+
+def test_the_law_of_epidemics_is_that_of_their_simulation() -> None:
+    law = geometry_epidemic.exact_law(1.5)
+    assert law.sum((1, 2)) == pytest.approx(1.0, abs=1e-12)
+    everyone = geometry_epidemic.PEOPLE - geometry_epidemic.INFECTED
+    points = np.tile([[1.5, 0.0]], (5000, 1))
+    ever, days = geometry_epidemic.simulate(points, np.random.default_rng(0)).reshape(-1, 2).T
+    for drawn, chances in ((ever, law[everyone].sum(1)), (days, law[everyone].sum(0))):
+        shares = np.bincount(drawn, minlength=len(chances)) / len(drawn)
+        error = np.sqrt(chances * (1 - chances) / len(drawn))
+        assert (np.abs(shares - chances) <= 5 * error + 1e-4).all()
 
 
 @pytest.mark.parametrize(

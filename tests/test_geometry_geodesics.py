@@ -181,6 +181,31 @@ def test_bent_starts_find_the_other_way_round() -> None:
     assert lower or bent.points[50, 1] < 0  # the way below is the shorter one
 
 
+def wall(points: np.ndarray) -> np.ndarray:
+    """A wall at x = 0 with a gap round y = 0.8."""
+    x, y = points.T
+    closed = 1 - np.exp(-(((y - 0.8) / 0.1) ** 2))
+    return (1 + 400 * closed * np.exp(-((x / 0.05) ** 2)))[:, None, None] * np.eye(2)
+
+
+def test_a_start_on_a_grid_finds_the_gap_of_a_wall() -> None:
+    a, b, box = [-1.0, 0.0], [1.0, 0.0], ([-1.0, -1.0], [1.0, 1.0])
+    ways: dict[str, Any] = {"basis": "points", "order": 40, "window": box}
+    through = invariantzoo.geodesic(wall, a, b, **ways)
+    round_it = invariantzoo.geodesic(wall, a, b, grid=41, **ways)
+    assert through.length > 1.2 * round_it.length
+    assert 2 * np.hypot(1, 0.7) < round_it.length < 2 * np.hypot(1, 0.85)
+    assert abs(round_it.points[50, 1] - 0.8) < 0.2
+
+
+def test_no_path_is_longer_than_the_straight_line() -> None:
+    """The energy of four segments, taken at their middles, overlooks the wall; the length not."""
+    ends = np.array([[-0.9, -0.3], [-0.7, 0.2]])
+    a, b = np.array([ends[0], ends[1]]), -np.array([ends[0], ends[1]])
+    path = invariantzoo.geodesic(wall, a, b, basis="points", order=4)
+    assert (path.ratio <= 1 + 1e-12).all()
+
+
 @pytest.mark.parametrize(
     ("metric", "a", "b", "options", "message"),
     [
@@ -194,6 +219,8 @@ def test_bent_starts_find_the_other_way_round() -> None:
         (normal_law, [0, 1], [1, 1], {"window": ([0, 0.5], [0.5, 2])}, "b=.* outside the window"),
         (normal_law, [0, 1], [1, 1], {"window": ([1, 0], [0, 1])}, "lowest and highest"),
         (normal_law, [0, 1], [1, 1], {"basis": "sines"}, "basis='sines' must be one of"),
+        (normal_law, [0, 1], [1, 1], {"grid": 20}, "grid=20 needs a window of two"),
+        (normal_law, [0, 1], [1, 1], {"grid": 3}, "grid=3 must be"),
         (normal_law, [0, 1], [1, 1], {"order": 0}, "order=0 must be a whole number"),
         (normal_law, "here", [1, 1], {}, "a='here' must be an array of numbers"),
     ],

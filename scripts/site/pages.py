@@ -61,6 +61,7 @@ RESULTS = {  # what a group of pages with results is about -> its pages
         "descent-refresh",
         "geometry",
         "geometry-ising",
+        "geometry-epidemic",
         "diffusion",
         "regimes",
         "does-criticality-emerge",

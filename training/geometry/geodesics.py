@@ -29,11 +29,13 @@ from .fields import (
     require_finite,
     require_positive,
 )
+from .grid_paths import grid_paths
 
 BASES = {"polynomial": 14, "points": 64}  # and their orders
 _NODES = 64
 _STIFF = 1e4  # energy, over that of the straight line, of a path one window outside of it
 _ENOUGH = 1e-15  # relative gain of energy from which on a step is not worth it
+_SAME = 1e-12  # relative difference of lengths that says nothing
 _DIFFERENCE = 1e-3  # step of differences, over the length of the straight line
 
 
@@ -74,6 +76,7 @@ def geodesic(
     n_points: int = 101,
     starts: int = 1,
     steps: int = 300,
+    grid: int | None = None,
 ) -> Path:
     """Shortest paths from a to b, [d] or [pairs, d], under a metric [m, d] -> [m, d, d].
 
@@ -83,8 +86,11 @@ def geodesic(
     window: (lowest [d], highest [d]) coordinates that a path may have; None: that of the metric, if
         it knows one. The metric is never asked outside. A path that would leave is pressed back,
         and what still lies outside is laid on the wall before the length is measured.
-    starts: straight at first, then bent to either side; the shortest of all is given.
+    starts: straight at first, then bent to either side; the shortest of all is given, and the
+        straight line itself where none is shorter (`converged` is False there).
     steps: quasi-Newton steps at most.
+    grid: of two coordinates in a window: one more start is the shortest path along the edges of a
+        grid of so many nodes a side. It finds a way round walls that the other starts stick at.
     Raises ValueError for points outside the window, and for a metric that is not finite and
     positive on the straight line.
     """
@@ -100,20 +106,26 @@ def geodesic(
     else:
         walls = _walls(window, first.shape[1])
     _require_inside(walls, a=first, b=last)
+    if grid is not None:
+        require_count("grid", grid, 4, 1000)
+        if walls is None or first.shape[1] != 2:
+            raise ValueError(f"grid={grid} needs a window of two coordinates")
     problem = _Problem(metric, first, last, _make_rule(basis, order), walls)
-    best = None
-    for start in range(starts):
-        c, converged = problem.solve(problem.start(start), steps)
-        measured = _measured(problem, c, converged, _fine_rule(basis, order))
-        if best is None:
-            best = c, measured
-        else:
-            better = measured.length < best[1].length
-            fields = zip(measured, best[1], strict=True)
-            chosen = _Measured(*(np.where(better, new, old) for new, old in fields))
-            best = np.where(better[:, None, None], c, best[0]), chosen
-    assert best is not None
-    c, measured = best
+    c = problem.start(0)
+    fine = _fine_rule(basis, order)
+    unsolved = np.zeros(len(first), bool)
+    measured = _measured(problem, c, unsolved, fine)
+    trials = [problem.solve(problem.start(start), steps) for start in range(starts)]
+    if grid is not None:
+        assert walls is not None
+        begun = _grid_start(problem, walls, grid, basis, order)
+        trials += [(begun, unsolved), problem.solve(begun, steps)]
+    for number, (trial, converged) in enumerate(trials):
+        new = _measured(problem, trial, converged, fine)
+        better = new.length < measured.length * (1 if number else 1 + _SAME)
+        fields = zip(new, measured, strict=True)
+        measured = _Measured(*(np.where(better, this, that) for this, that in fields))
+        c = np.where(better[:, None, None], trial, c)
     points = problem.inside(problem.points(c, _at(basis, order, np.linspace(0, 1, n_points))))
     points[:, 0], points[:, -1] = first, last
     bend = _bend(points)
@@ -121,6 +133,17 @@ def geodesic(
         return Path(points, measured.length, bend, *measured[1:])
     ratio, converged, outside = (value[0].item() for value in measured[1:])
     return Path(points[0], float(measured.length[0]), float(bend[0]), ratio, converged, outside)
+
+
+def _grid_start(problem: _Problem, walls: Window, nodes: int, basis: str, order: int) -> np.ndarray:
+    """Coefficients [pairs, functions, d] of the shortest paths along the edges of a grid."""
+    s = np.arange(1, order) / order if basis == "points" else problem.rule.s
+    rule = _at(basis, order, s)
+    assert problem.field is not None
+    last = problem.first + problem.chord
+    points = grid_paths(problem.field, problem.first, last, walls, nodes, s)
+    away = points - problem.points(problem.start(0), rule)
+    return np.stack([np.linalg.lstsq(rule.values, one, rcond=None)[0] for one in away])
 
 
 class _Measured(NamedTuple):

@@ -19,6 +19,7 @@ from .latent_slice import LatentSlice
 CONFIDENT = 0.95  # probability of the digit at a corner
 WIDTHS = 10.0 ** -np.arange(1, 8)
 _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+_SEGMENTS = 80  # of a path
 _CHORDS = 0.25, 0.6  # lengths of pairs whose paths are measured
 
 
@@ -116,7 +117,7 @@ def _paths(
     if not ends:
         return None
     first, last = (np.array(side) for side in zip(*ends, strict=True))
-    return geodesic(table, first, last, basis="points", order=40, steps=300, starts=3)
+    return geodesic(table, first, last, basis="points", order=_SEGMENTS, grid=len(axis))
 
 
 def summary(surveyed: Survey) -> dict[str, Any]:
@@ -142,6 +143,7 @@ def summary(surveyed: Survey) -> dict[str, Any]:
                 "pairs": len(path.ratio),
                 "ratio": float(np.median(path.ratio)),
                 "lowest": float(np.min(path.ratio)),
+                "highest": float(np.max(path.ratio)),
                 "bend": float(np.median(path.bend)),
                 "converged": float(np.mean(path.converged)),
             }
