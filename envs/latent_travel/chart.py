@@ -25,7 +25,7 @@ class Charts(NamedTuple):
     factor [charts, n, n, 3]: the metric at nodes (i, j) / (n - 1), float32.
     images [charts, m, m, height, width]: what is at the nodes of a coarser grid, uint8.
     ends [charts, pairs, 2, 2]: starts and targets, each in another phase than the other.
-    paths [charts, pairs, points, 2]: shortest paths between them, at equal steps of length.
+    paths [charts, pairs, points, 2]: shortest paths between them, denser where steep.
     lengths [charts, pairs]: of these.  held_out: so many pairs, the last ones, are for tests.
     """
 

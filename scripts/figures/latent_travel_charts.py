@@ -7,13 +7,17 @@ in `envs/latent_travel/data` and says how good they are.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import dijkstra
 
 from invariantzoo.envs.core.files import write_atomically
 from invariantzoo.envs.ising.exact import moments, sample_rows
@@ -21,8 +25,6 @@ from invariantzoo.envs.latent_travel import chart
 from invariantzoo.envs.tasep.exact import log_z, profile
 from invariantzoo.report import figure_parser
 from invariantzoo.training.geometry.diffusion import load_diffusion
-from invariantzoo.training.geometry.fields import MetricTable
-from invariantzoo.training.geometry.geodesics import geodesic
 from invariantzoo.training.geometry.latent_slice import LatentSlice
 
 NODES = 97  # of a chart along each axis
@@ -32,7 +34,10 @@ SLICES = 2  # of digits
 STEEPEST = 5e4  # eigenvalue of a metric that the nodes resolve; a steeper slice is left out
 FLOOR = 1e-5  # of the mean trace of a metric, added to it: features hardly change inside a digit
 SEGMENTS = 40  # of a shortest path
-STARTS, STEPS = 3, 150  # of the search for it
+REACH = 3  # in nodes along each axis, of the edges of the graph where the search for it starts
+SIDEWAYS = 0.012 * 0.75 ** np.arange(14)  # by which its points are moved, in turn
+FINE = 0.0015  # and below which they are not spread along it anew
+PARTS = 8  # in which edges and segments are measured during the search
 SHORTEST_LINE = 0.35  # of a pair, in sides of the window
 
 
@@ -191,23 +196,10 @@ def charts_of(planes: list[Plane], axes: tuple[str, str], first_seed: int) -> di
     """The arrays that ship of planes, with the shortest paths of the same splines of the metric."""
     rows = []
     for number, plane in enumerate(planes):
-        n = len(plane.metrics)
-        grid = np.linspace(0, 1, n)
-        table = MetricTable((grid, grid), plane.metrics)
         seeds = ((first_seed + 2 * number, PAIRS), (first_seed + 2 * number + 1, HELD_OUT))
         ends = np.concatenate([pairs_of(plane, seed, size) for seed, size in seeds])
-        paths = geodesic(
-            table,
-            ends[:, 0],
-            ends[:, 1],
-            basis="points",
-            order=SEGMENTS,
-            n_points=SEGMENTS + 1,
-            starts=STARTS,
-            steps=STEPS,
-        ).points
         factor = chart.factor_of(plane.metrics).astype(np.float32)
-        rows.append((factor, ends, *shorter(factor, paths)))
+        rows.append((factor, ends, *shortest_paths(factor, ends)))
     factor, ends, paths, lengths = (np.stack(arrays) for arrays in zip(*rows, strict=True))
     return {
         "axes": np.array(axes),
@@ -221,24 +213,139 @@ def charts_of(planes: list[Plane], axes: tuple[str, str], first_seed: int) -> di
     }
 
 
-def shorter(factor: np.ndarray, paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Paths [pairs, points, 2], or straight lines where those are shorter, and lengths [pairs].
+def shortest_paths(factor: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Paths [pairs, points, 2] between ends [pairs, 2, 2] in the unit square; lengths [pairs].
 
-    In steep walls the search may end in a path that is longer than the straight line.
+    Each is the shortest of two, that of the graph of the nodes and the straight line, after both
+    have been relaxed; it is then relaxed once more.
     """
-    straight = np.linspace(paths[:, 0], paths[:, -1], paths.shape[1], axis=1)
-    lengths = np.stack([polyline_lengths(factor, each) for each in (paths, straight)])
-    better = lengths[1] < lengths[0]
-    return np.where(better[:, None, None], straight, paths), lengths.min(0)
+    straight = np.linspace(ends[:, 0], ends[:, 1], SEGMENTS + 1, axis=1)
+    starts = np.stack([relaxed(factor, start) for start in (graph_paths(factor, ends), straight)])
+    lengths = np.stack([polyline_lengths(factor, paths) for paths in starts])
+    paths = relaxed(factor, starts[lengths.argmin(0), np.arange(len(ends))])
+    return paths, polyline_lengths(factor, paths)
 
 
-def polyline_lengths(factor: np.ndarray, paths: np.ndarray) -> np.ndarray:
-    """Lengths [pairs] of polylines [pairs, points, 2] as the system measures them, only finer."""
-    points = torch.from_numpy(paths).reshape(1, -1, *paths.shape[1:])
-    table, only = torch.from_numpy(factor)[None], torch.zeros(1, dtype=torch.int64)
-    return (
-        chart.line_length(table, only, points[:, :, :-1], points[:, :, 1:], 32).sum(-1)[0].numpy()
+def graph_of(factor: np.ndarray) -> coo_array:
+    """Lengths [nodes, nodes] of the edges from each node to all within `REACH`, each edge once."""
+    n = len(factor)
+    nodes = np.arange(n * n).reshape(n, n)
+    first, second = [], []
+    for i, j in itertools.product(range(REACH + 1), range(-REACH, REACH + 1)):
+        if math.gcd(i, j) == 1 and (i, j) != (0, -1):
+            start = nodes[: n - i, max(0, -j) : n - max(0, j)].ravel()
+            first.append(start)
+            second.append(start + n * i + j)
+    rows, columns = np.concatenate(first), np.concatenate(second)
+    lines = np.stack([_places(rows, n), _places(columns, n)], 1)
+    return coo_array(
+        (polyline_lengths(factor, lines, PARTS), (rows, columns)), shape=(n * n, n * n)
     )
+
+
+def graph_paths(factor: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Paths [pairs, points, 2] along the graph, by the method of Dijkstra."""
+    n, graph = len(factor), graph_of(factor).tocsr()
+    paths = []
+    for (a, b), (start, target) in zip(np.rint(ends * (n - 1)) @ [n, 1], ends, strict=True):
+        _, before = dijkstra(graph, directed=False, indices=int(a), return_predecessors=True)
+        way = [int(b)]
+        while way[-1] != int(a):
+            way.append(before[way[-1]])
+        inner = _places(np.array(way[-2:0:-1], int), n)
+        paths.append(spread(factor, np.concatenate([[start], inner, [target]])))
+    return np.stack(paths)
+
+
+def _places(nodes: np.ndarray, n: int) -> np.ndarray:
+    """Where nodes of the grid n x n are in the unit square."""
+    return np.stack(np.divmod(nodes, n), -1) / (n - 1)
+
+
+def spread(factor: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """Points [SEGMENTS + 1, 2] along a polyline, at equal steps of length under the metric and
+    length in the square, each over its sum: steep places get many, and flat ones some."""
+    steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
+    lines = itertools.pairwise(path)
+    lengths = np.array([_line_length(factor, start, end, PARTS) for start, end in lines])
+    way = np.concatenate([[0], np.cumsum(lengths / lengths.sum() + steps / steps.sum())])
+    at = np.linspace(0, way[-1], SEGMENTS + 1)
+    return np.stack([np.interp(at, way, path[:, axis]) for axis in range(2)], -1)
+
+
+def relaxed(factor: np.ndarray, paths: np.ndarray) -> np.ndarray:
+    """Paths [pairs, points, 2] after moves by less and less, spread anew while these are large."""
+    for width in SIDEWAYS:
+        paths = moved(factor, paths, width)
+        if width > FINE:
+            paths = np.stack([spread(factor, path) for path in paths])
+    return paths
+
+
+def moved(factor: np.ndarray, paths: np.ndarray, width: float) -> np.ndarray:
+    """The shortest paths [pairs, points, 2] of all that have each inner point of the given ones
+    moved across by -2, -1, 0, 1 or 2 widths."""
+    way = paths[:, 2:] - paths[:, :-2]
+    across = np.zeros_like(paths)
+    across[:, 1:-1] = np.stack([-way[..., 1], way[..., 0]], -1)
+    across /= np.linalg.norm(across, axis=-1, keepdims=True).clip(min=1e-12)
+    shift = width * np.arange(-2.0, 3.0)
+    trials = (paths[:, :, None] + shift[:, None] * across[:, :, None]).clip(0, 1)
+    chosen = _shortest_choice(factor, trials, PARTS)
+    return np.take_along_axis(trials, chosen[:, :, None, None], 2)[:, :, 0]
+
+
+@numba.njit  # type: ignore[untyped-decorator]
+def _shortest_choice(factor: np.ndarray, trials: np.ndarray, parts: int) -> np.ndarray:
+    """Which of trials [pairs, points, choices, 2] to take for the shortest ways [pairs, points], by
+    dynamic programming from point to point."""
+    pairs, points, choices, _ = trials.shape
+    chosen = np.zeros((pairs, points), np.int64)
+    before = np.zeros((points, choices), np.int64)
+    for pair in range(pairs):
+        so_far = np.zeros(choices)
+        for point in range(1, points):
+            best = np.full(choices, np.inf)
+            for i in range(choices):
+                for j in range(choices):
+                    start, end = trials[pair, point - 1, i], trials[pair, point, j]
+                    total = so_far[i] + _line_length(factor, start, end, parts)
+                    if total < best[j]:
+                        best[j], before[point, j] = total, i
+            so_far = best
+        chosen[pair, -1] = np.argmin(so_far)
+        for point in range(points - 1, 0, -1):
+            chosen[pair, point - 1] = before[point, chosen[pair, point]]
+    return chosen
+
+
+@numba.njit  # type: ignore[untyped-decorator]
+def _line_length(factor: np.ndarray, start: np.ndarray, end: np.ndarray, parts: int) -> float:
+    """The same as `chart.line_length`, of one line in the unit square."""
+    n = len(factor)
+    dx, dy = (end[0] - start[0]) / parts, (end[1] - start[1]) / parts
+    total = 0.0
+    for part in range(parts):
+        x = (start[0] + (part + 0.5) * dx) * (n - 1)
+        y = (start[1] + (part + 0.5) * dy) * (n - 1)
+        i, j = min(int(x), n - 2), min(int(y), n - 2)
+        x, y = x - i, y - j
+        w00, w01, w10, w11 = (1 - x) * (1 - y), (1 - x) * y, x * (1 - y), x * y
+        near, far = factor[i], factor[i + 1]
+        first = w00 * near[j, 0] + w01 * near[j + 1, 0] + w10 * far[j, 0] + w11 * far[j + 1, 0]
+        below = w00 * near[j, 1] + w01 * near[j + 1, 1] + w10 * far[j, 1] + w11 * far[j + 1, 1]
+        second = w00 * near[j, 2] + w01 * near[j + 1, 2] + w10 * far[j, 2] + w11 * far[j + 1, 2]
+        along, across = math.exp(first) * dx + below * dy, math.exp(second) * dy
+        total += math.sqrt(along * along + across * across)
+    return total
+
+
+def polyline_lengths(factor: np.ndarray, paths: np.ndarray, parts: int = 32) -> np.ndarray:
+    """Lengths [pairs] of polylines [pairs, points, 2] as the system measures them."""
+    points = torch.from_numpy(paths)[None]
+    table, only = torch.from_numpy(factor)[None], torch.zeros(1, dtype=torch.int64)
+    lengths = chart.line_length(table, only, points[:, :, :-1], points[:, :, 1:], parts)
+    return lengths.sum(-1)[0].numpy()
 
 
 def main() -> None:
