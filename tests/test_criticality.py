@@ -122,7 +122,18 @@ def test_a_callback_logs_it() -> None:
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    small = ["--steps", "64", "--set", "n_worlds=4", "--set", "n_steps=8", "--set", "batch_size=32"]
+    small = [
+        "--no-film",
+        "--no-baselines",
+        "--steps",
+        "64",
+        "--set",
+        "n_worlds=4",
+        "--set",
+        "n_steps=8",
+        "--set",
+        "batch_size=32",
+    ]
     assert main(["train", "particles-encounter-v0", "--out", str(run), *small]) == 0
     capsys.readouterr()
     assert main(["criticality", str(run), "--samples", "300", "--json"]) == 0
@@ -176,11 +187,13 @@ def test_what_is_not_told_is_named() -> None:
     recorder = SampleRecorder(100).attach(network)
     squares(network(torch.randn(100, 3)), torch.randn(100, 2)).backward()
     assert set(recorder.verdicts()) == {"0 weight", "4 bias", "4 weight"}
-    assert recorder.left_out() == ["1.weight", "1.bias"]
+    assert recorder.left_out() == dict.fromkeys(
+        ("1.weight", "1.bias"), "neither linear nor a convolution"
+    )
     alone = nn.Linear(3, 2)
     recorder = SampleRecorder(100).attach(alone)
     squares(alone(torch.randn(100, 3)), torch.randn(100, 2)).backward()
-    assert recorder.left_out() == []
+    assert recorder.left_out() == {}
     with pytest.raises(ValueError, match="network: '1' is a BatchNorm1d, which mixes the samples"):
         SampleRecorder().attach(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)))
 
@@ -211,8 +224,102 @@ def test_gradients_that_are_not_finite_do_not_count() -> None:
 
 def test_the_command_for_descent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(tmp_path / "run")
-    small = ["--algo", "descent", "--steps", "64", "--set", "n_worlds=4", "--set", "horizon=8"]
+    small = [
+        "--no-film",
+        "--no-baselines",
+        "--algo",
+        "descent",
+        "--steps",
+        "64",
+        "--set",
+        "n_worlds=4",
+        "--set",
+        "horizon=8",
+    ]
     assert main(["train", "particles-encounter-v0", "--out", run, *small]) == 0
     capsys.readouterr()
     assert main(["criticality", run, "--samples", "300", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["algo"] == "descent"
+
+
+def test_a_layer_learns_from_the_steps_of_its_own_optimizer() -> None:
+    """A loss that only passes through a layer is not its own; accumulated ones are all its own."""
+    torch.manual_seed(0)
+    network = nn.ModuleDict({"actor": nn.Linear(3, 2), "critic": nn.Linear(2, 1)})
+    actor, critic = network["actor"], network["critic"]
+    of_actor, of_critic = (torch.optim.SGD(part.parameters(), 0.0) for part in (actor, critic))
+    x, a = torch.randn(60, 3), torch.randn(60, 2)
+    recorder = SampleRecorder(1000).attach(network, of_actor, of_critic)
+    for none in (True, False):  # the two ways to forget gradients
+        recorder.clear()
+        for _ in range(2):
+            of_critic.zero_grad(set_to_none=none)
+            critic(a).sum().backward()
+            (10 * critic(a)).sum().backward()
+            of_critic.step()
+            of_actor.zero_grad(set_to_none=none)
+            (1000 * critic(actor(x))).sum().backward()
+            of_actor.step()
+        sizes = recorder.verdicts()["critic bias"].sizes
+        assert sizes.unique().tolist() == [1, 10]
+        assert len(sizes) == 240
+        assert len(recorder.verdicts()["actor bias"].sizes) == 240
+    recorder.detach()
+    assert not of_critic._optimizer_step_pre_hooks
+
+
+def test_sac_s_critics_are_judged_by_their_own_loss() -> None:
+    """With rewards and values of 0 a critic's own loss is small; the actor's is one of size 1."""
+    from stable_baselines3 import SAC
+
+    model = SAC("MlpPolicy", "Pendulum-v1", learning_starts=60, batch_size=64, seed=0)
+    recorder = SampleRecorder(64).attach(model.policy)
+    given: list[Tensor] = []
+    step = model.critic.optimizer.register_step_pre_hook(
+        lambda *_: given.append(model.critic.qf0[-1].bias.grad.clone())
+    )
+    model.learn(70)
+    step.remove()
+    (_, s), *others = recorder._signals["critic.qf0.4"][::-1]
+    assert others == []
+    torch.testing.assert_close(s.sum(0), given[-1])
+    assert not any(name.startswith("critic_target") for name in recorder.left_out())
+
+
+def test_layers_without_gradients_of_single_samples_are_left_out() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(100, 3)
+    twice, last = nn.Linear(3, 3), nn.Linear(3, 3)
+    network = nn.Sequential(twice, nn.Tanh(), twice, nn.Tanh(), last)
+    recorder = SampleRecorder(100).attach(network)
+    squares(network(x), x).backward()
+    assert set(recorder.verdicts()) == {"4 bias", "4 weight"}
+    assert set(recorder.left_out()) == {"0.weight", "0.bias"}
+    assert set(recorder.left_out().values()) == {"used more than once in a pass"}
+
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+    tied[2].weight = tied[0].weight
+    recorder = SampleRecorder(100).attach(tied)
+    squares(tied(x), x).backward()
+    assert recorder.verdicts() == {}
+    assert recorder.left_out()["0.weight"] == "of weights that layers share"
+
+    recorder = SampleRecorder(100).attach(last)
+    for row in x:
+        squares(last(input=row), row).backward()
+    assert recorder.verdicts() == {}
+    assert "without an axis of samples" in recorder.left_out()["weight"]
+
+    recorder = SampleRecorder(150).attach(last)
+    (squares(last(x), x) + squares(last(input=x[:50]), x[:50])).backward()  # two calls: 150 rows
+    assert len(recorder.verdicts()[" bias"].sizes) == 450
+
+
+def test_small_rollouts_are_gathered() -> None:
+    """Until there is a window of samples: A2C learns from 20 rows at a time."""
+    from stable_baselines3 import A2C
+
+    env = invariantzoo.vec_env("particles-encounter-v0", n_worlds=2, seed=0)
+    watch = invariantzoo.CriticalityCallback(every=2, window=100)
+    A2C("MlpPolicy", env, seed=0).learn(20 * 8, callback=watch)
+    assert len(watch.verdicts["action_net bias"].sizes) == 100 * env.action_space.shape[0]

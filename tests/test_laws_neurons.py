@@ -39,7 +39,7 @@ def weights(
     return squared, np.concatenate(size)
 
 
-@pytest.mark.parametrize(("rate", "worlds", "steps"), [(0.2, 50_000, 100), (0.5, 100_000, 200)])
+@pytest.mark.parametrize(("rate", "worlds", "steps"), [(0.2, 20_000, 60), (0.5, 50_000, 120)])
 def test_the_variance(rate: float, worlds: int, steps: int) -> None:
     found, _ = weights(rate, worlds, 40, steps, steps, seed=4)
     assert found == pytest.approx(rate / (2 - 3 * rate), rel=0.02)
@@ -49,7 +49,7 @@ def test_the_variance(rate: float, worlds: int, steps: int) -> None:
 def test_the_tail_of_kesten(rate: float, exponent: float) -> None:
     """A power law from data without one, its exponent set by the rate."""
     assert exact.kesten_exponent(rate) == pytest.approx(exponent, abs=6e-4)
-    _, w = weights(rate, 100_000, 40, 100, 10, seed=5)
+    _, w = weights(rate, 50_000, 40, 100, 5, seed=5)
     low = float(np.quantile(w, 0.997))
     law = fit_power_law(w, low, 100 * low)
     assert law.n > 2_900

@@ -54,19 +54,20 @@ def run(args: argparse.Namespace) -> int:
     rows = described(verdicts)
     if args.json:
         report = {"run": str(folder), "id": config["id"], "algo": config["algo"], "parts": rows}
-        options.print_json(args, report | {"left_out": left_out})
+        options.print_json(args, report | {"left_out": list(left_out)})
     else:
         _print(config, rows, args)
-    if left_out:
-        say(f"left out, neither linear nor a convolution: {', '.join(left_out)}")
+    for reason in dict.fromkeys(left_out.values()):
+        names = [name for name, its in left_out.items() if its == reason]
+        say(f"left out, {reason}: {', '.join(names)}")
     say(f"wrote {path}")
     return 0
 
 
 def judged(
     folder: Path, config: dict[str, Any], samples: int
-) -> tuple[dict[str, Verdict], list[str]]:
-    """Verdicts on the gradients of the run's next samples; the parameters that have none."""
+) -> tuple[dict[str, Verdict], dict[str, str]]:
+    """Verdicts on the gradients of the run's next samples; parameters that have none, and why."""
     from invariantzoo.training.geometry.criticality import SampleRecorder
     from invariantzoo.training.runs import run as runs
 
@@ -78,6 +79,8 @@ def judged(
             show(min(len(recorder), samples))
             if len(recorder) >= samples or update == _LONGEST:
                 break
+    if len(recorder) < samples:
+        say(f"{len(recorder)} samples, no more in {_LONGEST} updates; --samples asks for {samples}")
     return recorder.verdicts(), recorder.left_out()
 
 

@@ -1,4 +1,4 @@
-"""Exponents of sample gradients of networks that learned digits, and of one made to have a law.
+"""Exponents of sample gradients: nets that learned digits, one made to have a law, runs of PPO.
 
     python -m invariantzoo.figures.criticality [--out docs]
 
@@ -27,6 +27,7 @@ from invariantzoo.report import (
 
 SEEDS = (0, 1, 2, 3, 4)
 MOST = 200_000  # gradients of a layer's weights that are judged, drawn at random
+PPO = ("particles-crowd-v0", 1_000_000, 4096)  # id, agent-steps, samples that are judged
 PARTS = ("hidden bias", "hidden weight", "output bias", "output weight")
 
 
@@ -82,8 +83,11 @@ def main() -> None:
         for net in (*GRID, *VARIED, *OTHER_DATA)
     }
     made = [recorded(store, f"made, seed {s}", partial(made_for_it, s)) for s in SEEDS]
+    ppo = [
+        recorded(store, f"{' '.join(map(str, PPO))}, seed {s}", partial(of_ppo, s)) for s in SEEDS
+    ]
     _picture(args.out / "images" / "does-criticality-emerge.png", results, made)
-    page = _page(results, made)
+    page = _page(results, made, ppo)
     print(page)
     write_text(args.out / "does-criticality-emerge.md", page)
 
@@ -145,6 +149,25 @@ def made_for_it(seed: int) -> dict[str, Any]:
     right = float((network(x)[:, 0] * y > 0).double().mean())
     rows = sample_gradients(network, loss, x, y)
     return {"accuracy": right, **_verdicts(network, rows, seed)}
+
+
+def of_ppo(seed: int) -> dict[str, Any]:
+    """Verdicts on all parts of a policy that PPO trained, from the updates that would follow."""
+    import invariantzoo
+    from invariantzoo.training.geometry.criticality import SampleRecorder
+    from invariantzoo.training.rl.algorithms import make_config, make_trainer
+
+    id, steps, samples = PPO
+    system = invariantzoo.make_system(id)
+    trainer: Any = make_trainer("ppo", system, make_config(id, "ppo", {}), seed=seed, steps=steps)
+    for _ in trainer:
+        pass
+    trainer.total = 2 * steps
+    recorder = SampleRecorder(samples).attach(trainer.model.policy)
+    for _ in trainer:
+        if len(recorder) >= samples:
+            break
+    return {part: _entry(verdict) for part, verdict in recorder.verdicts().items()}
 
 
 def _data(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -210,15 +233,19 @@ def _verdicts(network: Any, rows: Any, seed: int) -> dict[str, Any]:
         flat = part.flatten()
         if len(flat) > MOST:
             flat = flat[torch.randint(len(flat), (MOST,), generator=generator)]
-        verdict = judge(flat)
-        law = verdict.law
-        verdicts[name] = {
-            "k": math.nan if law is None else law.exponent,
-            "ks": math.nan if law is None else law.ks * math.sqrt(law.n),
-            "law": law is not None and law.is_power_law,
-            "running": [round(k, 4) for k in verdict.running],
-        }
+        verdicts[name] = _entry(judge(flat))
     return verdicts
+
+
+def _entry(verdict: Any) -> dict[str, Any]:
+    """What the json has of a verdict."""
+    law = verdict.law
+    return {
+        "k": math.nan if law is None else law.exponent,
+        "ks": math.nan if law is None else law.ks * math.sqrt(law.n),
+        "law": law is not None and law.is_power_law,
+        "running": [round(k, 4) for k in verdict.running],
+    }
 
 
 def _row(name: str, part: str, runs: list[dict[str, Any]]) -> list[str]:
@@ -232,11 +259,17 @@ def _row(name: str, part: str, runs: list[dict[str, Any]]) -> list[str]:
     return [name, part, spread, decades, f"{ks:.1f}", f"{laws} of {len(runs)}"]
 
 
-def _page(results: dict[Net, list[dict[str, Any]]], made: list[dict[str, Any]]) -> str:
+def _page(
+    results: dict[Net, list[dict[str, Any]]], made: list[dict[str, Any]], ppo: list[dict[str, Any]]
+) -> str:
     heads = ["network", "gradients of", "k", "k by decade, from the top down", "KS √n", "power law"]
     grid = [_row(net.name, part, results[net]) for net in GRID for part in PARTS]
     varied = [_row(net.name, part, results[net]) for net in VARIED for part in PARTS]
     other = [_row(net.name, part, results[net]) for net in OTHER_DATA for part in PARTS]
+    by_ppo = [
+        _row("PPO", f"`{part}`", [{f"`{part}`": run[part]} for run in ppo]) for part in ppo[0]
+    ]
+    laws_of_ppo = sum(part["law"] for run in ppo for part in run.values())
     own = [_row("made for it", part, made) for part in ("hidden bias", "hidden weight")]
     fits, laws = _counted(results, tuple(results))
     more, laws_of_more = _counted(results, VARIED)
@@ -271,6 +304,8 @@ the mean of five seeds. Networks that learned digits bend; the one made for it (
 - **Other data.** Tumours of breasts and clusters of Gaussian noise: {laws_of_others} of {others}
   fits pass. There are fewest tumours, and the fewer samples, the less a test can tell a bend from a
   line: hidden biases of tanh CE have {few[0]:.2f} in the decade above the window.
+- **Runs of PPO.** Five trainings of `{PPO[0]}`, {PPO[1]:,} agent-steps each:
+  {laws_of_ppo} of {len(ppo) * len(ppo[0])} fits pass.
 - **What would be needed.** An activation whose slope falls as a power, and a z that reaches far
   into that tail with a flat density. With both, the law appears: a softsign layer that sees inputs
   of all sizes up to 1e5, equally often, has f'(z) = (1 + |z|)^-2, hence k = 3/2 for its biases;
@@ -298,6 +333,12 @@ of scikit-learn; the clusters are 5,000 samples around 10 centres in 64 dimensio
 above.
 
 {table(heads, other)}
+## Runs of PPO
+
+`invariantzoo train {PPO[0]} --algo ppo --steps {PPO[1]} --seed K`, K from 0 to 4, and
+then `invariantzoo criticality RUN`: {PPO[2]:,} samples of the updates that would follow.
+
+{table(heads, by_ppo)}
 ## Made for it
 
 2-4-1, softsign, cross-entropy; 200,000 samples.

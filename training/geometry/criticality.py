@@ -14,6 +14,7 @@ the exponent of their product would not change when one is shuffled against the 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -22,10 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.optim import Optimizer
 
 from ...envs.core.validation import require_count
 from .power_law import FEWEST, PowerLaw, fit_power_law, running_exponents, top_window
 
+TIED = "of weights that layers share"
 DECADES = 5  # below the top for which exponents are told
 _MOST = 200_000  # sizes of weight gradients of a layer that are kept
 _LAYERS = (nn.Linear, _ConvNd)
@@ -55,6 +58,15 @@ class Verdict(NamedTuple):
         return "too few samples" if self.law is None else self.law.verdict
 
 
+class _Signal(NamedTuple):
+    """Of one use of a layer: input and dL / dz, or dL / df and the slope of the activation."""
+
+    backward_pass: int
+    is_slope: bool
+    first: Tensor
+    second: Tensor
+
+
 class SampleRecorder:
     """Gradients of single samples in the linear layers of a network, as it learns.
 
@@ -67,13 +79,21 @@ class SampleRecorder:
         self.paused = False
         self._signals: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._slopes: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._pending: dict[str, list[_Signal]] = {}
         self._handles: list[Any] = []
         self._layers: dict[str, nn.Module] = {}
-        self._trained: list[str] = []
+        self._owners: dict[str, Optimizer] = {}
+        self._trained: dict[str, nn.Parameter] = {}
+        self._tied: set[nn.Parameter] = set()
+        self._refused: dict[str, str] = {}
+        self._uses: dict[str, set[tuple[int, int]]] = {}
+        self._call = 0
 
-    def attach(self, network: nn.Module) -> SampleRecorder:
+    def attach(self, network: nn.Module, *optimizers: Optimizer) -> SampleRecorder:
         """Watch linear layers and convolutions, and the activations behind them; returns itself.
 
+        optimizers: those of the network, beside the ones that it has as attributes. A layer that
+        none of them owns is taken at its word, with every backward pass.
         Raises ValueError for batch normalisation, which mixes the samples of a batch.
         """
         for name, module in network.named_modules():
@@ -82,31 +102,62 @@ class SampleRecorder:
                     f"network: {name!r} is a {type(module).__name__}, which mixes the samples of a "
                     "batch; there are no gradients of single samples"
                 )
-        self._trained = [name for name, p in network.named_parameters() if p.requires_grad]
+        owners = _owners((*_optimizers(network), *optimizers))
+        named = dict(network.named_parameters())
+        self._trained = {
+            name: p for name, p in named.items() if p.requires_grad and (not owners or p in owners)
+        }
+        self._tied = _tied(network)
         modules = dict(network.named_modules())
         self._layers = {name: m for name, m in modules.items() if isinstance(m, _LAYERS)}
+        self._handles.append(network.register_forward_pre_hook(self._count))
         for name, layer in self._layers.items():
-            self._handles.append(layer.register_forward_hook(self._watch(name)))
+            own = list(layer.parameters(recurse=False))
+            if not self._tied.isdisjoint(own):
+                self._refused[name] = TIED
+                continue
+            if owner := next((owners[p] for p in own if p in owners), None):
+                self._owners[name] = owner
+            self._handles.append(layer.register_forward_hook(self._watch(name), with_kwargs=True))
         for behind, before in _activations(network, self._layers).items():
-            self._handles.append(behind.register_forward_hook(self._watch_activation(before)))
+            if before not in self._refused:
+                self._handles.append(behind.register_forward_hook(self._watch_activation(before)))
+        for optimizer in set(self._owners.values()):
+            self._handles.append(optimizer.register_step_pre_hook(self._commit))
         return self
 
-    def left_out(self) -> list[str]:
-        """Names of trained parameters of which `verdicts` says nothing."""
-        seen = [(name, kind) for name in self._signals for kind in self._kinds(name)]
-        told = {f"{name}.{kind}" if name else kind for name, kind in seen}
-        return [name for name in self._trained if name not in told]
+    def left_out(self) -> dict[str, str]:
+        """Trained parameters of which `verdicts` says nothing, and why."""
+        names = [name for name in self._signals if self._pairs(name)]
+        told = {f"{name}.{kind}" if name else kind for name in names for kind in self._kinds(name)}
+        return {name: self._reason(name) for name in self._trained if name not in told}
+
+    def _reason(self, name: str) -> str:
+        """Why nothing is said of a parameter."""
+        layer, _, kind = name.rpartition(".")
+        if self._trained[name] in self._tied:
+            return TIED
+        if layer in self._layers and kind in ("weight", "bias"):
+            return self._refused.get(layer, "without a gradient")
+        return "neither linear nor a convolution"
 
     def _kinds(self, name: str) -> list[str]:
         """ "bias" and "weight", as far as the layer has them and trains them."""
         own = dict(self._layers[name].named_parameters(recurse=False))
         return [kind for kind in ("bias", "weight") if kind in own and own[kind].requires_grad]
 
+    def _pairs(self, name: str) -> list[tuple[Tensor, Tensor]]:
+        """What was kept of a layer and is not all 0; nothing of layers that are refused."""
+        if name in self._refused:
+            return []
+        return [(x, s) for x, s in self._signals.get(name, ()) if s.any()]
+
     def detach(self) -> None:
         """Watch no more; what was kept stays."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._pending.clear()
 
     def __len__(self) -> int:
         return max((_rows(chunks) for chunks in self._signals.values()), default=0)
@@ -115,6 +166,7 @@ class SampleRecorder:
         """Forget all samples."""
         self._signals.clear()
         self._slopes.clear()
+        self._pending.clear()
 
     def verdicts(self) -> dict[str, Verdict]:
         """By "layer bias" and "layer weight", for the layers that had gradients."""
@@ -126,8 +178,8 @@ class SampleRecorder:
 
     def _verdicts(self) -> dict[str, Verdict]:
         verdicts = {}
-        for name, chunks in self._signals.items():
-            pairs = [(x, s) for x, s in chunks if s.any()]
+        for name in self._signals:
+            pairs = self._pairs(name)
             if not pairs:
                 continue
             layer, kinds = self._layers[name], self._kinds(name)
@@ -159,12 +211,29 @@ class SampleRecorder:
             return math.nan
         return there.exponent - here.exponent
 
+    def _count(self, network: nn.Module, inputs: Any) -> None:
+        """Calls of the network tell its samples: within one call a layer has its row once."""
+        self._call += 1
+
     def _watch(self, name: str) -> Any:
-        def seen(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        def seen(layer: nn.Module, inputs: Any, named: dict[str, Any], output: Tensor) -> None:
             if self.paused or not output.requires_grad:
                 return
-            x = inputs[0].detach()
-            output.register_hook(lambda s: self._keep(self._signals, name, x, s.detach()))
+            x, call = (inputs[0] if inputs else named["input"]).detach(), self._call
+            if x.dim() < _least_dimensions(layer):
+                self._refused[name] = "given a sample without an axis of samples"
+                return
+
+            def back(s: Tensor) -> None:
+                uses, use = self._uses.setdefault(name, set()), (_backward_pass(), call)
+                if use in uses:
+                    self._refused[name] = "used more than once in a pass"
+                if uses and next(iter(uses))[0] != use[0]:
+                    uses.clear()
+                uses.add(use)
+                self._receive(name, _Signal(use[0], False, x, s.detach()))
+
+            output.register_hook(back)
 
         return seen
 
@@ -178,17 +247,35 @@ class SampleRecorder:
                 with torch.enable_grad():
                     own = z.clone().requires_grad_()
                     (slope,) = torch.autograd.grad(type(layer).forward(layer, own).sum(), own)
-                self._keep(self._slopes, name, signal.detach(), slope)
+                self._receive(name, _Signal(_backward_pass(), True, signal.detach(), slope))
 
             output.register_hook(back)
 
         return seen
 
-    def _keep(
-        self, store: dict[str, list[tuple[Tensor, Tensor]]], name: str, a: Tensor, b: Tensor
-    ) -> None:
-        chunks = store.setdefault(name, [])
-        chunks.append((a[-self.window :].cpu(), b[-self.window :].cpu()))
+    def _receive(self, name: str, signal: _Signal) -> None:
+        """Wait for the step of the layer's optimizer; what it has forgotten since is dropped."""
+        if self.paused or name in self._refused:
+            return
+        if name not in self._owners:
+            self._keep(name, signal)
+            return
+        pending = self._pending.setdefault(name, [])
+        if pending and pending[-1].backward_pass != signal.backward_pass:
+            gradients = [p.grad for p in self._layers[name].parameters(recurse=False)]
+            if not any(gradient is not None and gradient.any() for gradient in gradients):
+                pending.clear()
+        pending.append(signal)
+
+    def _commit(self, optimizer: Optimizer, *arguments: Any) -> None:
+        """The optimizer makes a step: its layers learn from what waits."""
+        for name in [name for name in self._pending if self._owners[name] is optimizer]:
+            for signal in self._pending.pop(name):
+                self._keep(name, signal)
+
+    def _keep(self, name: str, signal: _Signal) -> None:
+        chunks = (self._slopes if signal.is_slope else self._signals).setdefault(name, [])
+        chunks.append((signal.first[-self.window :].cpu(), signal.second[-self.window :].cpu()))
         while len(chunks) > 1 and _rows(chunks) - len(chunks[0][0]) >= self.window:
             del chunks[0]
 
@@ -237,6 +324,38 @@ def described(verdicts: dict[str, Verdict]) -> list[dict[str, Any]]:
             row["coupling"] = verdict.coupling
         rows.append(row)
     return rows
+
+
+def _optimizers(network: nn.Module) -> list[Optimizer]:
+    """Those that a network or its parts have as attributes."""
+    values = [value for module in network.modules() for value in vars(module).values()]
+    return [value for value in values if isinstance(value, Optimizer)]
+
+
+def _owners(optimizers: Iterable[Optimizer]) -> dict[nn.Parameter, Optimizer]:
+    """The optimizer of every parameter."""
+    return {
+        p: optimizer
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+
+
+def _tied(network: nn.Module) -> set[nn.Parameter]:
+    """Parameters of more than one module."""
+    held = [p for module in network.modules() for p in module.parameters(recurse=False)]
+    return {p for p, n in Counter(held).items() if n > 1}
+
+
+def _least_dimensions(layer: nn.Module) -> int:
+    """Of an input that has an axis of samples."""
+    return 2 + len(layer.kernel_size) if isinstance(layer, _ConvNd) else 2
+
+
+def _backward_pass() -> int:
+    """The number of the backward pass that is under way."""
+    return int(torch._C._current_graph_task_id())
 
 
 def _activations(network: nn.Module, layers: dict[str, nn.Module]) -> dict[nn.Module, str]:

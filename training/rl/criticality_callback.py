@@ -11,9 +11,9 @@ from ..geometry.criticality import SampleRecorder, Verdict, columns
 class CriticalityCallback(BaseCallback):
     """Logs exponent, error, distance and verdict of every layer's gradients, sample by sample.
 
-    every: rollouts between judgements.  window: samples that are judged.  The numbers go to the
-    model's logger, and so to TensorBoard, progress.csv or what else it writes; `verdicts` has the
-    latest of them with the samples themselves.
+    every: rollouts between judgements.  window: samples that are judged, of as many rollouts as it
+    takes.  The numbers go to the model's logger, and so to TensorBoard, progress.csv or what else
+    it writes; `verdicts` has the latest of them with the samples themselves.
     """
 
     def __init__(self, every: int = 20, window: int = 2048) -> None:
@@ -29,21 +29,23 @@ class CriticalityCallback(BaseCallback):
         self.samples.attach(self.model.policy)
 
     def _on_rollout_start(self) -> None:
-        if not self.samples.paused:
+        if len(self.samples) >= self.samples.window:
             self.verdicts = self.samples.verdicts()
             for name, value in columns(self.verdicts).items():
                 self.logger.record(name, value)
             self.samples.clear()
-        self.samples.paused = True
+            self.samples.paused = True
 
     def _on_rollout_end(self) -> None:
-        self.samples.paused = self._rollouts % self.every != 0
+        if self._rollouts % self.every == 0:
+            self.samples.paused = False
         self._rollouts += 1
 
     def _on_step(self) -> bool:
         return True
 
     def _on_training_end(self) -> None:
-        if not self.samples.paused and len(self.samples):
+        enough = len(self.samples) >= self.samples.window
+        if enough or (len(self.samples) and not self.verdicts):
             self.verdicts = self.samples.verdicts()
         self.samples.detach()
