@@ -62,6 +62,7 @@ RESULTS = {  # what a group of pages with results is about -> its pages
         "geometry",
         "geometry-ising",
         "geometry-epidemic",
+        "geometry-tasep",
         "diffusion",
         "regimes",
         "does-criticality-emerge",
