@@ -25,8 +25,8 @@ the arrays that avoid equal low bits of addresses; 8 steps a sweep on 512 x 512.
 single step a sweep is slower than in place, so the gain of several is less than its ratio says:
 about 1.5 over the former sweep in place. A record costs one pass for the energy and two copies of
 the state, which is what a rollout with few steps a record pays.
-While other work shared the processor the same command gave 1.3 to 2.4 updates per ns on 512 x 512
-and 1.0 to 2.2 on small lattices.""",
+The host gives this machine more or less of its time: the same command gave 1.2 to 2.4 updates per
+ns on 512 x 512 and 1.0 to 2.2 on small lattices.""",
     "Dirac walk": """The walk is not bound by memory: a step stays below what the same memory
 gives, in two dimensions by much. What did not gain there: loops split so that each writes to few
 places, with the ends of rows apart; they gave the same numbers at two thirds of the speed.""",
