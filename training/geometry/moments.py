@@ -8,6 +8,7 @@ polynomials up to a degree, or of what a network makes. Which, held-out points d
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -337,6 +338,24 @@ def _powers(d: int, degree: int) -> list[tuple[int, ...]]:
     return [(k, *rest) for k in range(degree + 1) for rest in _powers(d - 1, degree - k)]
 
 
+def _surroundings(
+    t: np.ndarray, points: np.ndarray, nearest: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of every point: indices of the nearest t, their weights, and their powers up to squares.
+
+    Weights fall to 0 at the last of them; the powers [nearest, 1 + d + d (d + 1) / 2] are those of
+    the way from the point.
+    """
+    from scipy.spatial import cKDTree
+
+    near = min(nearest, len(t))
+    rows, columns = np.triu_indices(t.shape[1])
+    for distance, at, point in zip(*cKDTree(t).query(points, near), points, strict=True):
+        away = t[at] - point
+        basis = np.column_stack([np.ones(near), away, away[:, rows] * away[:, columns]])
+        yield at, 1 - (distance / max(distance[-1], 1e-300)) ** 2, basis
+
+
 def local_covariance(
     net: Moments, h: np.ndarray, t: np.ndarray, points: np.ndarray, nearest: int
 ) -> np.ndarray:
@@ -346,27 +365,20 @@ def local_covariance(
     covariance hardly varies among `nearest` points; what is left of it is averaged there, around a
     mean that is quadratic there. It follows what no polynomial over the whole window does.
     """
-    from scipy.spatial import cKDTree
-
-    near, per_point, n, d = min(nearest, len(t)), h.shape[1], h.shape[2], t.shape[1]
+    per_point, n = h.shape[1:]
     with torch.no_grad():
         root = net(torch.from_numpy(t))[1].numpy()
         inverse = np.linalg.inv(net(torch.from_numpy(points))[1].numpy())
-    distance, index = cKDTree(t).query(points, near)
-    rows, columns = np.triu_indices(d)
     covariance = np.empty((len(points), n, n))
-    for i, at in enumerate(index):
-        weight = 1 - (distance[i] / max(distance[i, -1], 1e-300)) ** 2
-        away = t[at] - points[i]
-        basis = np.column_stack([np.ones(near), away, away[:, rows] * away[:, columns]])
+    for i, (at, weight, basis) in enumerate(_surroundings(t, points, nearest)):
         white = np.einsum("pij,pkj->pki", root[at], h[at])
-        design = np.einsum("pij,pb->pibj", root[at], basis).reshape(near, n, -1)
+        design = np.einsum("pij,pb->pibj", root[at], basis).reshape(len(at), n, -1)
         share = np.sqrt(weight)[:, None, None]
         target = (white.mean(1) * share[:, 0]).ravel()
-        mean = np.linalg.lstsq((design * share).reshape(near * n, -1), target, rcond=None)[0]
+        mean = np.linalg.lstsq((design * share).reshape(len(target), -1), target, rcond=None)[0]
         rest = white - (design @ mean)[:, None]
         square = np.einsum("p,pki,pkj->ij", weight, rest, rest)
-        free = weight.sum() * per_point * (1 - basis.shape[1] / (near * per_point))
+        free = weight.sum() * per_point * (1 - basis.shape[1] / (len(at) * per_point))
         covariance[i] = inverse[i] @ (square / free) @ inverse[i].T
     return covariance
 
@@ -378,24 +390,18 @@ def local_information(h: np.ndarray, t: np.ndarray, points: np.ndarray, nearest:
     and the covariance C that of what is left; with the mean's slope D this is D^T C^-1 D, less what
     the noise of D adds to it on average. ValueError where the nearest points are too few.
     """
-    from scipy.spatial import cKDTree
-
-    near, per_point, n, d = min(nearest, len(t)), h.shape[1], h.shape[2], t.shape[1]
-    rows, columns = np.triu_indices(d)
-    if near < 2 * (1 + d + len(rows)):
-        raise ValueError(f"nearest={near} must be at least {2 * (1 + d + len(rows))} points")
-    distance, index = cKDTree(t).query(points, near)
+    (per_point, n), d = h.shape[1:], t.shape[1]
+    least, near = 2 * (1 + d + d * (d + 1) // 2), min(nearest, len(t))
+    if near < least:
+        raise ValueError(f"nearest={near} must be at least {least} points")
     information = np.empty((len(points), d, d))
-    for i, at in enumerate(index):
-        weight = 1 - (distance[i] / max(distance[i, -1], 1e-300)) ** 2
-        away = t[at] - points[i]
-        basis = np.column_stack([np.ones(near), away, away[:, rows] * away[:, columns]])
+    for i, (at, weight, basis) in enumerate(_surroundings(t, points, nearest)):
         share = np.sqrt(weight)[:, None]
         solver = np.linalg.pinv(basis * share) * share.T
         mean = solver @ h[at].mean(1)
         rest = (h[at] - (basis @ mean)[:, None]) * share[..., None]
         rest = rest.reshape(-1, n)
-        free = weight.sum() * per_point * (1 - basis.shape[1] / (near * per_point))
+        free = weight.sum() * per_point * (1 - basis.shape[1] / (len(at) * per_point))
         slope = mean[1 : 1 + d]
         noise = (solver @ solver.T)[1 : 1 + d, 1 : 1 + d] / per_point
         information[i] = slope @ np.linalg.solve(rest.T @ rest / free, slope.T) - n * noise
