@@ -134,7 +134,10 @@ def _draw(document: dict[str, Any], folder: Path) -> None:
 
     figure = Figure(figsize=(9, 4), layout="constrained")
     for axes, column, what in zip(
-        figure.subplots(1, 2, sharey=True), (0, 1), ("share of agent-steps", "seconds"), strict=True
+        figure.subplots(1, 2, sharey=True),
+        (0, 1),
+        ("share of agent-steps", "CPU seconds"),
+        strict=True,
     ):
         for name in groups:
             runs = [run for run in document["runs"] if results.label(run) == name]
@@ -152,8 +155,9 @@ def _mean_curve(runs: list[dict[str, Any]], column: int) -> tuple[np.ndarray, li
     for run in runs:
         if run.get("curve"):
             whole = run["steps"] if column == 0 else 1.0
-            rows.append([(point[column] / whole, point[2]) for point in run["curve"]])
-    if not rows:
+            points = [point for point in run["curve"] if point[column] is not None]
+            rows.append([(point[column] / whole, point[2]) for point in points])
+    if not all(rows) or not rows:
         return np.empty(0), []
     last = min(row[-1][0] for row in rows)
     points = np.linspace(0, last, _SHARES + 1)[1:]

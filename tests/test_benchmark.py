@@ -51,14 +51,15 @@ def test_curves_are_read_from_progress(tmp_path: Path) -> None:
     folder = tmp_path / unit.name
     folder.mkdir(parents=True)
     scores = {"trained": {"return": {"mean": -1.0}}}
-    report = {"steps": 30, "seconds": 2.5, "scores": scores}
+    report = {"steps": 30, "seconds": 2.5, "cpu_seconds": 1.5, "scores": scores}
     (folder / "scores.json").write_text(json.dumps(report))
     (folder / "progress.csv").write_text(
-        "steps,seconds,loss,return\n10,1,3,\n20,2,3,-12.73\n30,2.5,3,-5.342\n"
+        "steps,seconds,cpu_seconds,loss,return\n10,1,0.5,3,\n20,2,1,3,-12.73\n30,2.5,1.5,3,-5.342\n"
     )
     document = results.collect([unit, Unit(ID, "es", "cgd", 2, 10)], {}, tmp_path, suite="quick")
     (run,) = document["runs"]
-    assert run["curve"] == [[20, 2.0, 0.0], [30, 2.5, 1.0]]
+    assert run["curve"] == [[20, 1.0, 0.0], [30, 1.5, 1.0]]
+    assert run["cpu_seconds"] == 1.5
 
 
 def test_what_is_done_is_not_done_again(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +163,11 @@ def test_what_is_no_result_is_refused(document: Any, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------ scores
 
 
+def _is_exact(id: str) -> bool:
+    scale = spec(id).score
+    return scale is not None and scale.exact
+
+
 @pytest.mark.parametrize("id", [id for id in invariantzoo.ids() if spec(id).score is not None])
 def test_both_ends_of_a_scale_hold(id: str) -> None:
     """By fresh episodes, where a policy by name stands for the end."""
@@ -183,6 +189,19 @@ def test_both_ends_of_a_scale_hold(id: str) -> None:
         )["return"].ravel()
         error = max(scores.std(ddof=1) / np.sqrt(scores.size), 1e-9 * abs(value))
         assert abs(scores.mean() - value) < 5 * error + 0.02 * (scale.best - scale.random)
+
+
+@pytest.mark.parametrize("id", [id for id in invariantzoo.ids() if _is_exact(id)])
+def test_no_policy_exceeds_what_is_exactly_optimal(id: str) -> None:
+    """Nor does any episode: the best that there can be is the best of every one."""
+    system, scale = invariantzoo.make_system(id), spec(id).score
+    assert scale is not None
+    for name in invariantzoo.policy_names(system):
+        policy = invariantzoo.make_policy(name, system)
+        scores = invariantzoo.evaluate(
+            system, policy, episodes=4, seeds=1, first_seed=60, deterministic=False
+        )
+        assert scores["return"].max() <= scale.best
 
 
 def test_a_scale_must_rise() -> None:

@@ -301,10 +301,12 @@ def _finish(
                 watch=show,
             )
         scores[name] = summarise(seed_scores)
-    seconds = rows[-1]["seconds"] if rows else 0.0
+    last = rows[-1] if rows else {}
+    seconds = last.get("seconds", 0.0)
     report = {
         **_about(plan),
         "seconds": seconds,
+        "cpu_seconds": last.get("cpu_seconds"),
         "steps_per_second": plan.trainer.steps / seconds if seconds else None,
         "episodes": EPISODES,
         "seeds": SEEDS,

@@ -94,23 +94,40 @@ def _cells(summary: dict[str, Any], names: list[str]) -> list[str]:
 
 
 def _page(parts: list[tuple[str, str]], episodes: int, seeds: int) -> str:
-    sections = "\n".join(f"## {id}\n\n{text}" for id, text in parts)
+    sections = "\n".join(f"## {id}\n\n{_readable(text)}" for id, text in parts)
     return f"""# Scores of every policy on every id
 
 Every policy on every id, {seeds} held-out seeds of {episodes} whole episodes each, with default
 parameters. A cell holds the interquartile mean of the episodes with its 95 % interval (percentile
 bootstrap that draws episodes anew within each seed; over training seeds where several runs are put
-together), and below it the mean. The interquartile mean leaves out the lowest and the highest
-quarter, so it does not see rare events such as a single contact: read the mean for those. `return`
-is the sum of an episode's rewards per agent, `loss` the mean loss per agent and step; the other
-columns are explained on the page of each id. "exact mean" is known without simulation. Other result
-pages judge some of these policies in longer or other episodes, and say in which: numbers of the two
-are not to be compared.
+together); a number alone is one whose interval has no width in the digits shown. The interquartile
+mean leaves out the lowest and the highest quarter, so it does not see rare events such as a single
+contact: the means below each table do. `return` is the sum of an episode's rewards per agent,
+`loss` the mean loss per agent and step; the other columns are explained on the page of each id.
+"exact mean" is known without simulation. Other result pages judge some of these policies in longer
+or other episodes, and say in which: numbers of the two are not to be compared.
 
 To reproduce: `python -m invariantzoo.figures.scores`; one line of it with `invariantzoo evaluate ID
 --policy NAME --episodes {episodes} --seeds {seeds}`.
 
 {sections}"""
+
+
+def _readable(text: str) -> str:
+    """A table with one number and interval in a cell, and the means in a table of their own."""
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in text.split("\n")]
+    head, _, *body = [row for row in rows if len(row) > 1]
+    first = [[_interval(cell.partition("<br>")[0]) for cell in row] for row in body]
+    means = [[name, *(cell.rpartition("<br>")[2] for cell in cells)] for name, *cells in body]
+    fold = f"<details><summary>Means</summary>\n\n{table(head, means)}\n</details>\n"
+    return f"{table(head, first)}\n{fold}"
+
+
+def _interval(cell: str) -> str:
+    """A number and its interval; the number alone where both ends are the same number."""
+    number, _, ends = cell.partition(" [")
+    low, _, high = ends.rstrip("]").partition(", ")
+    return number if low == high == number else cell
 
 
 if __name__ == "__main__":

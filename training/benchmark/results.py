@@ -2,15 +2,16 @@
 
     {"schema": 1, "version": …, "suite": …, "label": …,
      "scales": {id: {"random", "best", "policy", "exact", "origin"}},
-     "runs": [{"id", "algo", "optimizer", "seed", "steps", "seconds", "return", "score",
-               "curve": [[steps, seconds, score], …]}, …],
+     "runs": [{"id", "algo", "optimizer", "seed", "steps", "seconds", "cpu_seconds", "return",
+               "score", "curve": [[steps, CPU seconds, score], …]}, …],
      "dashes": [{"id", "algo", "reason"}, …],
      "aggregates": {label: {"iqm", "ci95", "runs", "ids"}},
      "improvement": {label: {label: {"probability", "ci95", "ids"}}}}
 
 `return` is the mean of held-out episodes of the trained policy; `score` is that on the scale of its
-id; `seconds` are those of the clock. A label is "algo optimizer". Anybody's results compare if they
-have "runs" with "id", "algo" and "return" or "score".
+id; `seconds` are those of the clock, which other work on the machine lengthens. A label is
+"algo optimizer". Anybody's results compare if they have "runs" with "id", "algo" and "return" or
+"score".
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def _run(unit: Unit, out: Path) -> dict[str, Any]:
     rows = [row for row in read_progress(out / unit.name) if "return" in row]
     chosen = np.unique(np.linspace(0, max(len(rows) - 1, 0), _POINTS).round().astype(int))
     curve = [
-        [rows[m]["steps"], rows[m]["seconds"], round(known.score(rows[m]["return"]), 5)]
+        [rows[m]["steps"], rows[m].get("cpu_seconds"), round(known.score(rows[m]["return"]), 5)]
         for m in chosen[: len(rows)]
     ]
     return {
@@ -142,6 +143,7 @@ def _run(unit: Unit, out: Path) -> dict[str, Any]:
         "seed": unit.seed,
         "steps": report["steps"],
         "seconds": report["seconds"],
+        "cpu_seconds": report.get("cpu_seconds"),
         "return": mean,
         "score": known.score(mean),
         "curve": curve,

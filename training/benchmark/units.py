@@ -15,6 +15,7 @@ from ..rl.hyperparameters import ALGORITHMS
 from ..runs.folder import CONFIG, SCORES
 
 OPTIMIZERS = ("adam", "cgd")
+STANDARD_STEPS = Path(__file__).with_name("standard_steps.json")  # by id and algorithm
 
 
 class Suite(NamedTuple):
@@ -23,7 +24,7 @@ class Suite(NamedTuple):
     ids: tuple[str, ...]
     algos: tuple[str, ...]
     seeds: int
-    most_steps: int
+    most_steps: int | None  # None: those of STANDARD_STEPS
 
 
 SUITES = {
@@ -33,7 +34,7 @@ SUITES = {
         2,
         300_000,
     ),
-    "standard": Suite((), ALGORITHMS, 5, 4_000_000),
+    "standard": Suite((), ALGORITHMS, 5, None),
 }
 
 
@@ -74,11 +75,12 @@ def plan(
     optimizers: Sequence[str],
     seeds: int,
     *,
-    most_steps: int,
+    most_steps: int | None,
 ) -> tuple[list[Unit], dict[tuple[str, str], str]]:
     """Units of all ids by all algorithms that can train them, and why others cannot.
 
-    A unit makes the agent-steps that suit its id and algorithm, at most `most_steps`.
+    A unit makes the agent-steps that suit its id and algorithm, at most `most_steps`; without this,
+    those of STANDARD_STEPS, about a minute of CPU time, where they stand there.
     Raises KeyError for an unknown id and ValueError for an unknown algorithm or optimizer.
     """
     require_count("seeds", seeds)
@@ -86,14 +88,18 @@ def plan(
         require_choice("algos", algo, ALGORITHMS)
     for optimizer in optimizers:
         require_choice("optimizers", optimizer, OPTIMIZERS)
+    measured: dict[str, dict[str, int]] = {}
+    if most_steps is None:
+        measured = json.loads(STANDARD_STEPS.read_text(encoding="utf-8"))
     units, refused = [], {}
     for id in ids:
         for algo in algos:
-            reason = _refusal(id, algo)
+            reason = refusal(id, algo)
             if reason:
                 refused[id, algo] = reason
                 continue
-            steps = min(default_steps(id, algo), most_steps)
+            steps = measured.get(id, {}).get(algo, default_steps(id, algo))
+            steps = min(steps, most_steps or steps)
             units += [
                 Unit(id, algo, optimizer, seed, steps)
                 for optimizer in optimizers
@@ -102,7 +108,7 @@ def plan(
     return units, refused
 
 
-def _refusal(id: str, algo: str) -> str:
+def refusal(id: str, algo: str) -> str:
     """Why an algorithm cannot train an id; empty if it can."""
     system = make_system(id)
     config = make_config(id, algo, {})

@@ -112,7 +112,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def write_progress(folder: Path, rows: list[dict[str, float]]) -> None:
     """Write progress.csv; what a row lacks is left blank."""
     names = (name for row in rows for name in row)
-    columns = list(dict.fromkeys(("steps", "seconds", "loss", *names)))
+    columns = list(dict.fromkeys(("steps", "seconds", "cpu_seconds", "loss", *names)))
 
     def write(path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:

@@ -209,14 +209,18 @@ class Recorder:
             left.unlink()
         rows = read_progress(folder) if since else []
         self.rows = [row for row in rows if row["steps"] <= since]
-        before = self.rows[-1].get("seconds", 0.0) if self.rows else 0.0
-        self._start = time.monotonic() - before
+        last = self.rows[-1] if self.rows else {}
+        self._start = time.monotonic() - last.get("seconds", 0.0)
+        self._cpu_start = time.process_time() - last.get("cpu_seconds", 0.0)
         self._board = Board(folder / BOARD, since=since)
 
     def add(self, update: Update) -> None:
         """Note an update."""
         seconds = round(time.monotonic() - self._start, 3)
-        self.rows.append({"steps": update.steps, "seconds": seconds, **update.row})
+        cpu = round(time.process_time() - self._cpu_start, 3)
+        self.rows.append(
+            {"steps": update.steps, "seconds": seconds, "cpu_seconds": cpu, **update.row}
+        )
         self._board.add(update.steps, update.row)
 
     def save(self, trainer: Trainer) -> None:
