@@ -11,6 +11,7 @@ import pytest
 
 import invariantzoo
 from invariantzoo.__main__ import main
+from invariantzoo.envs.core.files import LOCK, claim
 from invariantzoo.envs.core.registry import ScoreScale, spec
 from invariantzoo.training.benchmark import engines, results, scoring, units
 from invariantzoo.training.benchmark.units import Unit
@@ -86,6 +87,26 @@ def test_a_unit_that_was_killed_goes_on(tmp_path: Path) -> None:
     assert not unit.done(tmp_path)
     assert "--resume" in unit.words(tmp_path)
     assert engines.local([unit], tmp_path, jobs=1) == []
+    assert unit.done(tmp_path)
+
+
+def test_a_unit_whose_folder_is_held_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a node is taken for lost whose process goes on."""
+    unit, waits = Unit(ID, "ppo", "adam", 4, 3000), []
+    with claim(tmp_path / unit.name):
+        monkeypatch.setattr(engines.time, "sleep", lambda seconds: waits.append(seconds))
+        started = engines.start
+
+        def start_after_a_wait(unit: Unit, out: Path) -> Any:
+            if waits:
+                (tmp_path / unit.name / LOCK).unlink(missing_ok=True)
+            return started(unit, out)
+
+        monkeypatch.setattr(engines, "start", start_after_a_wait)
+        assert engines.run_unit(unit, tmp_path) == ""
+    assert waits
     assert unit.done(tmp_path)
 
 

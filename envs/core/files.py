@@ -18,6 +18,7 @@ except ImportError:  # not a Unix: nothing is guarded there
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
+IN_USE = "is in use by"  # what is said of a folder that another process holds
 MOST_BYTES = 8 * 2**30  # that the arrays of a file may take in memory
 
 
@@ -43,15 +44,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def save_tensors(path: Path, state: Any) -> None:
-    """Write what `torch.load` reads, as `write_atomically` does.
+    """Write what `torch.load` reads, as `write_atomically` does, and see it on the disk.
 
-    Through a file of Python's: where torch opens the file a full disk is no OSError.
+    Through a file of Python's: where torch opens the file a full disk is no OSError. On the disk
+    before it takes the place of the former one: a machine that fails then has one of the two whole.
     """
     import torch
 
     def write(part: Path) -> None:
         with part.open("wb") as file:
             torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
 
     write_atomically(path, write)
 
@@ -91,9 +95,7 @@ def _locked(path: Path) -> Iterator[bool]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = _holder(path)
-            raise ValueError(
-                f"{path.parent} is in use by {holder}; wait, or choose another"
-            ) from None
+            raise ValueError(f"{path.parent} {IN_USE} {holder}; wait, or choose another") from None
         except OSError:  # no locks here
             path.unlink(missing_ok=True)
             yield False

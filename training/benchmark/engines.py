@@ -16,12 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ...envs.core.files import IN_USE
 from .units import Unit
 
 ENGINES = ("local", "ray", "array")
 LOG = ".log"  # what a unit says is beside its folder: that holds a run alone
 RETRIES = 3  # of a task of Ray whose node is lost
 _POLL = 0.1  # seconds
+_WAIT = 5.0  # seconds, for a folder that another process holds
 
 # How schedulers tell jobs of an array their index, the first one, and the last one or the number.
 _SCHEDULERS = (
@@ -42,16 +44,21 @@ class Failed(NamedTuple):
 def run_unit(unit: Unit, out: Path) -> str:
     """Train a unit to its end in a process of its own; what went wrong, or nothing.
 
-    Interrupting this process interrupts that one, which then keeps what it has.
+    Interrupting this process interrupts that one, which then keeps what it has. A folder that
+    another process holds, as that of a task that was lost and yet lives, is waited for.
     """
-    process = start(unit, out)
-    try:
-        process.wait()
-    except BaseException:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-        raise
-    return outcome(unit, out, process.returncode)
+    while True:
+        process = start(unit, out)
+        try:
+            process.wait()
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
+        reason = outcome(unit, out, process.returncode)
+        if IN_USE not in reason:
+            return reason
+        time.sleep(_WAIT)
 
 
 def start(unit: Unit, out: Path) -> subprocess.Popen[bytes]:
