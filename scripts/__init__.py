@@ -14,12 +14,15 @@ from invariantzoo.envs.core import renamed
 from invariantzoo.envs.core.registry import ids, make_system, register, spec
 
 if TYPE_CHECKING:
+    import torch
+
     from invariantzoo.agents.baselines.guard import Guarded
     from invariantzoo.agents.player import Player
     from invariantzoo.agents.policy import make_policy, policy_names
     from invariantzoo.envs.core.conformance.check import check_parallel
     from invariantzoo.envs.core.interfaces.pettingzoo import AecEnv, ParallelEnv
     from invariantzoo.envs.core.interfaces.stable_baselines3 import SystemVecEnv
+    from invariantzoo.envs.core.interfaces.torchrl import SystemTorchEnv
     from invariantzoo.envs.core.observation import observation_names
     from invariantzoo.envs.core.physics.lattice import Torus
     from invariantzoo.envs.core.physics.network_form import (
@@ -173,6 +176,7 @@ __all__ = [
     "sphericity",
     "summarise",
     "tangent_map",
+    "torchrl_env",
     "train",
     "vec_env",
 ]
@@ -218,3 +222,26 @@ def vec_env(
     from invariantzoo.envs.core.interfaces.stable_baselines3 import make_vec_env
 
     return make_vec_env(id, n_worlds=n_worlds, seed=seed, render_mode=render_mode, **parameters)
+
+
+def torchrl_env(
+    id: str,
+    *,
+    n_worlds: int = 1,
+    seed: int | None = None,
+    device: torch.device | str = "cpu",
+    with_state: bool = False,
+    **parameters: Any,
+) -> SystemTorchEnv:
+    """Many worlds as a batched TorchRL environment; all agents are its group "agents".
+
+    Raises ModuleNotFoundError without TorchRL: pip install "invariantzoo[torchrl]".
+    """
+    from invariantzoo.envs.core.extras import require_extra
+
+    require_extra("torchrl", "torchrl", "TorchRL")
+    from invariantzoo.envs.core.interfaces.torchrl import make_torchrl_env
+
+    return make_torchrl_env(
+        id, n_worlds=n_worlds, seed=seed, device=device, with_state=with_state, **parameters
+    )

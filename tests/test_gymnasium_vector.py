@@ -180,8 +180,9 @@ def test_wrappers_work(id: str, mode: str, monkeypatch: pytest.MonkeyPatch, tmp_
         if name in ARRAYS and (mode == "same_step" or not HAS_ARRAY_API):
             continue  # their arrays cannot hold `final_obs`, of Gymnasium's own either
         if mode not in TAKEN.get(name, MODES):
-            with pytest.raises(ValueError, match=r"Expected .*autoreset_mode"):
+            with pytest.raises((ValueError, AssertionError)) as refused:  # a bare assert before 1.3
                 wrap(bare)
+            assert "autoreset_mode" in str(refused.getrepr())
             continue
         env = wrap(pictured if pictures else bare)
         run(env, 3 if pictures else 9, name in ARRAYS)

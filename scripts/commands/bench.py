@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from invariantzoo import options
-from invariantzoo.bench import dirac, fields, goals, interfaces, lattices, learning, molecules
+from invariantzoo.bench import (
+    dirac,
+    doors,
+    fields,
+    goals,
+    interfaces,
+    lattices,
+    learning,
+    molecules,
+)
 from invariantzoo.bench.measure import Case, Result, is_installed, measure
 from invariantzoo.bench.process import NOT_IMPORTED, import_time, machine, memory, one_thread
 from invariantzoo.report import table, write_text
@@ -87,6 +96,7 @@ def cases() -> Iterator[Case]:
     yield from interfaces.step_cases()
     yield from learning.ppo_cases()
     yield from interfaces.world_cases()
+    yield from doors.cases()
     yield from learning.optimizer_cases()
     yield from lattices.ising_cases()
     yield from lattices.tasep_cases()
@@ -147,7 +157,7 @@ def section(report: dict[str, Any], results: list[Result]) -> str:
     """The results, what is to be said of them and the machine, as a section of the page."""
     notes = [
         text
-        for start, text in (fields.NOTES | goals.NOTES).items()
+        for start, text in (doors.NOTES | fields.NOTES | goals.NOTES).items()
         if any(start in row.case for row in results)
     ]
     lines = [table(HEADER, map(_row, results)), *(f"{note}\n" for note in notes), _machine(report)]

@@ -37,6 +37,7 @@ GUIDES = (
     "architecture",
     "index",
     "apis",
+    "torchrl",
     "training",
     "train-a-driver",
     "benchmark",

@@ -1,1 +1,1 @@
-"""What a system is used through: PettingZoo, Gymnasium, Stable-Baselines3."""
+"""What a system is used through: PettingZoo, Gymnasium, Stable-Baselines3, TorchRL."""

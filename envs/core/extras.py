@@ -1,0 +1,16 @@
+"""Libraries that only some users need: what is said where one of them is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+
+
+def require_extra(module: str, extra: str, library: str = "") -> None:
+    """Raise ModuleNotFoundError, with the command that helps, unless `module` can be imported.
+
+    extra: which of this package's optional dependencies brings it.  library: its name for people.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ModuleNotFoundError(
+            f'{library or module} is not installed: pip install "invariantzoo[{extra}]"'
+        )
