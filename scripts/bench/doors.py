@@ -68,7 +68,8 @@ def tensors(worlds: int) -> Work:
 
     env = invariantzoo.VectorEnv(invariantzoo.make_system(CROWD, n_agents=N), worlds, seed=0)
     env.reset()
-    action = 2 * torch.rand(worlds, N, *env.system.action_space.shape) - 1
+    shape = (worlds, N, *(env.system.action_space.shape or ()))
+    action = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32))
 
     def work() -> int:
         step = env.step(action.numpy())
@@ -93,11 +94,14 @@ def torchrl_wrapper() -> Work:
 
 def _torchrl_steps(env: Any) -> Work:
     """Steps and resets as TorchRL's collectors make them, under random actions."""
+    import torch
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TorchRL's own
         now = env.reset()
     ((key, spec),) = env.full_action_spec.items(True, True)
-    actions = [spec.rand() for _ in range(16)]
+    numbers = np.random.default_rng(0).uniform(-1, 1, (16, *spec.shape)).astype(np.float32)
+    actions = list(torch.from_numpy(numbers))
 
     def work() -> int:
         nonlocal now
