@@ -28,6 +28,7 @@ COMMANDS = (
     "evaluate",
     "rollout",
     "benchmark",
+    "search",
     "regimes",
     "criticality",
     "geometry",

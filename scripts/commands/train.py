@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -180,7 +180,7 @@ def _fresh(args: argparse.Namespace, folder: Path) -> Plan:
     from invariantzoo.training.runs import run as runs
 
     algo = args.algo or "ppo"
-    given, chosen = _sorted(args, algo)
+    given, chosen = sorted_settings(args.id, algo, _settings(args))
     system = invariantzoo.make_system(args.id, **given)
     hyper = trainer.make_config(args.id, algo, chosen)
     steps = args.steps or trainer.default_steps(args.id, algo)
@@ -213,8 +213,19 @@ def _whole_updates(trainer: Trainer, steps: int) -> int:
     return max(-(-steps // trainer.per_update) * trainer.per_update, trainer.steps)
 
 
-def _sorted(args: argparse.Namespace, algo: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `--set` gives the system, and what it gives the learner."""
+def _settings(args: argparse.Namespace) -> list[str]:
+    """What `--set` and the options that are short for it give."""
+    short = [f"{name}={value}" for name in ("optimizer", "metric") if (value := vars(args)[name])]
+    return [*args.set, *short]
+
+
+def sorted_settings(
+    id: str, algo: str, given: Iterable[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What "name=value" texts of `--set` give the system, and what they give the learner.
+
+    Raises ValueError for a name that neither has.
+    """
     import invariantzoo
     from invariantzoo.envs.core.observation import parameters
     from invariantzoo.envs.core.registry import nearest_parameter, system_class
@@ -222,15 +233,14 @@ def _sorted(args: argparse.Namespace, algo: str) -> tuple[dict[str, Any], dict[s
     from invariantzoo.training.rl.hyperparameters import ALGORITHMS, hyperparameters
 
     require_choice("--algo", algo, ALGORITHMS)
-    short = [f"{name}={value}" for name in ("optimizer", "metric") if (value := vars(args)[name])]
-    settings = options.parse_settings([*args.set, *short])
+    settings = options.parse_settings(given)
     hyper = [parameter.name for parameter in hyperparameters(algo)]
-    of_system = list(parameters(system_class(invariantzoo.spec(args.id).id)))
+    of_system = list(parameters(system_class(invariantzoo.spec(id).id)))
     for name in settings:
         if name not in (*hyper, *of_system):
             hint = nearest_parameter(name, [*hyper, *of_system])
             raise ValueError(
-                f"--set {name}: no parameter of {args.id} or {algo}{hint} ({args.id} has "
+                f"--set {name}: no parameter of {id} or {algo}{hint} ({id} has "
                 f"{', '.join(of_system)}; for {algo} see `invariantzoo train --help`)"
             )
     chosen = {name: value for name, value in settings.items() if name in hyper}
@@ -250,7 +260,7 @@ def _require_same(
         raise ValueError(f"{folder} was trained by {config['algo']}, not by {args.algo}")
     if args.seed not in (0, config["seed"]):
         raise ValueError(f"{folder} was made with --seed {config['seed']}, not {args.seed}")
-    given, chosen = _sorted(args, config["algo"])
+    given, chosen = sorted_settings(args.id, config["algo"], _settings(args))
     for name, value in {**given, **chosen}.items():
         before = getattr(hyper if name in chosen else system, name)
         if before != value:

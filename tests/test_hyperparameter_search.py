@@ -1,0 +1,204 @@
+"""`invariantzoo search`: trials that are shared, stopped, killed and gone on with."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import refused
+
+import invariantzoo
+from invariantzoo.__main__ import main
+from invariantzoo.training.benchmark import hyperparameter_search as searches
+from invariantzoo.training.benchmark.hyperparameter_search import Search
+from invariantzoo.training.rl.algorithms import make_config
+from invariantzoo.training.rl.hyperparameters import ALGORITHMS
+
+pytest.importorskip("optuna", reason='Optuna is not installed: pip install "invariantzoo[search]"')
+
+ID = "quadratic-regimes-v0"
+BRIEF = {"horizon": 20}
+SMALL = {"n_worlds": 4, "checkpoint_every": 1, "batch_size": 64, "n_epochs": 1, "n_steps": 8}
+
+
+def search(**more: Any) -> Search:
+    """A search whose trials are short."""
+    return Search(
+        ID, "ppo", **{"steps": 600, "episodes": 4, "parameters": BRIEF, "fixed": SMALL, **more}
+    )
+
+
+def made(folder: Path, of: Search, trials: int) -> list[searches.Trial]:
+    """All trials of a search that nothing disturbs."""
+    searches.begin(folder, of)
+    assert searches.work(folder, of, trials)
+    return searches.read_trials(folder)
+
+
+def test_a_search_that_was_stopped_finds_what_it_would_have_found(tmp_path: Path) -> None:
+    """In the midst of trainings, again and again; even what was sampled is the same."""
+    whole = made(tmp_path / "whole", search(seeds=2), 8)
+    assert [trial.number for trial in whole] == list(range(8))
+    assert {trial.state for trial in whole} == {"complete", "pruned"}
+    folder, sessions = tmp_path / "stopped", 0
+    searches.begin(folder, search(seeds=2))
+    while True:
+        asked = itertools.count()
+        if searches.work(folder, search(seeds=2), 8, stopped=lambda: next(asked) >= 25):  # noqa: B023
+            break
+        sessions += 1
+        assert [trial.state for trial in searches.read_trials(folder)].count("running") <= 1
+    assert sessions > 1
+    assert searches.read_trials(folder) == whole
+    assert searches.work(folder, search(seeds=2), 8)  # nothing is left to do
+    assert len(searches.read_trials(folder)) == 8
+
+
+def test_killed_and_gone_on_with_by_two_processes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "search"
+    words = ["search", ID, "--steps", "600", "--episodes", "4", "--out", str(folder)]
+    words += [word for item in (BRIEF | SMALL).items() for word in ("--set", "{}={}".format(*item))]
+    process = subprocess.Popen([sys.executable, "-m", "invariantzoo", *words, "--trials", "300"])
+    while not list(folder.glob("trial-0001/*/checkpoint.pt")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    before = searches.read_trials(folder)
+    assert before[-1].state == "running"
+    total = len(before) + 3
+    assert main([*words, "--trials", str(total), "--jobs", "2", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [trial["number"] for trial in report["trials"]] == list(range(total))
+    assert {trial["state"] for trial in report["trials"]} <= {"complete", "pruned"}
+    kept = len(before) - 1
+    assert [trial["value"] for trial in report["trials"][:kept]] == [t.value for t in before[:kept]]
+    assert not list(folder.glob("trial-*/*/checkpoint.pt"))  # of trainings that have ended
+
+
+def test_the_best_settings_fit_the_file_of_the_system(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is printed makes the very configuration that was trained."""
+    folder = tmp_path / "search"
+    words = ["search", ID, "--steps", "300", "--episodes", "2", "--out", str(folder)]
+    words += [
+        "--trials",
+        "3",
+        "--set",
+        "horizon=20",
+        "--set",
+        "n_worlds=2",
+        "--set",
+        "batch_size=16",
+    ]
+    assert main(words) == 0
+    line = capsys.readouterr().out.strip().split("\n")[-1]
+    literal = ast.literal_eval(f"{{{line}}}")["training"]["ppo"]
+    best = searches.best_trial(searches.read_trials(folder))
+    assert best is not None
+    fixed = {"n_worlds": 2, "batch_size": 16}
+    trained = make_config(ID, "ppo", {**fixed, **best.settings})
+    assert type(trained)(**literal) == trained
+    first = searches.read_trials(folder)[0]  # of the settings of now
+    assert make_config(ID, "ppo", {**fixed, **first.settings}) == make_config(ID, "ppo", fixed)
+    assert main([*words, "--steps", "400"]) == 2
+    assert "holds a search with steps=300, not 400" in capsys.readouterr().err
+
+
+def test_what_cannot_be_trained_is_a_trial_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        searches.SPACES, "ppo", {"n_steps": searches.Choice((10**15,)), "lr": searches.Choice((1,))}
+    )
+    trials = made(tmp_path, search(fixed={"n_worlds": 4}), 4)
+    failed = [trial for trial in trials if trial.state == "failed"]
+    assert failed
+    assert all("needs at least" in trial.reason for trial in failed)
+    best = searches.best_trial(trials)
+    assert best is not None
+    assert best.settings["n_steps"] != 10**15
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_the_space_of_every_algorithm_holds_settings(algo: str) -> None:
+    for id in ("particles-encounter-v0", "ising-transport-v0", "cluster-relaxation-v0"):
+        space, present = Search(id, algo, steps=1).space(), make_config(id, algo, {})
+        assert len(space) >= 4
+        for name, values in space.items():
+            value = getattr(present, name)
+            if isinstance(values, searches.Choice):
+                assert value in values.values
+            else:
+                assert values.low <= value <= values.high
+    for name in searches.SPACES[algo]:
+        getattr(present, name)
+
+
+def test_seeds_are_not_those_of_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int]] = []
+    make, evaluate = searches.make_trainer, searches.evaluate
+
+    def made_with(*args: Any, seed: int, **kwargs: Any) -> Any:
+        seen.append(("training", seed))
+        return make(*args, seed=seed, **kwargs)
+
+    def evaluated(*args: Any, first_seed: int, **kwargs: Any) -> Any:
+        seen.append(("score", first_seed))
+        return evaluate(*args, first_seed=first_seed, **kwargs)
+
+    monkeypatch.setattr(searches, "make_trainer", made_with)
+    monkeypatch.setattr(searches, "evaluate", evaluated)
+    made(tmp_path, search(steps=200), 1)
+    assert {what for what, _ in seen} == {"training", "score"}
+    assert min(seed for _, seed in seen) >= 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--algo", "pppo"], "did you mean 'ppo'"),
+        (["--set", "lrr=1"], "did you mean 'lr'"),
+        (["--trials", "0"], "at least 1"),
+        (["--algo", "descent", "--set", "lr=-1"], "lr=-1"),
+    ],
+)
+def test_bad_input_is_refused_before_work(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "search"
+    assert message in refused(capsys, "search", ID, "--out", str(folder), *words)
+    assert not folder.exists()
+
+
+def test_an_algorithm_that_does_not_fit_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "search")
+    said = refused(capsys, "search", "tasep-open-v0", "--algo", "sac", "--out", out)
+    assert "sac needs continuous actions" in said
+
+
+def test_without_optuna_one_line_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    said = refused(capsys, "search", ID, "--out", str(tmp_path / "search"))
+    assert 'pip install "invariantzoo[search]"' in said
+
+
+def test_the_literal_keeps_what_the_id_has() -> None:
+    of = Search("cluster-relaxation-v0", "ppo", steps=10)
+    assert invariantzoo.spec(of.id).training["ppo"]["n_steps"] == 20
+    literal = searches.registered(of, {"gamma": 0.95, "n_steps": 16})
+    assert literal == {"steps": 2_000_000, "n_steps": 16}
