@@ -74,6 +74,29 @@ def test_a_window_pausing_and_leaving() -> None:
     assert recorder.verdicts() == {}
 
 
+def test_fewer_sizes_are_judged_where_that_is_asked_for() -> None:
+    """Of samples at equal distances, biases and weights alike."""
+    _, recorder, _, _ = learned()
+    each = recorder.verdicts()
+    recorder.most = 100
+    few = recorder.verdicts()
+    assert {name: len(verdict.sizes) for name, verdict in each.items()} == {
+        "0 bias": 1200,
+        "0 weight": 3600,
+        "2 bias": 600,
+        "2 weight": 2400,
+    }
+    assert {name: len(verdict.sizes) for name, verdict in few.items()} == {
+        "0 bias": 100,
+        "0 weight": 108,
+        "2 bias": 100,
+        "2 weight": 104,
+    }
+    assert torch.isin(few["0 weight"].sizes, each["0 weight"].sizes).all()
+    with pytest.raises(ValueError, match="most=0 must be a whole number of at least 50"):
+        SampleRecorder(most=0)
+
+
 def test_gradients_made_to_follow_a_law(tmp_path: Path) -> None:
     """A sigmoid of a uniform, deep z and cross-entropy: an exponent of 1 over three decades."""
     generator = torch.Generator().manual_seed(2)

@@ -36,6 +36,14 @@ def ppo_cases() -> Iterator[Case]:
         functools.partial(learn, "pair"),
         slow=True,
     )
+    yield Case(
+        "SB3 PPO learn(), crowd of 10, our settings, with CriticalityCallback",
+        functools.partial(learn_watched, True),
+        "without it",
+        functools.partial(learn_watched, False),
+        at_least=0.95,
+        slow=True,
+    )
 
 
 def optimizer_cases() -> Iterator[Case]:
@@ -98,6 +106,25 @@ def learn(network: str) -> Work:
         for _ in range(needed):
             next(updates)
         return trainer.steps - before
+
+    return work
+
+
+def learn_watched(criticality: bool) -> Work:
+    """PPO with our settings, for as many rollouts as lie between two judgements of its gradients.
+
+    criticality: whether they are judged, at the callback's default interval.
+    """
+    from invariantzoo import CriticalityCallback
+    from invariantzoo.training.rl.sb3 import PPOConfig, Trainer
+
+    system = invariantzoo.make_system(CROWD, n_agents=10)
+    trainer = Trainer(system, PPOConfig(network="mlp"), seed=0, steps=10**12)
+    rows = trainer.per_update * CriticalityCallback().every
+
+    def work() -> int:
+        trainer.model.learn(rows, callback=CriticalityCallback() if criticality else None)
+        return rows
 
     return work
 

@@ -30,6 +30,7 @@ from .power_law import FEWEST, PowerLaw, fit_power_law, running_exponents, top_w
 
 TIED = "of weights that layers share"
 DECADES = 5  # below the top for which exponents are told
+_BELOW, _WIDTH = 1, 3  # decades: of the window's end below the top, and of the window
 _MOST = 200_000  # sizes of weight gradients of a layer that are kept
 _LAYERS = (nn.Linear, _ConvNd)
 _ACTIVATIONS = (  # that act on every number alone, without chance
@@ -71,11 +72,15 @@ class SampleRecorder:
     """Gradients of single samples in the linear layers of a network, as it learns.
 
     window: samples that are kept of each layer, the latest.  While `paused` nothing is kept.
+    most: about how many sizes of gradients a verdict judges, of samples at equal distances; None:
+        all of biases and 200,000 of weights.
     """
 
-    def __init__(self, window: int = 4096) -> None:
+    def __init__(self, window: int = 4096, most: int | None = None) -> None:
         require_count("window", window, FEWEST)
-        self.window = window
+        if most is not None:
+            require_count("most", most, FEWEST)
+        self.window, self.most = window, most
         self.paused = False
         self._signals: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._slopes: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -184,14 +189,20 @@ class SampleRecorder:
                 continue
             layer, kinds = self._layers[name], self._kinds(name)
             if "bias" in kinds:
-                bias = torch.cat([_by_bias(layer, s) for _, s in pairs]).abs()
+                share = self._share(_rows(pairs), layer.get_parameter("bias").numel())
+                bias = torch.cat([_by_bias(layer, s[::share]) for _, s in pairs]).abs()
                 verdicts[f"{name} bias"] = judge(bias, self._coupling(name))
             if "weight" in kinds:
                 size = layer.get_parameter("weight").numel()
-                share = max(1, math.ceil(_rows(pairs) * size / _MOST))
+                share = self._share(_rows(pairs), size, _MOST)
                 weight = torch.cat([_by_weight(layer, x[::share], s[::share]) for x, s in pairs])
                 verdicts[f"{name} weight"] = judge(weight.abs())
         return verdicts
+
+    def _share(self, rows: int, size: int, most: int | None = None) -> int:
+        """Every how many samples one is judged, where each has so many sizes."""
+        most = self.most or most
+        return 1 if most is None else max(1, math.ceil(rows * size / most))
 
     def _coupling(self, name: str) -> float:
         chunks = self._slopes.get(name)
@@ -199,8 +210,9 @@ class SampleRecorder:
             return math.nan
         if len({back.shape[1:] for back, _ in chunks}) > 1:
             return math.nan
-        back, slope = (torch.cat(rows) for rows in zip(*chunks, strict=True))
         layer = self._layers[name]
+        share = self._share(_rows(chunks), layer.get_parameter("bias").numel())
+        back, slope = (torch.cat(rows)[::share] for rows in zip(*chunks, strict=True))
         shuffled = torch.randperm(len(back), generator=torch.Generator().manual_seed(0))
         apart = _by_bias(layer, back[shuffled] * slope).abs()
         together = _by_bias(layer, back * slope).abs()
@@ -287,10 +299,12 @@ def judge(sizes: Tensor, coupling: float = math.nan) -> Verdict:
     flat = flat[flat > 0]
     if len(flat) < FEWEST:
         return Verdict(None, (math.nan,) * DECADES, coupling, flat)
-    _, top = top_window(flat, below=0.0)
-    running = running_exponents(flat, top * 10.0**-DECADES, top)[::-1]
+    values = flat.detach().cpu().double().numpy()
+    _, top = top_window(values, below=0.0)
+    running = running_exponents(values, top * 10.0**-DECADES, top)[::-1]
+    high = top * 10.0**-_BELOW
     try:
-        law = fit_power_law(flat, *top_window(flat))
+        law = fit_power_law(values, high * 10.0**-_WIDTH, high)
     except ValueError:
         law = None
     return Verdict(law, running, coupling, flat)
