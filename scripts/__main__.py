@@ -27,6 +27,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "rollout",
+    "export",
     "benchmark",
     "search",
     "regimes",

@@ -189,6 +189,14 @@ WRONG: dict[str, tuple[str, ...]] = {
         "folder --data missing.xyz",
         "folder --viscosity 0",
     ),
+    "export": (
+        "",
+        "folder",
+        "missing --hub new",
+        "folder --hub new",
+        "file.txt --hub new",
+        "folder --hub file.txt",
+    ),
     "bench": (
         "--only nothing-like-it",
         "--write nowhere/speed.md",

@@ -10,6 +10,8 @@ every part of the state, "observation" [steps + 1, worlds, agents, size], "actio
 agents, ...], "reward" [steps, worlds, agents], "episode" [steps + 1, worlds], which counts a
 world's episodes (the last state of an episode gives way to the first of the next), and "config",
 a JSON text. Of at most one episode all states are kept, and nothing begins anew.
+
+A dataset is a folder that Minari loads. Every agent's part of every episode is an episode of it.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from invariantzoo.envs.core.film import Film
     from invariantzoo.envs.core.system import System
     from invariantzoo.envs.core.vector import Step, VectorEnv
+    from invariantzoo.training.runs.minari_dataset import Episodes
 
 
 class Play(NamedTuple):
@@ -77,6 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--video", type=Path, metavar="FILE", help="film up to nine worlds as .mp4 or .gif"
     )
     parser.add_argument("--npz", type=Path, metavar="FILE", help="save the trajectory as .npz")
+    parser.add_argument(
+        "--minari", type=Path, metavar="DIR", help="save the agents' episodes as a Minari dataset"
+    )
     options.add_deterministic(parser)
     options.add_trust(parser)
 
@@ -88,12 +94,19 @@ def run(args: argparse.Namespace) -> int:
 
     from invariantzoo.envs.core.system import System
     from invariantzoo.envs.core.vector import VectorEnv
+    from invariantzoo.training.runs.minari_dataset import (
+        Episodes,
+        require_new_dataset,
+        write_dataset,
+    )
     from invariantzoo.training.runs.video import SUFFIXES
 
     torch.set_num_threads(1)
     play = _play(args)
     options.require_output_file("--video", args.video, SUFFIXES)
     options.require_output_file("--npz", args.npz, (".npz",))
+    if args.minari is not None:
+        require_new_dataset(args.minari)
     filmed = args.video is not None
     worlds = args.n_worlds or (play.film.n_worlds if filmed else 1)
     skip = play.film.skip if filmed and args.n_steps is None and not args.human else 0
@@ -102,12 +115,17 @@ def run(args: argparse.Namespace) -> int:
         steps = skip + ((play.film.steps if filmed else 0) or play.system.horizon)
     again = args.human or (steps or 0) > play.system.horizon
     env = VectorEnv(play.system, worlds, seed=args.seed, autoreset=again)
-    session = Session(env, play.policy, play.deterministic, keep=args.npz is not None)
+    episodes = None if args.minari is None else Episodes(env)
+    session = Session(env, play.policy, play.deterministic, args.npz is not None, episodes)
+    if episodes is not None and session.unbounded:
+        raise ValueError(f"--minari: actions of {play.name} may lie outside their space")
     if (args.human or filmed) and type(play.system).scene is System.scene:
         raise ValueError(f"{args.id} has no picture: leave out --human and --video")
     interrupted = False
     if args.npz is not None and not args.human:
         session.require_memory(steps or play.system.horizon)
+    if episodes is not None and not args.human:
+        episodes.require_memory(steps or play.system.horizon)
     with _film(args.video, env, skip) as shoot:
         try:
             if args.human:
@@ -119,6 +137,8 @@ def run(args: argparse.Namespace) -> int:
     report = {**_config(args, play, session), "interrupted": interrupted, **_outcome(session)}
     if args.npz is not None:
         _save(args.npz, session, report)
+    if episodes is not None:
+        write_dataset(args.minari, episodes, options.plain(report))
     if args.json:
         options.print_json(args, report)
     else:
@@ -131,13 +151,15 @@ class Session:
     """A policy at work in `env`, and what is kept of it.
 
     scores: of every episode that ended, by name.  rows: the trajectory, if it is kept; row 0 is the
-    start, each later one an action and where it led.  going: worlds that have not ended for good.
+    start, each later one an action and where it led.  episodes: those of a dataset, if one is made.
+    going: worlds that have not ended for good.
     """
 
     env: VectorEnv
     policy: Policy
     deterministic: bool
     keep: bool = False
+    episodes: Episodes | None = None
     n_steps: int = 0
     scores: dict[str, list[float]] = field(default_factory=dict)
     rows: list[dict[str, np.ndarray]] = field(default_factory=list)
@@ -151,6 +173,11 @@ class Session:
         self._total = np.zeros(self.env.n_worlds)
         self.going = np.ones(self.env.n_worlds, bool)
 
+    @property
+    def unbounded(self) -> bool:
+        """Whether actions may lie outside their box."""
+        return self._player.unbounded
+
     def begin(self) -> None:
         """Start the first episodes, once; the first step does it too."""
         if not self._begun:
@@ -161,8 +188,11 @@ class Session:
     def step(self) -> Step:
         """Make one step of all worlds."""
         self.begin()
-        action = self._player.act(self._observation)
+        before, present = self._observation, self.env.alive.copy()
+        action = self._player.act(before)
         step = self.env.step(action, unbounded=self._player.unbounded)
+        if self.episodes is not None:
+            self.episodes.add(before, action, step, present, self.going.copy())
         self.n_steps += 1
         self._observation = step.observation
         self._total += self.going * step.reward.sum(1)
@@ -181,6 +211,8 @@ class Session:
     def reset(self) -> None:
         """Start new episodes in all worlds; what has not ended does not count."""
         self._observation = self.env.reset()
+        if self.episodes is not None:
+            self.episodes.end()
         self._episode += 1
         self._total[:] = 0
         if self.keep:
@@ -343,6 +375,6 @@ def _print(args: argparse.Namespace, report: dict[str, Any]) -> None:
         [[name, number(value)] for name, value in means.items()],
         caption=over,
     )
-    for path in (args.video, args.npz):
+    for path in (args.video, args.npz, args.minari):
         if path is not None and path.exists():
             options.print_line(console, f"wrote {path}")

@@ -24,6 +24,7 @@ from ..rl.hyperparameters import ALGORITHMS
 SCHEMA = 1
 CONFIG, CHECKPOINT, POLICY, PROGRESS = "config.json", "checkpoint.pt", "policy.zip", "progress.csv"
 SCORES, CURVE, FILM, BOARD = "scores.json", "learning_curve.png", "rollout.mp4", "tb"
+WEIGHTS = "model.safetensors"  # in place of checkpoint.pt in a folder made to be shared
 FILES = (CONFIG, CHECKPOINT, POLICY, PROGRESS, SCORES, CURVE, FILM, BOARD)
 
 

@@ -36,6 +36,7 @@ from .folder import (
     PROGRESS,
     SCHEMA,
     SCORES,
+    WEIGHTS,
     read_config,
     read_progress,
     refuse_occupied,
@@ -141,16 +142,29 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read: {reason}") from None
     if not isinstance(state, dict):
         raise ValueError(f"{path} is not a checkpoint")
+    _require_finite(path, state)
+    return state
+
+
+def _read_shared(path: Path) -> dict[str, Any]:
+    """The weights of a folder that `hub.export` made."""
+    from .hub import read_weights
+
+    state = read_weights(path)
+    _require_finite(path, state)
+    return state
+
+
+def _require_finite(path: Path, state: dict[str, Any]) -> None:
     for name in ("policy", "network"):  # of SB3, of descent
         weights = state.get(name)
         for tensor_name, weight in weights.items() if isinstance(weights, dict) else ():
             if isinstance(weight, torch.Tensor) and not torch.isfinite(weight).all():
                 raise ValueError(f"{path}: {tensor_name} is not finite, so training has diverged")
-    return state
 
 
 def load_run(path: str | os.PathLike[str], *, trust: bool = False) -> Run:
-    """A run rebuilt from config.json and tensors.
+    """A run rebuilt from config.json and tensors; also what `export --hub` made of one.
 
     trust: take the policy from policy.zip instead, which can run any code that its writer put in.
     Raises FileNotFoundError or ValueError for what is not a run of this version.
@@ -162,7 +176,8 @@ def load_run(path: str | os.PathLike[str], *, trust: bool = False) -> Run:
         if not (folder / POLICY).is_file():
             raise ValueError(f"{folder} has no {POLICY}")
         return Run(folder, config, system, load_trusted(config["algo"], folder / POLICY))
-    state = read_checkpoint(folder)
+    shared = (folder / WEIGHTS).is_file() and not (folder / CHECKPOINT).is_file()
+    state = _read_shared(folder / WEIGHTS) if shared else read_checkpoint(folder)
     with _fitting(folder):
         policy = load_policy(config["algo"], system, hyper, state)
     return Run(folder, config, system, policy)

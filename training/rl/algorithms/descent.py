@@ -85,7 +85,7 @@ class Trainer:
 def load_policy(system: System, config: Config, state: dict[str, Any]) -> Policy:
     """The policy in a trainer's `state_dict`, on the CPU wherever it was trained."""
     trainer = Trainer(system, dataclasses.replace(config, device="cpu"), seed=0, steps=1)
-    trainer.load_state_dict(state)
+    trainer.network.load_state_dict(state["network"])
     return trainer.policy()
 
 

@@ -1,0 +1,158 @@
+"""`export --hub`: a policy as a folder to share, which acts as the run does, to the bit."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import refused
+
+import invariantzoo
+from invariantzoo.__main__ import main
+from invariantzoo.envs.core.rng import Rng
+from invariantzoo.training.rl.algorithms import make_config, make_trainer
+from invariantzoo.training.runs.run import describe, recording, train, write_config, write_json
+
+ENCOUNTER, LEAVE = "particles-encounter-v0", "test-leave-v0"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ppo": {"n_worlds": 2, "n_steps": 8, "batch_size": 8},
+    "a2c": {"n_worlds": 2},
+    "sac": {"n_worlds": 2},
+    "descent": {"n_worlds": 2, "rollout": 3},
+    "es": {"n_worlds": 1, "pairs": 2},
+}
+needs_safetensors = pytest.mark.skipif(
+    importlib.util.find_spec("safetensors") is None, reason="safetensors is not installed"
+)
+
+
+def make_run(folder: Path, id: str, algo: str) -> None:
+    """A run of one update or so, with scores."""
+    system = invariantzoo.make_system(id, horizon=10)
+    config = make_config(id, algo, SETTINGS[algo])
+    told = describe(id, algo, system, config, steps=64, seed=1)
+    write_config(folder, told)
+    trainer = make_trainer(algo, system, config, seed=1, steps=64)
+    with recording(folder) as recorder:
+        assert train(trainer, recorder, checkpoint_every=10)
+    summary = {"mean": -1.25, "se": 0.5, "iqm": -1.2, "ci95": [-2, -1], "per_seed": [-1.25]}
+    write_json(folder / "scores.json", {"scores": {"trained": {"return": summary}}})
+
+
+@needs_safetensors
+@pytest.mark.parametrize(
+    ("algo", "id"),
+    [
+        ("ppo", ENCOUNTER),
+        ("a2c", LEAVE),
+        ("sac", ENCOUNTER),
+        ("descent", ENCOUNTER),
+        ("es", ENCOUNTER),
+    ],
+)
+def test_actions_are_the_same_after_reload(
+    algo: str, id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, shared = tmp_path / "run", tmp_path / "shared"
+    make_run(run, id, algo)
+    capsys.readouterr()
+    assert main(["export", str(run), "--hub", str(shared), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert sorted(told["files"]) == sorted(os.listdir(shared))
+    assert set(told["files"]) == {"README.md", "config.json", "model.safetensors"}
+    mine, theirs = invariantzoo.load_run(run), invariantzoo.load_run(shared)
+    assert theirs.config == mine.config
+    env = invariantzoo.VectorEnv(mine.system, 3, seed=5)
+    observation = torch.from_numpy(env.reset())
+    with torch.no_grad():
+        likely = [run.policy(observation, None) for run in (mine, theirs)]
+        drawn = [run.policy(observation, Rng.single(4, 3)) for run in (mine, theirs)]
+    assert torch.equal(*likely)
+    assert torch.equal(*drawn)
+    words = [id, "--n-steps", "4", "--json"]
+    played = []
+    for folder in (run, shared):
+        assert main(["rollout", *words, "--policy", str(folder)]) == 0
+        played.append(json.loads(capsys.readouterr().out)["return"])
+    assert played[0] == played[1]
+
+
+@needs_safetensors
+def test_the_card_is_read_by_hubs_and_people(tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    run, shared = tmp_path / "run", tmp_path / "shared"
+    make_run(run, ENCOUNTER, "ppo")
+    (run / "rollout.mp4").write_bytes(b"a film")
+    assert main(["export", str(run), "--hub", str(shared)]) == 0
+    assert (shared / "replay.mp4").read_bytes() == b"a film"
+    text = (shared / "README.md").read_text(encoding="utf-8")
+    _, head, body = text.split("---\n", 2)
+    told = yaml.safe_load(head)
+    assert told["library_name"] == "invariantzoo"
+    assert {"reinforcement-learning", ENCOUNTER, "ppo"} <= set(told["tags"])
+    (result,) = told["model-index"][0]["results"]
+    assert result["dataset"] == {"name": ENCOUNTER, "type": ENCOUNTER}
+    assert result["metrics"] == [
+        {"type": "mean_reward", "value": "-1.25 +/- 0.5", "name": "return"}
+    ]
+    assert "| trained | -1.25 ± 0.5 |" in body
+    assert "| `n_steps` | `8` |" in body
+    code = body.split("```python\n")[1].split("```")[0]
+    before = os.getcwd()
+    os.chdir(shared)
+    try:
+        exec(compile(code, "README.md", "exec"), {})
+    finally:
+        os.chdir(before)
+
+
+@needs_safetensors
+def test_what_is_no_run_or_no_weights_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, shared = tmp_path / "run", tmp_path / "shared"
+    make_run(run, ENCOUNTER, "ppo")
+    assert "is not a run" in refused(capsys, "export", str(tmp_path), "--hub", str(shared))
+    assert main(["export", str(run), "--hub", str(shared)]) == 0
+    assert "holds files already" in refused(capsys, "export", str(run), "--hub", str(shared))
+    assert main(["train", "--resume", str(shared)]) == 2
+    weights = shared / "model.safetensors"
+    whole = weights.read_bytes()
+    from safetensors.torch import load, save_file
+
+    tensors = load(whole)
+    for damage, words in (
+        (whole[: len(whole) // 2], "cannot be read"),
+        (b"", "cannot be read"),
+    ):
+        weights.write_bytes(damage)
+        with pytest.raises(ValueError, match=words):
+            invariantzoo.load_run(shared)
+    first = next(iter(tensors))
+    for name, value, words in (
+        ("other.weight", torch.zeros(3), "no weight of a policy"),
+        (first, tensors[first] * float("nan"), "not finite"),
+        (first, torch.zeros(3, 3, 3), "does not fit"),
+    ):
+        save_file({**tensors, name: value}, weights)
+        with pytest.raises(ValueError, match=words):
+            invariantzoo.load_run(shared)
+
+
+def test_without_safetensors_a_line_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    make_run(run, ENCOUNTER, "ppo")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "safetensors" else find(name)
+    )
+    line = refused(capsys, "export", str(run), "--hub", str(tmp_path / "shared"))
+    assert 'pip install "invariantzoo[hub]"' in line
+    assert not (tmp_path / "shared").exists()

@@ -1,0 +1,141 @@
+"""A trained policy as a folder to share: a model card, its weights as safetensors, its config.
+
+Nothing in it is ever unpickled, so that it can be read whoever wrote it. `load_run` reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...envs.core.extras import require_extra
+from ...envs.core.files import write_atomically
+from ...envs.core.registry import spec
+from .folder import CONFIG, FILM, SCORES, WEIGHTS
+
+CARD, REPLAY = "README.md", "replay.mp4"  # as model hubs expect them
+PARTS = ("policy", "network")  # of a trainer's state: what holds the weights of a policy
+
+
+def export(folder: Path, config: dict[str, Any], state: dict[str, Any], out: Path) -> list[str]:
+    """Write the policy of the run in `folder` into `out`; returns the names of the files.
+
+    config, state: of its config.json and checkpoint.pt.
+    """
+    require_extra("safetensors", "hub")
+    from safetensors.torch import save_file
+
+    out.mkdir(parents=True, exist_ok=True)
+    weights = weights_of(state)
+    write_atomically(out / WEIGHTS, lambda part: save_file(weights, part))
+    write_atomically(out / CONFIG, lambda part: shutil.copyfile(folder / CONFIG, part))
+    scores = folder / SCORES
+    report = json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else {}
+    text = card(config, report.get("scores", {}), film=(folder / FILM).is_file())
+    write_atomically(out / CARD, lambda part: part.write_text(text, encoding="utf-8"))
+    names = [CARD, CONFIG, WEIGHTS]
+    if (folder / FILM).is_file():
+        write_atomically(out / REPLAY, lambda part: shutil.copyfile(folder / FILM, part))
+        names.append(REPLAY)
+    return names
+
+
+def weights_of(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Tensors of a policy by name, "policy.…" or "network.…", each with memory of its own."""
+    return {
+        f"{part}.{name}": weight.detach().cpu().clone().contiguous()
+        for part in PARTS
+        for name, weight in state.get(part, {}).items()
+    }
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """What `weights_of` was made of; ValueError for what is no file of weights."""
+    require_extra("safetensors", "hub")
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        # Read, not mapped into memory: a file that somebody cuts short then ends no process.
+        weights = load(path.read_bytes())
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    state: dict[str, Any] = {}
+    for name, weight in weights.items():
+        part, _, rest = name.partition(".")
+        if part not in PARTS or not rest:
+            raise ValueError(f"{path}: {name!r} is no weight of a policy of ours")
+        state.setdefault(part, {})[rest] = weight
+    return state
+
+
+def card(config: dict[str, Any], scores: dict[str, Any], *, film: bool = False) -> str:
+    """The model card: what hubs read between two lines of dashes, then what people read.
+
+    scores: policy -> metric -> summary, as in scores.json; may be empty.
+    """
+    id, algo = config["id"], config["algo"]
+    trained: dict[str, Any] = scores.get("trained", {})
+    head = ["---", "library_name: invariantzoo", "tags:"]
+    kinds = ("reinforcement-learning", "multi-agent-reinforcement-learning")
+    head += [f"- {json.dumps(tag)}" for tag in (*kinds, "invariantzoo", id, algo)]
+    if trained:
+        head += [
+            "model-index:",
+            f"- name: {json.dumps(f'{algo} on {id}')}",
+            "  results:",
+            "  - task: {type: reinforcement-learning, name: reinforcement-learning}",
+            f"    dataset: {{name: {json.dumps(id)}, type: {json.dumps(id)}}}",
+            "    metrics:",
+        ]
+        for name, summary in trained.items():
+            value = json.dumps(f"{summary['mean']:.4g} +/- {summary['se']:.2g}")
+            label = json.dumps("mean_reward" if name == "return" else name)
+            head.append(f"    - {{type: {label}, value: {value}, name: {json.dumps(name)}}}")
+    lines = [*head, "---", "", f"# {algo} on {id}", "", f"{_sentence(spec(id).summary)}", ""]
+    lines += [f"![the policy at work]({REPLAY})", ""] if film else []
+    lines += [
+        f"Trained for {config['steps']:,} agent-steps with seed {config['seed']}, by "
+        f"InvariantZoo {config['version']}; the network is `{config['network']}`.",
+        "",
+        "```python",
+        "import invariantzoo",
+        "",
+        'run = invariantzoo.load_run(".")  # the folder that holds this file',
+        "env = invariantzoo.VectorEnv(run.system, 16, seed=0)",
+        "player = invariantzoo.Player(env, run.policy, deterministic=True)",
+        "step = player.step(env.reset())",
+        "```",
+        "",
+        f"From the shell: `invariantzoo rollout {id} --policy . --human`. Both need",
+        '`pip install "invariantzoo[hub]"`.',
+        "",
+    ]
+    if scores:
+        lines += ["## Scores", "", "Mean and standard error over held-out seeds.", ""]
+        metrics = list(next(iter(scores.values())))
+        lines += [_row("policy", *metrics), _row(*["---"] * (1 + len(metrics)))]
+        for policy, summaries in scores.items():
+            cells = (f"{s['mean']:.4g} ± {s['se']:.2g}" for s in map(summaries.get, metrics) if s)
+            lines.append(_row(policy, *cells))
+        lines.append("")
+    for title, values in (
+        ("Parameters of the system", config["parameters"]),
+        ("Hyper-parameters", config["hyperparameters"]),
+    ):
+        lines += [f"## {title}", "", _row("name", "value"), _row("---", "---")]
+        lines += [_row(f"`{name}`", f"`{value!r}`") for name, value in values.items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
