@@ -1,9 +1,9 @@
-"""Run a policy: watch it, film it, save its trajectory.
+"""Run a policy: watch it, film it, replay it in a page, save its trajectory.
 
 Prints means over the episodes that ended, or over the running ones if none has.
 
-A window or a film opens with the parameters and the policy that the id's file declares for films,
-unless --set, --policy or the like say otherwise; that is said on standard error.
+A window, a film or a page opens with the parameters and the policy that the id's file declares for
+films, unless --set, --policy or the like say otherwise; that is said on standard error.
 
 A trajectory is an .npz file without pickles. It holds "state.NAME" [steps + 1, worlds, ...] for
 every part of the state, "observation" [steps + 1, worlds, agents, size], "action" [steps, worlds,
@@ -79,6 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--video", type=Path, metavar="FILE", help="film up to nine worlds as .mp4 or .gif"
     )
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write a page that replays up to nine worlds in a browser, as .html",
+    )
     parser.add_argument("--npz", type=Path, metavar="FILE", help="save the trajectory as .npz")
     parser.add_argument(
         "--minari", type=Path, metavar="DIR", help="save the agents' episodes as a Minari dataset"
@@ -94,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
     from invariantzoo.envs.core.system import System
     from invariantzoo.envs.core.vector import VectorEnv
+    from invariantzoo.training.runs import replay
     from invariantzoo.training.runs.minari_dataset import (
         Episodes,
         require_new_dataset,
@@ -104,11 +111,12 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     play = _play(args)
     options.require_output_file("--video", args.video, SUFFIXES)
+    options.require_output_file("--html", args.html, replay.SUFFIXES)
     options.require_output_file("--npz", args.npz, (".npz",))
     if args.minari is not None:
         require_new_dataset(args.minari)
-    filmed = args.video is not None
-    worlds = args.n_worlds or (play.film.n_worlds if filmed else 1)
+    filmed = args.video is not None or args.html is not None
+    worlds = args.n_worlds or (play.film.n_worlds if args.video is not None else 1)
     skip = play.film.skip if filmed and args.n_steps is None and not args.human else 0
     steps = args.n_steps
     if steps is None and not args.human:
@@ -120,13 +128,22 @@ def run(args: argparse.Namespace) -> int:
     if episodes is not None and session.unbounded:
         raise ValueError(f"--minari: actions of {play.name} may lie outside their space")
     if (args.human or filmed) and type(play.system).scene is System.scene:
-        raise ValueError(f"{args.id} has no picture: leave out --human and --video")
+        raise ValueError(f"{args.id} has no picture: leave out --human, --video and --html")
     interrupted = False
     if args.npz is not None and not args.human:
         session.require_memory(steps or play.system.horizon)
     if episodes is not None and not args.human:
         episodes.require_memory(steps or play.system.horizon)
-    with _film(args.video, env, skip) as shoot:
+    about = f"policy {play.name}, seed {args.seed}"
+    with (
+        _film(args.video, env, skip) as film,
+        _replay(args.html, env, skip, args.id, about, steps) as keep,
+    ):
+
+        def shoot() -> None:
+            film()
+            keep(session.last)
+
         try:
             if args.human:
                 _watch(args.id, play, session, shoot, steps)
@@ -152,7 +169,7 @@ class Session:
 
     scores: of every episode that ended, by name.  rows: the trajectory, if it is kept; row 0 is the
     start, each later one an action and where it led.  episodes: those of a dataset, if one is made.
-    going: worlds that have not ended for good.
+    going: worlds that have not ended for good.  last: the step that was made last, if one was made.
     """
 
     env: VectorEnv
@@ -169,6 +186,7 @@ class Session:
 
         self._player = Player(self.env, self.policy, deterministic=self.deterministic)
         self._begun = False
+        self.last: Step | None = None
         self._episode = np.zeros(self.env.n_worlds, np.int64)
         self._total = np.zeros(self.env.n_worlds)
         self.going = np.ones(self.env.n_worlds, bool)
@@ -194,6 +212,7 @@ class Session:
         if self.episodes is not None:
             self.episodes.add(before, action, step, present, self.going.copy())
         self.n_steps += 1
+        self.last = step
         self._observation = step.observation
         self._total += self.going * step.reward.sum(1)
         ended = step.done & self.going
@@ -211,6 +230,7 @@ class Session:
     def reset(self) -> None:
         """Start new episodes in all worlds; what has not ended does not count."""
         self._observation = self.env.reset()
+        self.last = None
         if self.episodes is not None:
             self.episodes.end()
         self._episode += 1
@@ -254,7 +274,7 @@ def _play(args: argparse.Namespace) -> Play:
     from invariantzoo.envs.core.film import Film
 
     spec, settings = invariantzoo.spec(args.id), options.parse_settings(args.set)
-    film = spec.film if args.human or args.video is not None else Film()
+    film = spec.film if args.human or args.video or args.html else Film()
     trained = args.policy is not None and options.is_run(args.policy)
     run = options.read_run(args.policy, trust=args.trust) if trained else None
     borrowed: dict[str, Any] = {}
@@ -295,6 +315,18 @@ def _film(
     from invariantzoo.training.runs.video import filming
 
     return filming(path, env, skip=skip)
+
+
+def _replay(
+    path: Path | None, env: VectorEnv, skip: int, title: str, about: str, steps: int | None
+) -> AbstractContextManager[Callable[[Step | None], None]]:
+    """A function that keeps the worlds as they are, after a step, for a page."""
+    if path is None:
+        return nullcontext(lambda step: None)
+    from invariantzoo.training.runs import replay
+
+    frames = replay.MOST_FRAMES if steps is None else steps + 1
+    return replay.replaying(path, env, title=title, subtitle=about, skip=skip, frames=frames)
 
 
 def _begin(id: str, play: Play, session: Session, shoot: Callable[[], None]) -> None:
@@ -375,6 +407,6 @@ def _print(args: argparse.Namespace, report: dict[str, Any]) -> None:
         [[name, number(value)] for name, value in means.items()],
         caption=over,
     )
-    for path in (args.video, args.npz, args.minari):
+    for path in (args.video, args.html, args.npz, args.minari):
         if path is not None and path.exists():
             options.print_line(console, f"wrote {path}")
