@@ -315,6 +315,12 @@ def load_policy(name: str, system: System, *, trust: bool = False) -> Policy:
     was, here = _fit(run.system), _fit(system)
     if was != here:
         raise ValueError(f"{name} was trained on {was}, which does not fit {here}")
+    share = run.config["hyperparameters"].get("share", "all")
+    if share != "all" and run.system.agent_types != system.agent_types:
+        raise ValueError(
+            f"{name} was trained with share={share!r} for {run.system.n_agents} agents, each with "
+            f"the weights of its place: it cannot act for {system.n_agents}, or for other types"
+        )
     return run.policy
 
 

@@ -44,6 +44,7 @@ from invariantzoo.training.rl.hyperparameters import ALGORITHMS, hyperparameters
 
 TINY = {
     "ppo": {"n_worlds": 3, "n_steps": 6, "batch_size": 16, "n_epochs": 2},
+    "mappo": {"n_worlds": 3, "n_steps": 6, "batch_size": 16, "n_epochs": 2},
     "a2c": {"n_worlds": 3, "n_steps": 4},
     "sac": {
         "n_worlds": 3,
@@ -661,7 +662,7 @@ def test_policy_function_is_the_model(algo: str) -> None:
     assert all(part.abs().max() <= 1 for part in drawn)
 
 
-@pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "descent", "es"])
+@pytest.mark.parametrize("algo", ALGORITHMS)
 @pytest.mark.parametrize("name", ["particles-crowd-v0", "test-leave-v0", "ising-equilibrium-v0"])
 def test_continued_equals_uninterrupted(algo: str, name: str, tmp_path: Path) -> None:
     """Bit for bit, and without the global generators."""

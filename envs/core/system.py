@@ -90,6 +90,11 @@ class System(ABC):
         """One agent's action: Box(-1, 1, (size,)) or Discrete(n)."""
 
     @property
+    def agent_types(self) -> tuple[int, ...]:
+        """The type of every agent, from 0 on: policies may be shared within a type."""
+        return (0,) * self.n_agents
+
+    @property
     def neighbourhood(self) -> Neighbourhood | None:
         """What networks that share weights among neighbours need; None: there are none."""
         return None

@@ -240,6 +240,11 @@ class Traffic(System):
         return self.kinds.contacts(numbers, self.building, self.n_walls)
 
     @property
+    def agent_types(self) -> tuple[int, ...]:
+        """Kinds that are there, in the order of the table."""
+        return tuple(i for i, kind in enumerate(self.present) for _ in range(self._count(kind)))
+
+    @property
     def reductions(self) -> dict[str, str]:
         flows = [f"flow_{kind.name}" for kind in self.present]
         names = ("ok", "all_ok", "hit", "arrived", "flow", *flows, "time_ratio", "over_limit")

@@ -144,6 +144,11 @@ class WaterDynamics(System):
         return len(read(self.data, self.split).oxygen)
 
     @property
+    def agent_types(self) -> tuple[int, ...]:
+        """Oxygens, then hydrogens."""
+        return tuple(int(not oxygen) for oxygen in read(self.data, self.split).oxygen)
+
+    @property
     def bounds(self) -> dict[str, Bound]:
         along = math.asinh(10.0 * self.n_agents)
         own = {"speed": Bound(0, 6), "climb": Bound(-along, along, 2 * len(BROAD))}

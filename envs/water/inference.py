@@ -130,6 +130,11 @@ class WaterInference(System):
         return len(read(self.data, self.split).oxygen)
 
     @property
+    def agent_types(self) -> tuple[int, ...]:
+        """Oxygens, then hydrogens."""
+        return tuple(int(not oxygen) for oxygen in read(self.data, self.split).oxygen)
+
+    @property
     def bounds(self) -> dict[str, Bound]:
         return descriptor_bounds(self.n_agents)
 

@@ -45,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `train` takes."""
     parser.add_argument("id", metavar="ID", help="see `list`")
     parser.add_argument(
-        "--algo", type=str.lower, metavar="NAME", help="ppo, a2c, sac, descent or es (default: ppo)"
+        "--algo",
+        type=str.lower,
+        metavar="NAME",
+        help="ppo, mappo, a2c, sac, descent or es (default: ppo)",
     )
     parser.add_argument(
         "--steps", type=options.count, metavar="N", help="agent-steps (default: what suits the id)"
@@ -55,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--optimizer", metavar="NAME", help="short for --set optimizer=NAME")
+    parser.add_argument(
+        "--share", metavar="WHO", help="short for --set share=WHO: all, type or none"
+    )
     parser.add_argument("--metric", metavar="NAME", help="short for --set metric=NAME")
     parser.add_argument(
         "--no-baselines", action="store_true", help="score the trained policy alone at the end"
@@ -215,7 +221,8 @@ def _whole_updates(trainer: Trainer, steps: int) -> int:
 
 def _settings(args: argparse.Namespace) -> list[str]:
     """What `--set` and the options that are short for it give."""
-    short = [f"{name}={value}" for name in ("optimizer", "metric") if (value := vars(args)[name])]
+    names = ("optimizer", "metric", "share")
+    short = [f"{name}={value}" for name in names if (value := vars(args)[name])]
     return [*args.set, *short]
 
 

@@ -10,7 +10,7 @@ with any buffer. Where the flags say nothing, as those of other environments, al
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
 from ...envs.core.interfaces.stable_baselines3 import Dones, SystemVecEnv
+from .world_policies import WorldRows
 
 
 class MaskedRolloutBuffer(RolloutBuffer):
@@ -107,6 +108,37 @@ class MaskedRolloutBuffer(RolloutBuffer):
         for batch in rows.split(batch_size or max(len(rows), 1)):
             parts = [column.index_select(0, batch).to(self.device) for column in flat]
             yield RolloutBufferSamples(*parts)
+
+
+class WorldRolloutBuffer(MaskedRolloutBuffer):
+    """The same whose minibatches are of whole worlds, about as many rows of who acted in each.
+
+    Their observations are `WorldRows`.
+    """
+
+    def __init__(self, *args: Any, n_agents: int, **kwargs: Any) -> None:
+        self.n_agents = n_agents
+        super().__init__(*args, **kwargs)
+
+    def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
+        """Minibatches of worlds at one step in which somebody acted, in random order."""
+        acted = self.acted.reshape(-1, self.n_agents)  # of a world at a step
+        rows = self.observations.reshape(*acted.shape, -1)
+        places = torch.from_numpy(self.rng.permutation(np.flatnonzero(acted.any(1))))
+        each = max(acted.sum() / max(len(places), 1), 1.0)  # rows that act in one of them
+        size = len(places) if batch_size is None else max(round(batch_size / each), 1)
+        table = (self.values, self.log_probs, self.advantages, self.returns)
+        actions = self.actions.reshape(acted.size, *self.actions.shape[2:])
+        numbers = [torch.from_numpy(array.reshape(-1)) for array in table]
+        whole = torch.from_numpy(actions.astype(np.float32, copy=False))
+        worlds, acts = torch.from_numpy(rows), torch.from_numpy(acted)
+        for batch in places.split(max(size, 1)):
+            meant = acts[batch].flatten().nonzero().squeeze(1)
+            flat = batch[meant // self.n_agents] * self.n_agents + meant % self.n_agents
+            seen = WorldRows(worlds[batch].to(self.device), meant.to(self.device))
+            parts = [column.index_select(0, flat).to(self.device) for column in (whole, *numbers)]
+            # SB3 hands observations on to the policy as they are.
+            yield RolloutBufferSamples(cast(Tensor, seen), *parts)
 
 
 class MaskedReplayBuffer(ReplayBuffer):

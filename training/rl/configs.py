@@ -9,8 +9,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from ...envs.core.validation import require_count, require_number
+from ...agents.networks import SHARES
+from ...envs.core.validation import require_choice, require_count, require_number
 from ..optim.config import OptimizerConfig, hyper
+
+_SHARE = 'one policy for "all" agents, for each "type" of agent, or for each agent: "none"'
 
 
 def _default(base: type[OptimizerConfig], name: str, default: Any) -> Any:
@@ -63,9 +66,11 @@ class OnPolicyConfig(SB3Config):
     ent_coef: float = hyper(0.0, "weight of the entropy bonus")
     vf_coef: float = hyper(0.5, "weight of the value's loss")
     max_grad_norm: float = hyper(0.5, "the gradient is shortened to this length")
+    share: str = hyper("all", _SHARE)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_choice("share", self.share, SHARES)
         require_number("gae_lambda", self.gae_lambda, 0, 1)
         for name in ("ent_coef", "vf_coef"):
             require_number(name, getattr(self, name), 0)
@@ -86,6 +91,11 @@ class PPOConfig(OnPolicyConfig):
         require_count("n_epochs", self.n_epochs)
         require_count("batch_size", self.batch_size, 2)
         require_number("clip_range", self.clip_range, 0, strict=True)
+
+
+@dataclass(frozen=True)
+class MAPPOConfig(PPOConfig):
+    """Hyper-parameters of PPO whose critic sees all agents (Yu et al. 2022), as a set."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +157,11 @@ class DescentConfig(OptimizerConfig):
     device: str = hyper("cpu", 'where torch computes: "cpu", "cuda", "cuda:1", …')
     checkpoint_every: int = hyper(20, "updates between checkpoints")
 
+    share: str = hyper("all", _SHARE)
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_choice("share", self.share, SHARES)
         for name in ("n_worlds", "rollout", "width", "checkpoint_every"):
             require_count(name, getattr(self, name))
         for name in ("lr", "max_grad_norm"):
@@ -180,6 +193,7 @@ class ESConfig(OptimizerConfig):
 
 CONFIGS: dict[str, type[OptimizerConfig]] = {
     "ppo": PPOConfig,
+    "mappo": MAPPOConfig,
     "a2c": A2CConfig,
     "sac": SACConfig,
     "descent": DescentConfig,

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...agents.networks.choose import make_network, network_names
+from ...agents.networks.agents import make_networks
+from ...agents.networks.choose import network_names
 from ...envs.core.memory import require_memory
 from ...envs.core.observation import flatten, is_discrete
 from ...envs.core.rng import INITIAL, TRANSITION, Rng
@@ -54,7 +55,7 @@ class Trainer:
         require_choice("network", name, known)
         self.system, self.config, self.seed, self.updates = system, config, seed, updates
         dtype = torch.float64 if config.float64 else torch.float32
-        self.network = make_network(name, system, seed, width=config.width)
+        self.network = make_networks(name, system, seed, width=config.width, share=config.share)
         self.network.to(device, dtype)
         make, arguments = choose(config)
         self.optimizer = make(self.network.parameters(), lr=config.lr, **arguments)

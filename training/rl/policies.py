@@ -20,6 +20,7 @@ from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...agents.networks.agents import AgentNetworks
 from ...agents.networks.choose import make_network
 from ...agents.networks.layers import action_size, initialise
 from ...agents.networks.plain import PlainNetwork
@@ -99,15 +100,21 @@ class NetworkPolicy(OwnNetworkPolicy, ActorCriticPolicy):
         self.actor = make_network(
             made["network"], made["system"], made["seed"], width=made["width"]
         )
-        if isinstance(self.actor, PlainNetwork):
-            self.critic: nn.Module = nn.Linear(made["width"], 1)
-        else:
-            self.critic = _value_network(self.observation_space, made["critic_width"])
-        initialise(self.critic, made["seed"] + 1)
+        self.critic = self._make_critic()
         if not self.discrete:
             assert self.action_space.shape is not None
             start = torch.full(self.action_space.shape, float(self.log_std_init))
             self.log_std = nn.Parameter(start)
+        self._make_optimizer(lr_schedule)
+
+    def _make_critic(self) -> nn.Module:
+        critic: nn.Module = nn.Linear(self.network["width"], 1)
+        if not isinstance(self.actor, PlainNetwork):
+            critic = value_network(self.observation_space, self.network["critic_width"])
+        initialise(critic, self.network["seed"] + 1)
+        return critic
+
+    def _make_optimizer(self, lr_schedule: Schedule) -> None:
         settings: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(self.parameters(), **settings)
 
@@ -118,38 +125,47 @@ class NetworkPolicy(OwnNetworkPolicy, ActorCriticPolicy):
             return self.actor.net[-1](hidden), self.critic(hidden)
         return self.actor(observation), self.critic(observation)
 
+    def output(self, observation: Any) -> Tensor:
+        """Mean or logits [rows, actions]."""
+        return self.heads(observation)[0]
+
+    def spread(self, observation: Any) -> Tensor:
+        """Logarithm of the standard deviation of the actions, of all rows or [rows, actions]."""
+        return self.log_std
+
+    @property
+    def agent_spread(self) -> Tensor:
+        """The same of all agents, or [agents, actions]."""
+        return self.log_std
+
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         output, value = self.heads(obs)
-        action = self._choose(output, deterministic)
-        return action, value, self._log_prob(output, action)
+        action = self._choose(obs, output, deterministic)
+        return action, value, self._log_prob(obs, output, action)
 
-    def evaluate_actions(
-        self, obs: PyTorchObs, actions: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        assert isinstance(obs, Tensor)
+    def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         output, value = self.heads(obs)
         if self.discrete:
             log_probs = output.log_softmax(-1)
             entropy = -(log_probs.exp() * log_probs).sum(-1)
         else:
-            entropy = (self.log_std + 0.5 + _LOG_SQRT_2PI).sum().expand(len(output))
-        return value, self._log_prob(output, actions), entropy
+            entropy = (self.spread(obs) + 0.5 + _LOG_SQRT_2PI).sum(-1).expand(len(output))
+        return value, self._log_prob(obs, output, actions), entropy
 
-    def predict_values(self, obs: PyTorchObs) -> Tensor:
-        assert isinstance(obs, Tensor)
+    def predict_values(self, obs: Any) -> Tensor:
         return self.heads(obs)[1]
 
     def get_distribution(self, obs: PyTorchObs) -> Distribution:
         assert isinstance(obs, Tensor)
-        output = self.heads(obs)[0]
-        more = () if self.discrete else (self.log_std,)
+        output = self.output(obs)
+        more = () if self.discrete else (self.spread(obs),)
         return self.action_dist.proba_distribution(output, *more)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         assert isinstance(observation, Tensor)
-        return self._choose(self.heads(observation)[0], deterministic)
+        return self._choose(observation, self.output(observation), deterministic)
 
-    def _choose(self, output: Tensor, deterministic: bool) -> Tensor:
+    def _choose(self, observation: Any, output: Tensor, deterministic: bool) -> Tensor:
         if self.discrete:
             if deterministic:
                 return output.argmax(-1)
@@ -158,13 +174,14 @@ class NetworkPolicy(OwnNetworkPolicy, ActorCriticPolicy):
         if deterministic:
             return output
         noise = torch.randn(output.shape, generator=self.generator)
-        return output + self.log_std.exp() * noise
+        return output + self.spread(observation).exp() * noise
 
-    def _log_prob(self, output: Tensor, action: Tensor) -> Tensor:
+    def _log_prob(self, observation: Any, output: Tensor, action: Tensor) -> Tensor:
         if self.discrete:
             index = action.long().unsqueeze(-1)
             return output.log_softmax(-1).gather(-1, index).squeeze(-1)
-        return _gaussian((action - output) * (-self.log_std).exp(), self.log_std)
+        spread = self.spread(observation)
+        return _gaussian((action - output) * (-spread).exp(), spread)
 
 
 class NetworkActor(Actor):
@@ -183,7 +200,7 @@ class NetworkActor(Actor):
         super().__init__(**{**settings, "net_arch": []})
         self.generator = torch.Generator().manual_seed(seed)
         self.mu = make_network(network, system, seed, width=width)
-        log_std = _value_network(self.observation_space, critic_width, action_size(system))
+        log_std = value_network(self.observation_space, critic_width, action_size(system))
         initialise(log_std, seed + 1)
         last = log_std[-1]
         assert isinstance(last, nn.Linear)
@@ -269,12 +286,15 @@ class CategoricalPolicy:
 
 def _plain(policy: NetworkPolicy) -> Policy:
     if policy.discrete:
-        return CategoricalPolicy(policy.actor)
+        categorical = CategoricalPolicy(policy.actor)
+        if isinstance(policy.actor, AgentNetworks):  # no law of a single observation
+            return lambda observation, rng: categorical(observation, rng)
+        return categorical
 
     def choose(observation: Tensor, rng: Rng | None) -> Tensor:
         output = policy.actor(observation.float())
         if rng is not None:
-            output = output + policy.log_std.exp() * rng.normal(*output.shape)
+            output = output + policy.agent_spread.exp() * rng.normal(*output.shape)
         return output.clamp(-1, 1)
 
     return choose
@@ -292,7 +312,8 @@ def _squashed(policy: NetworkSACPolicy) -> Policy:
     return choose
 
 
-def _value_network(space: spaces.Space, width: int, outputs: int = 1) -> nn.Sequential:
+def value_network(space: spaces.Space, width: int, outputs: int = 1) -> nn.Sequential:
+    """Two hidden layers from an observation to `outputs` numbers."""
     assert isinstance(space, spaces.Box)
     return nn.Sequential(
         Scaled(space),

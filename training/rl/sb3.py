@@ -1,4 +1,4 @@
-"""Training with Stable-Baselines3: PPO, A2C and SAC on `SystemVecEnv` with our networks.
+"""Training with Stable-Baselines3: PPO, MAPPO, A2C and SAC on `SystemVecEnv` with our networks.
 
 Steps are agent-steps: one per slot and step of the vectorised environment.
 """
@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor, nn
 
+from ...agents.networks.agents import groups_of
 from ...agents.networks.choose import network_names
 from ...agents.policy import Policy
 from ...envs.core import renamed
@@ -30,15 +31,16 @@ from ...envs.core.validation import require_choice, require_count
 from ...envs.core.vector import VectorEnv
 from ..geometry.regimes import StepRecorder
 from ..optim.config import choose
-from .buffers import MaskedReplayBuffer, MaskedRolloutBuffer
-from .configs import A2CConfig, OnPolicyConfig, PPOConfig, SACConfig, SB3Config
+from .buffers import MaskedReplayBuffer, MaskedRolloutBuffer, WorldRolloutBuffer
+from .configs import A2CConfig, MAPPOConfig, OnPolicyConfig, PPOConfig, SACConfig, SB3Config
 from .episode_loss import EpisodeLoss
 from .policies import NetworkPolicy, NetworkSACPolicy, as_policy, network_of
 from .trainer import Update
+from .world_policies import WorldPolicy
 
 
 class Trainer:
-    """A training run of one of the three; `state_dict` holds all that continuing it needs.
+    """A training run of one of these; `state_dict` holds all that continuing it needs.
 
     The learner is seeded here and draws from generators of its own, so that a run that was
     interrupted after an update and continued equals one that was not.
@@ -252,11 +254,12 @@ class RewardScalingCallback(BaseCallback):
         cut = [slot for slot in ended if infos[slot]["TimeLimit.truncated"]]
         if isinstance(self.model, SAC) or not cut:
             return
-        final = np.stack([infos[slot].pop("terminal_observation") for slot in cut])
         model = _on_policy(self.model)
+        asked = ended if isinstance(model.policy, WorldPolicy) else cut  # it sees whole worlds
+        final = np.stack([infos[slot].pop("terminal_observation") for slot in asked])
         with torch.no_grad():
-            value = model.policy.predict_values(torch.from_numpy(final))
-        rewards[cut] += model.gamma * value.numpy().reshape(-1)
+            value = model.policy.predict_values(torch.from_numpy(final)).numpy().reshape(-1)
+        rewards[cut] += model.gamma * (value if asked is cut else value[np.isin(asked, cut)])
 
 
 def make_model(env: SystemVecEnv, config: SB3Config, *, seed: int) -> BaseAlgorithm:
@@ -277,10 +280,20 @@ def make_model(env: SystemVecEnv, config: SB3Config, *, seed: int) -> BaseAlgori
     }
     if config.optimizer:
         policy["optimizer_class"], policy["optimizer_kwargs"] = choose(config)
+    if _sees_worlds(config):
+        policy |= {"central": isinstance(config, MAPPOConfig), "share": config.share}
+        groups_of(config.share, env.system)
     common = {"learning_rate": config.lr, "gamma": config.gamma, "device": "cpu"}
     model = _MAKERS[type(config)](env, config, {**common, "policy_kwargs": policy}, seed)
     env.action_space.seed(seed)
     return model
+
+
+def _sees_worlds(config: SB3Config) -> TypeGuard[OnPolicyConfig]:
+    """Whether its policy is a WorldPolicy."""
+    if not isinstance(config, OnPolicyConfig):
+        return False
+    return config.share != "all" or isinstance(config, MAPPOConfig)
 
 
 def _ppo(env: SystemVecEnv, config: PPOConfig, common: dict[str, Any], seed: int) -> PPO:
@@ -291,7 +304,7 @@ def _ppo(env: SystemVecEnv, config: PPOConfig, common: dict[str, Any], seed: int
         # SB3 warns of a last minibatch that is smaller than the others.
         warnings.filterwarnings("ignore", "You have specified a mini-batch size", UserWarning)
         model = PPO(
-            NetworkPolicy,
+            WorldPolicy if _sees_worlds(config) else NetworkPolicy,
             env,
             batch_size=config.batch_size,
             n_epochs=config.n_epochs,
@@ -304,7 +317,8 @@ def _ppo(env: SystemVecEnv, config: PPOConfig, common: dict[str, Any], seed: int
 
 
 def _a2c(env: SystemVecEnv, config: A2CConfig, common: dict[str, Any], seed: int) -> A2C:
-    model = A2C(NetworkPolicy, env, **common, **_on_policy_arguments(env, config, seed))
+    policy = WorldPolicy if _sees_worlds(config) else NetworkPolicy
+    model = A2C(policy, env, **common, **_on_policy_arguments(env, config, seed))
     _rollout_buffer(model).watch(env)
     return model
 
@@ -313,14 +327,16 @@ def _on_policy_arguments(env: SystemVecEnv, config: OnPolicyConfig, seed: int) -
     """What SB3's PPO and A2C are both told."""
     rows = config.n_steps * env.num_envs
     _require_memory(f"n_steps={config.n_steps}", env, rows, observations=1, numbers=6)
+    worlds = _sees_worlds(config)
+    more = {"n_agents": env.system.n_agents} if worlds else {}
     return {
         "n_steps": config.n_steps,
         "gae_lambda": config.gae_lambda,
         "ent_coef": config.ent_coef,
         "vf_coef": config.vf_coef,
         "max_grad_norm": config.max_grad_norm,
-        "rollout_buffer_class": MaskedRolloutBuffer,
-        "rollout_buffer_kwargs": {"seed": seed},
+        "rollout_buffer_class": WorldRolloutBuffer if worlds else MaskedRolloutBuffer,
+        "rollout_buffer_kwargs": {"seed": seed, **more},
     }
 
 
@@ -351,7 +367,7 @@ def _sac(env: SystemVecEnv, config: SACConfig, common: dict[str, Any], seed: int
 
 # The model of each class of settings.
 _MAKERS: dict[type[SB3Config], Callable[[SystemVecEnv, Any, dict[str, Any], int], BaseAlgorithm]]
-_MAKERS = {PPOConfig: _ppo, A2CConfig: _a2c, SACConfig: _sac}
+_MAKERS = {PPOConfig: _ppo, MAPPOConfig: _ppo, A2CConfig: _a2c, SACConfig: _sac}
 
 
 def _require_memory(
@@ -377,16 +393,19 @@ def load_policy(system: System, config: SB3Config, state: dict[str, Any]) -> Pol
 
 def load_zip(algo: str, path: Path) -> Policy:
     """The policy of a model that SB3 saved; unpickles what the file holds."""
-    models: dict[str, type[PPO | A2C | SAC]] = {"ppo": PPO, "a2c": A2C, "sac": SAC}
+    models: dict[str, type[PPO | A2C | SAC]] = {"a2c": A2C, "sac": SAC}
+    models |= {"ppo": PPO, "mappo": PPO}
     model = models[algo].load(path, device="cpu")
     if not isinstance(model.policy, NetworkPolicy | NetworkSACPolicy):
         raise ValueError(f"{path} has no policy of ours but a {type(model.policy).__name__}")
     return as_policy(model.policy)
 
 
-def export(system: System, network: nn.Module, name: str, width: int, path: Path) -> None:
+def export(
+    system: System, network: nn.Module, name: str, width: int, path: Path, *, share: str = "all"
+) -> None:
     """Write a trained network as the actor of an untrained PPO, for `PPO.load`."""
-    config = PPOConfig(n_worlds=1, network=name, width=width)
+    config = PPOConfig(n_worlds=1, network=name, width=width, share=share)
     model = make_model(SystemVecEnv(system, 1, seed=0), config, seed=0)
     network_of(_own_policy(model)).load_state_dict(network.state_dict())
     model.save(path)

@@ -79,7 +79,8 @@ class Trainer:
     def save_policy(self, path: Path) -> None:
         """Write the network as the actor of a model for `PPO.load`."""
         config = self._trainer.config
-        sb3.export(self.system, self._trainer.network, config.network, config.width, path)
+        network = self._trainer.network
+        sb3.export(self.system, network, config.network, config.width, path, share=config.share)
 
 
 def load_policy(system: System, config: Config, state: dict[str, Any]) -> Policy:
