@@ -352,7 +352,16 @@ def test_commands_train_score_and_refuse(
     monkeypatch.setattr("invariantzoo.commands.train.SEEDS", 1)
     run = str(tmp_path / "run")
     words = ["train", "particles-crowd-v0", "--algo", "mappo", "--share", "none", "--steps", "100"]
-    words += ["--set", "n_agents=8", "--set", "k=3", "--set", "horizon=10", "--set", "n_worlds=2"]
+    words += [
+        "--set",
+        "n_agents=8",
+        "--set",
+        "n_neighbours=3",
+        "--set",
+        "horizon=10",
+        "--set",
+        "n_worlds=2",
+    ]
     words += ["--optimizer", "cgd", "--no-baselines", "--no-film", "--out", run]
     assert main(words) == 0
     assert (

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...envs.core.files import claim
 from ...envs.core.observation import is_discrete
-from ...envs.core.registry import make_system, spec
+from ...envs.core.registry import make_system
 from ...envs.core.system import System
 from ...envs.core.validation import require_choice, require_count
-from ..rl.algorithms import make_config, make_trainer
+from ..rl.algorithms import make_config, make_trainer, suited
 from ..rl.hyperparameters import ALGORITHMS
 from ..rl.score import evaluate
 from ..rl.trainer import Trainer, Update
@@ -264,8 +264,7 @@ def best_trial(trials: list[Trial]) -> Trial | None:
 def registered(search: Search, settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as an id has them under its algorithm in `training`: those that are no defaults."""
     plain = {f.name: f.default for f in dataclasses.fields(search.present())}
-    before = dict(spec(search.id).training.get(search.algo, {}))
-    chosen = {**before, **search.fixed, **settings}
+    chosen = {**suited(search.id, search.algo), **search.fixed, **settings}
     return {
         name: value for name, value in chosen.items() if name == "steps" or plain[name] != value
     }

@@ -22,6 +22,7 @@ from ..hyperparameters import ALGORITHMS
 from ..trainer import Algorithm, Trainer
 
 DEFAULT_STEPS = 1_000_000
+_FORM_OF = {"mappo": "ppo"}  # which has the same hyper-parameters
 
 
 def config_class(algo: str) -> type[Any]:
@@ -40,13 +41,13 @@ def make_config(id: str, algo: str, settings: dict[str, Any]) -> Any:
     for name in settings:
         if name not in known:
             raise ValueError(f"unknown hyper-parameter {name!r} of {algo}{nearest(name, known)}")
-    suited = {name: value for name, value in _suited(id, algo).items() if name != "steps"}
+    suited = {name: value for name, value in suited(id, algo).items() if name != "steps"}
     return cls(**{**suited, **settings})
 
 
 def default_steps(id: str, algo: str) -> int:
     """Agent-steps that suit an id."""
-    return int(_suited(id, algo).get("steps", DEFAULT_STEPS))
+    return int(suited(id, algo).get("steps", DEFAULT_STEPS))
 
 
 def make_trainer(algo: str, system: System, config: Any, *, seed: int, steps: int) -> Trainer:
@@ -73,5 +74,7 @@ def _module(algo: str) -> Algorithm:
     return cast(Algorithm, importlib.import_module(f".{algo}", __name__))
 
 
-def _suited(id: str, algo: str) -> dict[str, Any]:
-    return spec(id).training.get(algo, {})
+def suited(id: str, algo: str) -> dict[str, Any]:
+    """What an id has under an algorithm in `training`, or under the one that it is a form of."""
+    training = spec(id).training
+    return training.get(algo, training.get(_FORM_OF.get(algo, algo), {}))
