@@ -173,6 +173,14 @@ def test_cut_off_ends_are_valued_in_their_worlds() -> None:
         np.testing.assert_allclose(added, gain, rtol=1e-5, atol=1e-5)
 
 
+def test_settings_of_an_id_for_ppo_hold_for_its_form_with_a_central_critic() -> None:
+    ppo, mappo = (
+        make_config("particles-crowd-v0", algo, {"width": 7}) for algo in ("ppo", "mappo")
+    )
+    assert mappo.gamma == ppo.gamma == 0.9
+    assert vars(mappo) == vars(ppo)
+
+
 def test_a_part_of_a_world_is_refused() -> None:
     model = model_of("particles-crowd-v0")
     with pytest.raises(ValueError, match="7 observations are not those of whole worlds of 4"):

@@ -41,8 +41,8 @@ def make_config(id: str, algo: str, settings: dict[str, Any]) -> Any:
     for name in settings:
         if name not in known:
             raise ValueError(f"unknown hyper-parameter {name!r} of {algo}{nearest(name, known)}")
-    suited = {name: value for name, value in suited(id, algo).items() if name != "steps"}
-    return cls(**{**suited, **settings})
+    of_id = {name: value for name, value in suited(id, algo).items() if name != "steps"}
+    return cls(**{**of_id, **settings})
 
 
 def default_steps(id: str, algo: str) -> int:
