@@ -28,6 +28,7 @@ from invariantzoo.training.rl.algorithms import (
     config_class,
     load_policy,
     load_trusted,
+    make_config,
     make_trainer,
 )
 from invariantzoo.training.rl.buffers import MaskedRolloutBuffer, WorldRolloutBuffer
