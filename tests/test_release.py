@@ -1,4 +1,4 @@
-"""What is released: one version everywhere, a description, licences, and versions for every extra."""
+"""What is released: one version, a description, licences of all parts, versions for every extra."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ SHIPPED = sorted(
     for ending in ("*.npz", "*.json", "*.csv")
     for path in (ROOT / folder).rglob(ending)
 )
-
-PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
 
 
 def read(name: str) -> str:
@@ -80,8 +78,3 @@ def test_every_extra_has_its_versions_in_the_constraints(extra: str) -> None:
         re.split(r"[\[<>=;! ]", line)[0].lower() for line in PROJECT["optional-dependencies"][extra]
     }
     assert names <= pinned
-
-
-@pytest.mark.parametrize("page", ["README.md", *PAGES])
-def test_no_page_tells_to_install_from_an_index_that_lacks_the_package(page: str) -> None:
-    assert not re.search(r"pip install [^\n`]*\binvariantzoo\b(?!-)", read(page))
