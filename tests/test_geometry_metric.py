@@ -11,7 +11,8 @@ import torch
 
 import invariantzoo
 from invariantzoo.training.geometry import statistics
-from invariantzoo.training.geometry.metric import Metric, near_pairs, swap_posterior
+from invariantzoo.training.geometry.metric import Metric
+from invariantzoo.training.geometry.swaps import near_pairs, swap_posterior
 
 QUICK: dict[str, Any] = {"members": 2, "statistic": "polynomial", "steps": 200}
 

@@ -46,10 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, count, words in counts:
         help = f"{words} (default: {count})"
         parser.add_argument(name, type=options.count, default=count, metavar="N", help=help)
-    recipes = "moments (default), posterior, or swap where parameters are natural"
+    recipes = "moments (default), posterior, or swap or chain where parameters are natural"
     parser.add_argument("--recipe", default="moments", metavar="NAME", help=recipes)
-    statistics = "auto (default), polynomial, network, patterns, mean or pca-vae"
+    statistics = "auto (default), polynomial, network, convolution, patterns, mean or pca-vae"
     parser.add_argument("--statistic", default="auto", metavar="NAME", help=statistics)
+    nearest = "points whose samples alone tell the covariance at a place, such as 200; for lattices"
+    parser.add_argument("--nearest", type=options.count, metavar="N", help=nearest)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
             data.parameters,
             recipe=args.recipe,
             statistic=args.statistic,
+            nearest=args.nearest,
             members=args.members,
             seed=args.seed,
             progress=lambda done, total: show(done / total),
@@ -169,7 +172,7 @@ def described(source: str, data: Samples, metric: Metric) -> dict[str, Any]:
             )
         ],
     }
-    if metric.recipe == "swap":
+    if metric.recipe in ("swap", "chain"):
         report["log_z"] = metric.log_z(grid)
     return report
 

@@ -18,13 +18,13 @@ import invariantzoo
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.report import figure_parser, recorded, table, write_text
 from invariantzoo.training.geometry import statistics
-from invariantzoo.training.geometry.metric import near_pairs, swap_posterior
 from invariantzoo.training.geometry.moments import (
     Degrees,
     fit_moments,
     local_covariance,
     summed_up,
 )
+from invariantzoo.training.geometry.swaps import near_pairs, swap_posterior
 
 LOW, HIGH = np.array([1.0, 0.0]), np.array([5.0, 2.0])  # of temperature and field
 POINTS, PER_POINT, SWEEPS, MORE = 6000, 8, 250, 25

@@ -24,7 +24,7 @@ SITES, WORLDS, PER_WORLD, BURN_IN, MORE = 256, 6000, 8, 2000, 200
 LOW, HIGH = 0.02, 0.98  # of both gates of the long chain
 DEGREES = range(2, 13)
 SHORT, POINTS, PER_POINT, NEAREST = 12, 3000, 200, 600
-SEEDS, METRIC_SEEDS = range(1), range(5)
+SEEDS, METRIC_SEEDS = range(3), range(5)
 KEYS = ("f", "by_alpha", "by_beta")
 TEXT = """# The current of the exclusion process and its Fisher metric, from samples
 
@@ -34,7 +34,7 @@ Open chains of {sites} sites, {worlds:,} pairs of gates (alpha, beta) in [{low},
 {per_world} states of each after {burn_in:,} sweeps, {more} sweeps apart. A statistic of a state is
 regressed on polynomials of the gates, whose degree, among 2 to 12, halves of the chains choose for
 each other; F is the current, and is compared with that of the infinitely long chain on
-[.05, .95]^2, as its derivatives by the gates are (root mean squares). One seed.
+[.05, .95]^2, as its derivatives by the gates are (root mean squares).
 
 `10 on (min, max)`: how often a hole follows a particle, on the smaller and the larger gate, which
 the mirror (particles to holes) leaves alone. `10 on the gates`: the same on alpha and beta.

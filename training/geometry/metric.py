@@ -10,11 +10,14 @@ best predicts small changes of t has the weights W(t), and with it
     recipe "moments"     W = C^-1 dm/dt; coordinates may be any. g is at most the metric of the
                          samples, and is it where s is a combination of h ("linear" information)
     recipe "posterior"   W = d eta/dt of the in-batch posterior phi(x) . eta(t) + a(t), h = phi
+    recipe "chain"       W = d eta/dt of a posterior on a grid; log Z is a polynomial that is fitted
+                         to these posteriors, for natural coordinates (`log_partition`)
     recipe "swap"        W constant, for natural coordinates: two samples x, x' at t, t' are told
                          from swapped ones by sigmoid((t' - t) . W^T (h(x') - h(x))), in which
                          log Z cancels: a convex fit, whose scale is right
 
-m and C are fitted together as those of a normal law (`moments`). Every member of an estimate stands
+m and C are fitted together as those of a normal law (`moments`) over the whole window, or around
+each point of a grid from the nearest samples alone. Every member of an estimate stands
 on its own half of the points, and learns its statistic from the other half, so that the same noise
 is never counted twice; errors are those of the mean over members.
 """
@@ -33,39 +36,50 @@ from torch import Tensor, nn
 from ...envs.core.files import load_arrays, write_atomically
 from ...envs.core.seeds import require_seed
 from ...envs.core.validation import require_choice, require_count
-from . import statistics
-from .fields import Field, Window, as_array, require_finite
+from . import log_partition, statistics
+from .convolution import Lattices, Windows, convolved, read_windows
+from .fields import Field, MetricTable, Window, as_array, require_finite
 from .moments import (
     Degrees,
     Moments,
+    Products,
     choose_degrees,
     fit_bent,
     fit_moments,
     likelihood,
+    local_covariance,
+    local_information,
     needed,
     powers,
     summed_up,
 )
 from .statistics import Schedule, mlp
+from .swaps import near_pairs, swap_posterior
 
-RECIPES = ("moments", "posterior", "swap")
+RECIPES = ("moments", "posterior", "swap", "chain")
 _FORMAT = "invariantzoo metric 1"
 _LEAST_REST = 1e-5  # variance of a feature that is not a combination of those before it
 _GAIN = 0.06  # part of the information that learned features must add to be kept
 _IDLE = 0.004  # part of the information that a feature may take away with it
 _STEEP = 6  # degree from which on a network is tried
 _LOOKED_AT = 400  # points at which information is compared
+_SIDES = {1: 65, 2: 33, 3: 11}  # of a grid of local covariances, by the number of parameters
+_LEAST_SIZE = 1e-6  # of a metric from near points, in units of a typical one
+_CHAIN_DEGREE = {1: 12, 2: 10}  # of the classifier and of log Z, by the number of parameters
 
 
 class Member(NamedTuple):
     """One fit: what the weights W of its recipe are made of, beside the moments.
 
-    other: moments of the other half of the points.  eta: the map of "posterior", else None.
+    other: moments of the other half of the points.  eta: the map of "posterior" and "chain".
+    log_z: that of "chain".  near: covariances of the score from near points, standardised.
     """
 
     moments: Moments
     other: Moments
-    eta: nn.Sequential | None
+    eta: nn.Module | None = None
+    log_z: Products | None = None
+    near: MetricTable | None = None
 
 
 @final
@@ -95,29 +109,33 @@ class Metric(Field):
 
     def covariance(self, points: Any) -> np.ndarray:
         """The covariance of the score [m, d, d]: the mean over members."""
-        return self._each(points, _covariance).mean(0)
+        return self._each(points, self._covariance_of).mean(0)
 
     def covariance_error(self, points: Any) -> np.ndarray:
         """Standard error [m, d, d] of `covariance`."""
-        return _error(self._each(points, _covariance))
+        return _error(self._each(points, self._covariance_of))
 
     def hessian(self, points: Any) -> np.ndarray:
         """The derivative of the mean of the score [m, d, d]; it need not be positive."""
-        return self._each(points, _hessian).mean(0)
+        return self._each(points, self._hessian_of).mean(0)
 
     def hessian_error(self, points: Any) -> np.ndarray:
         """Standard error [m, d, d] of `hessian`."""
-        return _error(self._each(points, _hessian))
+        return _error(self._each(points, self._hessian_of))
 
     def log_z(self, points: Any) -> np.ndarray:
         """log Z [m] up to an affine function of the parameters, which samples do not tell.
 
         The mean of the natural statistic is its gradient, and is summed up from the middle of the
-        window. ValueError unless the recipe is "swap", which takes the parameters as natural.
+        window; recipe "chain" has fitted it. ValueError for the recipes that do not take the
+        parameters as natural.
         """
-        if self.recipe != "swap":
+        if self.recipe not in ("swap", "chain"):
             raise ValueError(f"recipe={self.recipe!r} has no log Z; recipe='swap' has")
         t = self._standardised(points)
+        if self.recipe == "chain":
+            values = [member.log_z(t)[:, 0] for member in self.members if member.log_z is not None]
+            return np.asarray(torch.stack(values).mean(0).detach().numpy())
         node, weight = np.polynomial.legendre.leggauss(32)
         total = torch.zeros(len(t), dtype=torch.float64)
         with torch.no_grad():
@@ -129,16 +147,10 @@ class Metric(Field):
     def with_gradient(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `Field` says, by automatic derivatives."""
         t = self._standardised(points).requires_grad_()
-        d = t.shape[1]
-        value = sum(_covariance(member, t, self.recipe) for member in self.members)
-        assert isinstance(value, Tensor)
-        slopes = torch.empty(len(t), d, d, d, dtype=t.dtype)
-        for i, j in itertools.combinations_with_replacement(range(d), 2):
-            (slope,) = torch.autograd.grad(value[:, i, j].sum(), t, retain_graph=True)
-            slopes[:, i, j] = slopes[:, j, i] = slope
-        unit = len(self.members) * np.outer(self._spread, self._spread)
-        slopes_here = slopes.numpy() / unit[..., None] / self._spread
-        return value.detach().numpy() / unit, slopes_here
+        pairs = [_with_gradient(member, t, self.recipe) for member in self.members]
+        value, slopes = (np.mean(part, 0) for part in zip(*pairs, strict=True))
+        unit = np.outer(self._spread, self._spread)
+        return value / unit, slopes / unit[..., None] / self._spread
 
     def save(self, path: str | Path) -> None:
         """Write an .npz of plain arrays, whole or not at all; `load_metric` reads it."""
@@ -150,13 +162,14 @@ class Metric(Field):
             "members": np.array(len(self.members)),
         }
         for k, member in enumerate(self.members):
-            nets: tuple[nn.Module | None, ...] = tuple(member)
-            for name, net in zip(Member._fields, nets, strict=True):
-                if isinstance(net, Moments):
-                    arrays[f"{k}.{name}.degrees"] = np.array(net.degrees)
-                if net is not None:
-                    for key, value in net.state_dict().items():
+            for name, part in zip(Member._fields, member, strict=True):
+                if isinstance(part, nn.Module):
+                    for key, value in part.state_dict().items():
                         arrays[f"{k}.{name}.{key}"] = value.numpy()
+                if isinstance(part, Moments):
+                    arrays[f"{k}.{name}.degrees"] = np.array(part.degrees)
+                if isinstance(part, MetricTable):
+                    arrays[f"{k}.{name}.metrics"] = part.metrics
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
@@ -164,10 +177,18 @@ class Metric(Field):
 
         write_atomically(Path(path), write)
 
-    def _each(self, points: Any, way: Callable[[Member, Tensor, str], Tensor]) -> np.ndarray:
+    def _covariance_of(self, member: Member, t: Tensor) -> np.ndarray:
+        if member.near is not None:
+            return member.near(t.numpy())
+        return np.asarray(_covariance(member, t, self.recipe).detach().numpy())
+
+    def _hessian_of(self, member: Member, t: Tensor) -> np.ndarray:
+        return np.asarray(_hessian(member, t, self.recipe).detach().numpy())
+
+    def _each(self, points: Any, way: Callable[[Member, Tensor], np.ndarray]) -> np.ndarray:
         """Metrics [members, m, d, d] at points, in their own coordinates."""
         t = self._standardised(points)
-        values = [way(member, t, self.recipe).detach().numpy() for member in self.members]
+        values = [way(member, t) for member in self.members]
         return np.stack(values) / np.outer(self._spread, self._spread)
 
     def _standardised(self, points: Any) -> Tensor:
@@ -188,12 +209,17 @@ def load_metric(path: str | Path) -> Metric:
     d = arrays["window"].shape[1]
     members = []
     for k in range(int(arrays["members"])):
-        moments, other, eta = (_states(arrays, f"{k}.{name}.") for name in Member._fields)
-        mapping = None
-        if eta:
-            mapping = mlp([d, 64, 64, len(eta["4.bias"])]).double()
-            mapping.load_state_dict(eta)
-        members.append(Member(_moments_of(moments, d), _moments_of(other, d), mapping))
+        moments, other, eta, log_z, near = (
+            _states(arrays, f"{k}.{name}.") for name in Member._fields
+        )
+        member = Member(
+            _moments_of(moments, d),
+            _moments_of(other, d),
+            _eta_of(eta, d),
+            Products.of(log_z["weights"], d) if log_z else None,
+            _table(near["metrics"].numpy(), d) if near else None,
+        )
+        members.append(member)
     return Metric(
         members,
         (arrays["window"][0], arrays["window"][1]),
@@ -210,12 +236,28 @@ def _moments_of(state: dict[str, Tensor], d: int) -> Moments:
     return net
 
 
+def _eta_of(state: dict[str, Tensor], d: int) -> nn.Module | None:
+    if not state:
+        return None
+    if "weights" in state:
+        return Products.of(state["weights"], d)
+    eta = mlp([d, 64, 64, len(state["4.bias"])]).double()
+    eta.load_state_dict(state)
+    return eta
+
+
+def _table(metrics: np.ndarray, d: int) -> MetricTable:
+    """Metrics [side, ..., d, d] over the whole window, standardised."""
+    return MetricTable([np.linspace(-1, 1, _SIDES[d])] * d, metrics)
+
+
 def estimate_metric(
     samples: Any,
     parameters: Any,
     *,
     recipe: str = "moments",
     statistic: str | Callable[[np.ndarray], Any] = "auto",
+    nearest: int | None = None,
     members: int = 4,
     steps: int = 500,
     seed: int = 0,
@@ -225,10 +267,13 @@ def estimate_metric(
 
     samples [points, per point, ...]: per point 1 or more, of any numeric kind.
     parameters [points, d], numpy or torch; [points] for d = 1.
-    recipe: how the score is found; see the module. "swap" takes the parameters as natural ones.
+    recipe: how the score is found; see the module. "swap" and "chain" take the parameters as
+        natural ones, "chain" at most two.
     statistic: a name of `STATISTICS`, or a function of samples [points, per point, ...] that gives
         [points, per point, features]. "auto": products of up to 6 numbers, up to 24 numbers
         themselves, patterns of two-valued lattices, else the mean and what a network learns.
+    nearest: points, of all, whose samples alone tell the covariance at a place, for metrics that no
+        polynomial follows, such as those of large lattices; of at most three parameters.
     members: fits, in pairs on halves of the points.  steps: of every fit.
     progress: called with the steps done and all there are.
     Raises ValueError for what no metric can be read from: numbers that are not finite, parameters
@@ -241,6 +286,10 @@ def estimate_metric(
     require_count("steps", steps)
     require_seed("seed", seed)
     x, t = _checked(samples, parameters)
+    if nearest is not None:
+        _require_nearest(nearest, t)
+    if recipe == "chain":
+        log_partition.grid_nodes(t.shape[1])
     window = t.min(0), t.max(0)
     t = 2 * (t - window[0]) / (window[1] - window[0]) - 1
     names = ["given"]
@@ -250,9 +299,12 @@ def estimate_metric(
         names = statistics.statistic_by_name(x, statistic)
     rng = np.random.default_rng(seed)
     splits = [np.array_split(rng.permutation(len(x)), 2) for _ in range((members + 1) // 2)]
-    work = _Work(t, x.shape[1], recipe, steps, seed)
+    work = _Work(t, x.shape[1], recipe, steps, nearest)
     learns = "network" in names
-    given = independent(_given(x, names, statistic, seed), t) if names != ["network"] else None
+    windows = read_windows(x) if names == ["convolution"] else None
+    given = None
+    if windows is None and names != ["network"]:
+        given = independent(_given(x, names, statistic, seed), t)
     if given is not None and recipe == "moments":
         given = work.without_idle(given, splits[0])
     total = members * (2 + learns)
@@ -266,6 +318,8 @@ def estimate_metric(
         report()
         here, there = splits[k // 2][k % 2], splits[k // 2][1 - k % 2]
         statistic_here, eta = given, None
+        if windows is not None:
+            statistic_here = work.with_convolution(windows, there, seed + 1000 * k)
         if learns:
             schedule = Schedule(steps, 256, 3e-3)
             features = min(2 * t.shape[1] + 2, 12)
@@ -285,16 +339,18 @@ def estimate_metric(
 class _Work:
     """Fits of moments at t [points, d] that share their form, which the first of them chooses."""
 
-    def __init__(self, t: np.ndarray, per_point: int, recipe: str, steps: int, seed: int) -> None:
+    def __init__(
+        self, t: np.ndarray, per_point: int, recipe: str, steps: int, nearest: int | None
+    ) -> None:
         self.t, self.per_point, self.recipe = t, per_point, recipe
-        self.steps, self.seed = steps, seed
+        self.steps, self.nearest = steps, nearest
         self.degrees: dict[int, Degrees] = {}  # by the number of features
         self.bent: dict[int, bool] = {}
 
     def member(
         self,
         h: np.ndarray,
-        eta: nn.Sequential | None,
+        eta: nn.Module | None,
         here: np.ndarray,
         there: np.ndarray,
         seed: int,
@@ -302,7 +358,57 @@ class _Work:
         """Moments of a statistic [points, per point, features] on both halves of the points."""
         if self.recipe == "swap":
             h = h @ swap_posterior(h, self.t, *near_pairs(self.t, here))
-        return Member(self.moments(h, here, there, seed), self.moments(h, there, here, seed), eta)
+        log_z = None
+        if self.recipe == "chain":
+            eta, log_z = self.chain(h, here, there)
+        moments = self.moments(h, here, there, seed), self.moments(h, there, here, seed)
+        member = Member(*moments, eta, log_z)
+        if self.nearest is None:
+            return member
+        return member._replace(near=self.near(member, h, here))
+
+    def chain(
+        self, h: np.ndarray, here: np.ndarray, there: np.ndarray
+    ) -> tuple[Products, Products]:
+        """eta of a posterior that is learned on points `there`, log Z of those of points `here`."""
+        d, n = self.t.shape[1], self.per_point
+        degree, nodes = _CHAIN_DEGREE[d], log_partition.grid_nodes(d)
+        there, here = log_partition.chosen_bundles(there), log_partition.chosen_bundles(here)
+        bundles = h.mean(1)
+        weights = log_partition.grid_posterior(bundles[there], self.t[there], nodes, degree)
+        posterior = log_partition.posteriors(weights, bundles[here], nodes, degree)
+        log_z = log_partition.fit_log_partition(posterior, self.t[here], nodes, n, degree)
+        return (
+            Products.of(torch.from_numpy(weights[:, 1:] / n), d),
+            Products.of(torch.from_numpy(log_z[:, None]), d),
+        )
+
+    def near(self, member: Member, h: np.ndarray, here: np.ndarray) -> MetricTable:
+        """Covariances of the score on a grid, each of samples of the nearest points `here`."""
+        d = self.t.shape[1]
+        axis = np.linspace(-1, 1, _SIDES[d])
+        grid = np.stack(np.meshgrid(*[axis] * d, indexing="ij"), -1).reshape(-1, d)
+        assert self.nearest is not None
+        near = self.nearest // 2, h[here], self.t[here]
+        grid = _reached(grid, near[2], near[0])
+        if self.recipe == "moments":
+            value = local_information(near[1], near[2], grid, near[0])
+        else:
+            value = local_covariance(member.moments, near[1], near[2], grid, near[0])
+            if member.eta is not None:
+                slope = _slope(member.eta, torch.from_numpy(grid)).detach().numpy()
+                value = np.swapaxes(slope, 1, 2) @ value @ slope
+        sizes, axes = np.linalg.eigh(value)
+        sizes = np.maximum(sizes, _LEAST_SIZE * np.median(sizes[:, -1]))
+        value = (axes * sizes[:, None]) @ np.swapaxes(axes, 1, 2)
+        return _table(value.reshape(*[len(axis)] * d, d, d), d)
+
+    def with_convolution(
+        self, windows: Windows | Lattices, there: np.ndarray, seed: int
+    ) -> np.ndarray:
+        """What a network of windows has learned from points `there`, for all points."""
+        features = None if self.recipe in ("swap", "chain") else 2 * self.t.shape[1]
+        return independent(convolved(windows, self.t, there, features, self.steps, seed), self.t)
 
     def moments(self, h: np.ndarray, here: np.ndarray, there: np.ndarray, seed: int) -> Moments:
         """The moments on the points `here`, of the form that suits those `there`."""
@@ -310,7 +416,7 @@ class _Work:
         if n not in self.degrees:
             self.degrees[n] = choose_degrees(summed_up(h, self.t), self.per_point)
             self.bent[n] = False
-            if max(self.degrees[n]) >= _STEEP:
+            if max(self.degrees[n]) >= _STEEP and self.nearest is None:
                 smooth, bent = fit_moments(data, self.degrees[n]), fit_bent(data, seed, self.steps)
                 rest = summed_up(h[there], self.t[there])
                 with torch.no_grad():
@@ -406,61 +512,6 @@ def _cross(first: np.ndarray, second: np.ndarray, precision: np.ndarray) -> np.n
     return (value + np.swapaxes(value, 1, 2)) / 2
 
 
-def swap_posterior(
-    features: np.ndarray, parameters: np.ndarray, first: np.ndarray, second: np.ndarray
-) -> np.ndarray:
-    """Weights [features, d] of log p = t . (W^T h(x)) - log Z(t), from pairs of points.
-
-    features [points, per point, n].  first, second: indices of the points of each pair; sample k of
-    the one stands against sample k of the other. The odds that they are not swapped are
-    exp((t' - t) . W^T (h' - h)): the logarithm of a likelihood without log Z, concave in W, which
-    Newton steps bring to its maximum. Raises ValueError if samples tell the pairs apart for sure.
-    """
-    h = (features[second] - features[first]).reshape(-1, features.shape[2])
-    t = np.repeat(parameters[second] - parameters[first], features.shape[1], 0)
-    design = (h[:, :, None] * t[:, None]).reshape(len(h), -1)
-    w = np.zeros(design.shape[1])
-    size = np.sqrt((design**2).mean(0))
-    design = design / np.where(size > 0, size, 1)
-    logit = design @ w
-    loss = float(np.logaddexp(0, -logit).sum())
-    for _ in range(100):
-        chance = 1 / (1 + np.exp(np.minimum(-logit, 500)))  # that they are not swapped
-        curvature = (design * (chance * (1 - chance))[:, None]).T @ design
-        slope = design.T @ (1 - chance)
-        ridge = 1e-9 * np.trace(curvature) / len(w) + 1e-12
-        step = np.linalg.solve(curvature + ridge * np.eye(len(w)), slope)
-        along, share, before = design @ step, 1.0, loss
-        while share > 1e-9:
-            loss = float(np.logaddexp(0, -logit - share * along).sum())
-            if loss <= before:
-                break
-            share /= 2
-        w, logit = w + share * step, logit + share * along
-        if np.abs(step).max() < 1e-10 * max(np.abs(w).max(), 1e-10) or share <= 1e-9:
-            break
-    if loss < 1e-6 * len(design):
-        raise ValueError("samples tell pairs of parameters apart for sure: bring points nearer")
-    return (w / np.where(size > 0, size, 1)).reshape(features.shape[2], -1)
-
-
-def near_pairs(parameters: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the points `chosen`, each about ten times, and of others near to and far from it.
-
-    The nearest, the third, the ninth, ..., and the farthest, those half and a quarter as far, ...:
-    pairs at some of these distances are neither told apart for sure nor not at all.
-    """
-    from scipy.spatial import cKDTree
-
-    points = parameters[chosen]
-    most = len(points) - 1
-    ranks = sorted({min(3**k, most) for k in range(4)} | {max(most >> k, 1) for k in range(6)})
-    near = cKDTree(points).query(points, ranks[-1] + 1)[1][:, ranks]
-    first, second = np.repeat(np.arange(len(points)), len(ranks)), near.ravel()
-    different = (points[first] != points[second]).any(1)
-    return chosen[first[different]], chosen[second[different]]
-
-
 def independent(h: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Features of unit variance around a linear fit at t, each without those before it.
 
@@ -538,6 +589,42 @@ def _checked(samples: Any, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
     return x, t
 
 
+def _require_nearest(nearest: Any, t: np.ndarray) -> None:
+    d = t.shape[1]
+    require_count("nearest", nearest)
+    if d not in _SIDES:
+        raise ValueError(f"nearest={nearest} has a grid over 1 to 3 parameters; these are {d}")
+    least = 4 * (1 + d + d * (d + 1) // 2)
+    if not least <= nearest <= len(t):
+        raise ValueError(f"nearest={nearest} must be from {least} to {len(t)} points")
+
+
+def _reached(grid: np.ndarray, t: np.ndarray, nearest: int) -> np.ndarray:
+    """Points [nodes, d] of a grid, those outside of where t [points, d] are moved to the nearest t.
+
+    Outside is what has none as near as the points' own neighbours are.
+    """
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree(t)
+    distance, at = tree.query(grid)
+    reach = np.median(tree.query(t, min(nearest, len(t)))[0][:, -1])
+    return np.where((distance > reach / 2)[:, None], t[at], grid)
+
+
+def _with_gradient(member: Member, t: Tensor, recipe: str) -> tuple[np.ndarray, np.ndarray]:
+    """Cov(s) [m, d, d] and its derivatives [m, d, d, d] in standardised coordinates."""
+    if member.near is not None:
+        return member.near.with_gradient(t.detach().numpy())
+    d = t.shape[1]
+    value = _covariance(member, t, recipe)
+    slopes = torch.empty(len(t), d, d, d, dtype=t.dtype)
+    for i, j in itertools.combinations_with_replacement(range(d), 2):
+        (slope,) = torch.autograd.grad(value[:, i, j].sum(), t, retain_graph=True)
+        slopes[:, i, j] = slopes[:, j, i] = slope
+    return value.detach().numpy(), slopes.numpy()
+
+
 def _covariance(member: Member, t: Tensor, recipe: str) -> Tensor:
     """Cov(s) [m, d, d] in standardised coordinates."""
     root = member.moments(t)[1]
@@ -551,7 +638,14 @@ def _covariance(member: Member, t: Tensor, recipe: str) -> Tensor:
 
 
 def _hessian(member: Member, t: Tensor, recipe: str) -> Tensor:
-    """W^T dm/dt [m, d, d], W of one half of the points and m of the other; symmetric part."""
+    """W^T dm/dt [m, d, d], W of one half of the points and m of the other; symmetric part.
+
+    Where log Z was fitted, its second derivatives.
+    """
+    if member.log_z is not None:
+        t = t.clone().requires_grad_()
+        slope = _slope(member.log_z, t)[:, 0]
+        return _slope(lambda _: slope, t)
     change = _slope(member.other.mean, t)
     if recipe == "moments":
         root = member.moments(t)[1]

@@ -26,6 +26,8 @@ _PER_WEIGHT = (
 )
 _LEAST_Z2 = 7.0  # square of a coefficient of a mean over its variance, below which it is left out
 
+_LEAST_REST = 1e-9  # of the variance of near samples, added where some numbers never vary
+
 
 class Degrees(NamedTuple):
     """Of the polynomials of m, of log diag U, and of the rest of U over its diagonal."""
@@ -33,6 +35,44 @@ class Degrees(NamedTuple):
     mean: int
     diagonal: int
     rest: int
+
+
+class Products(nn.Module):
+    """Combinations of products of Legendre polynomials up to a degree, [m, d] -> [m, outputs]."""
+
+    powers: Tensor  # [terms, d]
+
+    def __init__(self, d: int, degree: int, outputs: int) -> None:
+        super().__init__()
+        exponents = torch.tensor(powers(d, degree))
+        self.degree = degree
+        self.weights = nn.Parameter(torch.zeros(len(exponents), outputs, dtype=torch.float64))
+        self.register_buffer("powers", exponents, persistent=False)
+
+    @classmethod
+    def of(cls, weights: Tensor, d: int) -> Products:
+        """Those of given weights [terms, outputs]."""
+        degree = next(k for k in range(len(weights)) if len(powers(d, k)) == len(weights))
+        net = cls(d, degree, weights.shape[1])
+        with torch.no_grad():
+            net.weights.copy_(weights)
+        return net
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Values [m, outputs] at t [m, d]."""
+        return products(t, self.powers, self.degree) @ self.weights
+
+
+def products(t: Tensor, powers: Tensor, degree: int) -> Tensor:
+    """Products [m, terms] of Legendre polynomials at t [m, d] of powers [terms, d]."""
+    columns = [torch.ones_like(t), t]
+    for n in range(1, degree):
+        columns.append(((2 * n + 1) * t * columns[n] - n * columns[n - 1]) / (n + 1))
+    table = torch.stack(columns)  # [powers, m, d]
+    product = table[powers[:, 0], :, 0]
+    for i in range(1, t.shape[1]):
+        product = product * table[powers[:, i], :, i]
+    return product.T
 
 
 class Moments(nn.Module):
@@ -84,14 +124,7 @@ class Moments(nn.Module):
 
     def basis(self, t: Tensor) -> Tensor:
         """Products of Legendre polynomials [m, terms]."""
-        columns = [torch.ones_like(t), t]
-        for n in range(1, max(self.degrees)):
-            columns.append(((2 * n + 1) * t * columns[n] - n * columns[n - 1]) / (n + 1))
-        table = torch.stack(columns)  # [powers, m, d]
-        product = table[self.powers[:, 0], :, 0]
-        for i in range(1, self.d):
-            product = product * table[self.powers[:, i], :, i]
-        return product.T
+        return products(t, self.powers, max(self.degrees))
 
     def mean(self, t: Tensor) -> Tensor:
         """Means [m, features] at t [m, d]."""
@@ -402,7 +435,9 @@ def local_information(h: np.ndarray, t: np.ndarray, points: np.ndarray, nearest:
         rest = (h[at] - (basis @ mean)[:, None]) * share[..., None]
         rest = rest.reshape(-1, n)
         free = weight.sum() * per_point * (1 - basis.shape[1] / (len(at) * per_point))
+        covariance = rest.T @ rest / free
+        covariance[np.diag_indices(n)] += _LEAST_REST * np.trace(covariance) / n + 1e-300
         slope = mean[1 : 1 + d]
         noise = (solver @ solver.T)[1 : 1 + d, 1 : 1 + d] / per_point
-        information[i] = slope @ np.linalg.solve(rest.T @ rest / free, slope.T) - n * noise
+        information[i] = slope @ np.linalg.solve(covariance, slope.T) - n * noise
     return information

@@ -6,6 +6,8 @@ by t are combinations of h and 1.
 
     "polynomial"   x_i and x_i x_j
     "network"      phi of the in-batch posterior: softmax over j of phi(x_i) . eta(t_j) + a(t_j)
+    "convolution"  what a network of 3 x 3 windows of a torus learns from pairs that may have been
+                   swapped, summed over sites and averaged over the group (`convolution`)
     "patterns"     how often each pattern of 2 x 2 two-valued sites occurs on a torus, turned and
                    mirrored ones together: a convolution with any non-linearity, and a mean
     "mean"         the mean of all numbers of a sample
@@ -22,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-STATISTICS = ("auto", "polynomial", "network", "patterns", "mean", "pca-vae")
+STATISTICS = ("auto", "polynomial", "network", "convolution", "patterns", "mean", "pca-vae")
 MOST_FEATURES = 40
 _SQUARES = 6  # numbers of a sample up to which their products are taken by default
 _LINEAR = 24  # and up to which they are taken themselves
@@ -219,15 +221,25 @@ def learned(
     return Learned(phi, net.eta.double())
 
 
+def _principal(rows: np.ndarray, components: int) -> tuple[float, np.ndarray]:
+    """The largest variance of rows [n, numbers], and the vectors [numbers, components] of most."""
+    if rows.shape[1] <= 1000:
+        values, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
+        return float(values[-1]), vectors[:, ::-1][:, :components]
+    from scipy.sparse.linalg import svds
+
+    _, sizes, turned = svds(rows, components, v0=np.ones(min(rows.shape)))
+    return float(sizes[-1]) ** 2 / len(rows), turned[::-1].T
+
+
 def pca_vae(samples: np.ndarray, seed: int, components: int = 16, latents: int = 2) -> np.ndarray:
     """Means [points, per point, latents] of a variational autoencoder of principal components."""
     x = flat(samples)
     rows = x.reshape(-1, x.shape[2])
     rows = rows - rows.mean(0)
-    values, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
     components = min(components, x.shape[2])
-    scores = rows @ vectors[:, ::-1][:, :components]
-    data = torch.from_numpy(scores / max(float(np.sqrt(values[-1])), 1e-12)).float()
+    variance, vectors = _principal(rows, components)
+    data = torch.from_numpy(rows @ vectors / max(float(np.sqrt(variance)), 1e-12)).float()
 
     encoder = seeded(lambda: mlp([components, 64, 2 * latents]), seed)
     decoder = seeded(lambda: mlp([latents, 64, components]), seed + 3)
