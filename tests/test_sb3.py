@@ -523,6 +523,27 @@ def test_trains_saves_and_loads(id: str, algo: str, tmp_path: Path) -> None:
     loaded.learn(trainer.env.num_envs * 8)  # goes on with plain SB3
 
 
+@pytest.mark.parametrize("density", [0.01, 0.2, 2.4])
+def test_a_pair_network_may_see_all_empty_places_as_one(density: float) -> None:
+    """Actions and gradients are the same, with few neighbours, some empty places, and none."""
+    system = invariantzoo.make_system("particles-crowd-v0", n_agents=10, density=density)
+    observation = (
+        torch.from_numpy(invariantzoo.VectorEnv(system, 8, seed=3).reset()[0])
+        .double()
+        .flatten(0, 1)
+    )
+    network: Any = make_network("pair", system).double()
+    actions, gradients = [], []
+    for network.skip_empty in (False, True):
+        network.zero_grad()
+        action = network(observation)
+        (action * torch.arange(action.numel()).reshape(action.shape).cos()).sum().backward()
+        actions.append(action.detach())
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+    torch.testing.assert_close(actions[1], actions[0], rtol=0, atol=1e-14)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["pair", "set", "mlp"])
 @pytest.mark.parametrize("algo", ["ppo", "sac"])
 def test_every_network(name: str, algo: str) -> None:

@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 
+from ...agents.networks.neighbours import PairNetwork
 from ...envs.core.validation import require_count
 from .power_law import FEWEST, PowerLaw, fit_power_law, running_exponents, top_window
 
@@ -107,6 +108,9 @@ class SampleRecorder:
                     f"network: {name!r} is a {type(module).__name__}, which mixes the samples of a "
                     "batch; there are no gradients of single samples"
                 )
+        for module in network.modules():
+            if isinstance(module, PairNetwork):
+                module.skip_empty = False  # its layers are to see whole samples
         owners = _owners((*_optimizers(network), *optimizers))
         named = dict(network.named_parameters())
         self._trained = {

@@ -23,6 +23,7 @@ from torch.nn import functional
 from ...agents.networks.agents import AgentNetworks
 from ...agents.networks.choose import make_network
 from ...agents.networks.layers import action_size, initialise
+from ...agents.networks.neighbours import PairNetwork
 from ...agents.networks.plain import PlainNetwork
 from ...agents.policy import Policy
 from ...envs.core.rng import Rng
@@ -100,6 +101,8 @@ class NetworkPolicy(OwnNetworkPolicy, ActorCriticPolicy):
         self.actor = make_network(
             made["network"], made["system"], made["seed"], width=made["width"]
         )
+        if isinstance(self.actor, PairNetwork):
+            self.actor.skip_empty = True
         self.critic = self._make_critic()
         if not self.discrete:
             assert self.action_space.shape is not None
