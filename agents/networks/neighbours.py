@@ -16,8 +16,8 @@ from .layers import action_size, mlp
 class PairNetwork(nn.Module):
     """The covariant pair policy: one net from a neighbour's invariants to its coefficients.
 
-    skip_empty: evaluate the net once for all places without a neighbour, which are all alike. Same
-        numbers, less work; its layers then see places, not observations, and torch.func.vmap
+    skip_empty: evaluate the net once for all places that look like an empty one. Same numbers, less
+        work; its layers then see places, not observations, and torch.func.vmap
         cannot map it.
     """
 
@@ -39,24 +39,24 @@ class PairNetwork(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         seen = by_name(self.system, observation)
-        pair = (
-            self._of_places(seen)
-            if self.skip_empty
-            else self.net(self.neighbourhood.features(seen))
-        )
+        features = self.neighbourhood.features(seen)
+        pair = self._of_places(seen, features) if self.skip_empty else self.net(features)
         per_neighbour = pair.transpose(-1, -2).flatten(-2)
         own = self.own.expand(*observation.shape[:-1], -1).to(observation.dtype)
         return torch.cat([per_neighbour, own], -1)
 
-    def _of_places(self, seen: dict[str, Tensor]) -> Tensor:
-        """Coefficients [..., k, coefficients] from the neighbours there are and one empty place."""
-        here = self.neighbourhood.window(seen) > 0
-        occupied = here.flatten()
-        places = torch.cat([occupied.nonzero(), (~occupied).nonzero()[:1]]).squeeze(-1)
-        chosen = {name: seen[name].flatten()[places] for name in self.neighbourhood.names}
-        pair = self.net(self.neighbourhood.features(chosen))
-        spread = pair[-1].expand(occupied.numel(), -1).index_copy(0, places, pair)
-        return spread.unflatten(0, here.shape)
+    def _of_places(self, seen: dict[str, Tensor], features: Tensor) -> Tensor:
+        """Coefficients [..., k, coefficients], of all places like the first without weight once."""
+        weightless = (self.neighbourhood.window(seen) == 0).flatten().nonzero()
+        if not len(weightless):
+            return self.net(features)
+        rows = features.flatten(0, -2)
+        first = weightless[:1, 0]
+        others = (rows != rows[first]).any(-1).nonzero().squeeze(-1)
+        places = torch.cat([others, first])
+        pair = self.net(rows[places])
+        spread = pair[-1].expand(len(rows), -1).index_copy(0, places, pair)
+        return spread.unflatten(0, features.shape[:-1])
 
 
 class SetNetwork(nn.Module):
