@@ -102,15 +102,23 @@ def make_policy(name: str, system: System) -> Policy:
     raise KeyError(f"unknown policy {name!r}{hint} (this environment has {', '.join(known)})")
 
 
-def network_policy(network: nn.Module) -> Policy:
-    """The deterministic policy of a network for continuous actions, wherever its weights are."""
+def computing(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A network as a function of observations, wherever its weights are.
+
+    It computes there, in the precision of its weights, and what it gives is where observations are.
+    """
     weights = next(network.parameters())
 
-    def policy(observation: Tensor, rng: Rng | None) -> Tensor:
-        action = network(observation.to(weights.device, weights.dtype))
-        return action.clamp(-1, 1).to(observation.device)
+    def output(observation: Tensor) -> Tensor:
+        return network(observation.to(weights.device, weights.dtype)).to(observation.device)
 
-    return policy
+    return output
+
+
+def network_policy(network: nn.Module) -> Policy:
+    """The deterministic policy of a network for continuous actions, wherever its weights are."""
+    output = computing(network)
+    return lambda observation, rng: output(observation).clamp(-1, 1)
 
 
 def _given(rng: Rng | None, observation: Tensor) -> Rng:

@@ -294,24 +294,40 @@ class Trained(NamedTuple):
         )
 
 
-def read_run(folder: str, *, trust: bool = False) -> Trained:
+def device_of(settings: dict[str, Any]) -> str:
+    """The `device` among settings of a system, taken out of them: where a trained policy computes.
+
+    Raises ValueError for one that cannot compute here.
+    """
+    name = settings.pop("device", "cpu")
+    if name != "cpu":
+        from invariantzoo.training.rl.devices import computing_device
+
+        computing_device(name)
+    return name
+
+
+def read_run(folder: str, *, trust: bool = False, device: str = "cpu") -> Trained:
     """A run folder; FileNotFoundError or ValueError for what is not a run of this version."""
     from invariantzoo.training.runs.run import load_run
 
-    run = load_run(folder, trust=trust)
+    run = load_run(folder, trust=trust, device=device)
     return Trained(run.config["id"], run)
 
 
-def load_policy(name: str, system: System, *, trust: bool = False) -> Policy:
+def load_policy(name: str, system: System, *, trust: bool = False, device: str = "cpu") -> Policy:
     """A policy by name, or that of a run folder, to act in `system`.
 
+    device: where a trained policy computes.
     Raises KeyError for an unknown name and ValueError for a run that does not fit the system.
     """
     from invariantzoo.agents.policy import make_policy
 
     if not is_run(name):
+        if device != "cpu":
+            raise ValueError(f"device={device!r}: {name} is no trained policy; it acts on the CPU")
         return make_policy(name, system)
-    run = read_run(name, trust=trust).run
+    run = read_run(name, trust=trust, device=device).run
     was, here = _fit(run.system), _fit(system)
     if was != here:
         raise ValueError(f"{name} was trained on {was}, which does not fit {here}")

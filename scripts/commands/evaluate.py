@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy", metavar="NAME_OR_RUN", help="who acts; needed for an id (see `list --json`)"
     )
-    options.add_settings(parser)
+    options.add_settings(
+        parser, "a parameter of the system, or the device on which a trained policy computes"
+    )
     parser.add_argument(
         "--episodes", type=options.count, default=100, metavar="E", help="per seed (default: 100)"
     )
@@ -140,6 +142,7 @@ def _entry(target: str, args: argparse.Namespace) -> Entry:
     from invariantzoo.training.runs.run import read_config
 
     settings = options.parse_settings(args.set)
+    device = options.device_of(settings)
     if options.is_run(target):
         run = options.read_run(target, trust=args.trust)
         id, system = run.id, run.system_with(settings)
@@ -150,7 +153,7 @@ def _entry(target: str, args: argparse.Namespace) -> Entry:
             known = ", ".join(policy_names(system))
             raise ValueError(f"say which --policy acts in {id}: {known}, or a run folder")
         name = args.policy
-    policy = options.load_policy(name, system, trust=args.trust)
+    policy = options.load_policy(name, system, trust=args.trust, device=device)
     algo = read_config(Path(name))["algo"] if options.is_run(name) else ""
     return Entry(id, name, system, policy, algo)
 

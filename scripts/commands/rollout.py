@@ -64,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "where --set says nothing (default: random; in a window or film the one that shows best "
         "what the id is about)",
     )
-    options.add_settings(parser)
+    options.add_settings(
+        parser, "a parameter of the system, or the device on which a trained policy computes"
+    )
     parser.add_argument(
         "--n-worlds", type=options.count, metavar="W", help="worlds at once (default: 1)"
     )
@@ -274,6 +276,7 @@ def _play(args: argparse.Namespace) -> Play:
     from invariantzoo.envs.core.film import Film
 
     spec, settings = invariantzoo.spec(args.id), options.parse_settings(args.set)
+    device = options.device_of(settings)
     film = spec.film if args.human or args.video or args.html else Film()
     trained = args.policy is not None and options.is_run(args.policy)
     run = options.read_run(args.policy, trust=args.trust) if trained else None
@@ -283,7 +286,7 @@ def _play(args: argparse.Namespace) -> Play:
     else:
         system, borrowed = _shown(args.id, film.parameters, settings)
     name = args.policy or film.policy or "random"
-    policy = options.load_policy(name, system, trust=args.trust)
+    policy = options.load_policy(name, system, trust=args.trust, device=device)
     likely = not system.stochastic if args.deterministic is None else args.deterministic
     choices = [f"{key}={value!r}" for key, value in borrowed.items()]
     choices += [] if args.policy or name == "random" else [f"policy {name}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -205,6 +206,10 @@ def _resumed(args: argparse.Namespace, folder: Path) -> Plan:
     config = runs.read_config(folder)
     system, hyper = runs.rebuild(folder, config)
     _require_same(args, folder, config, system, hyper)
+    _, chosen = sorted_settings(args.id, config["algo"], _settings(args))
+    if "device" in chosen:  # a run may go on elsewhere
+        hyper = dataclasses.replace(hyper, device=chosen["device"])
+        config["hyperparameters"]["device"] = hyper.device
     steps = args.steps or config["steps"]
     made = trainer.make_trainer(config["algo"], system, hyper, seed=config["seed"], steps=steps)
     if (folder / runs.CHECKPOINT).exists():
@@ -268,6 +273,7 @@ def _require_same(
     if args.seed not in (0, config["seed"]):
         raise ValueError(f"{folder} was made with --seed {config['seed']}, not {args.seed}")
     given, chosen = sorted_settings(args.id, config["algo"], _settings(args))
+    chosen.pop("device", None)
     for name, value in {**given, **chosen}.items():
         before = getattr(hyper if name in chosen else system, name)
         if before != value:

@@ -13,6 +13,7 @@ from ...agents.networks import SHARES
 from ...envs.core.validation import require_choice, require_count, require_number
 from ..optim.config import OptimizerConfig, hyper
 
+_DEVICE = 'where torch computes: "cpu", "cuda", "cuda:1", …'
 _SHARE = 'one policy for "all" agents, for each "type" of agent, or for each agent: "none"'
 
 
@@ -34,6 +35,7 @@ class SB3Config(OptimizerConfig):
     network: str = hyper("", '"pair", "set" or "mlp"; empty: the best suited')
     width: int = hyper(32, "hidden units per layer of the network")
     critic_width: int = hyper(64, "the same of the value's network")
+    device: str = hyper("cpu", _DEVICE)
     checkpoint_every: int = hyper(20, "updates between checkpoints")
 
     def __post_init__(self) -> None:
@@ -154,7 +156,7 @@ class DescentConfig(OptimizerConfig):
     network: str = hyper("", '"pair", "set" or "mlp"; empty: the best suited')
     width: int = hyper(24, "hidden units per layer")
     float64: bool = hyper(False, "double precision")
-    device: str = hyper("cpu", 'where torch computes: "cpu", "cuda", "cuda:1", …')
+    device: str = hyper("cpu", _DEVICE)
     checkpoint_every: int = hyper(20, "updates between checkpoints")
 
     share: str = hyper("all", _SHARE)
@@ -180,6 +182,7 @@ class ESConfig(OptimizerConfig):
     rollout: int = hyper(0, "first steps of episodes that are played; 0: whole episodes")
     network: str = hyper("", '"pair", "set" or "mlp"; empty: the best suited')
     width: int = hyper(12, "hidden units per layer")
+    device: str = hyper("cpu", _DEVICE)
     checkpoint_every: int = hyper(20, "updates between checkpoints")
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from ...envs.core.system import System
 from ...envs.core.validation import require_choice, require_count
 from ..optim.config import choose
 from .configs import DescentConfig
+from .devices import computing_device
 
 
 class Update(NamedTuple):
@@ -102,17 +103,6 @@ class Trainer:
         self.optimizer.step()
         self.update += 1
         return Update(self.update, float(loss.detach()), float(norm))
-
-
-def computing_device(name: str) -> torch.device:
-    """The torch device of that name; ValueError unless it can compute in double precision here."""
-    try:
-        device = torch.device(name)
-        torch.zeros(1, dtype=torch.float64, device=device).item()  # "meta" has no values
-    except (AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"device={name!r} cannot compute here: {reason}") from None
-    return device
 
 
 def rollout_loss(

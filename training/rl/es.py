@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ...agents.networks.choose import make_network, network_names
 from ...agents.networks.population import PopulationForward, population_forward
-from ...agents.policy import Policy, network_policy
+from ...agents.policy import Policy, computing, network_policy
 from ...envs.core.memory import require_memory
 from ...envs.core.observation import is_discrete
 from ...envs.core.rng import SEARCH, Rng
@@ -36,6 +36,7 @@ from ..geometry.regimes import StepRecorder
 from ..optim.config import choose
 from . import sb3
 from .configs import ESConfig
+from .devices import computing_device
 from .episode_log import EpisodeLog
 from .policies import CategoricalPolicy
 from .score import Scores, run_episodes, score_means
@@ -151,7 +152,8 @@ class Trainer:
         self.per_update = candidates * config.n_worlds * length * system.n_agents
         self.updates = -(-steps // self.per_update)
         self.update = 0
-        self.network = make_network(name, system, seed, width=config.width)
+        device = computing_device(config.device)
+        self.network = make_network(name, system, seed, width=config.width).to(device)
         self.n_parameters = sum(weight.numel() for weight in self.network.parameters())
         require_memory(
             f"pairs={config.pairs} with n_worlds={config.n_worlds} and width={config.width}",
@@ -207,16 +209,24 @@ class Trainer:
     def _play(self, noise: Tensor, std: float) -> Scores:
         """Scores [candidates * worlds] of the generation with this noise [pairs, n]."""
         with torch.no_grad():
-            theta = nn.utils.parameters_to_vector(self.network.parameters()).double()
+            theta = nn.utils.parameters_to_vector(self.network.parameters()).double().cpu()
         weights = torch.cat([theta + std * noise, theta - std * noise])
         worlds = self._worlds
         return run_episodes(
             worlds.env,
-            worlds.policy(population_forward(self.network, weights)),
+            worlds.policy(self._forward(weights)),
             deterministic=not self.system.stochastic,
             started=worlds.start(self.update * self.config.n_worlds),
             steps=self.config.rollout or None,
         )
+
+    def _forward(self, weights: Tensor) -> PopulationForward:
+        """All candidates on the device of the network; observations and outputs are on the CPU."""
+        device = next(self.network.parameters()).device
+        forward = population_forward(self.network, weights.to(device))
+        if device.type == "cpu":
+            return forward
+        return lambda observation: forward(observation.to(device)).cpu()
 
     def watch(self, steps: StepRecorder) -> None:
         """Let `steps` see every step of the optimizer from now on."""
@@ -247,15 +257,19 @@ class Trainer:
         sb3.export(self.system, self.network, self.config.network, self.config.width, path)
 
 
-def load_policy(system: System, config: ESConfig, state: dict[str, Any]) -> Policy:
-    """The policy in a trainer's `state_dict`."""
+def load_policy(
+    system: System, config: ESConfig, state: dict[str, Any], device: str = "cpu"
+) -> Policy:
+    """The policy in a trainer's `state_dict`, to compute on a device, wherever it was trained."""
     network = make_network(config.network or network_names(system)[0], system, width=config.width)
     network.load_state_dict(state["network"])
-    return _network_policy(system, network)
+    return _network_policy(system, network.to(computing_device(device)))
 
 
 def _network_policy(system: System, network: nn.Module) -> Policy:
-    return CategoricalPolicy(network) if is_discrete(system) else network_policy(network)
+    if is_discrete(system):
+        return CategoricalPolicy(computing(network))
+    return network_policy(network)
 
 
 def _policy(system: System, output: PopulationForward) -> Policy:
@@ -270,5 +284,5 @@ def _set_gradient(network: nn.Module, gradient: Tensor) -> None:
     start = 0
     for weight in network.parameters():
         stop = start + weight.numel()
-        weight.grad = gradient[start:stop].to(weight.dtype).reshape(weight.shape)
+        weight.grad = gradient[start:stop].to(weight).reshape(weight.shape)
         start = stop

@@ -25,7 +25,7 @@ from ...agents.networks.choose import make_network
 from ...agents.networks.layers import action_size, initialise
 from ...agents.networks.neighbours import PairNetwork
 from ...agents.networks.plain import PlainNetwork
-from ...agents.policy import Policy
+from ...agents.policy import Policy, computing
 from ...envs.core.rng import Rng
 from ...envs.core.system import System
 
@@ -173,10 +173,11 @@ class NetworkPolicy(OwnNetworkPolicy, ActorCriticPolicy):
             if deterministic:
                 return output.argmax(-1)
             chances = output.softmax(-1)
-            return torch.multinomial(chances, 1, generator=self.generator).squeeze(-1)
+            drawn = torch.multinomial(chances.cpu(), 1, generator=self.generator).squeeze(-1)
+            return drawn.to(output.device)
         if deterministic:
             return output
-        noise = torch.randn(output.shape, generator=self.generator)
+        noise = torch.randn(output.shape, generator=self.generator).to(output.device)
         return output + self.spread(observation).exp() * noise
 
     def _log_prob(self, observation: Any, output: Tensor, action: Tensor) -> Tensor:
@@ -219,7 +220,7 @@ class NetworkActor(Actor):
         return self._sample(mean, log_std)
 
     def _sample(self, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
-        noise = torch.randn(mean.shape, generator=self.generator)
+        noise = torch.randn(mean.shape, generator=self.generator).to(mean.device)
         raw = mean + log_std.exp() * noise
         squashed = 2 * (math.log(2) - raw - functional.softplus(-2 * raw))  # log of 1 - tanh^2
         return raw.tanh(), _gaussian(noise, log_std) - squashed.sum(-1)
@@ -289,15 +290,18 @@ class CategoricalPolicy:
 
 def _plain(policy: NetworkPolicy) -> Policy:
     if policy.discrete:
-        categorical = CategoricalPolicy(policy.actor)
+        categorical = CategoricalPolicy(computing(policy.actor))
         if isinstance(policy.actor, AgentNetworks):  # no law of a single observation
             return lambda observation, rng: categorical(observation, rng)
         return categorical
 
+    network = computing(policy.actor)
+
     def choose(observation: Tensor, rng: Rng | None) -> Tensor:
-        output = policy.actor(observation.float())
+        output = network(observation)
         if rng is not None:
-            output = output + policy.agent_spread.exp() * rng.normal(*output.shape)
+            spread = policy.agent_spread.exp().to(output.device)
+            output = output + spread * rng.normal(*output.shape)
         return output.clamp(-1, 1)
 
     return choose
@@ -305,8 +309,9 @@ def _plain(policy: NetworkPolicy) -> Policy:
 
 def _squashed(policy: NetworkSACPolicy) -> Policy:
     def choose(observation: Tensor, rng: Rng | None) -> Tensor:
-        flat = observation.float().flatten(0, 1)
+        flat = observation.to(policy.device, torch.float32).flatten(0, 1)
         mean, log_std, _ = policy.actor.get_action_dist_params(flat)
+        mean, log_std = mean.to(observation.device), log_std.to(observation.device)
         if rng is not None:
             noise = rng.normal(*observation.shape[:2], mean.shape[-1])
             mean = mean + log_std.exp() * noise.flatten(0, 1)

@@ -5,6 +5,7 @@ Steps are agent-steps: one per slot and step of the vectorised environment.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ from ..geometry.regimes import StepRecorder
 from ..optim.config import choose
 from .buffers import MaskedReplayBuffer, MaskedRolloutBuffer, WorldRolloutBuffer
 from .configs import A2CConfig, MAPPOConfig, OnPolicyConfig, PPOConfig, SACConfig, SB3Config
+from .devices import computing_device
 from .episode_loss import EpisodeLoss
 from .policies import NetworkPolicy, NetworkSACPolicy, as_policy, network_of
 from .trainer import Update
@@ -258,7 +260,8 @@ class RewardScalingCallback(BaseCallback):
         asked = ended if isinstance(model.policy, WorldPolicy) else cut  # it sees whole worlds
         final = np.stack([infos[slot].pop("terminal_observation") for slot in asked])
         with torch.no_grad():
-            value = model.policy.predict_values(torch.from_numpy(final)).numpy().reshape(-1)
+            value = model.policy.predict_values(torch.from_numpy(final).to(model.device))
+        value = value.cpu().numpy().reshape(-1)
         rewards[cut] += model.gamma * (value if asked is cut else value[np.isin(asked, cut)])
 
 
@@ -267,6 +270,7 @@ def make_model(env: SystemVecEnv, config: SB3Config, *, seed: int) -> BaseAlgori
 
     Raises ValueError for a network that does not fit, and for SAC with discrete actions.
     """
+    device = computing_device(config.device)
     known = network_names(env.system)
     network = config.network or known[0]
     require_choice("network", network, known)
@@ -283,7 +287,7 @@ def make_model(env: SystemVecEnv, config: SB3Config, *, seed: int) -> BaseAlgori
     if _sees_worlds(config):
         policy |= {"central": isinstance(config, MAPPOConfig), "share": config.share}
         groups_of(config.share, env.system)
-    common = {"learning_rate": config.lr, "gamma": config.gamma, "device": "cpu"}
+    common = {"learning_rate": config.lr, "gamma": config.gamma, "device": device}
     model = _MAKERS[type(config)](env, config, {**common, "policy_kwargs": policy}, seed)
     env.action_space.seed(seed)
     return model
@@ -384,9 +388,12 @@ def _require_memory(
     require_memory(f"{setting} with {env.num_envs} slots", 4 * rows * row)
 
 
-def load_policy(system: System, config: SB3Config, state: dict[str, Any]) -> Policy:
-    """The policy of a `state_dict`."""
-    trainer = Trainer(system, config.smallest(system.n_agents), seed=0, steps=1)
+def load_policy(
+    system: System, config: SB3Config, state: dict[str, Any], device: str = "cpu"
+) -> Policy:
+    """The policy of a `state_dict`, to compute on a device, wherever it was trained."""
+    smallest = dataclasses.replace(config.smallest(system.n_agents), device=device)
+    trainer = Trainer(system, smallest, seed=0, steps=1)
     trainer.model.policy.load_state_dict(state["policy"])
     return trainer.policy()
 

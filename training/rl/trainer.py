@@ -67,8 +67,10 @@ class Algorithm(Protocol):
         """A trainer at its first step."""
         ...
 
-    def load_policy(self, system: System, config: Any, state: dict[str, Any]) -> Policy:
-        """The policy in a trainer's `state_dict`."""
+    def load_policy(
+        self, system: System, config: Any, state: dict[str, Any], device: str = "cpu"
+    ) -> Policy:
+        """The policy in a trainer's `state_dict`, to compute on a device."""
         ...
 
     def load_zip(self, path: Path) -> Policy:

@@ -23,6 +23,7 @@ from ...envs.core.registry import make_system
 from ...envs.core.system import System
 from ..optim import config as optimizers
 from ..rl.algorithms import config_class, load_policy, load_trusted, make_trainer
+from ..rl.devices import computing_device
 from ..rl.trainer import Trainer, Update
 from .board import Board
 from .folder import (
@@ -163,23 +164,27 @@ def _require_finite(path: Path, state: dict[str, Any]) -> None:
                 raise ValueError(f"{path}: {tensor_name} is not finite, so training has diverged")
 
 
-def load_run(path: str | os.PathLike[str], *, trust: bool = False) -> Run:
+def load_run(path: str | os.PathLike[str], *, trust: bool = False, device: str = "cpu") -> Run:
     """A run rebuilt from config.json and tensors; also what `export --hub` made of one.
 
+    device: where the policy computes, wherever it was trained.
     trust: take the policy from policy.zip instead, which can run any code that its writer put in.
     Raises FileNotFoundError or ValueError for what is not a run of this version.
     """
     folder = Path(path)
     config = read_config(folder)
     system, hyper = rebuild(folder, config)
+    computing_device(device)
     if trust:
+        if device != "cpu":
+            raise ValueError(f"device={device!r}: a policy.zip is read to the CPU alone")
         if not (folder / POLICY).is_file():
             raise ValueError(f"{folder} has no {POLICY}")
         return Run(folder, config, system, load_trusted(config["algo"], folder / POLICY))
     shared = (folder / WEIGHTS).is_file() and not (folder / CHECKPOINT).is_file()
     state = _read_shared(folder / WEIGHTS) if shared else read_checkpoint(folder)
     with _fitting(folder):
-        policy = load_policy(config["algo"], system, hyper, state)
+        policy = load_policy(config["algo"], system, hyper, state, device)
     return Run(folder, config, system, policy)
 
 

@@ -59,9 +59,11 @@ def make_trainer(algo: str, system: System, config: Any, *, seed: int, steps: in
     return _module(algo).Trainer(system, config, seed=seed, steps=steps)
 
 
-def load_policy(algo: str, system: System, config: Any, state: dict[str, Any]) -> Policy:
-    """The policy in a trainer's `state_dict`."""
-    return _module(algo).load_policy(system, config, state)
+def load_policy(
+    algo: str, system: System, config: Any, state: dict[str, Any], device: str = "cpu"
+) -> Policy:
+    """The policy in a trainer's `state_dict`, to compute on a device, wherever it was trained."""
+    return _module(algo).load_policy(system, config, state, device)
 
 
 def load_trusted(algo: str, path: Path) -> Policy:

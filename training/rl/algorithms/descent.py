@@ -83,9 +83,11 @@ class Trainer:
         sb3.export(self.system, network, config.network, config.width, path, share=config.share)
 
 
-def load_policy(system: System, config: Config, state: dict[str, Any]) -> Policy:
-    """The policy in a trainer's `state_dict`, on the CPU wherever it was trained."""
-    trainer = Trainer(system, dataclasses.replace(config, device="cpu"), seed=0, steps=1)
+def load_policy(
+    system: System, config: Config, state: dict[str, Any], device: str = "cpu"
+) -> Policy:
+    """The policy in a trainer's `state_dict`, to compute on a device, wherever it was trained."""
+    trainer = Trainer(system, dataclasses.replace(config, device=device), seed=0, steps=1)
     trainer.network.load_state_dict(state["network"])
     return trainer.policy()
 
