@@ -653,6 +653,24 @@ def test_the_geodesic_is_shorter_than_the_straight_line() -> None:
     assert cost(found) < cost(straight) - 0.01
 
 
+def test_the_learned_geodesic_is_nearly_as_short_as_the_exact_one() -> None:
+    """Both under the exact metric of 6 x 6 spins, at several places of every step."""
+    start, end, n = (0.5, 0.2), (0.5, -0.2), 40
+
+    def cost(points: np.ndarray) -> float:
+        total = 0.0
+        for first, last in pairwise(points):
+            for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+                metric = exact.moments(6, *(first + share * (last - first))).covariance
+                total += float((last - first) @ metric @ (last - first)) / 5
+        return total
+
+    learned, known = exact.learned_geodesic(start, end, n), exact.geodesic(6, start, end, n)
+    np.testing.assert_allclose(learned[[0, -1]], [start, end])
+    assert cost(known) < 0.5 * cost(np.linspace(start, end, n + 1))
+    assert cost(learned) < 1.02 * cost(known)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

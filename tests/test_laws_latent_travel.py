@@ -82,6 +82,41 @@ def test_the_geodesic_arrives_at_its_length(metric: str) -> None:
     np.testing.assert_allclose(scores["return"], -scores["ratio"], rtol=1e-12)
 
 
+def test_agents_see_what_waypoints_save() -> None:
+    """From the lengths of both legs, and of the straight line, in coordinates of the window."""
+    system = LatentTravel()
+    state = system.initial(Rng.single(5, 40), 40)
+    seen, factor = system.invariants(state), chart.read("digits").factor
+    gap = state.target - state.point
+    aside = torch.stack([-gap[:, 1], gap[:, 0]], -1)
+
+    def length(start: torch.Tensor, end: torch.Tensor, parts: int) -> torch.Tensor:
+        return chart.line_length(factor, state.chart[:, 0], start, end, parts)
+
+    line, savings = length(state.point, state.target, 32), []
+    for side in (0.4, -0.4):  # half way along: the fifth of the waypoints
+        point = (state.point + 0.5 * gap + side * aside).clamp(0, 1)
+        way = length(state.point, point, 16) + length(point, state.target, 16)
+        savings.append((1 - way / line).clamp(min=0))
+    left, right = savings
+    assert (torch.maximum(left, right) > 0.02).any()
+    torch.testing.assert_close(seen["savings"][:, 0, 4], (left + right) / 2)
+    torch.testing.assert_close(seen["sides"][:, 0, 4], (left - right) / 2)
+
+
+def test_who_has_arrived_sees_zeros_and_changes_nobody_elses_view() -> None:
+    system = LatentTravel()
+    state = system.initial(Rng.single(6, 6), 6)
+    there = torch.tensor([0, 1, 0, 0, 1, 0], dtype=torch.bool)
+    seen = system.invariants(state)
+    arrived = state._replace(point=torch.where(there[:, None], state.target, state.point))
+    for name, value in system.invariants(arrived).items():
+        assert not value[there].any()
+        torch.testing.assert_close(value[~there], seen[name][~there])
+    everyone = system.invariants(state._replace(point=state.target))
+    assert not any(value.any() for value in everyone.values())
+
+
 def test_who_does_not_arrive_pays_for_it() -> None:
     """One step of the straight line at a horizon of 1: step and rest are its length, and `miss`."""
     system = LatentTravel(horizon=1, miss=2.0)

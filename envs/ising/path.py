@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..core.rng import Rng
 from ..core.types import Bound
 from ..core.validation import require_number
-from .exact import geodesic, log_z
+from .exact import geodesic, learned_geodesic, log_z
 
 _HOTTEST = 0.01  # 1 / T
 
@@ -71,16 +72,27 @@ class ReducedPath:
         return log_z(self.side, *self.end) - log_z(self.side, *self.start)
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
-        """The straight line, and the shortest path under the metric of the torus."""
-        return {"straight": self._follow_line, "geodesic": self._follow_geodesic}
+        """The straight line, and the shortest paths under the exact metric and a learned one."""
+        return {
+            "straight": self._follow_line,
+            "geodesic": self._follow_geodesic,
+            "learned-geodesic": self._follow_learned,
+        }
 
     def _follow_line(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
         progress = invariants["progress"]
         return torch.zeros(*progress.shape, 2, dtype=torch.float64, device=progress.device)
 
     def _follow_geodesic(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
-        progress = invariants["progress"]
         points = geodesic(self.side, self.start, self.end, self.n_steps)
+        return self._follow(points, invariants["progress"])
+
+    def _follow_learned(self, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
+        points = learned_geodesic(self.start, self.end, self.n_steps)
+        return self._follow(points, invariants["progress"])
+
+    def _follow(self, points: np.ndarray, progress: Tensor) -> Tensor:
+        """Actions along points [n_steps + 1, 2]."""
         actions = self.towards(torch.from_numpy(points).to(progress.device))
         step = (progress * self.n_steps).round().long().clamp(max=self.n_steps - 1)
         return actions[step]

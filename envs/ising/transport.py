@@ -6,7 +6,8 @@ sum of s_i), plus its share of the change of log Z; then every spin acts once or
 heat bath. The mean of the sum is not negative for a schedule, and 0 if infinitely slow (Jarzynski
 1997); a controller that looks at the spins may gain (Sagawa and Ueda 2008). The geodesic of the
 metric Cov(X) is shortest in the limit of slow changes with one relaxation time: a comparison, not
-the optimum. Start, end and steps are our choice.
+the optimum. "learned-geodesic" is that of the metric of 6 x 6 spins as learned from samples alone.
+Start, end and steps are our choice.
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ RESULTS = {  # what a group of pages with results is about -> its pages
         "geometry-epidemic",
         "geometry-tasep",
         "diffusion",
+        "latent-travel",
         "regimes",
         "does-criticality-emerge",
         "criticality",

@@ -1,0 +1,1 @@
+"""Tables of metrics that were learned from samples."""
