@@ -331,6 +331,32 @@ def test_bench_measures_and_writes(
     refused(capsys, "bench", "--write", str(tmp_path / "nowhere" / "speed.md"))
 
 
+def test_bench_of_a_device_can_be_tried_on_the_cpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("invariantzoo.bench.device.WORLDS", (2,))
+    monkeypatch.setattr("invariantzoo.bench.device.PARAMETERS", (100,))
+    monkeypatch.setattr("invariantzoo.bench.device.DENSE", 40)
+    page = tmp_path / "speed.md"
+    page.write_text("# Speed\n\n## Others\n\nstay\n")
+    words = ["bench", "--device", "cpu", "--quick", "--write", str(page)]
+    measured = answer(capsys, *words)
+    assert measured["machine"]["device"] == "cpu"
+    assert measured["left_out"] == []
+    assert len(measured["cases"]) == 10
+    assert all(case["speed"] > 0 and case["peer_speed"] > 0 for case in measured["cases"])
+    text = page.read_text()
+    assert "\n## Others\n\nstay\n" in text
+    assert "\n## On a device\n" in text
+    assert ", device cpu" in text
+    assert all(f"| {case['case']} |" in text for case in measured["cases"])
+    monkeypatch.setattr("invariantzoo.bench.device.LONGEST", -1.0)
+    assert len(answer(capsys, *words, "--only", "Adam")["left_out"]) == 1
+    assert "No time was left for: Adam, 100 parameters." in page.read_text()
+    assert "cannot compute here" in refused(capsys, "bench", "--device", "meta")
+    assert "--only 'nothing'" in refused(capsys, "bench", "--device", "cpu", "--only", "nothing")
+
+
 def test_a_section_of_the_page_of_speeds_is_renewed_alone() -> None:
     page = "# Speed\n\na\n"
     both = with_section(with_section(page, "One", "first\n"), "Two", "second\n")

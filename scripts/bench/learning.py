@@ -201,7 +201,7 @@ def adam(n: int, **settings: Any) -> Work:
 
 
 def _optimizing(n: int, make: Callable[[Any], Any]) -> Work:
-    net, batch = _network(n)
+    net, batch = network(n)
     net(batch).square().mean().backward()
     optimizer = make(net.parameters())
 
@@ -214,7 +214,7 @@ def _optimizing(n: int, make: Callable[[Any], Any]) -> Work:
 
 def backward(n: int) -> Work:
     """Forward and backward passes of a network of about n parameters."""
-    net, batch = _network(n)
+    net, batch = network(n)
 
     def work() -> int:
         for p in net.parameters():
@@ -225,7 +225,7 @@ def backward(n: int) -> Work:
     return work
 
 
-def _network(n: int) -> Any:
+def network(n: int) -> Any:
     """Two hidden layers with n parameters or a little less, and 256 rows for it."""
     import torch
 

@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from invariantzoo import options
 from invariantzoo.bench import (
+    device,
     dirac,
     doors,
     fields,
@@ -40,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="one short repeat, without what takes minutes"
     )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="measure torch on a device (cuda, cuda:1, …) beside the CPU instead, in 6 minutes at "
+        "most; cpu tries it out",
+    )
     parser.add_argument("--only", metavar="TEXT", help="only the cases whose names contain TEXT")
     parser.add_argument(
         "--write",
@@ -54,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     options.require_output_file("--write", args.write)
     one_thread()
     log = options.messages()
+    if args.device is not None:
+        return _run_on_device(args, log)
     named = [case for case in cases() if args.only is None or args.only in case.name]
     if not named:
         raise ValueError(f"--only {args.only!r} is in no case's name; see docs/speed.md for them")
@@ -88,6 +99,32 @@ def run(args: argparse.Namespace) -> int:
         else:
             text = markdown(report, results)
         write_text(args.write, text)
+    return 0
+
+
+def _run_on_device(args: argparse.Namespace, log: Console) -> int:
+    """Measure a device beside the CPU and print it; a page gets a section of its own for it."""
+    results, left = device.run(args.device, quick=args.quick, only=args.only, say=log.print)
+    name = device.name_of(args.device)
+    about = {**machine(), "device": name}
+    if args.json:
+        rows = [result._asdict() for result in results]
+        options.print_json(args, {"machine": about, "cases": rows, "left_out": left})
+    else:
+        print_table(options.console(args), f"on {name}", HEADER, map(_row, results))
+    for case in left:
+        log.print(f"no time was left for: {case}")
+    if args.write:
+        page = args.write.read_text(encoding="utf-8") if args.write.exists() else "# Speed\n"
+        text = "\n".join(
+            [
+                table(HEADER, map(_row, results)),
+                f"{device.NOTE}\n",
+                *(f"No time was left for: {case}.\n" for case in left),
+                _machine({"machine": about}),
+            ]
+        )
+        write_text(args.write, with_section(page, "On a device", text))
     return 0
 
 
