@@ -23,7 +23,8 @@ NOTES = {
     "entry of every agent, AEC is called once for every agent, Stable-Baselines3 wants a "
     "dictionary of every slot and adds up its returns. TorchRL makes and checks a TensorDict in "
     "every step, keeps the one before and looks for worlds to reset. TorchRL's own wrapper of the "
-    "PettingZoo door makes tensors agent by agent, of one world.",
+    "PettingZoo door makes tensors agent by agent, of one world. JAX hands arrays to a callback "
+    "and back, out of compiled code, and copies them.",
 }
 
 
@@ -39,6 +40,8 @@ def cases() -> Iterator[Case]:
     ]
     if is_installed("torchrl"):
         doors += [("TorchRL", n, functools.partial(torchrl, n)) for n in (1, 16, 64, 256)]
+    if is_installed("jax"):
+        doors.append(("JAX io_callback", 64, functools.partial(jax_callback, 64)))
     for door, worlds, ours in doors:
         peer = f"VectorEnv, {_worlds(worlds)}"
         yield Case(f"doors: {door}, {_worlds(worlds)}", ours, peer, functools.partial(bare, worlds))
@@ -76,6 +79,41 @@ def tensors(worlds: int) -> Work:
         for array in (step.observation, step.reward, step.terminated, step.truncated, step.done):
             torch.from_numpy(array)
         return worlds * N
+
+    return work
+
+
+def jax_callback(worlds: int) -> Work:
+    """The batch behind JAX's `io_callback`, 16 steps to a compiled rollout."""
+    import jax
+    import jax.numpy as jnp
+    from jax.experimental import io_callback
+
+    env = invariantzoo.VectorEnv(invariantzoo.make_system(CROWD, n_agents=N), worlds, seed=0)
+    first = env.reset()
+    shapes = (
+        jax.ShapeDtypeStruct(first.shape, jnp.float32),
+        jax.ShapeDtypeStruct(first.shape[:2], jnp.float32),
+        jax.ShapeDtypeStruct(first.shape[:1], jnp.bool_),
+    )
+    shape = (16, worlds, N, *(env.system.action_space.shape or ()))
+    actions = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32))
+
+    def of_worlds(action: Any) -> tuple[np.ndarray, ...]:
+        step = env.step(np.array(action))
+        return step.observation, step.reward.astype(np.float32), step.done
+
+    def rollout(actions: Any) -> Any:
+        def body(carry: None, action: Any) -> Any:
+            return carry, io_callback(of_worlds, shapes, action, ordered=True)
+
+        return jax.lax.scan(body, None, actions)[1]
+
+    compiled = jax.jit(rollout)
+
+    def work() -> int:
+        jax.block_until_ready(compiled(actions))
+        return len(actions) * worlds * N
 
     return work
 
