@@ -53,24 +53,45 @@ GUIDES = (
     "water-paper",
     "fields-from-learning",
 )
-RESULTS = {  # what a group of pages with results is about -> its pages
-    "Reinforcement learning": ("scores", "speed", "memory", "conformance", "brute-force"),
-    "Autonomous particles": ("encounter", "crowd", "goals", "traffic"),
-    "Spins and hopping particles": ("ising", "heat-bath", "exclusion"),
-    "Fields": ("dirac-steer", "klein-gordon-force", "klein-gordon-absorber", "particles-field"),
-    "Molecules": ("water-fit", "water-liquid", "water-cp2k", "water-active", "relaxation"),
-    "Covariant descent and regimes of learning": (
+RESULTS = {  # a question -> the pages with results that answer it
+    "How well, and how fast, do agents learn?": (
+        "scores",
+        "speed",
+        "memory",
+        "conformance",
+        "brute-force",
+    ),
+    "Which invariants does driving need?": ("encounter", "crowd", "goals", "traffic"),
+    "Do spins and hopping particles agree with what is exact?": ("ising", "heat-bath", "exclusion"),
+    "What can agents do with a field?": (
+        "dirac-steer",
+        "klein-gordon-force",
+        "klein-gordon-absorber",
+        "particles-field",
+    ),
+    "Can atoms learn the losses that move them?": (
+        "water-fit",
+        "water-liquid",
+        "water-cp2k",
+        "water-active",
+        "relaxation",
+    ),
+    "What does an optimizer gain by a metric?": (
         "descent-agents",
         "descent-compared",
         "descent-valley",
         "descent-subspace",
         "descent-refresh",
+    ),
+    "What is the metric of somebody's samples?": (
         "geometry",
         "geometry-ising",
         "geometry-epidemic",
         "geometry-tasep",
         "diffusion",
         "latent-travel",
+    ),
+    "In which regime do networks learn, and is it critical?": (
         "regimes",
         "does-criticality-emerge",
         "criticality",
@@ -153,10 +174,13 @@ def results_list(root: Path, links: str) -> str:
     for subject, names in RESULTS.items():
         lines.append(f"\n**{subject}**\n\n")
         for name in names:
-            text = (root / "docs" / f"{name}.md").read_text(encoding="utf-8")
-            heading = text.partition("\n")[0].lstrip("# ")
-            lines.append(f"- [{heading}]({links}{name}.md)\n")
+            lines.append(f"- [{heading(root, f'{name}.md')}]({links}{name}.md)\n")
     return "".join([*lines, "\n"])
+
+
+def heading(root: Path, name: str) -> str:
+    """The heading of a page of docs/."""
+    return (root / "docs" / name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
 
 
 def hyperparameter_tables() -> str:
@@ -179,7 +203,8 @@ def page(id: str, root: Path) -> str:
     parts = [
         f"# {id}\n\n{_sentence(invariantzoo.spec(id).summary)}\n",
         f"![{id}](../images/{id}.gif)\n",
-        *(f"Results: [{path}](../{path})\n" for path in _results(id, root)),
+        _head(id, system),
+        *(f"Results: [{heading(root, path)}](../{path})\n" for path in _results(id, root)),
         f"## The system\n\n{_module(system)}",
         f"## Parameters\n\n{_parameters(id, system)}",
         f"## What an agent sees\n\n{_observation(system)}",
@@ -226,6 +251,34 @@ def _module(system: System) -> str:
         aligned = re.match(r"\w+ {2,}\S", paragraph)
         parts.append(f"```text\n{paragraph}\n```\n" if aligned else f"{_plain(paragraph)}\n")
     return "\n".join(parts)
+
+
+def _head(id: str, system: System) -> str:
+    """What one asks of an environment first: spaces, agents, names, doors."""
+    own = system.agent_name if system.n_agents == 1 else f"{system.agent_name}s"
+    turns = "some at a time" if system.one_at_a_time else "all at once"
+    doors = ["PettingZoo (parallel, AEC)", "Gymnasium `make_vec`", "Stable-Baselines3", "TorchRL"]
+    if system.n_agents == 1:
+        doors.insert(1, "Gymnasium `make`")
+        turns = "alone"
+    size = sum(bound.width for bound in system.bounds.values())
+    state = system.initial(Rng.single(0, 1), 1)
+    space = system.action_space
+    masked = ", masked" if system.action_mask(state) is not None else ""
+    action = f"`Box(-1, 1, {space.shape})`"
+    if isinstance(space, Discrete):
+        action = f"`Discrete({space.n})`"
+    end = "; agents may end theirs sooner" if system.terminated(state) is not None else ""
+    names = [f"`{id}`", f"`invariantzoo/{id}` in the registries of PettingZoo and Gymnasium"]
+    rows = [
+        ["id", ", ".join(names)],
+        ["agents", f"{system.n_agents} {own}, which act {turns}"],
+        ["observation", f"`Box(({size},), float32)` per agent: {len(system.bounds)} invariants"],
+        ["action", f"{action} per agent{masked}"],
+        ["episode", f"{system.horizon} steps{end}"],
+        ["doors", f"{', '.join([*doors, 'arrays', 'torch'])}: [with code](../apis.md)"],
+    ]
+    return table(rows[0], rows[1:])
 
 
 def _parameters(id: str, system: System) -> str:

@@ -1,0 +1,365 @@
+"""Formulas of plain text, as systems' files have them, set as MathML that browsers draw alone.
+
+What is written `x_i += v_i dt` in a docstring reads well in a terminal; a page shows it as a
+formula. Words around it stay words.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+GREEK = {
+    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "eta": "η", "kappa": "κ", "mu": "μ",
+    "phi": "φ", "pi": "π", "psi": "ψ", "rho": "ρ", "sigma": "σ", "tau": "τ", "theta": "θ",
+    "xi": "ξ", "perp": "⊥",
+}  # fmt: skip
+LARGE = {"sum": "∑", "prod": "∏"}
+NABLA = {"grad": "∇", "lap": "∇²"}
+FUNCTIONS = frozenset(
+    ("cos", "sin", "exp", "log", "log10", "max", "min", "sign", "cosh", "window", "short")
+) | {"Cov", "diag", "sqrt"}
+VARIABLES = ("gain", "margin", "relaxation", "speed")  # that are words elsewhere
+DIFFERENTIALS = ("dh", "dL", "dp", "dt", "dV")
+SIGNS = {
+    "+=": "+=", "-=": "−=", "<=": "≤", ">=": "≥", "->": "→", "+-": "±", "..": "…", "-": "−",
+    "*": "·", "=": "=", "+": "+", "/": "/",
+}  # fmt: skip
+_RELATIONS = ("=", "+=", "-=", "<=", ">=", "->", "+-", "+", "/")
+_TOKEN = re.compile(
+    r"""(?P<code>`[^`]*`)|(?P<text>"[^"]*")
+    |(?P<word>[A-Za-z]{2,}(?:(?:-[A-Za-z]+)+(?![\w'])|'s(?!\w)))
+    |(?P<name>[A-Za-z]+\d*(?:_(?:\{[^}]*\}|[A-Za-z0-9*]+(?:,[A-Za-z0-9]+(?![\w]))*))*'*)
+    |(?P<number>\d[\d,]*\.?\d+|\.?\d+)
+    |(?P<sign>\+=|-=|<=|>=|->|\+-|\.\.|[-=+*/^|()\[\]{}<>,;:.'])
+    |(?P<space>\s+)|(?P<other>.)""",
+    re.VERBOSE,
+)
+_LONG, _SHORT = 4, 3  # tokens before and after a break
+_OPEN, _CLOSE = "([{", ")]}"
+
+
+@dataclass
+class Token:
+    """A piece of text: its kind, and whether white space stands before and after it."""
+
+    kind: str
+    text: str
+    before: bool
+    after: bool
+    math: bool = False
+
+
+def system_table(block: str) -> str:
+    """A block of rows "Label   text" as a table in HTML, its formulas set."""
+    rows: list[tuple[str, list[str]]] = []
+    for line in block.strip("\n").splitlines():
+        if line.startswith(" ") and rows:
+            rows[-1][1].append(line.strip())
+        else:
+            label, text = _label(line)
+            rows.append((label, [text]))
+    cells = [
+        f"<tr><th scope='row'>{html.escape(label)}</th><td>{typeset(' '.join(lines))}</td></tr>"
+        for label, lines in rows
+    ]
+    return "<table class='system'><tbody>\n" + "\n".join(cells) + "\n</tbody></table>"
+
+
+def _label(line: str) -> tuple[str, str]:
+    """The label of a row and its text: the label ends at column 11, or at a colon."""
+    if len(line) > 11 and line[10] == " ":
+        return line[:11].strip(), line[11:].strip()
+    label, _, text = line.partition(":")
+    return label, text.strip()
+
+
+def typeset(text: str) -> str:
+    """A line of words and formulas as HTML."""
+    tokens = _tokens(text)
+    _mark(tokens)
+    out: list[str] = []
+    k = 0
+    while k < len(tokens):
+        end = _run(tokens, k)
+        token = tokens[k]
+        if out and token.before:
+            out.append(" ")
+        if end > k:
+            out.append(_formula(tokens[k:end]))
+            k = end
+            continue
+        if token.text == "^" and k + 1 < len(tokens) and tokens[k + 1].kind == "number":
+            out.append(f"<sup>{tokens[k + 1].text}</sup>")
+            k += 2
+            continue
+        out.append(_word(token))
+        k += 1
+    return "".join(out)
+
+
+def _formula(tokens: Sequence[Token]) -> str:
+    """A formula; a line may break before the signs of a long one, as browsers break no <math>."""
+    starts, depth, bars = [0], 0, 0
+    for k, token in enumerate(tokens):
+        depth += (token.text in _OPEN) - (token.text in _CLOSE)
+        bars += token.text == "|"
+        sign = token.kind == "sign" and token.text in ("=", "+", "-", "+=", "<=")
+        inside = depth or bars % 2 or k - starts[-1] < _LONG or k + _SHORT > len(tokens)
+        if sign and token.before and token.after and not inside:
+            starts.append(k)
+    pieces = [tokens[a:b] for a, b in zip(starts, [*starts[1:], len(tokens)], strict=True)]
+    return " ".join(f"<math>{_row(piece)}</math>" for piece in pieces)
+
+
+def _tokens(text: str) -> list[Token]:
+    tokens: list[Token] = []
+    space = False
+    for match in _TOKEN.finditer(text):
+        if match.lastgroup == "space":
+            space = True
+            if tokens:
+                tokens[-1].after = True
+            continue
+        tokens.append(Token(match.lastgroup or "other", match[0], space, False))
+        space = False
+    return tokens
+
+
+def _word(token: Token) -> str:
+    if token.kind == "code":
+        return f"<code>{html.escape(token.text[1:-1])}</code>"
+    return html.escape(token.text, quote=False)
+
+
+def _mark(tokens: Sequence[Token]) -> None:
+    """Say of each token whether it belongs to a formula."""
+    for token in tokens:
+        token.math = token.kind == "name" and _is_symbol(token.text)
+        token.math |= token.kind == "sign" and token.text in _RELATIONS
+    none = Token("none", "", True, True)
+    padded = [none, none, *tokens, none]
+    for k, token in enumerate(tokens):
+        earlier, before, after = padded[k], padded[k + 1], padded[k + 3]
+        sign = before.text if before.kind == "sign" else ""
+        if token.kind != "name":
+            continue
+        if token.text in ("a", "A", "I"):
+            token.math = _near(before, after)
+        elif token.text in LARGE:
+            token.math = after.math or after.text in ("(", "[") or sign in _RELATIONS
+        elif token.text == "in":
+            token.math = after.text == "["
+        elif token.text in VARIABLES:
+            follows = sign in (*_RELATIONS, ")") and bool(sign)
+            token.math = follows or after.text == "(" or (after.kind == "name" and after.math)
+        elif not token.math and sign in ("=", "+", "/", "+=", "-"):
+            factor = earlier.math or earlier.kind == "number" or earlier.text in (")", ">", "]")
+            token.math = factor and token.before == before.before
+        elif sign == "<" and not token.before and after.text == "|":
+            token.math = True
+
+
+def _near(before: Token, after: Token) -> bool:
+    """Whether a letter that is also a word stands in a formula."""
+    if after.kind == "sign" and after.text in (*_RELATIONS, "..", "^", "-"):
+        return True
+    if after.text in ("in", ")") or (after.math and before.text in ("(", "[", "+", "=")):
+        return True
+    return before.kind == "sign" and before.text in ("+", "=", "/", "|", "^")
+
+
+def _is_symbol(text: str) -> bool:
+    base = re.split(r"[_']", text, maxsplit=1)[0]
+    if "_" in text or "'" in text or len(base) == 1 or base in (*GREEK, *LARGE, *NABLA):
+        return True
+    if base in FUNCTIONS or re.fullmatch(r"[A-Z]\d", base) or base in DIFFERENTIALS:
+        return base not in ("max", "min", "sign", "short", "log", "window")
+    return base.startswith("d") and base[1:] in GREEK
+
+
+def _run(tokens: Sequence[Token], start: int) -> int:
+    """Where the formula that begins at a token ends; `start` if none begins there."""
+    end, depth, last = start, 0, start
+    if tokens[start].text == "^":
+        return start
+    while end < len(tokens):
+        token = tokens[end]
+        if token.kind in ("code", "text", "word", "other"):
+            break
+        if token.kind == "name" and not token.math and not _called(tokens, end):
+            break
+        if token.kind == "sign":
+            if token.text in _OPEN:
+                depth += 1
+            elif token.text in _CLOSE:
+                depth -= 1
+                if depth < 0:
+                    break
+            elif token.text in (";", ":") or (token.text in ",." and token.after and depth == 0):
+                break
+            elif token.text == "." and end + 1 == len(tokens):
+                break
+        end += 1
+        if depth == 0:
+            last = end
+    end = last
+    while end > start and tokens[end - 1].kind == "sign" and tokens[end - 1].text in (
+        *_OPEN, ",", ".", "<", "-", "/",
+    ):  # fmt: skip
+        end -= 1
+    marked = [token for token in tokens[start:end] if token.math]
+    names = any(token.kind == "name" for token in marked)
+    signs = any(token.text in ("^", "=", "<=", "+-") for token in tokens[start:end])
+    numbers = re.fullmatch(r"\d+ x \d+", " ".join(token.text for token in tokens[start:end]))
+    return end if names or (signs and end - start > 1) or numbers else start
+
+
+def _called(tokens: Sequence[Token], k: int) -> bool:
+    """Whether a word is a function of what stands in brackets after it, or a factor of it."""
+    following = tokens[k + 1] if k + 1 < len(tokens) else None
+    return tokens[k].text in FUNCTIONS and following is not None and following.text in "([|"
+
+
+def _row(tokens: Sequence[Token]) -> str:
+    """The inside of <math>."""
+    parts: list[str] = []
+    k = 0
+    while k < len(tokens):
+        token = tokens[k]
+        following = tokens[k + 1] if k + 1 < len(tokens) else None
+        if token.text == "^" and parts and following is not None:
+            upper, k = _raised(tokens, k + 1)
+            parts.append(_above(parts.pop(), upper))
+            continue
+        if token.text == "sqrt" and following is not None and following.text == "(":
+            close = _closing(tokens, k + 1)
+            parts.append(f"<msqrt><mrow>{_row(tokens[k + 2 : close])}</mrow></msqrt>")
+            k = close + 1
+            continue
+        star = token.text == "*" and not token.before and (token.after or following is None)
+        if (star or (token.text == "*" and following and following.text in "),")) and parts:
+            parts.append(_above(parts.pop(), "<mo>∗</mo>"))
+        elif token.text == "x" and _is_product(tokens, k):
+            parts.append("<mo>×</mo>")
+        elif token.kind == "name":
+            if parts and token.before and _is_factor(tokens[k - 1]):
+                parts.append("<mspace width='0.17em'/>")
+            parts.append(_name(token.text))
+        elif token.kind == "number":
+            if parts and token.before and _is_factor(tokens[k - 1]):
+                parts.append("<mspace width='0.17em'/>")
+            parts.append(f"<mn>{token.text}</mn>")
+        else:
+            if token.text in "([" and token.before and k and _is_factor(tokens[k - 1]):
+                parts.append("<mspace width='0.17em'/>")
+            parts.append(_sign(tokens, k))
+        k += 1
+    return "".join(parts)
+
+
+def _is_factor(token: Token) -> bool:
+    return token.kind in ("name", "number") or token.text in (")", "]", ">", "|", "'")
+
+
+def _is_product(tokens: Sequence[Token], k: int) -> bool:
+    """Whether an x between two factors is a sign."""
+    if not (0 < k < len(tokens) - 1 and tokens[k].before and tokens[k].after):
+        return False
+    sides = tokens[k - 1], tokens[k + 1]
+    if all(side.kind == "number" for side in sides):
+        return True
+    return all(
+        side.kind == "name" and (len(side.text) == 1 or side.text == "grad") for side in sides
+    )
+
+
+def _above(base: str, upper: str) -> str:
+    """A superscript; a base that has a subscript keeps it below."""
+    if base.startswith("<msub>"):
+        return f"<msubsup>{base[6:-7]}{upper}</msubsup>"
+    return f"<msup>{base}{upper}</msup>"
+
+
+def _raised(tokens: Sequence[Token], k: int) -> tuple[str, int]:
+    """What stands after ^, and where it ends: a group, or one name or number with its sign."""
+    if tokens[k].text in _OPEN:
+        close = _closing(tokens, k)
+        return f"<mrow>{_row(tokens[k + 1 : close])}</mrow>", close + 1
+    end = k + 2 if tokens[k].text in "+-" and k + 1 < len(tokens) else k + 1
+    return f"<mrow>{_row(tokens[k:end])}</mrow>", end
+
+
+def _closing(tokens: Sequence[Token], k: int) -> int:
+    depth = 0
+    for j in range(k, len(tokens)):
+        depth += (tokens[j].text in _OPEN) - (tokens[j].text in _CLOSE)
+        if depth == 0:
+            return j
+    return len(tokens)
+
+
+def _sign(tokens: Sequence[Token], k: int) -> str:
+    token = tokens[k]
+    if token.text == "<" and not token.after:
+        return "<mo stretchy='false'>⟨</mo>"
+    if token.text == ">" and not token.before:
+        return "<mo stretchy='false'>⟩</mo>"
+    if token.text == "." and not token.before and not token.after:
+        return "<mo>·</mo>"
+    if token.text in "()[]{}|":
+        return f"<mo stretchy='false' lspace='0' rspace='0'>{token.text}</mo>"
+    first = k == 0 or tokens[k - 1].text in ("(", "[", ",", "=", "^", "<", "|")
+    form = " form='prefix'" if token.text in ("-", "+-", "+") and first else ""
+    return f"<mo{form}>{html.escape(SIGNS.get(token.text, token.text))}</mo>"
+
+
+def _name(text: str) -> str:
+    """A symbol with its index and primes."""
+    if text == "in":
+        return "<mo>∈</mo>"
+    bare = text.rstrip("'")
+    primes = len(text) - len(bare)
+    base, _, index = bare.partition("_")
+    short = len(base) == 1 or base in (*GREEK, *LARGE, *NABLA, "log10") or base[1:] in GREEK
+    short = short or base in DIFFERENTIALS or (base in VARIABLES and len(index) == 1)
+    if index and not short:
+        symbol = f"<mtext>{html.escape(bare)}</mtext>"
+    else:
+        symbol = _symbol(base)
+        if index:
+            symbol = f"<msub>{symbol}<mrow>{_index(index)}</mrow></msub>"
+    return _above(symbol, f"<mo>{'′' * primes}</mo>") if primes else symbol
+
+
+def _index(text: str) -> str:
+    if text.startswith("{"):
+        tokens = _tokens(text[1:-1])
+        return _row(tokens)
+    if text in GREEK:
+        return f"<mi>{GREEK[text]}</mi>"
+    if len(text) > 2 and text.isalpha():
+        return f"<mtext>{text}</mtext>"
+    return "".join(f"<mn>{c}</mn>" if c.isdigit() else f"<mi>{c}</mi>" for c in text)
+
+
+def _symbol(base: str) -> str:
+    if base in LARGE:
+        return f"<mo movablelimits='true'>{LARGE[base]}</mo>"
+    if base in NABLA:
+        return f"<mo rspace='0'>{NABLA[base]}</mo>"
+    if base in GREEK:
+        return f"<mi>{GREEK[base]}</mi>"
+    if base == "log10":
+        return "<msub><mi>log</mi><mn>10</mn></msub>"
+    if re.fullmatch(r"[A-Z]\d", base):
+        return f"<msub><mi>{base[0]}</mi><mn>{base[1]}</mn></msub>"
+    if base in DIFFERENTIALS or (base.startswith("d") and base[1:] in GREEK):
+        return f"<mrow><mi mathvariant='normal'>d</mi>{_symbol(base[1:])}</mrow>"
+    if len(base) > 1:
+        return (
+            f"<mtext>{html.escape(base)}</mtext>" if base not in FUNCTIONS else f"<mi>{base}</mi>"
+        )
+    return f"<mi>{base}</mi>"
