@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 LONGEST = 300.0  # seconds after which no further case is begun
-WORLDS = (64, 4096)
+WORLDS = (64, 1024)
 PARAMETERS = (10_000, 1_000_000)
 DENSE = 256  # parameters under a full metric
 STEPS = 8  # between two synchronisations

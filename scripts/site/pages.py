@@ -3,8 +3,8 @@
     python -m invariantzoo.site.pages [--root .]
 
 Writes docs/environments/<id>.md for every id of the package, removes the page of an id that is no
-more, and renews what stands between two markers: the ids and the pages with results in README.md
-and docs/index.md, the hyper-parameters in docs/training.md.
+more, writes docs/former-names.md, and renews what stands between two markers: the ids and the pages
+with results in README.md and docs/index.md, the hyper-parameters in docs/training.md.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gymnasium.spaces import Discrete
 import invariantzoo
 from invariantzoo.agents.networks.choose import network_names
 from invariantzoo.agents.policy import policy_names
+from invariantzoo.envs.core import renamed
 from invariantzoo.envs.core.observation import observation_names, parameters
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.core.system import System
@@ -35,6 +36,7 @@ from invariantzoo.training.rl.hyperparameters import (
 
 GUIDES = (
     "architecture",
+    "former-names",
     "index",
     "apis",
     "torchrl",
@@ -128,6 +130,7 @@ def own_ids() -> list[str]:
 def pages(root: Path) -> dict[str, str]:
     """Text of every page by its path; of a page that is made here in part the rest stays."""
     texts = {f"docs/environments/{id}.md": page(id, root) for id in own_ids()}
+    texts["docs/former-names.md"] = former_names()
     made = [
         ("README.md", "ids", ids_table("docs/environments/")),
         ("README.md", "results", results_list(root, "docs/")),
@@ -195,6 +198,41 @@ def hyperparameter_tables() -> str:
         ]
         texts.append(f"### {name}\n\n{heading}\n\n{table(['name', 'default', 'meaning'], rows)}")
     return "\n".join(["", *texts, ""])
+
+
+def former_names() -> str:
+    """The page of names that warn, and what stands in their place."""
+    moved = {f"envs.core.system.{name}": home for name, home in renamed.SYSTEM_NAMES.items()}
+    names = {
+        "envs.core.vector.VectorEnv.turn": "envs.core.vector.VectorEnv.adjust",
+        **renamed.NAMES,
+        **{name: f"{home}.{name.rpartition('.')[2]}" for name, home in moved.items()},
+    }
+    values = [
+        [f"`{id}`", f"`{name}`", "any value" if value is ... else f"`{value!r}` alone"]
+        for id, former in renamed.PARAMETERS.items()
+        for name, value in former.items()
+    ]
+    header = ["former", "now"]
+
+    def rows(former: dict[str, str]) -> list[list[str]]:
+        return [[f"`{name}`", f"`{former[name]}`"] for name in sorted(former)]
+
+    return "\n".join(
+        [
+            "# Former names and what stands in their place\n",
+            "All of these still work and raise a `DeprecationWarning` that names the new one. They",
+            "go with version 2. Modules and names are those below `invariantzoo.`.\n",
+            f"## Modules\n\n{table(header, rows(renamed.MODULES))}",
+            f"## Names\n\n{table(header, rows(names))}",
+            "## What a system defines\n",
+            f"{table(header, rows(renamed.MEMBERS))}",
+            "## Parameters of ids\n",
+            "Settings and run folders that name them are taken with the value that is left.\n",
+            f"{table(['id', 'parameter', 'taken with'], values)}",
+            "This page is made from the code by `python -m invariantzoo.site.pages`.\n",
+        ]
+    )
 
 
 def page(id: str, root: Path) -> str:
