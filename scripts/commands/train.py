@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
+import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -76,10 +77,13 @@ def run(args: argparse.Namespace) -> int:
     import invariantzoo
     from invariantzoo.envs.core.files import claim
     from invariantzoo.envs.core.validation import require_choice
+    from invariantzoo.training.rl import processes
     from invariantzoo.training.rl.hyperparameters import ALGORITHMS
     from invariantzoo.training.runs.folder import read_config, read_progress, refuse_occupied
 
     folder = args.out or Path("runs") / invariantzoo.spec(args.id).id
+    if not processes.is_first():
+        return _follow(args, folder)
     if args.algo is not None:
         require_choice("--algo", args.algo, ALGORITHMS)
     if args.resume:
@@ -94,10 +98,31 @@ def run(args: argparse.Namespace) -> int:
         return _train(args, folder, held)
 
 
+def _follow(args: argparse.Namespace, folder: Path) -> int:
+    """Train together with the process that holds the folder, and write and say nothing."""
+    import torch
+
+    from invariantzoo.training.rl import processes
+    from invariantzoo.training.runs import run as runs
+
+    torch.set_num_threads(1)
+    plan = _resumed(args, folder) if args.resume else _fresh(args, folder)
+    with Interruptions("") as stop:
+        runs.train(
+            plan.trainer,
+            runs.Follower(),
+            checkpoint_every=plan.hyper.checkpoint_every,
+            watch=lambda update: not processes.agreed(stop.number is not None),
+        )
+    processes.leave()
+    return 0
+
+
 def _train(args: argparse.Namespace, folder: Path, held: bool) -> int:
     """The same in a folder that this process holds, if it can be held."""
     import torch
 
+    from invariantzoo.training.rl import processes
     from invariantzoo.training.runs import run as runs
 
     torch.set_num_threads(1)
@@ -123,17 +148,18 @@ def _train(args: argparse.Namespace, folder: Path, held: bool) -> int:
 
             def watch(update: Update) -> bool:
                 show(update.steps, told(update))
-                return stop.number is None
+                return not processes.agreed(stop.number is not None)
 
             every = plan.hyper.checkpoint_every
             whole = runs.train(plan.trainer, recorder, checkpoint_every=every, watch=watch)
+    processes.leave()
     if not whole:
-        assert stop.number is not None
+        number = stop.number or signal.SIGTERM  # which another process was given
         say(f"stopped after {plan.trainer.steps:,} agent-steps; continue with:")
         say(_command("train", plan.config["id"], "--out", plan.folder, "--resume"))
         if args.json:
             options.print_json(args, {**_about(plan), "interrupted": True})
-        return 128 + stop.number
+        return 128 + number
     try:
         report = _finish(args, plan, recorder.rows, log)
     except KeyboardInterrupt:
@@ -184,6 +210,7 @@ def _fresh(args: argparse.Namespace, folder: Path) -> Plan:
     """A new run; ValueError or KeyError for anything wrong with it."""
     import invariantzoo
     from invariantzoo.training.rl import algorithms as trainer
+    from invariantzoo.training.rl import processes
     from invariantzoo.training.runs import run as runs
 
     algo = args.algo or "ppo"
@@ -194,13 +221,15 @@ def _fresh(args: argparse.Namespace, folder: Path) -> Plan:
     made = trainer.make_trainer(algo, system, hyper, seed=args.seed, steps=steps)
     config = runs.describe(args.id, algo, system, hyper, steps=steps, seed=args.seed)
     config["total_steps"] = _whole_updates(made, steps)
-    runs.write_config(folder, config)
+    if processes.is_first():
+        runs.write_config(folder, config)
     return Plan(folder, config, system, hyper, made, 0)
 
 
 def _resumed(args: argparse.Namespace, folder: Path) -> Plan:
     """The run in `folder` from its last checkpoint, or from the start if it has none."""
     from invariantzoo.training.rl import algorithms as trainer
+    from invariantzoo.training.rl import processes
     from invariantzoo.training.runs import run as runs
 
     config = runs.read_config(folder)
@@ -215,7 +244,8 @@ def _resumed(args: argparse.Namespace, folder: Path) -> Plan:
     if (folder / runs.CHECKPOINT).exists():
         runs.restore(folder, made)
     config["steps"], config["total_steps"] = steps, _whole_updates(made, steps)
-    runs.write_config(folder, config)
+    if processes.is_first():
+        runs.write_config(folder, config)
     return Plan(folder, config, system, hyper, made, made.steps)
 
 

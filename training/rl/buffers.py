@@ -20,7 +20,59 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
 from ...envs.core.interfaces.stable_baselines3 import Dones, SystemVecEnv
+from .processes import GradientSum, Share
 from .world_policies import WorldRows
+
+
+class SharedRows:
+    """Rows of a rollout that several processes made: which of a minibatch of all are whose.
+
+    A process that has none of a minibatch computes with one of its own, whose gradient counts
+    nothing: `gradients` adds up those of all, each with its share of the rows.
+    """
+
+    def __init__(self, share: Share, gradients: GradientSum, *, normalize: bool) -> None:
+        self.share, self.gradients, self.normalize = share, gradients, normalize
+        self.acted = np.zeros((0, 0), bool)  # [steps, slots of all]
+        self._advantages = torch.zeros(0)  # [steps * slots of all]
+        self._rows = torch.zeros(0, dtype=torch.int64)  # of the minibatch, of all
+
+    def gather(self, acted: np.ndarray, advantages: np.ndarray) -> None:
+        """Learn from the others what they have."""
+        self.acted = self.share.whole(acted, 1)
+        self._own_acted = torch.from_numpy(acted.reshape(-1).copy())
+        self._advantages = torch.from_numpy(self.share.whole(advantages, 1).reshape(-1))
+
+    def own_rows(self, rows: Tensor) -> Tensor:
+        """Of rows of all those of this process, as it counts them."""
+        own = self._own(rows, self.acted.shape[1])
+        self._rows = rows
+        self.gradients.weight = len(own) / len(rows)
+        return own if len(own) else self._own_acted.nonzero()[0]
+
+    def own_worlds(self, places: Tensor, n_agents: int) -> Tensor:
+        """The same of worlds at a step."""
+        acted = torch.from_numpy(self.acted.reshape(-1, n_agents))
+        own = self._own(places, self.acted.shape[1] // n_agents)
+        row = places[:, None] * n_agents + torch.arange(n_agents)
+        self._rows = row[acted[places]]
+        here = self._own_acted.reshape(-1, n_agents)
+        self.gradients.weight = int(here[own].sum()) / len(self._rows)
+        return own if len(own) else here.any(1).nonzero()[0]
+
+    def normalized(self, advantages: Tensor) -> Tensor:
+        """Of this process's rows, by mean and deviation over those of all."""
+        if not self.normalize or len(self._rows) < 2:
+            return advantages
+        every = self._advantages[self._rows].to(advantages.device)
+        return (advantages - every.mean()) / (every.std() + 1e-8)
+
+    def _own(self, units: Tensor, width: int) -> Tensor:
+        """Units [steps * width] of all that are this process's, as it counts them."""
+        step, place = units // width, units % width
+        each = width // self.share.size
+        own = place // each == self.share.rank
+        return step[own] * each + place[own] % each
 
 
 class MaskedRolloutBuffer(RolloutBuffer):
@@ -34,6 +86,7 @@ class MaskedRolloutBuffer(RolloutBuffer):
     def __init__(self, *args: Any, seed: int = 0, **kwargs: Any) -> None:
         self.rng = np.random.default_rng(seed)
         self._watched = False
+        self.shared: SharedRows | None = None
         super().__init__(*args, **kwargs)
 
     def watch(self, env: VecEnv) -> None:
@@ -91,11 +144,12 @@ class MaskedRolloutBuffer(RolloutBuffer):
             gain = np.where(acted, advantage, carried)
             over = self.episode_starts[step]
         self.returns = self.advantages + self.values
+        if self.shared is not None:
+            self.shared.gather(self.acted, self.advantages)
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
         """Minibatches of the rows whose agent acted, in random order."""
-        acted_rows = np.flatnonzero(self.acted)
-        rows = torch.from_numpy(self.rng.permutation(acted_rows))
+        rows = torch.from_numpy(self.rng.permutation(np.flatnonzero(self._all_acted())))
         table = (
             self.observations,
             self.actions.astype(np.float32, copy=False),
@@ -106,8 +160,19 @@ class MaskedRolloutBuffer(RolloutBuffer):
         )
         flat = [torch.from_numpy(array.reshape(-1, *array.shape[2:])) for array in table]
         for batch in rows.split(batch_size or max(len(rows), 1)):
-            parts = [column.index_select(0, batch).to(self.device) for column in flat]
-            yield RolloutBufferSamples(*parts)
+            own = batch if self.shared is None else self.shared.own_rows(batch)
+            parts = [column.index_select(0, own).to(self.device) for column in flat]
+            yield self._normalized(RolloutBufferSamples(*parts))
+
+    def _all_acted(self) -> np.ndarray:
+        """Who acted [buffer_size, n_envs]; of several processes, in the worlds of all."""
+        return self.acted if self.shared is None else self.shared.acted
+
+    def _normalized(self, samples: RolloutBufferSamples) -> RolloutBufferSamples:
+        """Advantages as the minibatch of all processes has them, if there are several."""
+        if self.shared is None:
+            return samples
+        return samples._replace(advantages=self.shared.normalized(samples.advantages))
 
 
 class WorldRolloutBuffer(MaskedRolloutBuffer):
@@ -123,22 +188,26 @@ class WorldRolloutBuffer(MaskedRolloutBuffer):
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
         """Minibatches of worlds at one step in which somebody acted, in random order."""
         acted = self.acted.reshape(-1, self.n_agents)  # of a world at a step
+        all_acted = self._all_acted().reshape(-1, self.n_agents)
         rows = self.observations.reshape(*acted.shape, -1)
-        places = torch.from_numpy(self.rng.permutation(np.flatnonzero(acted.any(1))))
-        each = max(acted.sum() / max(len(places), 1), 1.0)  # rows that act in one of them
+        places = torch.from_numpy(self.rng.permutation(np.flatnonzero(all_acted.any(1))))
+        each = max(all_acted.sum() / max(len(places), 1), 1.0)  # rows that act in one of them
         size = len(places) if batch_size is None else max(round(batch_size / each), 1)
         table = (self.values, self.log_probs, self.advantages, self.returns)
         actions = self.actions.reshape(acted.size, *self.actions.shape[2:])
         numbers = [torch.from_numpy(array.reshape(-1)) for array in table]
         whole = torch.from_numpy(actions.astype(np.float32, copy=False))
         worlds, acts = torch.from_numpy(rows), torch.from_numpy(acted)
-        for batch in places.split(max(size, 1)):
+        for every in places.split(max(size, 1)):
+            batch = every
+            if self.shared is not None:
+                batch = self.shared.own_worlds(every, self.n_agents)
             meant = acts[batch].flatten().nonzero().squeeze(1)
             flat = batch[meant // self.n_agents] * self.n_agents + meant % self.n_agents
             seen = WorldRows(worlds[batch].to(self.device), meant.to(self.device))
             parts = [column.index_select(0, flat).to(self.device) for column in (whole, *numbers)]
             # SB3 hands observations on to the policy as they are.
-            yield RolloutBufferSamples(cast(Tensor, seen), *parts)
+            yield self._normalized(RolloutBufferSamples(cast(Tensor, seen), *parts))
 
 
 class MaskedReplayBuffer(ReplayBuffer):

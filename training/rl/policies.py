@@ -28,6 +28,7 @@ from ...agents.networks.plain import PlainNetwork
 from ...agents.policy import Policy, computing
 from ...envs.core.rng import Rng
 from ...envs.core.system import System
+from .processes import Share
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -93,6 +94,8 @@ class NetworkPolicy(OwnNetworkPolicy, ActorCriticPolicy):
     neighbours by distance, so their numbering does not matter); with "mlp" the action and the value
     share the hidden layers.
     """
+
+    processes: Share | None = None  # that train together
 
     def _build(self, lr_schedule: Schedule) -> None:
         made = self.network
@@ -173,12 +176,26 @@ class NetworkPolicy(OwnNetworkPolicy, ActorCriticPolicy):
             if deterministic:
                 return output.argmax(-1)
             chances = output.softmax(-1)
-            drawn = torch.multinomial(chances.cpu(), 1, generator=self.generator).squeeze(-1)
-            return drawn.to(output.device)
+            return self._drawn(chances.cpu()).to(output.device)
         if deterministic:
             return output
-        noise = torch.randn(output.shape, generator=self.generator).to(output.device)
+        noise = self._noise(output.shape).to(output.device)
         return output + self.spread(observation).exp() * noise
+
+    def _noise(self, shape: torch.Size) -> Tensor:
+        """Standard normal numbers; of several processes each takes its share of the same ones."""
+        if self.processes is None:
+            return torch.randn(shape, generator=self.generator)
+        whole = (self.processes.size * shape[0], *shape[1:])
+        return self.processes.part(torch.randn(whole, generator=self.generator))
+
+    def _drawn(self, chances: Tensor) -> Tensor:
+        """Choices [rows]; of several processes each takes its share, as torch draws them."""
+        if self.processes is None:
+            return torch.multinomial(chances, 1, generator=self.generator).squeeze(-1)
+        whole = chances.new_empty(self.processes.size * len(chances), chances.shape[1])
+        waiting = self.processes.part(whole.exponential_(generator=self.generator))
+        return (chances / waiting).argmax(-1)
 
     def _log_prob(self, observation: Any, output: Tensor, action: Tensor) -> Tensor:
         if self.discrete:

@@ -32,11 +32,12 @@ from ...envs.core.validation import require_choice, require_count
 from ...envs.core.vector import VectorEnv
 from ..geometry.regimes import StepRecorder
 from ..optim.config import choose
-from .buffers import MaskedReplayBuffer, MaskedRolloutBuffer, WorldRolloutBuffer
+from .buffers import MaskedReplayBuffer, MaskedRolloutBuffer, SharedRows, WorldRolloutBuffer
 from .configs import A2CConfig, MAPPOConfig, OnPolicyConfig, PPOConfig, SACConfig, SB3Config
 from .devices import computing_device
 from .episode_loss import EpisodeLoss
 from .policies import NetworkPolicy, NetworkSACPolicy, as_policy, network_of
+from .processes import GradientSum, Share, mean_rows
 from .trainer import Update
 from .world_policies import WorldPolicy
 
@@ -48,13 +49,29 @@ class Trainer:
     interrupted after an update and continued equals one that was not.
     """
 
-    def __init__(self, system: System, config: SB3Config, *, seed: int, steps: int) -> None:
+    def __init__(
+        self,
+        system: System,
+        config: SB3Config,
+        *,
+        seed: int,
+        steps: int,
+        share: Share | None = None,
+    ) -> None:
+        """share: of this process, where several train together (see processes.py)."""
         require_count("steps", steps)
         self.config, self.total = config, steps
-        self.env = SystemVecEnv(system, config.n_worlds, seed=seed)
+        self._share = share
+        n_worlds, first = config.n_worlds, 0
+        if self._share is not None:
+            n_worlds = self._share.of("n_worlds", n_worlds)
+            first = self._share.rank * n_worlds
+        self.env = SystemVecEnv(system, n_worlds, seed=seed, first_world=first)
         self.model = make_model(self.env, config, seed=seed)
+        if self._share is not None:
+            _learn_together(self.model, self._share)
         self.model.set_logger(Logger(folder=None, output_formats=[]))
-        self._episodes = EpisodeLoss(config.n_worlds, system.horizon)
+        self._episodes = EpisodeLoss(n_worlds, system.horizon)
         self._watch = RewardScalingCallback(config.reward_scale, self._episodes)
         self._regimes = StepRecorder(config.regimes) if config.regimes else None
         if self._regimes is not None:
@@ -63,12 +80,16 @@ class Trainer:
     @property
     def steps(self) -> int:
         """Agent-steps made so far."""
-        return int(self.model.num_timesteps)
+        return int(self.model.num_timesteps) * self._processes
+
+    @property
+    def _processes(self) -> int:
+        return 1 if self._share is None else self._share.size
 
     @property
     def per_update(self) -> int:
         """Agent-steps of an update."""
-        return self.config.steps_per_update * self.env.num_envs
+        return self.config.steps_per_update * self.env.num_envs * self._processes
 
     def policy(self) -> Policy:
         """The policy as it is now."""
@@ -98,7 +119,12 @@ class Trainer:
             if name.startswith("train/") and name not in _LEFT_OUT
         }
         regimes = self._regimes.row() if self._regimes is not None else {}
-        return Update(self.steps, {**watch.row(), **learned, **regimes}, watch.loss)
+        row, loss = {**watch.row(), **learned, **regimes}, watch.loss
+        if self._share is not None:
+            present = mean_rows(self._share, {**row, "here": loss}, watch.present)
+            ended = mean_rows(self._share, watch.episodes_ended(), len(watch.ended))
+            loss, row = present.pop("here"), {**present, **ended}
+        return Update(self.steps, row, loss)
 
     def watch(self, steps: StepRecorder) -> None:
         """Let `steps` see every step of the policy's optimizer (SAC: the actor's) from now on."""
@@ -115,20 +141,21 @@ class Trainer:
             },
             "steps": self.steps,
             "updates": model._n_updates,
-            "env": _tensors(self.env.save()) if self.env.worlds.state is not None else {},
+            "env": _tensors(self._whole(self.env.save()))
+            if self.env.worlds.state is not None
+            else {},
             "generators": {
                 name: generator.get_state() for name, generator in self._generators().items()
             },
             "numpy_generators": self._numpy_states(),
-            "episode_loss": self._episodes.state_dict(),
+            "episode_loss": self._episodes_of_all(),
         }
         if self._regimes is not None:
             state["regimes"] = self._regimes.state_dict()
         if model._last_obs is not None:
             assert isinstance(model._last_obs, np.ndarray)
-            state["last"] = _tensors(
-                {"observation": model._last_obs, "starts": model._last_episode_starts}
-            )
+            last = {"observation": model._last_obs, "starts": model._last_episode_starts}
+            state["last"] = _tensors(self._whole(last))
         if isinstance(model, SAC):
             state["log_ent_coef"] = model.log_ent_coef
             state["replay"] = _tensors(_replay_buffer(model).save())
@@ -146,11 +173,16 @@ class Trainer:
             optimizer.load_state_dict(state["optimizers"][name])
         if self._regimes is not None:
             self._regimes.load_state_dict(state["regimes"])
-        model.num_timesteps, model._n_updates = state["steps"], state["updates"]
+        model.num_timesteps = state["steps"] // self._processes
+        model._n_updates = state["updates"]
         if state["env"]:
-            self.env.restore(_arrays(state["env"]))
+            self.env.restore(self._part(_arrays(state["env"])))
         if "episode_loss" in state:
-            self._episodes.load_state_dict(state["episode_loss"])
+            episodes = _arrays(state["episode_loss"])
+            if self._share is not None:  # steps are added up again
+                episodes["steps"] = episodes["steps"] / self._share.size
+                episodes |= self._part({name: episodes[name] for name in ("age", "length")})
+            self._episodes.load_state_dict(_tensors(episodes))
         else:  # of a version that did not keep it
             self._episodes.start_within(self.env.worlds.age)
         for name, generator in self._generators().items():
@@ -158,7 +190,7 @@ class Trainer:
         for name, numpy_generator in self._numpy_generators().items():
             numpy_generator.bit_generator.state = state["numpy_generators"][name]
         if "last" in state:
-            last = _arrays(state["last"])
+            last = self._part(_arrays(state["last"]))
             slots = self.env.num_envs
             if last["observation"].shape != (slots, *(self.env.observation_space.shape or ())):
                 raise ValueError(f"observations have shape {last['observation'].shape}")
@@ -170,6 +202,33 @@ class Trainer:
             with torch.no_grad():
                 model.log_ent_coef.copy_(state["log_ent_coef"])
             _replay_buffer(model).restore(_arrays(state["replay"]))
+
+    def _whole(self, parts: dict[str, Any]) -> dict[str, Any]:
+        """Arrays of all processes, whose first axis is of worlds or slots; others are alike."""
+        if self._share is None:
+            return parts
+        return {
+            name: self._share.whole(value) if isinstance(value, np.ndarray) else value
+            for name, value in parts.items()
+        }
+
+    def _part(self, whole: dict[str, Any]) -> dict[str, Any]:
+        """The reverse of `_whole`."""
+        if self._share is None:
+            return whole
+        return {
+            name: self._share.part(value) if isinstance(value, np.ndarray) and value.ndim else value
+            for name, value in whole.items()
+        }
+
+    def _episodes_of_all(self) -> dict[str, Tensor]:
+        state = self._episodes.state_dict()
+        if self._share is None:
+            return state
+        arrays = _arrays(state)
+        steps = np.sum(self._share.objects(arrays["steps"]), 0)
+        worlds = self._whole({name: arrays[name] for name in ("age", "length")})
+        return _tensors({"steps": steps, **worlds})
 
     def _generators(self) -> dict[str, torch.Generator]:
         policy = _own_policy(self.model)
@@ -186,6 +245,17 @@ class Trainer:
             name: generator.bit_generator.state
             for name, generator in self._numpy_generators().items()
         }
+
+
+def _learn_together(model: BaseAlgorithm, share: Share) -> None:
+    """Let a model draw, choose minibatches and step as one with those of the other processes."""
+    policy, buffer = _own_policy(model), _rollout_buffer(model)
+    assert isinstance(policy, NetworkPolicy)
+    policy.processes = share
+    normalize = model.normalize_advantage  # type: ignore[attr-defined]
+    gradients = GradientSum(policy.parameters(), policy.optimizer)
+    buffer.shared = SharedRows(share, gradients, normalize=normalize)
+    model.normalize_advantage = False  # type: ignore[attr-defined]
 
 
 _LEFT_OUT = ("train/loss", "train/n_updates", "train/clip_range")
@@ -222,9 +292,12 @@ class RewardScalingCallback(BaseCallback):
         """
         whole = self.episodes.mean() if self.episodes is not None else None
         scores = {"running_loss": self.loss} if whole is None else {"loss": whole}
-        for name in self.ended[0] if self.ended else ():
-            scores[name] = float(np.mean([episode[name] for episode in self.ended]))
-        return scores
+        return {**scores, **self.episodes_ended()}
+
+    def episodes_ended(self) -> dict[str, float]:
+        """Return and metrics, means over the episodes that ended; empty if none did."""
+        names = self.ended[0] if self.ended else ()
+        return {name: float(np.mean([each[name] for each in self.ended])) for name in names}
 
     def _on_training_start(self) -> None:
         env: Any = self.training_env.unwrapped

@@ -254,6 +254,17 @@ class Recorder:
         self._board.close()
 
 
+class Follower:
+    """What stands for a Recorder where another process records: it writes nothing."""
+
+    def add(self, update: Update) -> None:
+        """Note nothing."""
+
+    def save(self, trainer: Trainer) -> None:
+        """Give the other process what it needs of the trainer here."""
+        trainer.state_dict()
+
+
 @contextmanager
 def recording(folder: Path, *, since: int = 0) -> Iterator[Recorder]:
     """A Recorder that is closed at the end."""
@@ -266,7 +277,7 @@ def recording(folder: Path, *, since: int = 0) -> Iterator[Recorder]:
 
 def train(
     trainer: Trainer,
-    recorder: Recorder,
+    recorder: Recorder | Follower,
     *,
     checkpoint_every: int,
     watch: Callable[[Update], bool] = lambda update: True,

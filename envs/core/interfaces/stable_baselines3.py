@@ -118,13 +118,14 @@ class SystemVecEnv(VecEnv):
         *,
         seed: int | None = None,
         render_mode: str | None = None,
+        first_world: int = 0,
     ) -> None:
         if render_mode is not None:
             require_choice("render_mode", render_mode, ("human", "rgb_array"))
         if render_mode == "human":
             announce_to_standard_error()
         self.system = system
-        self.worlds = VectorEnv(system, n_worlds, seed=seed)
+        self.worlds = VectorEnv(system, n_worlds, seed=seed, first_world=first_world)
         # A dictionary of every slot, of the reset and of a step.
         slots = n_worlds * system.n_agents
         require_memory(f"n_worlds={n_worlds} with {system.n_agents} agents each", 2 * 72 * slots)

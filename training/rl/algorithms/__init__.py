@@ -17,6 +17,7 @@ from ....envs.core.registry import spec
 from ....envs.core.seeds import HELD_OUT, require_seed
 from ....envs.core.system import System
 from ....envs.core.validation import nearest, require_choice
+from .. import processes
 from ..configs import CONFIGS
 from ..hyperparameters import ALGORITHMS
 from ..trainer import Algorithm, Trainer
@@ -56,7 +57,12 @@ def make_trainer(algo: str, system: System, config: Any, *, seed: int, steps: in
     Raises ValueError for a network that does not fit the system, and for a seed of evaluation.
     """
     require_seed("seed", seed, HELD_OUT)
-    return _module(algo).Trainer(system, config, seed=seed, steps=steps)
+    if processes.number() > 1 and algo not in processes.ALGORITHMS:
+        known = ", ".join(processes.ALGORITHMS)
+        raise ValueError(f"algo={algo!r} trains in one process; torchrun is for {known}")
+    share = processes.joined()
+    more: dict[str, Any] = {} if share is None else {"share": share}
+    return _module(algo).Trainer(system, config, seed=seed, steps=steps, **more)
 
 
 def load_policy(
