@@ -160,5 +160,5 @@ def _mean_curve(runs: list[dict[str, Any]], column: int) -> tuple[np.ndarray, li
     if not all(rows) or not rows:
         return np.empty(0), []
     last = min(row[-1][0] for row in rows)
-    points = np.linspace(0, last, _SHARES + 1)[1:]
-    return points, scoring.curve(rows, points)
+    shares = np.linspace(0, last, _SHARES + 1)[1:]
+    return shares, scoring.curve(rows, shares)

@@ -111,7 +111,7 @@ def _run_on_device(args: argparse.Namespace, log: Console) -> int:
         rows = [result._asdict() for result in results]
         options.print_json(args, {"machine": about, "cases": rows, "left_out": left})
     else:
-        print_table(options.console(args), f"on {name}", HEADER, map(_row, results))
+        print_table(options.console(args), f"on {name}", HEADER, [_row(r) for r in results])
     for case in left:
         log.print(f"no time was left for: {case}")
     if args.write:

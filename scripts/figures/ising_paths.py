@@ -82,7 +82,7 @@ def learned(side: int, low: np.ndarray, high: np.ndarray, natural: Places, seed:
     rng = np.random.default_rng(seed)
     places = rng.uniform([low[0], 0], high, (POINTS, 2))
     spins = np.stack(
-        [sample_rows(side, *theta, rng.random((PER_POINT, side))) for theta in natural(places)]
+        [sample_rows(side, x, y, rng.random((PER_POINT, side))) for x, y in natural(places)]
     )
     h = patterns(spins.reshape(POINTS, PER_POINT, side, side).astype(np.int8))
     h = np.concatenate([h, h[..., FLIPPED]])[..., :5]  # the sixth is what is left

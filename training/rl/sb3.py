@@ -333,8 +333,8 @@ class RewardScalingCallback(BaseCallback):
         asked = ended if isinstance(model.policy, WorldPolicy) else cut  # it sees whole worlds
         final = np.stack([infos[slot].pop("terminal_observation") for slot in asked])
         with torch.no_grad():
-            value = model.policy.predict_values(torch.from_numpy(final).to(model.device))
-        value = value.cpu().numpy().reshape(-1)
+            predicted = model.policy.predict_values(torch.from_numpy(final).to(model.device))
+        value = predicted.cpu().numpy().reshape(-1)
         rewards[cut] += model.gamma * (value if asked is cut else value[np.isin(asked, cut)])
 
 
