@@ -21,7 +21,8 @@ class Player:
 
     A policy on observations is asked with them. One of the system's `state_policies` is asked with
     the state itself, and what it remembers is kept here: worlds whose episode has just begun, of
-    age 0, remember nothing of the one before.
+    age 0, remember nothing of the one before. One with a true attribute `heeds_masks` is handed the
+    legal actions [worlds, agents, n] as well, after the generator.
 
     deterministic: hand the policy no generator.
     """
@@ -29,6 +30,7 @@ class Player:
     def __init__(self, env: VectorEnv, policy: Policy, *, deterministic: bool = False) -> None:
         self.env, self.policy, self.deterministic = env, policy, deterministic
         self._own = policy.of_state if isinstance(policy, OwnPolicy) else None
+        self._heeds_masks = getattr(policy, "heeds_masks", False)
         self._memory: tuple[Tensor, ...] | None = None
 
     @property
@@ -46,7 +48,11 @@ class Player:
             if self._own is not None:
                 return self._act_on_state()
             rng = None if self.deterministic else env.rng(POLICY)
-            return self.policy(torch.from_numpy(observation), rng).numpy()
+            seen = torch.from_numpy(observation)
+            if self._heeds_masks:
+                asked: Any = self.policy
+                return asked(seen, rng, torch.from_numpy(env.legal_actions())).numpy()
+            return self.policy(seen, rng).numpy()
 
     def step(self, observation: np.ndarray) -> Step:
         """Act and let all worlds make a step."""

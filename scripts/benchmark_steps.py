@@ -20,7 +20,7 @@ import invariantzoo
 from invariantzoo.envs.core.registry import make_system, spec
 from invariantzoo.training.benchmark import units
 from invariantzoo.training.rl.algorithms import make_config, make_trainer
-from invariantzoo.training.rl.hyperparameters import ALGORITHMS
+from invariantzoo.training.rl.hyperparameters import PLAIN
 from invariantzoo.training.runs.folder import write_json
 
 USUAL, MOST = 60.0, 120.0  # CPU seconds of a run
@@ -56,7 +56,7 @@ def main() -> int:
     scaled = (id for id in invariantzoo.ids() if spec(id).score is not None)
     for id in sys.argv[1:] or scaled:
         table[id] = {}
-        for algo in ALGORITHMS:
+        for algo in PLAIN:
             if not units.refusal(id, algo):
                 table[id][algo] = standard_steps(id, algo)
         print(id, table[id], flush=True)

@@ -275,6 +275,8 @@ def test_parameters_are_refused() -> None:
         ({"activation": "sigmoid", "data": "uniform", "hidden": 2}, "needs labels and no hidden"),
         ({"activation": "relu"}, "activation='relu' must be one of linear, tanh"),
         ({"rate": 0.0}, "rate=0.0 must be"),
+        ({"bias": "maybe"}, "bias='maybe' must be True or False"),
+        ({"bias": 2}, "bias=2 must be True or False"),
         ({"hidden": -1}, "hidden=-1 must be a whole number"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -28,6 +28,12 @@ def require_count(name: str, value: Any, low: int = 1, high: int = LARGEST) -> N
         raise ValueError(f"{name}={shown(value)} must be a whole number {allowed}")
 
 
+def require_flag(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name}={shown(value)} must be True or False")
+
+
 def require_number(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, strict: bool = False
 ) -> None:

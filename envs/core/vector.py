@@ -25,6 +25,7 @@ from .types import State
 from .validation import require_choice, require_count, require_shape
 
 _SAVED = ("world", "clock", "age", "totals")  # of an episode, beside its seed
+ILLEGAL = "illegal_actions"  # among metrics
 _WORTH_A_LOOK = 2**22  # bytes of observations above which the size of a state is looked up
 
 
@@ -99,6 +100,8 @@ class VectorEnv:
         self._alive = np.ones((n_worlds, system.n_agents), bool)
         self._acted: np.ndarray | None = None
         self._leaves = False
+        self._masks = False
+        self._illegal = np.zeros(n_worlds, np.int64)
         self._state: State = None
         self._run: Callable[[np.ndarray, np.ndarray], int] | None = None
         self._seed(fresh_seed() if seed is None else seed)
@@ -123,6 +126,20 @@ class VectorEnv:
         """Raise RuntimeError before the first reset; `what` is what was asked for."""
         if self._state is None:
             raise RuntimeError(f"reset() must be called before {what}")
+
+    def use(self, system: System) -> np.ndarray | None:
+        """Go on in the same worlds under other parameters; observations, or None before a reset.
+
+        system: of the same class, with the same agents, spaces, metrics and length of an episode.
+        What its state holds stays as it is until the next episode starts.
+        """
+        self.system = system
+        self._kernel = system.kernel(self.n_worlds) if self._wants_kernel else None
+        self._run = None
+        if self._state is None:
+            return None
+        self._bind()
+        return self.observe()
 
     def adjust(self, name: str, clicks: int) -> None:
         """Change one of the system's live parameters in all worlds, by so many of its steps.
@@ -183,6 +200,29 @@ class VectorEnv:
         self.require_reset("action_mask()")
         mask = self.system.action_mask(self.tensors)
         return None if mask is None else mask.numpy()
+
+    def legal_actions(self) -> np.ndarray:
+        """Flags [worlds, agents, n] of the discrete actions that can be chosen, fresh ones.
+
+        As `action_mask`, with all of them where the system has no masks; and where a mask leaves an
+        agent nothing, whatever it does is as good. ValueError for continuous actions.
+        """
+        if not self._discrete:
+            raise ValueError(f"{type(self.system).__name__} has continuous actions, without masks")
+        mask = self.action_mask()
+        if mask is None:
+            return np.ones((self.n_worlds, self.n_agents, self._n_actions), bool)
+        return mask | ~mask.any(-1, keepdims=True)
+
+    @property
+    def may_be_illegal(self) -> bool:
+        """Whether this system has illegal actions; known after the first reset."""
+        return self._masks
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Of an episode: the system's, and "illegal_actions" where there are such actions."""
+        return (*self.system.reductions, *([ILLEGAL] if self._masks else []))
 
     def reset(
         self,
@@ -284,7 +324,11 @@ class VectorEnv:
         if acted is not None and action.shape == self._action_shape and not acted.all():
             rows = acted.reshape(acted.shape + (1,) * (action.ndim - 2))
             action = np.where(rows, action, action.dtype.type(0))
+        legal = self.legal_actions() if self._masks else None  # of the state before the step
         self.run(action, observation, unbounded)
+        if legal is not None:
+            chosen = np.take_along_axis(legal, action.astype(np.int64)[..., None], -1)[..., 0]
+            self._illegal += (~chosen & alive & (True if acted is None else acted)).sum(1)
         reward = self._episode.reward.copy()
         if self._leaves:
             if not alive.all():
@@ -327,6 +371,7 @@ class VectorEnv:
             self._episode.age,
             self._episode.totals,
             self._alive,
+            self._illegal,
         )
 
     def _rows(self, chosen: np.ndarray) -> list[np.ndarray]:
@@ -405,7 +450,8 @@ class VectorEnv:
     def episode_metrics(self) -> dict[str, np.ndarray]:
         """Metrics of the running episode, each [worlds], reduced as the system says.
 
-        NaN in a world that is still warming up.
+        NaN in a world that is still warming up. "illegal_actions", where the system has masks, are
+        choices that a mask forbade, of all agents in all steps.
         """
         self.require_reset("metrics")
         steps = self._episode.age - self.system.warm_up
@@ -414,6 +460,8 @@ class VectorEnv:
             value = self._episode.totals[:, m]
             value = value / np.maximum(steps, 1) if how == "mean" else value
             metrics[name] = np.where(steps > 0, value, np.nan)
+        if self._masks:
+            metrics[ILLEGAL] = self._illegal.astype(float)
         return metrics
 
     def save(self) -> dict[str, Any]:
@@ -425,6 +473,7 @@ class VectorEnv:
             "seed": int(self._episode.seed[0]),
             **{name: getattr(self._episode, name).copy() for name in _SAVED},
             "alive": self._alive.copy(),
+            **({"illegal": self._illegal.copy()} if self._masks else {}),
         }
 
     def restore(self, saved: dict[str, Any]) -> np.ndarray:
@@ -443,6 +492,8 @@ class VectorEnv:
         mine = {f"state.{name}": array for name, array in zip(names, self._state, strict=True)}
         mine |= {name: getattr(self._episode, name) for name in _SAVED}
         mine["alive"] = self._alive
+        if "illegal" in saved:  # no version before counted them
+            mine["illegal"] = self._illegal
         for name, array in mine.items():  # all are looked at before one is changed
             if name not in saved:
                 raise ValueError(f"saved has no {name!r}: another system saved it")
@@ -503,9 +554,11 @@ class VectorEnv:
             getattr(self._state, name)[chosen] = rows
         self._episode.clock[chosen] += 1
         self._episode.age[chosen] = 0
+        self._illegal[chosen] = 0
         reductions.start_totals(self._episode, chosen)
         terminated = self.system.terminated(self.tensors)
         self._leaves = terminated is not None
+        self._masks = self._discrete and self.system.action_mask(self.tensors) is not None
         self._alive[chosen] = True if terminated is None else ~terminated.numpy()[chosen]
 
     def _terminated(self) -> np.ndarray:

@@ -37,7 +37,7 @@ from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.system import System
 from ..core.types import Bound, StatePolicy, Symmetry
-from ..core.validation import require_choice, require_count, require_number
+from ..core.validation import require_choice, require_count, require_flag, require_number
 from . import chart, picture
 
 SCENARIOS = {
@@ -128,8 +128,7 @@ class LatentTravel(System):
 
     def __post_init__(self) -> None:
         require_choice("metric", self.metric, METRICS)
-        if not isinstance(self.held_out, bool):
-            raise ValueError(f"held_out={self.held_out!r} must be True or False")
+        require_flag("held_out", self.held_out)
         require_number("stride", self.stride, 0, 1, strict=True)
         require_number("delta", self.delta, self.stride / 2, 1)
         require_count("horizon", self.horizon)

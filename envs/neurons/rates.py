@@ -38,7 +38,13 @@ from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.system import System
 from ..core.types import Bound, LiveParameter, Range, StatePolicy, Symmetry
-from ..core.validation import require_choice, require_count, require_number, require_range
+from ..core.validation import (
+    require_choice,
+    require_count,
+    require_flag,
+    require_number,
+    require_range,
+)
 from . import exact, picture
 from .network import ACTIVATIONS, LOSSES, Signals, signals
 
@@ -127,6 +133,7 @@ class Neurons(System):
         require_choice("loss_of_output", self.loss_of_output, LOSSES)
         require_choice("data", self.data, DATA)
         require_number("scale", self.scale, 0, strict=True)
+        require_flag("bias", self.bias)
         require_number("decay", self.decay, 0, 1)
         require_range("rate", self.rate, 0, 1, strict=True)
         require_number("start", self.start, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import shlex
 import signal
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from invariantzoo.envs.core.system import System
+    from invariantzoo.training.rl.curriculum import Curriculum, Move
     from invariantzoo.training.rl.score import Summary
     from invariantzoo.training.rl.trainer import Trainer, Update
 
@@ -36,6 +38,7 @@ class Plan(NamedTuple):
     hyper: Any
     trainer: Trainer
     since: int
+    curriculum: Curriculum | None
 
     @property
     def total(self) -> int:
@@ -50,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--algo",
         type=str.lower,
         metavar="NAME",
-        help="ppo, mappo, a2c, sac, descent or es (default: ppo)",
+        help="ppo, mappo, a2c, sac, descent, es or maskable_ppo (default: ppo)",
     )
     parser.add_argument(
         "--steps", type=options.count, metavar="N", help="agent-steps (default: what suits the id)"
@@ -151,7 +154,13 @@ def _train(args: argparse.Namespace, folder: Path, held: bool) -> int:
                 return not processes.agreed(stop.number is not None)
 
             every = plan.hyper.checkpoint_every
-            whole = runs.train(plan.trainer, recorder, checkpoint_every=every, watch=watch)
+            whole = runs.train(
+                plan.trainer,
+                recorder,
+                checkpoint_every=every,
+                watch=watch,
+                curriculum=plan.curriculum,
+            )
     processes.leave()
     if not whole:
         number = stop.number or signal.SIGTERM  # which another process was given
@@ -211,19 +220,27 @@ def _fresh(args: argparse.Namespace, folder: Path) -> Plan:
     import invariantzoo
     from invariantzoo.training.rl import algorithms as trainer
     from invariantzoo.training.rl import processes
+    from invariantzoo.training.rl.curriculum import Curriculum
     from invariantzoo.training.runs import run as runs
 
     algo = args.algo or "ppo"
     given, chosen = sorted_settings(args.id, algo, _settings(args))
-    system = invariantzoo.make_system(args.id, **given)
+    moves = _moves(given)
+    system = invariantzoo.make_system(
+        args.id, **{**given, **{name: move.last for name, move in moves.items()}}
+    )
     hyper = trainer.make_config(args.id, algo, chosen)
     steps = args.steps or trainer.default_steps(args.id, algo)
     made = trainer.make_trainer(algo, system, hyper, seed=args.seed, steps=steps)
     config = runs.describe(args.id, algo, system, hyper, steps=steps, seed=args.seed)
     config["total_steps"] = _whole_updates(made, steps)
+    if moves:
+        config["curriculum"] = {name: list(move) for name, move in moves.items()}
+        Curriculum(system, moves, steps)  # says what is wrong with them
+    curriculum = runs.curriculum_of(folder, config, system, made)
     if processes.is_first():
         runs.write_config(folder, config)
-    return Plan(folder, config, system, hyper, made, 0)
+    return Plan(folder, config, system, hyper, made, 0, curriculum)
 
 
 def _resumed(args: argparse.Namespace, folder: Path) -> Plan:
@@ -244,9 +261,22 @@ def _resumed(args: argparse.Namespace, folder: Path) -> Plan:
     if (folder / runs.CHECKPOINT).exists():
         runs.restore(folder, made)
     config["steps"], config["total_steps"] = steps, _whole_updates(made, steps)
+    curriculum = runs.curriculum_of(folder, config, system, made)
     if processes.is_first():
         runs.write_config(folder, config)
-    return Plan(folder, config, system, hyper, made, made.steps)
+    return Plan(folder, config, system, hyper, made, made.steps, curriculum)
+
+
+def _moves(given: dict[str, Any]) -> dict[str, Move]:
+    """Parameters that are written as "first..last"."""
+    from invariantzoo.training.rl.curriculum import Move, parse_move
+
+    moves = {}
+    for name, value in given.items():
+        ends = parse_move(value) if isinstance(value, str) else None
+        if ends is not None:
+            moves[name] = Move(*(options.parse_settings([f"{name}={end}"])[name] for end in ends))
+    return moves
 
 
 def _whole_updates(trainer: Trainer, steps: int) -> int:
@@ -304,15 +334,23 @@ def _require_same(
         raise ValueError(f"{folder} was made with --seed {config['seed']}, not {args.seed}")
     given, chosen = sorted_settings(args.id, config["algo"], _settings(args))
     chosen.pop("device", None)
+    moves, moved = _moves(given), config.get("curriculum", {})
     for name, value in {**given, **chosen}.items():
         before = getattr(hyper if name in chosen else system, name)
-        if before != value:
+        if name in moves or name in moved:
+            was, now = moved.get(name), list(moves[name]) if name in moves else None
+            if json.dumps(was) != json.dumps(now):
+                was_text = "..".join(map(str, was)) if was else repr(before)
+                raise ValueError(f"{folder} was made with {name}={was_text}, not {value!r}")
+        elif before != value:
             raise ValueError(f"{folder} was made with {name}={before!r}, not {value!r}")
 
 
 def _told(system: System) -> Callable[[Update], str]:
     """A function from an update to what is said of it: the latest loss, return and metrics."""
-    names = ("loss", "running_loss", "return", *system.reductions, "rollout_loss")
+    from invariantzoo.envs.core.vector import ILLEGAL
+
+    names = ("loss", "running_loss", "return", *system.reductions, ILLEGAL, "rollout_loss")
     last: dict[str, float] = {}
 
     def text(update: Update) -> str:

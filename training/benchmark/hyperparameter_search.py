@@ -98,6 +98,7 @@ _PPO: Space = {
 SPACES: dict[str, Space] = {
     "ppo": _PPO,
     "mappo": _PPO,
+    "maskable_ppo": _PPO,
     "a2c": {**_ON_POLICY, "n_steps": Choice((4, 8, 16, 32))},
     "sac": {
         "lr": Between(1e-4, 1e-2, log=True),

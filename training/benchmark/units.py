@@ -11,7 +11,7 @@ from ...envs.core.registry import make_system
 from ...envs.core.validation import require_choice, require_count
 from ..rl.algorithms import default_steps, make_config, make_trainer
 from ..rl.configs import SB3Config
-from ..rl.hyperparameters import ALGORITHMS
+from ..rl.hyperparameters import ALGORITHMS, PLAIN
 from ..runs.folder import CONFIG, SCORES
 
 OPTIMIZERS = ("adam", "cgd")
@@ -34,7 +34,7 @@ SUITES = {
         2,
         300_000,
     ),
-    "standard": Suite((), ALGORITHMS, 5, None),
+    "standard": Suite((), PLAIN, 5, None),
 }
 
 

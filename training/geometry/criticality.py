@@ -75,13 +75,15 @@ class SampleRecorder:
     window: samples that are kept of each layer, the latest.  While `paused` nothing is kept.
     most: about how many sizes of gradients a verdict judges, of samples at equal distances; None:
         all of biases and 200,000 of weights.
+    once: whether it pauses itself as soon as every layer has its window, which are then the first
+        samples, not the latest.
     """
 
-    def __init__(self, window: int = 4096, most: int | None = None) -> None:
+    def __init__(self, window: int = 4096, most: int | None = None, once: bool = False) -> None:
         require_count("window", window, FEWEST)
         if most is not None:
             require_count("most", most, FEWEST)
-        self.window, self.most = window, most
+        self.window, self.most, self.once = window, most, once
         self.paused = False
         self._signals: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._slopes: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -257,9 +259,10 @@ class SampleRecorder:
         def seen(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
             if self.paused or not output.requires_grad:
                 return
-            z = inputs[0].detach()
+            z = inputs[0].detach()[-self.window :]
 
             def back(signal: Tensor) -> None:
+                signal = signal[-self.window :]
                 with torch.enable_grad():
                     own = z.clone().requires_grad_()
                     (slope,) = torch.autograd.grad(type(layer).forward(layer, own).sum(), own)
@@ -285,6 +288,10 @@ class SampleRecorder:
 
     def _commit(self, optimizer: Optimizer, *arguments: Any) -> None:
         """The optimizer makes a step: its layers learn from what waits."""
+        rows = [_rows(chunks) for chunks in self._signals.values()]
+        if self.once and rows and min(rows) >= self.window:  # others had their step since
+            self.paused = True
+            return
         for name in [name for name in self._pending if self._owners[name] is optimizer]:
             for signal in self._pending.pop(name):
                 self._keep(name, signal)

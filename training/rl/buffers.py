@@ -10,7 +10,7 @@ with any buffer. Where the flags say nothing, as those of other environments, al
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -83,6 +83,8 @@ class MaskedRolloutBuffer(RolloutBuffer):
     is followed by value 0.
     """
 
+    samples: ClassVar[Any] = RolloutBufferSamples
+
     def __init__(self, *args: Any, seed: int = 0, **kwargs: Any) -> None:
         self.rng = np.random.default_rng(seed)
         self._watched = False
@@ -147,10 +149,19 @@ class MaskedRolloutBuffer(RolloutBuffer):
         if self.shared is not None:
             self.shared.gather(self.acted, self.advantages)
 
-    def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
+    def get(self, batch_size: int | None = None) -> Generator[Any, None, None]:
         """Minibatches of the rows whose agent acted, in random order."""
         rows = torch.from_numpy(self.rng.permutation(np.flatnonzero(self._all_acted())))
-        table = (
+        table = self._columns()
+        flat = [torch.from_numpy(array.reshape(-1, *array.shape[2:])) for array in table]
+        for batch in rows.split(batch_size or max(len(rows), 1)):
+            own = batch if self.shared is None else self.shared.own_rows(batch)
+            parts = [column.index_select(0, own).to(self.device) for column in flat]
+            yield self._normalized(self.samples(*parts))
+
+    def _columns(self) -> tuple[np.ndarray, ...]:
+        """What a sample has, each [buffer_size, n_envs, …]."""
+        return (
             self.observations,
             self.actions.astype(np.float32, copy=False),
             self.values,
@@ -158,11 +169,6 @@ class MaskedRolloutBuffer(RolloutBuffer):
             self.advantages,
             self.returns,
         )
-        flat = [torch.from_numpy(array.reshape(-1, *array.shape[2:])) for array in table]
-        for batch in rows.split(batch_size or max(len(rows), 1)):
-            own = batch if self.shared is None else self.shared.own_rows(batch)
-            parts = [column.index_select(0, own).to(self.device) for column in flat]
-            yield self._normalized(RolloutBufferSamples(*parts))
 
     def _all_acted(self) -> np.ndarray:
         """Who acted [buffer_size, n_envs]; of several processes, in the worlds of all."""

@@ -101,6 +101,16 @@ class MAPPOConfig(PPOConfig):
 
 
 @dataclass(frozen=True)
+class MaskablePPOConfig(PPOConfig):
+    """Hyper-parameters of PPO that chooses among legal actions alone (needs sb3-contrib)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.share != "all":
+            raise ValueError(f"share={self.share!r} must be 'all' for maskable_ppo")
+
+
+@dataclass(frozen=True)
 class A2CConfig(OnPolicyConfig):
     """Hyper-parameters of advantage actor-critic (Mnih et al. 2016), without parallel workers."""
 
@@ -201,4 +211,6 @@ CONFIGS: dict[str, type[OptimizerConfig]] = {
     "sac": SACConfig,
     "descent": DescentConfig,
     "es": ESConfig,
+    "maskable_ppo": MaskablePPOConfig,
 }
+EXTRAS = {"maskable_ppo": "sb3-contrib"}  # what some of them need beside our own dependencies

@@ -13,17 +13,18 @@ _MOST = 40_000  # sizes of gradients of a part that are judged
 class CriticalityCallback(BaseCallback):
     """Logs exponent, error, distance and verdict of every layer's gradients, sample by sample.
 
-    every: rollouts between judgements.  window: samples that are judged, of as many rollouts as it
-    takes.  The numbers go to the model's logger, and so to TensorBoard, progress.csv or what else
-    it writes; `verdicts` has the latest of them with the samples themselves. Of every part about
-    40,000 sizes are judged, so that a judgement costs a small share of a training.
+    every: rollouts between judgements.  window: samples that are judged, the first of a rollout's
+    updates, or of as many rollouts as it takes.  The numbers go to the model's logger, and so to
+    TensorBoard, progress.csv or what else it writes; `verdicts` has the latest of them with the
+    samples themselves. Of every part about 40,000 sizes are judged, so that a judgement costs a
+    small share of a training.
     """
 
     def __init__(self, every: int = 20, window: int = 2048) -> None:
         super().__init__()
         require_count("every", every)
         self.every = every
-        self.samples = SampleRecorder(window, most=_MOST)
+        self.samples = SampleRecorder(window, most=_MOST, once=True)
         self.samples.paused = True
         self.verdicts: dict[str, Verdict] = {}
         self._rollouts = 0

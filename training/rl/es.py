@@ -181,6 +181,12 @@ class Trainer:
         """The policy as it is now, without noise on its weights."""
         return _network_policy(self.system, self.network)
 
+    def use(self, system: System) -> None:
+        """Play from the next update on under other parameters."""
+        self._worlds.env.use(system)
+        if self._log is not None:
+            self._log.system = system
+
     def __iter__(self) -> Iterator[Update]:
         """Run the updates that are left, one at a time."""
         while self.update < self.updates:

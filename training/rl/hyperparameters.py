@@ -7,9 +7,10 @@ import json
 from typing import NamedTuple
 
 from ..optim.config import OptimizerConfig
-from .configs import CONFIGS
+from .configs import CONFIGS, EXTRAS
 
 ALGORITHMS = tuple(CONFIGS)
+PLAIN = tuple(algo for algo in ALGORITHMS if algo not in EXTRAS)  # that need nothing installed
 
 
 class Parameter(NamedTuple):

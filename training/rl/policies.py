@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from gymnasium import spaces
@@ -30,6 +30,7 @@ from ...envs.core.rng import Rng
 from ...envs.core.system import System
 from .processes import Share
 
+_NEVER = -1e8  # a logit that has no chance, and whose entropy is 0 and not NaN
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -87,7 +88,7 @@ class OwnNetworkPolicy(BasePolicy):
         return {**super()._get_constructor_parameters(), **self.network}
 
 
-class NetworkPolicy(OwnNetworkPolicy, ActorCriticPolicy):
+class NetworkActorCritic(OwnNetworkPolicy):
     """Actions around the output of one of our networks, or chosen with it as logits.
 
     The value comes from a network of its own with two hidden layers of `critic_width` (it sees
@@ -96,6 +97,9 @@ class NetworkPolicy(OwnNetworkPolicy, ActorCriticPolicy):
     """
 
     processes: Share | None = None  # that train together
+    heeds_masks: ClassVar[bool] = False
+    action_dist: Any
+    log_std_init: float
 
     def _build(self, lr_schedule: Schedule) -> None:
         made = self.network
@@ -150,7 +154,11 @@ class NetworkPolicy(OwnNetworkPolicy, ActorCriticPolicy):
         return action, value, self._log_prob(obs, output, action)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        output, value = self.heads(obs)
+        return self._evaluate(obs, *self.heads(obs), actions)
+
+    def _evaluate(
+        self, obs: Any, output: Tensor, value: Tensor, actions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         if self.discrete:
             log_probs = output.log_softmax(-1)
             entropy = -(log_probs.exp() * log_probs).sum(-1)
@@ -203,6 +211,10 @@ class NetworkPolicy(OwnNetworkPolicy, ActorCriticPolicy):
             return output.log_softmax(-1).gather(-1, index).squeeze(-1)
         spread = self.spread(observation)
         return _gaussian((action - output) * (-spread).exp(), spread)
+
+
+class NetworkPolicy(NetworkActorCritic, ActorCriticPolicy):
+    """The same for PPO and A2C."""
 
 
 class NetworkActor(Actor):
@@ -273,13 +285,13 @@ class NetworkSACPolicy(OwnNetworkPolicy, SACPolicy):
         return NetworkActor(**settings, **self.network).to(self.device)
 
 
-def network_of(policy: NetworkPolicy | NetworkSACPolicy) -> nn.Module:
+def network_of(policy: NetworkActorCritic | NetworkSACPolicy) -> nn.Module:
     """The network that decides, without exploration."""
     actor = policy.actor
     return actor.mu if isinstance(actor, NetworkActor) else actor
 
 
-def as_policy(policy: NetworkPolicy | NetworkSACPolicy) -> Policy:
+def as_policy(policy: NetworkActorCritic | NetworkSACPolicy) -> Policy:
     """The same as a function of observations [worlds, agents, size]; it draws from `rng`."""
     return _squashed(policy) if isinstance(policy, NetworkSACPolicy) else _plain(policy)
 
@@ -298,16 +310,41 @@ class CategoricalPolicy:
         return self.logits(observation.float()).softmax(-1)
 
     def __call__(self, observation: Tensor, rng: Rng | None) -> Tensor:
-        if rng is None:
-            return self.logits(observation.float()).argmax(-1)
-        chances = self.probabilities(observation)
-        below = chances.cumsum(-1) <= rng.uniform(*chances.shape[:-1], 1)
-        return below.sum(-1).clamp(max=chances.shape[-1] - 1)
+        return _chosen(self.logits(observation.float()), rng)
 
 
-def _plain(policy: NetworkPolicy) -> Policy:
+@dataclass(frozen=True)
+class MaskedPolicy(CategoricalPolicy):
+    """The same among the legal actions [..., n], where they are given."""
+
+    heeds_masks: ClassVar[bool] = True
+
+    def __call__(self, observation: Tensor, rng: Rng | None, mask: Tensor | None = None) -> Tensor:
+        return _chosen(legal_logits(self.logits(observation.float()), mask), rng)
+
+
+def legal_logits(logits: Tensor, mask: Any) -> Tensor:
+    """Logits [..., n] without a chance for what flags [..., n], an array or a tensor, forbid."""
+    if mask is None:
+        return logits
+    legal = torch.as_tensor(mask, device=logits.device).bool().view(logits.shape)
+    return logits.masked_fill(~legal, _NEVER)
+
+
+def _chosen(logits: Tensor, rng: Rng | None) -> Tensor:
+    if rng is None:
+        return logits.argmax(-1)
+    chances = logits.softmax(-1)
+    below = chances.cumsum(-1) <= rng.uniform(*chances.shape[:-1], 1)
+    last = chances.shape[-1] - 1 - (chances > 0).flip(-1).long().argmax(-1)  # that has a chance
+    return torch.minimum(below.sum(-1), last)
+
+
+def _plain(policy: NetworkActorCritic) -> Policy:
     if policy.discrete:
-        categorical = CategoricalPolicy(computing(policy.actor))
+        categorical = (MaskedPolicy if policy.heeds_masks else CategoricalPolicy)(
+            computing(policy.actor)
+        )
         if isinstance(policy.actor, AgentNetworks):  # no law of a single observation
             return lambda observation, rng: categorical(observation, rng)
         return categorical

@@ -1,4 +1,4 @@
-"""Training with Stable-Baselines3: PPO, MAPPO, A2C and SAC on `SystemVecEnv` with our networks.
+"""Training with Stable-Baselines3: PPO, MAPPO, masked PPO, A2C and SAC on `SystemVecEnv`.
 
 Steps are agent-steps: one per slot and step of the vectorised environment.
 """
@@ -27,16 +27,31 @@ from ...agents.policy import Policy
 from ...envs.core import renamed
 from ...envs.core.interfaces.stable_baselines3 import SystemVecEnv
 from ...envs.core.memory import require_memory
+from ...envs.core.observation import is_discrete
 from ...envs.core.system import System
 from ...envs.core.validation import require_choice, require_count
 from ...envs.core.vector import VectorEnv
 from ..geometry.regimes import StepRecorder
 from ..optim.config import choose
 from .buffers import MaskedReplayBuffer, MaskedRolloutBuffer, SharedRows, WorldRolloutBuffer
-from .configs import A2CConfig, MAPPOConfig, OnPolicyConfig, PPOConfig, SACConfig, SB3Config
+from .configs import (
+    A2CConfig,
+    MAPPOConfig,
+    MaskablePPOConfig,
+    OnPolicyConfig,
+    PPOConfig,
+    SACConfig,
+    SB3Config,
+)
 from .devices import computing_device
 from .episode_loss import EpisodeLoss
-from .policies import NetworkPolicy, NetworkSACPolicy, as_policy, network_of
+from .policies import (
+    NetworkActorCritic,
+    NetworkPolicy,
+    NetworkSACPolicy,
+    as_policy,
+    network_of,
+)
 from .processes import GradientSum, Share, mean_rows
 from .trainer import Update
 from .world_policies import WorldPolicy
@@ -125,6 +140,14 @@ class Trainer:
             ended = mean_rows(self._share, watch.episodes_ended(), len(watch.ended))
             loss, row = present.pop("here"), {**present, **ended}
         return Update(self.steps, row, loss)
+
+    def use(self, system: System) -> None:
+        """Go on in the same worlds under other parameters."""
+        if system == self.env.system:
+            return
+        observation = self.env.use(system)
+        if self.model._last_obs is not None:
+            self.model._last_obs = observation
 
     def watch(self, steps: StepRecorder) -> None:
         """Let `steps` see every step of the policy's optimizer (SAC: the actor's) from now on."""
@@ -374,14 +397,28 @@ def _sees_worlds(config: SB3Config) -> TypeGuard[OnPolicyConfig]:
 
 
 def _ppo(env: SystemVecEnv, config: PPOConfig, common: dict[str, Any], seed: int) -> PPO:
+    policy = WorldPolicy if _sees_worlds(config) else NetworkPolicy
+    return _made_ppo(PPO, policy, env, config, common, seed)
+
+
+def _made_ppo(
+    model_class: Any,
+    policy: Any,
+    env: SystemVecEnv,
+    config: PPOConfig,
+    common: dict[str, Any],
+    seed: int,
+    **more: Any,
+) -> Any:
+    """A model of SB3's PPO, or of one that takes the same."""
     if config.optimizer != "cgd":
         common["policy_kwargs"]["optimizer_kwargs"] = {"eps": 1e-5, "fused": True}
-    common |= _on_policy_arguments(env, config, seed)
+    common |= _on_policy_arguments(env, config, seed) | more
     with warnings.catch_warnings():
         # SB3 warns of a last minibatch that is smaller than the others.
         warnings.filterwarnings("ignore", "You have specified a mini-batch size", UserWarning)
-        model = PPO(
-            WorldPolicy if _sees_worlds(config) else NetworkPolicy,
+        model = model_class(
+            policy,
             env,
             batch_size=config.batch_size,
             n_epochs=config.n_epochs,
@@ -391,6 +428,34 @@ def _ppo(env: SystemVecEnv, config: PPOConfig, common: dict[str, Any], seed: int
         )
     _rollout_buffer(model).watch(env)
     return model
+
+
+def _maskable_ppo(
+    env: SystemVecEnv, config: MaskablePPOConfig, common: dict[str, Any], seed: int
+) -> OnPolicyAlgorithm:
+    if not is_discrete(env.system):
+        raise ValueError("maskable_ppo needs discrete actions; use ppo, a2c or sac here")
+    maskable = _maskable()
+    return _made_ppo(
+        maskable.MaskablePPO,
+        maskable.MaskableNetworkPolicy,
+        env,
+        config,
+        common,
+        seed,
+        rollout_buffer_class=maskable.LegalRolloutBuffer,
+    )
+
+
+def _maskable() -> Any:
+    """Our part of sb3-contrib; ValueError where that is not installed."""
+    try:
+        import sb3_contrib  # noqa: F401
+    except ModuleNotFoundError:
+        raise ValueError("maskable_ppo needs sb3-contrib: pip install sb3-contrib") from None
+    from . import maskable
+
+    return maskable
 
 
 def _a2c(env: SystemVecEnv, config: A2CConfig, common: dict[str, Any], seed: int) -> A2C:
@@ -444,7 +509,13 @@ def _sac(env: SystemVecEnv, config: SACConfig, common: dict[str, Any], seed: int
 
 # The model of each class of settings.
 _MAKERS: dict[type[SB3Config], Callable[[SystemVecEnv, Any, dict[str, Any], int], BaseAlgorithm]]
-_MAKERS = {PPOConfig: _ppo, MAPPOConfig: _ppo, A2CConfig: _a2c, SACConfig: _sac}
+_MAKERS = {
+    PPOConfig: _ppo,
+    MAPPOConfig: _ppo,
+    MaskablePPOConfig: _maskable_ppo,
+    A2CConfig: _a2c,
+    SACConfig: _sac,
+}
 
 
 def _require_memory(
@@ -473,10 +544,11 @@ def load_policy(
 
 def load_zip(algo: str, path: Path) -> Policy:
     """The policy of a model that SB3 saved; unpickles what the file holds."""
-    models: dict[str, type[PPO | A2C | SAC]] = {"a2c": A2C, "sac": SAC}
-    models |= {"ppo": PPO, "mappo": PPO}
+    models: dict[str, Any] = {"a2c": A2C, "sac": SAC, "ppo": PPO, "mappo": PPO}
+    if algo == "maskable_ppo":
+        models[algo] = _maskable().MaskablePPO
     model = models[algo].load(path, device="cpu")
-    if not isinstance(model.policy, NetworkPolicy | NetworkSACPolicy):
+    if not isinstance(model.policy, NetworkActorCritic | NetworkSACPolicy):
         raise ValueError(f"{path} has no policy of ours but a {type(model.policy).__name__}")
     return as_policy(model.policy)
 
@@ -491,9 +563,9 @@ def export(
     model.save(path)
 
 
-def _own_policy(model: BaseAlgorithm) -> NetworkPolicy | NetworkSACPolicy:
+def _own_policy(model: BaseAlgorithm) -> NetworkActorCritic | NetworkSACPolicy:
     policy = model.policy
-    assert isinstance(policy, NetworkPolicy | NetworkSACPolicy)
+    assert isinstance(policy, NetworkActorCritic | NetworkSACPolicy)
     return policy
 
 

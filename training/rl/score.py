@@ -65,8 +65,8 @@ def evaluate(
     with the attribute `dtype` np.float64 sees observations, and acts, in that precision; one of the
     system's `state_policies` acts on the state itself.
 
-    Metrics are those of the system; "return", the rewards of an episode summed, per agent; and
-    "loss", the mean over the steps and agents that were there.
+    Metrics are those of the system, and "illegal_actions" where it has such; "return", the rewards
+    of an episode summed, per agent; and "loss", the mean over the steps and agents that were there.
     Raises ValueError unless episodes and seeds are positive and first_seed is below HELD_OUT.
     """
     require_count("episodes", episodes)
@@ -125,10 +125,9 @@ def run_episodes(
     """
     total, present = np.zeros(env.n_worlds), np.zeros(env.n_worlds)
     running = np.ones(env.n_worlds, bool)
-    names = ("return", "loss", *env.system.reductions)
     player = Player(env, policy, deterministic=deterministic)
-    scores = {name: np.empty(env.n_worlds) for name in names}
     observation, made, over = env.reset() if started is None else started, 0, False
+    scores = {name: np.empty(env.n_worlds) for name in ("return", "loss", *env.metric_names)}
     while not over:
         action = player.act(observation)
         if action.dtype.kind == "f" and env.dtype != np.float64 and not player.unbounded:

@@ -55,6 +55,10 @@ class Trainer(Protocol):
         """Write the policy for `PPO.load` (A2C, SAC)."""
         ...
 
+    def use(self, system: System) -> None:
+        """Learn from the next update on in worlds under these parameters (see `curriculum.py`)."""
+        ...
+
     def watch(self, steps: StepRecorder) -> None:
         """Let `steps` see every step of the optimizer from now on."""
         ...

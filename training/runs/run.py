@@ -23,6 +23,7 @@ from ...envs.core.registry import make_system
 from ...envs.core.system import System
 from ..optim import config as optimizers
 from ..rl.algorithms import config_class, load_policy, load_trusted, make_trainer
+from ..rl.curriculum import Curriculum, Move
 from ..rl.devices import computing_device
 from ..rl.trainer import Trainer, Update
 from .board import Board
@@ -122,6 +123,23 @@ def rebuild(folder: Path, config: dict[str, Any]) -> tuple[System, Any]:
         mismatch = f"{config['network']!r}, but the hyper-parameters say {network!r}"
         raise ValueError(f"{folder / CONFIG}: 'network' is {mismatch}")
     return system, hyper
+
+
+def curriculum_of(
+    folder: Path, config: dict[str, Any], system: System, trainer: Trainer
+) -> Curriculum | None:
+    """The curriculum of config.json, None if it has none; ValueError if it does not fit.
+
+    It is over in the last update.
+    """
+    if "curriculum" not in config:
+        return None
+    last = max(config["total_steps"] - trainer.per_update, 1)
+    try:
+        moves = {name: Move(*_tuples(ends)) for name, ends in config["curriculum"].items()}
+        return Curriculum(system, moves, last)
+    except _MISFIT as error:
+        raise ValueError(f"{folder / CONFIG}: 'curriculum' cannot be used: {error}") from None
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
@@ -281,13 +299,23 @@ def train(
     *,
     checkpoint_every: int,
     watch: Callable[[Update], bool] = lambda update: True,
+    curriculum: Curriculum | None = None,
 ) -> bool:
     """Train to the end, with a checkpoint after every `checkpoint_every` updates and at the end.
 
     `watch` sees every update; if it returns False the run is saved and left there.
+    curriculum: what parameters every update has; their values stand in its row.
     Returns whether the end was reached.
     """
+    values: dict[str, float] = {}
+    if curriculum is not None:
+        trainer.use(curriculum.at(trainer.steps))
+        values = curriculum.row(trainer.steps)
     for count, update in enumerate(trainer, 1):
+        if curriculum is not None:
+            update = update._replace(row={**update.row, **values})
+            trainer.use(curriculum.at(trainer.steps))
+            values = curriculum.row(trainer.steps)
         recorder.add(update)
         goes_on = watch(update)
         if not goes_on or count % checkpoint_every == 0:

@@ -33,7 +33,8 @@ class SystemVectorEnv(gymnasium.vector.VectorEnv):
     next episode's, and infos hold `final_obs` and `final_info`; "next_step": the next step starts
     the next episode, whatever the action, with reward 0; "disabled": worlds that have ended wait
     for `reset(options={"reset_mask": flags})`. Infos hold the episode's metrics by name where it
-    ended: `infos["metrics"]`, in "same_step" `infos["final_info"]["metrics"]`.
+    ended: `infos["metrics"]`, in "same_step" `infos["final_info"]["metrics"]`. Where actions may be
+    illegal, infos hold `action_mask` [num_envs, n], 1 for what is legal next.
     """
 
     _picture: _Picture | None = None  # Gymnasium closes what could not be made
@@ -95,7 +96,11 @@ class SystemVectorEnv(gymnasium.vector.VectorEnv):
             super().reset(seed=int(seed))
         observation = self._env.reset(seed, worlds=worlds, options=options)
         self._ended[slice(None) if worlds is None else worlds] = False
-        return observation.reshape(self.num_envs, -1), {}
+        return observation.reshape(self.num_envs, -1), self._masks()
+
+    def action_masks(self) -> np.ndarray:
+        """Flags [num_envs, n] of the legal discrete actions; ValueError for continuous ones."""
+        return self._env.legal_actions().reshape(self.num_envs, -1)
 
     def step(
         self, actions: np.ndarray
@@ -120,11 +125,11 @@ class SystemVectorEnv(gymnasium.vector.VectorEnv):
                 )
             out = self._env.step(actions, restart=self._ended)
             self._ended = out.done
-        infos: dict[str, Any] = {}
+        infos = self._masks()
         terminated, truncated = out.terminated, out.truncated
         if out.final_observation is not None:
             terminated = terminated & out.done[:, None]
-            infos = self._last_infos(out, out.final_observation)
+            infos |= self._last_infos(out, out.final_observation)
         elif self._env.may_leave:
             terminated = np.zeros_like(terminated)
         return (
@@ -147,6 +152,13 @@ class SystemVectorEnv(gymnasium.vector.VectorEnv):
         """Close the picture."""
         if self._picture is not None:
             self._picture.close()
+
+    def _masks(self) -> dict[str, Any]:
+        """The legal actions of all slots as Gymnasium lays infos out; {} where all are."""
+        if not self._env.may_be_illegal:
+            return {}
+        known = np.ones(self.num_envs, bool)
+        return {"action_mask": self.action_masks().astype(np.int8), "_action_mask": known}
 
     def _last_infos(self, out: Step, final: np.ndarray) -> dict[str, Any]:
         """Infos of a step in which worlds ended, as Gymnasium lays them out."""
@@ -215,14 +227,24 @@ class SystemEnv(gymnasium.Env[np.ndarray, Any]):
         if options and "world" in options:
             self._env.become(options["world"], seed)
             seed = None
-        return self._env.reset(seed, options=options)[0, 0], {}
+        return self._env.reset(seed, options=options)[0, 0], self._mask()
+
+    def action_masks(self) -> np.ndarray:
+        """Flags [n] of the legal discrete actions; ValueError for continuous ones."""
+        return self._env.legal_actions()[0, 0]
+
+    def _mask(self) -> dict[str, Any]:
+        """The legal actions as an info; {} where all are."""
+        if not self._env.may_be_illegal:
+            return {}
+        return {"action_mask": self.action_masks().astype(np.int8)}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Advance by one step; the last infos of an episode hold its `metrics`."""
         action = np.asarray(action)
         require_shape(action, self.action_space.shape or ())
         out = self._env.step(action[None, None])
-        info: dict[str, Any] = {}
+        info = self._mask()
         if out.done[0]:
             info["metrics"] = {name: float(value[0]) for name, value in out.metrics.items()}
         return (

@@ -206,7 +206,7 @@ class _World:
 
     def _tell_metrics(self, infos: dict[str, dict[str, Any]], metrics: dict[str, float]) -> None:
         for info in infos.values():
-            info["metrics"] = Metrics(self.system.reductions, metrics)
+            info["metrics"] = Metrics(self._env.metric_names, metrics)
 
     def _tell_turns(self, infos: dict[str, dict[str, Any]]) -> None:
         mask = self._env.action_mask()

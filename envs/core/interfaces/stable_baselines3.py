@@ -108,7 +108,9 @@ class SystemVecEnv(VecEnv):
     """`n_worlds` worlds of one system as num_envs = n_worlds * n_agents environments.
 
     Every array and dictionary that is returned is fresh. At the end of an episode the infos hold
-    `terminal_observation`, `TimeLimit.truncated`, `episode` {"r", "l", "t"} and `metrics`.
+    `terminal_observation`, `TimeLimit.truncated`, `episode` {"r", "l", "t"} and `metrics`. Where
+    actions may be illegal the infos of every step hold `action_mask`, 1 for what is legal next, and
+    the metrics how many illegal ones were chosen.
     """
 
     def __init__(
@@ -167,8 +169,14 @@ class SystemVecEnv(VecEnv):
         self._returns[:] = 0
         self._lengths[:] = 0
         self._terminated = ~self.worlds.alive.reshape(-1)
-        self.reset_infos = [{} for _ in range(self.num_envs)]
+        self.reset_infos = self._infos()
         return observation.reshape(self.num_envs, -1)
+
+    def _infos(self) -> list[dict[str, Any]]:
+        """A dictionary of every slot, with the legal actions where some may be illegal."""
+        if not self.worlds.may_be_illegal:
+            return [{} for _ in range(self.num_envs)]
+        return [{"action_mask": mask} for mask in self.action_masks().astype(np.int8)]
 
     def _common_options(self) -> dict[str, Any]:
         """Options of the next reset, which worlds share; ValueError for those of a slot alone."""
@@ -192,7 +200,7 @@ class SystemVecEnv(VecEnv):
         self._returns += reward
         self._lengths += alive
         self._terminated = step.terminated.reshape(n)
-        infos: list[dict[str, Any]] = [{} for _ in range(n)]
+        infos = self._infos()
         if step.final_observation is not None:
             final = step.final_observation.reshape(n, -1)
             self._finish(infos, step.done, final, step.truncated.reshape(n), step.metrics)
@@ -218,7 +226,7 @@ class SystemVecEnv(VecEnv):
             returns, lengths = self._returns[slots].tolist(), self._lengths[slots].tolist()
             limit = truncated[slots].tolist()
             for agent, slot in enumerate(range(world * n, (world + 1) * n)):
-                infos[slot] = {
+                infos[slot] |= {
                     "terminal_observation": final[slot],
                     "TimeLimit.truncated": limit[agent],
                     "episode": {"r": returns[agent], "l": lengths[agent], "t": seconds},
@@ -233,6 +241,12 @@ class SystemVecEnv(VecEnv):
             require_seed("seed", seed)
         self._next_seed = fresh_seed() if seed is None else int(seed)
         return [self._next_seed] * self.num_envs
+
+    def use(self, system: System) -> np.ndarray | None:
+        """Go on in the same worlds under other parameters, as `VectorEnv.use` says."""
+        self.system = system
+        observation = self.worlds.use(system)
+        return None if observation is None else observation.reshape(self.num_envs, -1)
 
     def save(self) -> dict[str, Any]:
         """Everything that `restore` needs: whole numbers and fresh arrays."""
@@ -255,12 +269,7 @@ class SystemVecEnv(VecEnv):
 
     def action_masks(self) -> np.ndarray:
         """Flags [num_envs, n] of the legal discrete actions; ValueError for continuous ones."""
-        if not isinstance(self.action_space, spaces.Discrete):
-            raise ValueError(f"{type(self.system).__name__} has continuous actions, without masks")
-        mask = self.worlds.action_mask()
-        if mask is None:
-            mask = np.ones((self.num_envs, int(self.action_space.n)), bool)
-        return mask.reshape(self.num_envs, -1)
+        return self.worlds.legal_actions().reshape(self.num_envs, -1)
 
     def picture(self, world: int) -> np.ndarray | None:
         """What world `world` looks like, [height, width, 3] uint8."""
@@ -311,6 +320,9 @@ class SystemVecEnv(VecEnv):
         indices: VecEnvIndices = None,
         **method_kwargs: Any,
     ) -> list[Any]:
+        if method_name == "action_masks" and not (method_args or method_kwargs):
+            masks = self.action_masks()  # of all slots at once: learners ask at every step
+            return [masks[index] for index in self._get_indices(indices)]
         slots = self._chosen(indices)
         return [getattr(slot, method_name)(*method_args, **method_kwargs) for slot in slots]
 

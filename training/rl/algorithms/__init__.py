@@ -23,7 +23,7 @@ from ..hyperparameters import ALGORITHMS
 from ..trainer import Algorithm, Trainer
 
 DEFAULT_STEPS = 1_000_000
-_FORM_OF = {"mappo": "ppo"}  # which has the same hyper-parameters
+_FORM_OF = {"mappo": "ppo", "maskable_ppo": "ppo"}  # which have the same hyper-parameters
 
 
 def config_class(algo: str) -> type[Any]:

@@ -61,6 +61,10 @@ class Trainer:
             regimes = self._regimes.row() if self._regimes is not None else {}
             yield Update(self.steps, {**row, **regimes}, update.loss)
 
+    def use(self, system: System) -> None:
+        """Roll out from the next update on under other parameters."""
+        self._trainer.system = self._log.system = system
+
     def watch(self, steps: StepRecorder) -> None:
         """Let `steps` see every step of the optimizer from now on."""
         steps.attach(self._trainer.optimizer, self._trainer.network.named_parameters())
