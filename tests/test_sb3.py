@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib
+import importlib.util
 import pickle
 import random
 import zipfile
@@ -95,6 +95,8 @@ def fits(id: str, algo: str) -> bool:
     system = invariantzoo.make_system(id)
     if algo == "descent" and not system.differentiable:
         return False
+    if algo == "maskable_ppo":
+        return is_discrete(system) and importlib.util.find_spec("sb3_contrib") is not None
     return not (is_discrete(system) and algo in ("sac", "descent"))
 
 
