@@ -116,6 +116,7 @@ def _follow(args: argparse.Namespace, folder: Path) -> int:
             runs.Follower(),
             checkpoint_every=plan.hyper.checkpoint_every,
             watch=lambda update: not processes.agreed(stop.number is not None),
+            curriculum=plan.curriculum,
         )
     processes.leave()
     return 0
