@@ -9,7 +9,9 @@ import pytest
 import torch
 
 import invariantzoo
+from invariantzoo.figures.ising_paths import least_lengths
 from invariantzoo.training.geometry.fields import Field
+from invariantzoo.training.geometry.grid_paths import grid_paths
 
 
 def free_spins(points: Any) -> np.ndarray:
@@ -242,3 +244,31 @@ def test_a_table_says_what_is_wrong_with_it() -> None:
         invariantzoo.MetricTable([axis], good[:4])
     with pytest.raises(ValueError, match="is singular"):
         invariantzoo.MetricTable([axis], 0 * good)
+
+
+def test_a_grid_with_more_neighbours_has_more_straight_lines() -> None:
+    """In a flat plane: from (0, 0) to (3, 1) there is an edge only with 32 neighbours."""
+    window, share = (np.zeros(2), np.full(2, 8.0)), np.linspace(0, 1, 33)
+    ends = np.array([[0.0, 0.0]]), np.array([[6.0, 2.0]])
+
+    def flat(points: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(np.eye(2), (len(points), 2, 2))
+
+    lengths = []
+    for neighbours in (16, 32):
+        points = grid_paths(flat, *ends, window, 9, share, neighbours)[0]
+        lengths.append(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
+    assert lengths[1] == pytest.approx(40**0.5, rel=1e-12)
+    assert lengths[0] > 1.01 * lengths[1]
+
+
+def test_no_path_between_laws_is_shorter_than_the_great_circle() -> None:
+    """The bound on lengths between tori, by enumeration of all states of 2 x 2 spins."""
+    ends = np.array([[[1.5, 0.4], [1.9, -0.3]], [[3.0, 0.1], [2.0, 1.0]]])
+    code = np.arange(16)
+    spins = (2.0 * (code[:, None] >> np.arange(4) & 1) - 1).reshape(-1, 2, 2)
+    bonds = sum((spins * np.roll(spins, 1, axis)).sum((1, 2)) for axis in (1, 2))
+    weight = np.exp((bonds + ends[..., 1:] * spins.sum((1, 2))) / ends[..., :1])
+    law = weight / weight.sum(-1, keepdims=True)
+    circle = 2 * np.arccos(np.sqrt(law[:, 0] * law[:, 1]).sum(-1))
+    np.testing.assert_allclose(least_lengths(2, ends), circle, rtol=1e-9)

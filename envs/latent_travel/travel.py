@@ -17,7 +17,8 @@ Reference  the shortest path, as computed when the charts were made: the shortes
 
 Nothing an agent sees or pays depends on coordinates: any affine map of them leaves it as it is.
 The charts: "digits", slices of the latent space of the diffusion model that ships, with the metric
-of its features; "tasep", both gates of an open chain of 12 sites.
+of its features; "ising", temperature and field of 6 x 6 spins, T in [1.8, 4], h in [-0.8, 0.8];
+"tasep", both gates of an open chain of 12 sites.
 "Hessian Geometry of Latent Space in Generative Models" (arXiv 2506.10632) finds such metrics and
 their shortest paths; an agent in them, its loss and what it sees are our choice.
 """
@@ -72,7 +73,7 @@ SCENARIOS = {
     },
 }
 
-METRICS = ("digits", "tasep")
+METRICS = ("digits", "ising", "tasep")
 ALONG = (0.2, 0.5)  # of the way to the target, where waypoints are
 ASIDE = (0.15, 0.4, 0.8)  # and how far to the left and to the right, over that way
 _PARTS = 8  # in which the length of a step is taken
@@ -109,7 +110,7 @@ class _View(NamedTuple):
 class LatentTravel(System):
     """Lengths of `stride` and `delta` are in sides of the chart's window.
 
-    metric: charts, "digits" or "tasep".  held_out: whether pairs are those kept for tests.
+    metric: charts, "digits", "ising" or "tasep".  held_out: whether pairs are those kept for tests.
     stride: of a step.  delta: how near to the target an agent arrives.  horizon: steps of an
     episode.  miss: loss of one who has not arrived then, in lengths of the shortest path, beside
     the length of the straight line that is left.

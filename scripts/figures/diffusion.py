@@ -30,6 +30,8 @@ IDEAL = (2.0, 1.0, 0.5, 0.3)  # widths of the Gaussians of the ideal denoiser
 IMAGES, CROSSINGS = 60, 4
 ZOOMS = [10.0**-k for k in range(1, 9)]
 DEEP = 1e-3  # window of the second box dimension
+RESOLVED, SHARP = 1.0, 0.3  # widths of ideal denoisers: walls that a grid resolves, and narrow ones
+MIDDLE = 0.6745  # of the noise of one phase of two Gaussians: half of it is nearer to the wall
 
 
 def main() -> None:
@@ -43,6 +45,8 @@ def main() -> None:
     store = args.out / "results" / "diffusion.json"
     mixture = recorded(store, "mixture", two_gaussians)
     ideal = {s: recorded(store, f"ideal {s:g}", partial(ideal_zoom, s)) for s in IDEAL}
+    ideal_slice = recorded(store, "ideal slice", surveyed_ideal)
+    contrast = recorded(store, "mixture contrast", mixture_contrast)
     seeds = recorded(store, "seeds", clear_seeds)[: args.slices]
     picture = args.out / "images" / "diffusion-slice.png"
     slices = {
@@ -50,7 +54,7 @@ def main() -> None:
         for s in seeds
     }
     _zoom_picture(args.out / "images" / "diffusion-zoom.png", ideal, slices, windows)
-    page = _page(mixture, ideal, slices)
+    page = _page(mixture, contrast, ideal, ideal_slice, slices)
     print(page)
     write_text(args.out / "diffusion.md", page)
 
@@ -64,6 +68,41 @@ def two_gaussians() -> list[list[float]]:
         wanted = exact.mixture_log_slope(width)
         rows.append([width, wanted, abs(exact.integrate_mixture(width, 0.0)[1] - wanted)])
     return rows
+
+
+def mixture_contrast() -> list[list[float]]:
+    """Of every width: the metric, slope squared, at the wall over that amid a phase."""
+    from invariantzoo.training.geometry import ideal_diffusion as exact
+
+    slopes = [[exact.integrate_mixture(s, z)[1] for z in (0.0, MIDDLE)] for s in WIDTHS]
+    return [
+        [width, float(np.exp(2 * (wall - amid)))]
+        for width, (wall, amid) in zip(WIDTHS, slopes, strict=True)
+    ]
+
+
+def surveyed_ideal() -> dict[str, Any]:
+    """Figures of a slice of an ideal denoiser, in pixels; box dimensions with sharp walls too."""
+    from invariantzoo.training.geometry.diffusion import read_digits
+    from invariantzoo.training.geometry.ideal_diffusion import IdealModel
+    from invariantzoo.training.geometry.survey import make_slice, summary, survey
+
+    start = time.process_time()
+    images = np.random.default_rng(0).permutation(read_digits()[0])[:IMAGES]
+    result = summary(survey(IdealModel(images, RESOLVED), 0, pairs=12))
+    result["dimensions"] = {}
+    for width in (RESOLVED, SHARP):
+        chart = make_slice(IdealModel(images, width), 0)
+        rng = np.random.default_rng(1)
+        p, q = rng.uniform(size=(2, 2))
+        while len(set(chart.label([p, q]))) == 1:
+            p, q = rng.uniform(size=(2, 2))
+        boxes = (([0.5, 0.5], 1.0), (chart.crossing(p, q), DEEP))
+        result["dimensions"][f"{width:g}"] = [
+            chart.box_dimension(centre, window, resolution=64).dimension for centre, window in boxes
+        ]
+    result["seconds"] = round(time.process_time() - start, 1)
+    return result
 
 
 def ideal_zoom(width: float) -> dict[str, Any]:
@@ -142,7 +181,13 @@ def _zoom_picture(
     save_figure(figure, path)
 
 
-def _page(mixture: Any, ideal: dict[float, Any], slices: dict[int, Any]) -> str:
+def _page(
+    mixture: Any,
+    of_mixture: list[list[float]],
+    ideal: dict[float, Any],
+    ideal_slice: dict[str, Any],
+    slices: dict[int, Any],
+) -> str:
     def steepest(width: float, zoom: int) -> float:
         return max(row[zoom] for row in ideal[width]["slopes"])
 
@@ -167,7 +212,11 @@ def _page(mixture: Any, ideal: dict[float, Any], slices: dict[int, Any]) -> str:
     tops = [row[-1] for of in values for row in of["slopes"]]
     plateau = max(of["plateau"] for of in values)
     dims = [d for of in values for d in of["dimensions"]]
-    none = "not measured"
+    widths = ", ".join(f"{width:g}" for width, _ in of_mixture[:3])
+    ratios_of_mixture = ", ".join(f"{ratio:.3g}" for _, ratio in of_mixture[:3])
+    counted = sum(ideal_slice[name]["pairs"] for name in ("one_digit", "two_digits"))
+    spent = ideal_slice["seconds"]
+    ideal_dims = [d for pair in ideal_slice["dimensions"].values() for d in pair]
     width_list = ", ".join(f"{s:g}" for s in IDEAL)
     growth = ", ".join(f"{steepest(s, 5):.3g}" for s in IDEAL)
     claims = table(
@@ -177,7 +226,9 @@ def _page(mixture: Any, ideal: dict[float, Any], slices: dict[int, Any]) -> str:
                 "the metric is concentrated on boundaries",
                 f"yes, but by {_span(traces)} times (mean trace there over elsewhere; volume "
                 f"{_span(volumes)}); trace 10 times and more on {tenfold} slices of {len(values)}",
-                *(none, "-"),
+                f"yes, by {ideal_slice['trace']['mean']:.3g} times for s = {RESOLVED:g} (trace; "
+                f"volume {ideal_slice['volume']['mean']:.3g})",
+                f"yes: at the wall {ratios_of_mixture} times that amid a phase for s = {widths}",
             ],
             [
                 "change is abrupt",
@@ -195,22 +246,27 @@ def _page(mixture: Any, ideal: dict[float, Any], slices: dict[int, Any]) -> str:
             [
                 "the boundary is a fractal",
                 f"no sign of it: dimensions {_span(dims)} (smooth curve: 1)",
-                *(none, "a point"),
+                f"no sign of it: {_span(ideal_dims)} for s = {RESOLVED:g} and {SHARP:g}",
+                "no: a point",
             ],
             [
                 "geodesics are straight within a phase",
                 f"nearly: length over that of the straight line {_span(ones)}",
-                *(none, "-"),
+                f"for s = {RESOLVED:g}: {ideal_slice['one_digit']['ratio']:.3f}",
+                "one dimension: every way is straight",
             ],
             [
                 "geodesics bend across a boundary",
                 f"some do: medians {_span(twos)}, single paths down to {least:.2f}",
-                *(none, "-"),
+                f"for s = {RESOLVED:g}: {ideal_slice['two_digits']['ratio']:.3f}, single paths "
+                f"down to {ideal_slice['two_digits']['lowest']:.2f}",
+                "one dimension",
             ],
             [
                 "the estimate is better than baselines",
-                "a question for models with exact metrics: lattices, not this page",
-                *("-", "-"),
+                "not told: no exact metric is known here. On [Ising lattices](geometry-ising.md), "
+                "where one is, errors are 36 to 185 times smaller than those of both baselines",
+                *("nothing is estimated", "nothing is estimated"),
             ],
         ],
     )
@@ -283,6 +339,9 @@ By DOP853 with the variational equation, tolerance 1e-12.
 The largest slope of {
         CROSSINGS
     } crossings in windows of these widths, some at no wall; 160 steps (400 for s = 2). One slice.
+The metric, the box dimensions and the {counted} shortest paths of the first table are those of
+another slice, in the metric of pixels, and its phases are the nearest images. With a smaller s
+walls are narrower than the grid of paths, which then says nothing. That one took {spent:.0f} CPU s.
 
 Not done: the paper's fit of log Z to the posterior of distances, larger models, other data.
 

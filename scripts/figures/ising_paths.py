@@ -37,7 +37,7 @@ BEND = 0.01
 NODES = (33, 61)  # of the tables along T and u
 COARSE = 41  # nodes along h, if not stretched
 PAIRS, APART = 24, 0.5
-POINTS, PER_POINT, FOR_WEIGHTS, NEAREST = 3000, 32, 8, 120
+POINTS, PER_POINT, FOR_WEIGHTS, NEAREST = 3000, 128, 8, 120
 FLIPPED = [5, 4, 2, 3, 1, 0]  # the six patterns with all spins turned
 FLOOR = 1e-9  # added to a learned metric: where no spin of any sample turned it is singular
 SHIPPED_SIDE = 6
@@ -193,7 +193,10 @@ def least_lengths(side: int, ends: np.ndarray) -> np.ndarray:
 
 
 def lengths(side: int = 8) -> dict[str, Any]:
-    """Median and least ratio of the shortest over the straight way, of groups of pairs."""
+    """Median and least ratio of the shortest over the straight way, of groups of pairs.
+
+    maps: log10 of the volume sqrt(det g) in (T, u) at the nodes with u >= 0, [T, u].
+    """
     start = time.process_time()
     metrics = tables(side)
     groups = {}
@@ -213,7 +216,12 @@ def lengths(side: int = 8) -> dict[str, Any]:
                 result["least"] = [float(np.median(least)), float(np.median(least / straight))]
                 result["excess"] = float((path.length / least).min())
         groups[name] = result
-    return {"groups": groups, "seconds": round(time.process_time() - start, 1)}
+    maps = {}
+    for kind in ("exact", "learned"):
+        volume = 0.5 * np.log10(np.linalg.det(metrics[kind].metrics[:, NODES[1] // 2 :]))
+        maps[kind] = np.round(volume, 2).tolist()
+    seconds = round(time.process_time() - start, 1)
+    return {"groups": groups, "maps": maps, "seconds": seconds}
 
 
 if __name__ == "__main__":

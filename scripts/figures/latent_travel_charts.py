@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import dijkstra
 
 from invariantzoo.envs.core.files import write_atomically
 from invariantzoo.envs.ising.exact import moments, sample_rows
@@ -25,6 +23,7 @@ from invariantzoo.envs.latent_travel import chart
 from invariantzoo.envs.tasep.exact import log_z, profile
 from invariantzoo.report import figure_parser
 from invariantzoo.training.geometry.diffusion import load_diffusion
+from invariantzoo.training.geometry.grid_paths import grid_paths
 from invariantzoo.training.geometry.latent_slice import LatentSlice
 
 NODES = 97  # of a chart along each axis
@@ -34,7 +33,6 @@ SLICES = 2  # of digits
 STEEPEST = 5e4  # eigenvalue of a metric that the nodes resolve; a steeper slice is left out
 FLOOR = 1e-5  # of the mean trace of a metric, added to it: features hardly change inside a digit
 SEGMENTS = 40  # of a shortest path
-REACH = 3  # in nodes along each axis, of the edges of the graph where the search for it starts
 SIDEWAYS = 0.012 * 0.75 ** np.arange(14)  # by which its points are moved, in turn
 FINE = 0.0015  # and below which they are not spread along it anew
 PARTS = 8  # in which edges and segments are measured during the search
@@ -52,16 +50,20 @@ class Plane(NamedTuple):
 
 
 def ising() -> list[Plane]:
-    """The 8 x 8 torus in T and h, exact; pictures are samples with the same random numbers."""
-    window = np.array([[1.5, -0.8], [4.0, 0.8]])
-    uniform = np.random.default_rng(0).random((1, 8))
+    """The 6 x 6 torus in T and h, exact; pictures are samples with the same random numbers.
+
+    Its wall at h = 0, about 2 T / spins wide, is six nodes wide at the lowest T. A larger torus or
+    a lower T would have one that this grid does not resolve.
+    """
+    window = np.array([[1.8, -0.8], [4.0, 0.8]])
+    uniform = np.random.default_rng(0).random((1, 6))
 
     def metric(t: float, h: float) -> np.ndarray:
         jacobian = np.array([[-1 / t**2, 0], [-h / t**2, 1 / t]])  # of (1 / T, h / T) in (T, h)
-        return jacobian.T @ moments(8, 1 / t, h / t).covariance @ jacobian
+        return jacobian.T @ moments(6, 1 / t, h / t).covariance @ jacobian
 
     def picture(t: float, h: float) -> np.ndarray:
-        return 0.5 + 0.5 * sample_rows(8, 1 / t, h / t, uniform).reshape(8, 8)
+        return 0.5 + 0.5 * sample_rows(6, 1 / t, h / t, uniform).reshape(6, 6)
 
     metrics = _over(window, NODES, metric, mirror=True)
     return [Plane(window, metrics, _over(window, PICTURES, picture), lambda p: p[:, 1] > 0)]
@@ -226,40 +228,19 @@ def shortest_paths(factor: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np
     return paths, polyline_lengths(factor, paths)
 
 
-def graph_of(factor: np.ndarray) -> coo_array:
-    """Lengths [nodes, nodes] of the edges from each node to all within `REACH`, each edge once."""
-    n = len(factor)
-    nodes = np.arange(n * n).reshape(n, n)
-    first, second = [], []
-    for i, j in itertools.product(range(REACH + 1), range(-REACH, REACH + 1)):
-        if math.gcd(i, j) == 1 and (i, j) != (0, -1):
-            start = nodes[: n - i, max(0, -j) : n - max(0, j)].ravel()
-            first.append(start)
-            second.append(start + n * i + j)
-    rows, columns = np.concatenate(first), np.concatenate(second)
-    lines = np.stack([_places(rows, n), _places(columns, n)], 1)
-    return coo_array(
-        (polyline_lengths(factor, lines, PARTS), (rows, columns)), shape=(n * n, n * n)
-    )
-
-
 def graph_paths(factor: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Paths [pairs, points, 2] along the graph, by the method of Dijkstra."""
-    n, graph = len(factor), graph_of(factor).tocsr()
-    paths = []
-    for (a, b), (start, target) in zip(np.rint(ends * (n - 1)) @ [n, 1], ends, strict=True):
-        _, before = dijkstra(graph, directed=False, indices=int(a), return_predecessors=True)
-        way = [int(b)]
-        while way[-1] != int(a):
-            way.append(before[way[-1]])
-        inner = _places(np.array(way[-2:0:-1], int), n)
-        paths.append(spread(factor, np.concatenate([[start], inner, [target]])))
-    return np.stack(paths)
+    """Paths [pairs, points, 2] along the edges of the grid of nodes, each to 32 neighbours."""
+    table, only = torch.from_numpy(factor)[None], torch.zeros(1, dtype=torch.int64)
 
+    def metric(places: np.ndarray) -> np.ndarray:
+        a, b, c = (
+            x[0].numpy() for x in chart.factor_at(table, only, torch.from_numpy(places)[None])
+        )
+        return np.stack([a * a, a * b, a * b, b * b + c * c], -1).reshape(-1, 2, 2)
 
-def _places(nodes: np.ndarray, n: int) -> np.ndarray:
-    """Where nodes of the grid n x n are in the unit square."""
-    return np.stack(np.divmod(nodes, n), -1) / (n - 1)
+    window, share = (np.zeros(2), np.ones(2)), np.linspace(0, 1, 4 * SEGMENTS + 1)
+    paths = grid_paths(metric, ends[:, 0], ends[:, 1], window, len(factor), share, neighbours=32)
+    return np.stack([spread(factor, path) for path in paths])
 
 
 def spread(factor: np.ndarray, path: np.ndarray) -> np.ndarray:

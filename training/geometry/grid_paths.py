@@ -9,7 +9,9 @@ import numpy as np
 
 from .fields import Window
 
-_EDGES = np.array([[1, 0], [0, 1], [1, 1], [1, -1], [2, 1], [1, 2], [2, -1], [1, -2]])
+_NEAR = [[1, 0], [0, 1], [1, 1], [1, -1], [2, 1], [1, 2], [2, -1], [1, -2]]
+_FAR = [[3, 1], [1, 3], [3, -1], [1, -3], [3, 2], [2, 3], [3, -2], [2, -3]]
+_EDGES = {16: np.array(_NEAR), 32: np.array(_NEAR + _FAR)}  # half of them: each edge once
 _NODE, _WEIGHT = np.polynomial.legendre.leggauss(4)
 
 
@@ -20,11 +22,13 @@ def grid_paths(
     window: Window,
     nodes: int,
     s: np.ndarray,
+    neighbours: int = 16,
 ) -> np.ndarray:
     """Points [pairs, len(s), 2] at shares s of the length of the shortest paths along a grid.
 
     first, last [pairs, 2]: the ends; paths run between the nodes nearest to them.
-    nodes: along each side of the window; each is joined to 16 of those around it.
+    nodes: along each side of the window.  neighbours: of those around it that each is joined to,
+        16 or 32.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import dijkstra
@@ -34,7 +38,7 @@ def grid_paths(
     index = np.arange(nodes**2).reshape(nodes, nodes)
     cells = np.stack(np.unravel_index(index.ravel(), index.shape), -1)
     tails, heads, lengths = [], [], []
-    for edge in _EDGES:
+    for edge in _EDGES[neighbours]:
         there = cells + edge
         kept = ((there >= 0) & (there < nodes)).all(1)
         tails.append(index.ravel()[kept])

@@ -83,3 +83,19 @@ def nearest_image(images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Labels [m] of what [m, pixels] is nearest to, of images [n, pixels]."""
     squares = (images**2).sum(1)
     return lambda x: (squares - 2 * x @ images.T).argmin(1)
+
+
+class IdealModel:
+    """The ideal denoiser of images [n, pixels] as a model: labels are images, features pixels."""
+
+    def __init__(self, images: np.ndarray, width: float, *, steps: int = 160) -> None:
+        self._map = ideal_denoiser(images, width, steps=steps)
+        self.classify = nearest_image(images)
+
+    def __call__(self, latents: np.ndarray) -> np.ndarray:
+        """Images [m, pixels] of latents [m, pixels]."""
+        return self._map(latents)
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """The images themselves [m, pixels]."""
+        return images

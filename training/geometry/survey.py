@@ -14,6 +14,7 @@ import numpy as np
 from .diffusion import DiffusionModel
 from .fields import FeatureTable
 from .geodesics import Path, geodesic
+from .ideal_diffusion import IdealModel
 from .latent_slice import LatentSlice
 
 CONFIDENT = 0.95  # probability of the digit at a corner
@@ -47,8 +48,8 @@ def corners_of(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(3, 64))
 
 
-def make_slice(model: DiffusionModel, seed: int) -> LatentSlice:
-    """The slice of a seed, with the model's digits as labels."""
+def make_slice(model: DiffusionModel | IdealModel, seed: int) -> LatentSlice:
+    """The slice of a seed, with the model's digits, or images, as labels."""
     return LatentSlice(model, *corners_of(seed), classify=model.classify)
 
 
@@ -59,7 +60,12 @@ def is_clear(model: DiffusionModel, seed: int) -> bool:
 
 
 def survey(
-    model: DiffusionModel, seed: int, *, nodes: int = 65, crossings: int = 4, pairs: int = 20
+    model: DiffusionModel | IdealModel,
+    seed: int,
+    *,
+    nodes: int = 65,
+    crossings: int = 4,
+    pairs: int = 20,
 ) -> Survey:
     """Survey the slice of a seed. The model must compute in float64."""
     rng = np.random.default_rng(seed)
