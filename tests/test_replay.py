@@ -410,6 +410,23 @@ def test_cells_are_clicked_and_coloured(chromium: Any, tmp_path: Path) -> None:
         assert pixel[:3] == shade.tolist()
 
 
+def test_cells_that_are_no_agents_are_not_clicked(chromium: Any, tmp_path: Path) -> None:
+    """20 particles on 40 sites: no cell is a particle's. One controller of 64 spins: all are."""
+    path = tmp_path / "x.html"
+    assert rollout("tasep-ring-v0", "--html", path, "--n-steps", 3) == 0
+    tab = opened(chromium, path)
+    x, y = tab.run("[replay.lens.corner[0] + 5, replay.lens.corner[1] + 5]")
+    assert tab.run(f"replay.agentAt({x}, {y})") is None
+    assert "n and p" in tab.page.locator("#agent").inner_text()
+    tab.page.keyboard.press("n")
+    assert "particle_0" in tab.page.locator("#agent").inner_text()
+    assert rollout("ising-transport-v0", "--html", path, "--n-steps", 3) == 0
+    tab.open(path, "#paused")
+    tab.page.wait_for_function("window.replay !== undefined")
+    assert tab.run("replay.agentAt(replay.lens.corner[0] + 90, replay.lens.corner[1] + 90)") == 0
+    assert tab.complaints == []
+
+
 def test_balls_turn_and_the_nearer_is_clicked(chromium: Any, tmp_path: Path) -> None:
     path = tmp_path / "x.html"
     assert rollout(WATER, "--html", path, "--n-steps", 2) == 0

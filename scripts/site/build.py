@@ -28,7 +28,7 @@ from typing import Any
 import invariantzoo
 from invariantzoo.report import write_text
 from invariantzoo.site import pages
-from invariantzoo.site.formulas import system_table
+from invariantzoo.site.formulas import paragraph, system_table
 from invariantzoo.site.links import dead_links
 
 NEEDS = ("zensical", "mkdocstrings", "mkdocstrings_handlers.python", "ziamath")
@@ -61,6 +61,7 @@ class NamedLines(Extension):
         if obj.docstring is not None:
             obj.docstring.value = listed(obj.docstring.value)
 """  # of the reference: what it makes of every docstring
+SYSTEM = "\n## The system\n"
 _BLOCK = re.compile(r"^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 
@@ -152,7 +153,11 @@ def _link_package(folder: Path) -> None:
 
 def environment(text: str, id: str, replays: bool) -> str:
     """The page of an id with its formulas set and its replay below its film."""
-    text = _BLOCK.sub(lambda match: f"{system_table(match[1])}\n", text)
+    before, _, rest = text.partition(SYSTEM)
+    own, _, after = rest.partition("\n## ")
+    own = _BLOCK.sub(lambda match: f"{system_table(match[1])}\n", own)
+    own = "\n\n".join(paragraph(part.strip("\n")) for part in own.split("\n\n"))
+    text = f"{before}{SYSTEM}{own}\n\n## {after}"
     text = (
         text.replace("\n## The system\n", f"{_replay(id)}\n## The system\n", 1) if replays else text
     )

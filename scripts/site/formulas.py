@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 GREEK = {
-    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "eta": "η", "kappa": "κ", "mu": "μ",
+    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "eta": "η", "kappa": "κ",
+    "epsilon": "ε", "lambda": "λ", "mu": "μ",
     "phi": "φ", "pi": "π", "psi": "ψ", "rho": "ρ", "sigma": "σ", "tau": "τ", "theta": "θ",
     "xi": "ξ", "perp": "⊥",
 }  # fmt: skip
@@ -31,7 +32,7 @@ _RELATIONS = ("=", "+=", "-=", "<=", ">=", "->", "+-", "+", "/")
 _TOKEN = re.compile(
     r"""(?P<code>`[^`]*`)|(?P<text>"[^"]*")
     |(?P<word>[A-Za-z]{2,}(?:(?:-[A-Za-z]+)+(?![\w'])|'s(?!\w)))
-    |(?P<name>[A-Za-z]+\d*(?:_(?:\{[^}]*\}|[A-Za-z0-9*]+(?:,[A-Za-z0-9]+(?![\w]))*))*'*)
+    |(?P<name>[A-Za-z]+\d*(?:_(?:\{[^}]*\}|[A-Za-z0-9]+(?:,[A-Za-z0-9]+(?![\w]))*))*'*)
     |(?P<number>\d[\d,]*\.?\d+|\.?\d+)
     |(?P<sign>\+=|-=|<=|>=|->|\+-|\.\.|[-=+*/^|()\[\]{}<>,;:.'])
     |(?P<space>\s+)|(?P<other>.)""",
@@ -76,6 +77,14 @@ def _label(line: str) -> tuple[str, str]:
     return label, text.strip()
 
 
+def paragraph(text: str) -> str:
+    """A paragraph in Markdown with its formulas set; as it is if it has none, or is none."""
+    if not text or re.search(r"^(?:[-#|><!]|\d+\.)|\]\(|\*\*|```", text, re.MULTILINE):
+        return text
+    made = typeset(" ".join(re.sub(r"\\([*|<])", r"\1", text).split()))
+    return f"<p>{made}</p>" if "<math>" in made else text
+
+
 def typeset(text: str) -> str:
     """A line of words and formulas as HTML."""
     tokens = _tokens(text)
@@ -106,12 +115,18 @@ def _formula(tokens: Sequence[Token]) -> str:
     for k, token in enumerate(tokens):
         depth += (token.text in _OPEN) - (token.text in _CLOSE)
         bars += token.text == "|"
-        sign = token.kind == "sign" and token.text in ("=", "+", "-", "+=", "<=")
-        inside = depth or bars % 2 or k - starts[-1] < _LONG or k + _SHORT > len(tokens)
-        if sign and token.before and token.after and not inside:
-            starts.append(k)
+        sign = token.kind == "sign" and token.text in ("=", "+", "-", "+=", "<=") and token.after
+        large = token.kind == "name" and token.text.partition("_")[0] in LARGE
+        inside = depth or bars % 2 or k + _SHORT > len(tokens)
+        if (large and k - starts[-1] > 2) or (sign and k - starts[-1] >= _LONG):
+            starts += [k] if token.before and not inside else []
     pieces = [tokens[a:b] for a, b in zip(starts, [*starts[1:], len(tokens)], strict=True)]
-    return " ".join(f"<math>{_row(piece)}</math>" for piece in pieces)
+    rows = [_row(piece) for piece in pieces]
+    rows = [
+        rows[0],
+        *(re.sub("^<mo(?: form='prefix')?>", "<mo form='infix'>", row) for row in rows[1:]),
+    ]
+    return " ".join(f"<math>{row}</math>" for row in rows)
 
 
 def _tokens(text: str) -> list[Token]:
@@ -154,7 +169,8 @@ def _mark(tokens: Sequence[Token]) -> None:
             token.math = after.text == "["
         elif token.text in VARIABLES:
             follows = sign in (*_RELATIONS, ")") and bool(sign)
-            token.math = follows or after.text == "(" or (after.kind == "name" and after.math)
+            inner = padded[k + 4] if after.text == "(" and k + 4 < len(padded) else after
+            token.math = follows or (inner.kind == "name" and inner.math)
         elif not token.math and sign in ("=", "+", "/", "+=", "-"):
             factor = earlier.math or earlier.kind == "number" or earlier.text in (")", ">", "]")
             token.math = factor and token.before == before.before

@@ -406,6 +406,11 @@
     }
   }
 
+  // Whether a lattice shows one cell, or where its rows are time one column, for each agent.
+  function cellsAreAgents(grid) {
+    return (scene(frame).kept_rows ? grid[1] : grid[0] * grid[1]) === meta.n_agents;
+  }
+
   function marked(context, lens, at, grid, ball) {
     const about = scene(at), spots = [];
     let colour = "#fff";
@@ -425,7 +430,7 @@
       }
     } else if (ball) {
       if (follow < ball.length) spots.push([ball[follow].x, ball[follow].y, ball[follow].radius]);
-    } else if (grid && !about.kept_rows && follow < grid[0] * grid[1]) {
+    } else if (grid && !about.kept_rows && cellsAreAgents(grid)) {
       const [w, h] = [lens.extent[0] / grid[1], lens.extent[1] / grid[0]];
       const x = lens.corner[0] + (follow % grid[1] + 0.5) * w;
       const y = lens.corner[1] + (Math.floor(follow / grid[1]) + 0.5) * h;
@@ -716,14 +721,15 @@
       if (step > 0) rows.push([name, waits ? `from step ${meta.warm_up + 1} on` : number(value)]);
     });
     fill($("episode").tBodies[0], rows);
-    agentWords();
   }
 
   function agentWords() {
     const body = $("agent").tBodies[0], losses = $("losses");
     losses.hidden = true;
     if (follow === null) {
-      $("agent-name").textContent = "click an agent";
+      const shown = has("discs") || has("balls") || meta.n_agents === 1
+        || (seen && seen.grid && cellsAreAgents(seen.grid));
+      $("agent-name").textContent = shown ? "click an agent" : "n and p follow an agent";
       return fill(body, []);
     }
     $("agent-name").textContent = `${meta.agent}_${follow}`;
@@ -756,6 +762,7 @@
     words();
     plots();
     paint();
+    agentWords();
     $("play-icon").setAttribute("d", playing ? "M2.5 2h2.4v8H2.5zM7.1 2h2.4v8H7.1z"
       : "M3 1.5v9l7-4.5z");
     $("play").setAttribute("aria-label", playing ? "pause" : "play");
@@ -841,15 +848,16 @@
         const [dx, dy] = shortest(lens, about.periodic, lens.x(place[2 * i]) - x,
           lens.y(place[2 * i + 1]) - y);
         const gap = Math.hypot(dx, dy) - lens.scale * (radius ? radius[i] : 1);
-        if (gap <= least) [best, least] = [agents ? agents[i] : i, gap];
+        const agent = agents ? agents[i] : i;
+        if (gap <= least && agent < meta.n_agents) [best, least] = [agent, gap];
       }
       return best;
     }
-    if (!grid) return null;
+    if (meta.n_agents === 1) return 0;
+    if (!grid || !cellsAreAgents(grid)) return null;
     const row = Math.floor(((y - lens.corner[1]) / lens.extent[1]) * grid[0]);
     const column = Math.floor(((x - lens.corner[0]) / lens.extent[0]) * grid[1]);
-    const agent = about.kept_rows ? column : row * grid[1] + column;
-    return agent < meta.n_agents ? agent : null;
+    return about.kept_rows ? column : row * grid[1] + column;
   }
 
   let held = null, dragged = 0;
