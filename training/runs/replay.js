@@ -5,7 +5,7 @@
   const $ = (id) => document.getElementById(id);
   const meta = JSON.parse($("meta").textContent);
   const TAU = 2 * Math.PI;
-  const TRAIL = 12;  // frames
+  const TRAIL = Math.max(Math.round(12 / meta.every), 2);  // frames, as films have 12 steps
   const CLOSE = 8;  // pixels from its rim within which a click means an agent
   const EYE = 3.5, FOG = 0.55;  // as painted films have them
   const SPEEDS = [0.125, 0.25, 0.5, 1, 2, 4, 8];
