@@ -97,6 +97,26 @@ def test_fewer_sizes_are_judged_where_that_is_asked_for() -> None:
         SampleRecorder(most=0)
 
 
+def test_a_recorder_stops_by_itself_when_it_has_enough() -> None:
+    """With the first samples, of every layer whose optimizer has made a step by then."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    optimizer = torch.optim.SGD(network.parameters(), 0.0)
+    recorder = SampleRecorder(100, once=True).attach(network, optimizer)
+    for step in range(5):
+        optimizer.zero_grad()
+        ((step + 1) * network(torch.ones(60, 3))).sum().backward()
+        optimizer.step()
+        assert recorder.paused == (step > 1)
+    sizes = recorder.verdicts()["2 bias"].sizes
+    assert sizes.unique().tolist() == [1, 2]
+    recorder.clear()
+    recorder.paused = False
+    network(torch.ones(60, 3)).sum().backward()
+    optimizer.step()
+    assert len(recorder) == 60
+
+
 def test_gradients_made_to_follow_a_law(tmp_path: Path) -> None:
     """A sigmoid of a uniform, deep z and cross-entropy: an exponent of 1 over three decades."""
     generator = torch.Generator().manual_seed(2)

@@ -7,6 +7,7 @@ Samples have density x^-k between 1 and 100 exactly. Prints the table of docs/cr
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from typing import Any
 
@@ -43,6 +44,8 @@ def main() -> None:
     from invariantzoo.report import figure_parser
 
     seeds = figure_parser(__doc__, seeds=5).parse_args().seeds
+    if importlib.util.find_spec("powerlaw") is None:
+        raise SystemExit("powerlaw is not installed: pip install powerlaw")
     rows = []
     for k in EXPONENTS:
         fits = []
