@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from invariantzoo.agents.player import Player
     from invariantzoo.agents.policy import make_policy, policy_names
     from invariantzoo.envs.core.conformance.check import check_parallel
+    from invariantzoo.envs.core.interfaces.benchmarl import SystemTask
     from invariantzoo.envs.core.interfaces.pettingzoo import AecEnv, ParallelEnv
     from invariantzoo.envs.core.interfaces.stable_baselines3 import SystemVecEnv
     from invariantzoo.envs.core.interfaces.torchrl import SystemTorchEnv
@@ -141,6 +142,7 @@ __all__ = [
     "Torus",
     "Update",
     "VectorEnv",
+    "benchmarl_task",
     "cayley_step",
     "check_parallel",
     "dirac_frequencies",
@@ -245,3 +247,16 @@ def torchrl_env(
     return make_torchrl_env(
         id, n_worlds=n_worlds, seed=seed, device=device, with_state=with_state, **parameters
     )
+
+
+def benchmarl_task(id: str, **parameters: Any) -> SystemTask:
+    """An id as a task of BenchMARL; parameters are those of the system.
+
+    Raises ModuleNotFoundError without BenchMARL: pip install "invariantzoo[benchmarl]".
+    """
+    from invariantzoo.envs.core.extras import require_extra
+
+    require_extra("benchmarl", "benchmarl", "BenchMARL")
+    from invariantzoo.envs.core.interfaces.benchmarl import make_task
+
+    return make_task(id, **parameters)

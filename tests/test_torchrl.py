@@ -33,6 +33,9 @@ def test_torchrl_finds_no_fault(id: str) -> None:
 
     env = invariantzoo.torchrl_env(id, n_worlds=3, seed=0, with_state=True, **short(id))
     check_env_specs(env, seed=1)
+    agents = env.full_observation_spec_unbatched["agents"]  # of one world, as BenchMARL asks
+    assert agents.shape == (env.system.n_agents,)
+    assert agents["observation"].shape == env.observation_spec["agents", "observation"].shape[1:]
 
 
 @pytest.mark.parametrize("id", [*IDS])

@@ -75,7 +75,7 @@ class SystemTorchEnv(EnvBase):
         limits = low.expand(*worlds, size), high.expand(*worlds, size)
         group: dict[str, Any] = {"observation": Bounded(*limits, (*worlds, size))}
         if self._turns:
-            group["mask"] = Binary(shape=worlds, dtype=torch.bool)
+            group["mask"] = Categorical(2, worlds, dtype=torch.bool)
         if self._has_legal:
             shape = (*worlds, self._n_actions)
             group["action_mask"] = Binary(shape=shape, dtype=torch.bool)
