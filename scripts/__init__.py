@@ -252,11 +252,11 @@ def torchrl_env(
 def benchmarl_task(id: str, **parameters: Any) -> SystemTask:
     """An id as a task of BenchMARL; parameters are those of the system.
 
-    Raises ModuleNotFoundError without BenchMARL: pip install "invariantzoo[benchmarl]".
+    Raises ModuleNotFoundError without BenchMARL: pip install benchmarl "torchrl<0.12".
     """
-    from invariantzoo.envs.core.extras import require_extra
+    from invariantzoo.envs.core.extras import require_packages
 
-    require_extra("benchmarl", "benchmarl", "BenchMARL")
+    require_packages("benchmarl", 'benchmarl "torchrl<0.12"', "BenchMARL")
     from invariantzoo.envs.core.interfaces.benchmarl import make_task
 
     return make_task(id, **parameters)

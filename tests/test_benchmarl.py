@@ -59,6 +59,6 @@ def test_without_benchmarl_a_line_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "benchmarl" else find(name)
     )
-    line = r'^BenchMARL is not installed: pip install "invariantzoo\[benchmarl\]"$'
+    line = r'^BenchMARL is not installed: pip install benchmarl "torchrl<0.12"$'
     with pytest.raises(ModuleNotFoundError, match=line):
         invariantzoo.benchmarl_task("particles-encounter-v0")

@@ -10,7 +10,13 @@ def require_extra(module: str, extra: str, library: str = "") -> None:
 
     extra: which of this package's optional dependencies brings it.  library: its name for people.
     """
+    require_packages(module, f'"invariantzoo[{extra}]"', library)
+
+
+def require_packages(module: str, packages: str, library: str = "") -> None:
+    """As `require_extra`, for what is in no extra, as others need other versions beside it.
+
+    packages: what pip is to install.
+    """
     if importlib.util.find_spec(module) is None:
-        raise ModuleNotFoundError(
-            f'{library or module} is not installed: pip install "invariantzoo[{extra}]"'
-        )
+        raise ModuleNotFoundError(f"{library or module} is not installed: pip install {packages}")

@@ -3,7 +3,7 @@
     python -m invariantzoo.figures.benchmarl [--out docs] [--seeds 3] [--frames 72000]
 
 Writes results/benchmarl.json and the last section of benchmarl.md. Needs
-`pip install "invariantzoo[benchmarl]"`; what is recorded is not run again.
+`pip install benchmarl "torchrl<0.12"`; what is recorded is not run again.
 """
 
 from __future__ import annotations
@@ -112,24 +112,31 @@ def section(scores: dict[str, Any], runs: list[dict[str, Any]], frames: int) -> 
     """The table, and how it was made."""
     names = ("return", *METRICS)
     rows = [[f"`{policy}`", *(means[name] for name in names)] for policy, means in scores.items()]
-    trained = [f"{statistics.fmean(r[n] for r in runs):.4g} ± {_error(runs, n):.2g}" for n in names]
+    trained = [_mean_of([run[name] for run in runs]) for name in names]
     rows.append([f"MAPPO, {frames:,} frames", *trained])
     speed = statistics.median(run["speed"] for run in runs)
     first = statistics.fmean(run["first"] for run in runs)
     return (
         f"`{ID}`, episodes of {HORIZON} steps, return per agent. MAPPO with BenchMARL's defaults "
         f"but for batches of {WORLDS * HORIZON:,} frames of {WORLDS} worlds, 10 epochs of "
-        f"minibatches of 400, and a learning rate of {SETTINGS['lr']:g}: mean and standard error "
-        f"over {len(runs)} seeds, of the last five batches, whose actions are drawn. The first "
+        f"minibatches of 400, and a learning rate of {SETTINGS['lr']:g}: means "
+        f"over {_seeds(len(runs))} of the last five batches, whose actions are drawn. The first "
         f"batch had a return of {first:.4g}. It made {speed:,.0f} agent-steps per CPU second, "
         f"learning included.\n\n{table(['policy', *names], rows)}\n"
         "Made by `python -m invariantzoo.figures.benchmarl`."
     )
 
 
-def _error(runs: list[dict[str, Any]], name: str) -> float:
-    values = [run[name] for run in runs]
-    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+def _seeds(count: int) -> str:
+    return "one seed," if count == 1 else f"{count} seeds, with standard errors,"
+
+
+def _mean_of(values: list[float]) -> str:
+    """Mean and, of several, standard error."""
+    mean = f"{statistics.fmean(values):.4g}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {statistics.stdev(values) / len(values) ** 0.5:.2g}"
 
 
 if __name__ == "__main__":
