@@ -1,6 +1,6 @@
 """MAPPO by BenchMARL on two discs that meet, beside policies that need no training.
 
-    python -m invariantzoo.figures.benchmarl [--out docs] [--seeds 3] [--frames 72000]
+    python -m invariantzoo.figures.benchmarl [--out docs] [--seeds 2] [--frames 72000]
 
 Writes results/benchmarl.json and the last section of benchmarl.md. Needs
 `pip install benchmarl "torchrl<0.12"`; what is recorded is not run again.
@@ -37,7 +37,7 @@ METRICS = ("progress", "collisions")
 
 def main() -> None:
     """Train what is not recorded yet, and write the section."""
-    args = figure_parser(__doc__, out=Path("docs"), seeds=3, frames=72_000).parse_args()
+    args = figure_parser(__doc__, out=Path("docs"), seeds=2, frames=72_000).parse_args()
     path = args.out / "results/benchmarl.json"
     scores = {name: recorded(path, name, partial(score, name)) for name in UNTRAINED}
     runs = [
