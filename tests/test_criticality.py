@@ -177,6 +177,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         "n_steps=8",
         "--set",
         "batch_size=32",
+        "--set",
+        "horizon=8",
     ]
     assert main(["train", "particles-encounter-v0", "--out", str(run), *small]) == 0
     capsys.readouterr()
