@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,14 @@ class Tab:
     def run(self, script: str) -> Any:
         """The value of a line of JavaScript."""
         return self.page.evaluate(script)
+
+    def wait(self, script: str, seconds: float = 30.0) -> None:
+        """Until a line of JavaScript is true; asked from outside, as pages may forbid eval."""
+        end = time.monotonic() + seconds
+        while not self.run(script):
+            if time.monotonic() > end:
+                raise TimeoutError(f"{script} did not come true in {seconds:g} s")
+            self.page.wait_for_timeout(20)
 
     def _console(self, message: Any) -> None:
         if message.type in ("error", "warning"):
