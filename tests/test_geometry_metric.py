@@ -140,6 +140,17 @@ def test_swaps_of_large_samples_are_told_by_the_near_pairs_alone() -> None:
     np.testing.assert_allclose(weights / size, np.eye(2), atol=0.1)
 
 
+def test_pairs_are_near_and_far() -> None:
+    points = np.random.default_rng(0).uniform(size=(1100, 2))
+    first, second = near_pairs(points, np.arange(1100))
+    ranks = [1, 3, 9, 27, 34, 68, 137, 274, 549, 1099]
+    np.testing.assert_array_equal(first, np.repeat(np.arange(1100), len(ranks)))
+    away = np.linalg.norm(points[:, None] - points, axis=-1)
+    np.testing.assert_array_equal(second.reshape(1100, -1), away.argsort(1)[:, ranks])
+    doubled = near_pairs(points[[0, 0, 1, 2]], np.arange(4))
+    assert (points[[0, 0, 1, 2]][doubled[0]] != points[[0, 0, 1, 2]][doubled[1]]).any(1).all()
+
+
 def test_swaps_that_are_all_sure_are_refused() -> None:
     natural = np.linspace(-1, 1, 50)[:, None]
     samples = np.repeat(natural[:, None], 4, 1)
@@ -158,6 +169,24 @@ def test_patterns_of_two_by_two_sites() -> None:
             n = a + b + c + d
             slow[[0, 1, 3 if a == d else 2, 4, 5][n]] += 1
     np.testing.assert_allclose(counted, slow)
+
+
+def test_few_values_of_samples() -> None:
+    samples = np.array([[3, -1], [-1, 2]], np.int8)
+    np.testing.assert_array_equal(statistics.few_values(samples, 3), [-1, 2, 3])
+    np.testing.assert_array_equal(statistics.few_values(samples / 2, 4), [-0.5, 1, 1.5])
+    assert statistics.few_values(samples, 2) is None
+
+
+def test_bytes_are_estimated_as_floats_are() -> None:
+    spins = np.random.default_rng(0).integers(0, 2, (64, 4, 3, 3)) * 2 - 1
+    t = np.linspace(0, 1, 64)
+    metrics = [
+        invariantzoo.estimate_metric(spins.astype(kind), t, members=2, steps=50)
+        for kind in (np.int8, float)
+    ]
+    points = np.array([[0.3], [0.6]])
+    np.testing.assert_array_equal(metrics[0](points), metrics[1](points))
 
 
 def test_a_function_of_ones_own() -> None:

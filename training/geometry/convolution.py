@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .statistics import Schedule, mlp, seeded, trained
+from .statistics import Schedule, few_values, mlp, seeded, trained
 from .swaps import near_pairs
 
 _WIDTH = 16
-_VALUES = 8  # different numbers among the sites, up to which windows are counted
+_VALUES = 4  # different numbers among the sites, up to which windows are counted
 _MOST_COUNTS = 20_000_000  # samples times windows that are held
 _DECAY = 0.1  # of weights, in units of one pair's loss
 _LEAST_ROUNDS, _ROUND = 3, 10  # of steps, before held-out pairs may end the training
@@ -63,35 +63,39 @@ def read_windows(samples: np.ndarray) -> Windows | Lattices:
             f"sites or more; these are {list(samples.shape)}"
         )
     centre, spread = float(samples.mean()), float(samples.std())
-    values = np.unique(samples)
-    if len(values) <= _VALUES:
-        digits = np.searchsorted(values, samples).astype(np.int32)
-        counted = _counted(digits, len(values))
-        if counted is not None:
-            images, counts = counted
-            numbers = (values[images] - centre) / spread
-            return Windows(torch.from_numpy(numbers), torch.from_numpy(counts))
+    values = few_values(samples, _VALUES)
+    counted = None if values is None else _counted(samples, values)
+    if values is not None and counted is not None:
+        images, counts = counted
+        numbers = (values[images] - centre) / spread
+        return Windows(torch.from_numpy(numbers), torch.from_numpy(counts))
     return Lattices(torch.from_numpy((samples - centre) / spread).float())
 
 
-def _counted(digits: np.ndarray, base: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Digits [8, windows, 9] of the windows of digits below `base`, and counts; None: too many."""
-    points, per_point, rows, columns = digits.shape
+def _counted(samples: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Places among the values [8, windows, 9] of the windows, and counts; None: too many."""
+    points, per_point, rows, columns = samples.shape
+    base = len(values)
     at_once = max(1, _AT_ONCE // (per_point * rows * columns))
-    parts = [_codes(digits[k : k + at_once], base) for k in range(0, points, at_once)]
-    seen = np.unique(np.concatenate([np.unique(part) for part in parts]))
-    images = _images(seen, base)
-    codes = (images * base ** np.arange(9)).sum(-1)
-    first, orbit = np.unique(codes.min(0), return_inverse=True)
+    steps = range(0, points, at_once)
+    parts = [
+        _codes(np.searchsorted(values, samples[k : k + at_once]).astype(np.int32), base)
+        for k in steps
+    ]
+    seen = np.flatnonzero(sum(np.bincount(part.ravel(), minlength=base**9) for part in parts))
+    codes = (_images(seen, base) * base ** np.arange(9)).sum(-1)
+    first, which = np.unique(codes.min(0), return_inverse=True)
     n = len(first)
     if points * per_point * n > _MOST_COUNTS:
         return None
+    orbit = np.zeros(base**9, int)
+    orbit[seen] = which
     counts = np.empty((points, per_point, n))
-    for k, part in enumerate(parts):
-        here = orbit[np.searchsorted(seen, part)].reshape(-1, rows * columns)
+    for k, part in zip(steps, parts, strict=True):
+        here = orbit[part].reshape(-1, rows * columns)
         here += n * np.arange(len(here))[:, None]
         total = np.bincount(here.ravel(), minlength=n * len(here))
-        counts[k * at_once : (k + 1) * at_once] = total.reshape(-1, per_point, n)
+        counts[k : k + at_once] = total.reshape(-1, per_point, n)
     return _images(first, base), counts
 
 
@@ -101,7 +105,7 @@ def _codes(digits: np.ndarray, base: int) -> np.ndarray:
     for k in range(9):
         row, column = divmod(k, 3)
         codes += np.roll(digits, (1 - row, 1 - column), (-2, -1)) * base**k
-    return codes
+    return codes.astype(np.int16) if base <= 3 else codes
 
 
 def _images(codes: np.ndarray, base: int) -> np.ndarray:

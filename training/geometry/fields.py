@@ -211,8 +211,11 @@ def _spline(grid: Sequence[np.ndarray], values: np.ndarray) -> Any:
     return NdBSpline(tuple(knots), values, k=3)
 
 
-def as_array(name: str, value: Any) -> np.ndarray:
-    """A float64 array of numbers or of a torch tensor; ValueError for what holds no numbers."""
+def as_array(name: str, value: Any, *, bytes_stay: bool = False) -> np.ndarray:
+    """A float64 array of numbers or of a torch tensor; ValueError for what holds no numbers.
+
+    bytes_stay: whether integers of one byte, such as spins, stay what they are.
+    """
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -223,6 +226,8 @@ def as_array(name: str, value: Any) -> np.ndarray:
             raise TypeError
     except (TypeError, ValueError):
         raise ValueError(f"{name}={shown(value)} must be an array of numbers") from None
+    if bytes_stay and array.dtype.kind in "iu" and array.dtype.itemsize == 1:
+        return array
     return array.astype(np.float64)
 
 

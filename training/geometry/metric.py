@@ -285,7 +285,7 @@ def estimate_metric(
     require_count("members", members, 2)
     require_count("steps", steps)
     require_seed("seed", seed)
-    x, t = _checked(samples, parameters)
+    x, t = _checked(samples, parameters, bytes_stay=isinstance(statistic, str))
     if nearest is not None:
         _require_nearest(nearest, t)
     if recipe == "chain":
@@ -567,9 +567,10 @@ def _given(
     return statistics.fixed(x, names)
 
 
-def _checked(samples: Any, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+def _checked(samples: Any, parameters: Any, *, bytes_stay: bool) -> tuple[np.ndarray, np.ndarray]:
     """Samples [points, per point, ...] and parameters [points, d] that can be learned from."""
-    x, t = as_array("samples", samples), as_array("parameters", parameters)
+    x = as_array("samples", samples, bytes_stay=bytes_stay)
+    t = as_array("parameters", parameters)
     if t.ndim == 1:
         t = t[:, None]
     if x.ndim < 2 or t.ndim != 2 or len(x) != len(t) or not x.size or not t.size:

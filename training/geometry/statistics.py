@@ -28,6 +28,7 @@ STATISTICS = ("auto", "polynomial", "network", "convolution", "patterns", "mean"
 MOST_FEATURES = 40
 _SQUARES = 6  # numbers of a sample up to which their products are taken by default
 _LINEAR = 24  # and up to which they are taken themselves
+_AT_ONCE = 1_000_000  # sites
 
 
 _Net = TypeVar("_Net", bound=nn.Module)
@@ -83,6 +84,17 @@ def trained(
         rates.step()
 
 
+def few_values(samples: np.ndarray, most: int) -> np.ndarray | None:
+    """The different numbers among the samples, increasing; None if there are more than `most`."""
+    highest = samples.max()
+    values = [samples.min()]
+    while values[-1] < highest:
+        if len(values) == most:
+            return None
+        values.append(np.min(samples, where=samples > values[-1], initial=highest))
+    return np.array(values)
+
+
 def flat(samples: np.ndarray) -> np.ndarray:
     """Samples as [points, per point, numbers]."""
     return samples.reshape(*samples.shape[:2], -1)
@@ -105,12 +117,19 @@ def patterns(samples: np.ndarray) -> np.ndarray:
     None, one, two beside each other, two across, three, or four of the sites have the higher value.
     Raises ValueError for samples of another kind.
     """
-    if samples.ndim != 4 or min(samples.shape[2:]) < 2 or len(np.unique(samples)) > 2:
+    if samples.ndim != 4 or min(samples.shape[2:]) < 2 or few_values(samples, 2) is None:
         raise ValueError(
-            f"statistic='patterns' needs two-valued samples [points, per point, rows, columns]; "
+            "statistic='patterns' needs two-valued samples [points, per point, rows, columns]; "
             f"these are {list(samples.shape)} with {len(np.unique(samples))} values"
         )
-    up = samples == samples.max()
+    highest = samples.max()
+    at_once = max(1, _AT_ONCE // int(np.prod(samples.shape[1:])))
+    parts = [samples[k : k + at_once] == highest for k in range(0, len(samples), at_once)]
+    return np.concatenate([_patterns(up) for up in parts])
+
+
+def _patterns(up: np.ndarray) -> np.ndarray:
+    """Those of flags."""
     right, down = np.roll(up, -1, -1), np.roll(up, -1, -2)
     across = np.roll(right, -1, -2)
     count = up.astype(np.int8) + right + down + across
@@ -129,7 +148,7 @@ def statistic_by_name(samples: np.ndarray, name: str) -> list[str]:
     if name != "auto":
         return [name]
     size = flat(samples).shape[2]
-    if samples.ndim == 4 and min(samples.shape[2:]) >= 3 and len(np.unique(samples)) <= 2:
+    if samples.ndim == 4 and min(samples.shape[2:]) >= 3 and few_values(samples, 2) is not None:
         return ["patterns"]
     if size <= _SQUARES:
         return ["polynomial"]

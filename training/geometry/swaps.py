@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+_AT_ONCE = 500  # points whose distances to all others are held
+
 
 def swap_posterior(
     features: np.ndarray, parameters: np.ndarray, first: np.ndarray, second: np.ndarray
@@ -49,12 +51,14 @@ def near_pairs(parameters: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, 
     The nearest, the third, the ninth, ..., and the farthest, those half and a quarter as far, ...:
     pairs at some of these distances are neither told apart for sure nor not at all.
     """
-    from scipy.spatial import cKDTree
+    from scipy.spatial.distance import cdist
 
     points = parameters[chosen]
     most = len(points) - 1
     ranks = sorted({min(3**k, most) for k in range(4)} | {max(most >> k, 1) for k in range(6)})
-    near = cKDTree(points).query(points, ranks[-1] + 1)[1][:, ranks]
-    first, second = np.repeat(np.arange(len(points)), len(ranks)), near.ravel()
+    parts = np.array_split(points, -(-len(points) // _AT_ONCE))
+    distances = (cdist(part, points, "sqeuclidean") for part in parts)
+    near = [np.argpartition(square, ranks, axis=1)[:, ranks] for square in distances]
+    first, second = np.repeat(np.arange(len(points)), len(ranks)), np.concatenate(near).ravel()
     different = (points[first] != points[second]).any(1)
     return chosen[first[different]], chosen[second[different]]
