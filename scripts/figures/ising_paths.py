@@ -23,7 +23,6 @@ from invariantzoo import MetricTable, geodesic
 from invariantzoo.envs.core.files import write_atomically
 from invariantzoo.envs.ising.exact import log_z, moments, sample_rows
 from invariantzoo.report import figure_parser
-from invariantzoo.training.geometry.metric import near_pairs, swap_posterior
 from invariantzoo.training.geometry.moments import (
     Degrees,
     fit_moments,
@@ -31,6 +30,7 @@ from invariantzoo.training.geometry.moments import (
     summed_up,
 )
 from invariantzoo.training.geometry.statistics import patterns
+from invariantzoo.training.geometry.swaps import near_pairs, swap_posterior
 
 LOW, HIGH = np.array([1.0, -2.0]), np.array([5.0, 2.0])  # of T and h
 BEND = 0.01
