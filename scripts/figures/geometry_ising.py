@@ -109,8 +109,8 @@ sums at 40 points inside, in (1/T, h/T):
 {small}
 The Hessian of a fitted log Z is the weaker estimate. Posteriors of 8 x 8 spins are wide: the window
 cuts them off, and a fit to whole posteriors does not see their curvature alone. Those of 64 x 64
-spins are much narrower than the steps of the 33 x 33 grid, and what is narrower than the grid has no
-scale. Nor has the covariance then, whose weights come from the same posteriors. Pairs of near
+spins are much narrower than the steps of the 33 x 33 grid, and what is narrower than the grid has
+no scale. Nor has the covariance then, whose weights come from the same posteriors. Pairs of near
 samples have one at either size.
 
 Somebody's own lattices in an .npz get this from `invariantzoo geometry samples.npz --nearest 200

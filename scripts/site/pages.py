@@ -91,6 +91,7 @@ RESULTS = {  # a question -> the pages with results that answer it
         "geometry-ising",
         "geometry-epidemic",
         "geometry-tasep",
+        "geometry-laws",
         "diffusion",
         "latent-travel",
     ),
