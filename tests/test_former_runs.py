@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,25 @@ import torch
 
 import invariantzoo
 from invariantzoo.__main__ import main
+from invariantzoo.envs.core import renamed
 from invariantzoo.training.runs import run as runs
 
 DATA = Path(__file__).parent / "data"
 FORMER = DATA / "former"
 ALGOS = ("ppo", "descent", "es")
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """No module is known by a former name, before and after: a second import does not warn."""
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    for former in renamed.MODULES:
+        sys.modules.pop(f"invariantzoo.{former}", None)
 
 
 def require_former_actions(policy: invariantzoo.StatePolicy, algo: str) -> None:
@@ -39,6 +55,7 @@ def test_a_run_acts_as_it_did(algo: str) -> None:
     require_former_actions(run.policy, algo)
 
 
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("algo", ALGOS)
 def test_a_trusted_policy_acts_as_it_did(algo: str) -> None:
     """Its pickle names modules and classes by their places at that time, which warn."""
