@@ -42,6 +42,9 @@ the mirror (particles to holes) leaves alone. `10 on the gates`: the same on alp
 `square on (min, max)`: rho (1 - rho) of every state, on the smaller and the larger gate.
 
 {currents}
+The degree that the halves of seed 1 chose is too high: its derivatives by `10 on (min, max)` are
+twice as far off as those of the other seeds.
+
 {ratios}
 The metric of the long chain is not known exactly; what F alone can tell is little:
 the Fisher potential of this process is the negative entropy of its bulk and not its current, yet
