@@ -352,7 +352,8 @@ def test_the_policy_is_left_for_ppo(id: str, settings: dict[str, Any], tmp_path:
     theirs, _ = PPO.load(path, device="cpu").predict(flat, deterministic=True)
     with torch.no_grad():
         mine = made.policy()(observation, None)
-        assert torch.equal(mine, trusted(observation, None))
+        # a pair network takes empty places at once there, so its sums are of another length
+        torch.testing.assert_close(mine, trusted(observation, None), rtol=1e-5, atol=1e-6)
     assert np.allclose(theirs, mine.flatten(0, 1).numpy(), atol=1e-6)
     assert mine.dtype == (torch.int64 if is_discrete(made.system) else torch.float32)
 

@@ -63,7 +63,8 @@ def test_every_id_runs(id: str, capsys: pytest.CaptureFixture[str]) -> None:
     system = invariantzoo.make_system(id)
     assert (found["id"], found["policy"], found["n_worlds"]) == (id, "random", 3)
     assert found["n_steps"] == 5
-    assert set(found["metrics"]) == set(system.reductions)
+    counted = {"illegal_actions"} if id == "test-leave-v0" else set()  # its actions may be illegal
+    assert set(found["metrics"]) == set(system.reductions) | counted
     assert np.isfinite(found["return"])
     assert found["interrupted"] is False
 

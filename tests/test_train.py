@@ -175,7 +175,13 @@ def test_discrete_actions(tmp_path: Path) -> None:
     more = words({"n_worlds": 2, "n_steps": 10, "batch_size": 20})
     assert main(["train", "test-leave-v0", *out, *more]) == 0
     report = json.loads((tmp_path / "run" / "scores.json").read_text())
-    assert report["scores"]["trained"].keys() == {"return", "loss", "left", "steps"}
+    assert report["scores"]["trained"].keys() == {
+        "return",
+        "loss",
+        "left",
+        "steps",
+        "illegal_actions",
+    }
 
 
 # Refusals

@@ -22,7 +22,7 @@ from invariantzoo.training.geometry.moments import local_information
 
 SITES, WORLDS, PER_WORLD, BURN_IN, MORE = 256, 6000, 8, 2000, 200
 LOW, HIGH = 0.02, 0.98  # of both gates of the long chain
-DEGREES = range(2, 13)
+DEGREES, FOLDS = range(2, 13), 10
 SHORT, POINTS, PER_POINT, NEAREST = 12, 3000, 200, 600
 SEEDS, METRIC_SEEDS = range(3), range(5)
 KEYS = ("f", "by_alpha", "by_beta")
@@ -32,8 +32,9 @@ TEXT = """# The current of the exclusion process and its Fisher metric, from sam
 
 Open chains of {sites} sites, {worlds:,} pairs of gates (alpha, beta) in [{low}, {high}],
 {per_world} states of each after {burn_in:,} sweeps, {more} sweeps apart. A statistic of a state is
-regressed on polynomials of the gates, whose degree, among 2 to 12, halves of the chains choose for
-each other; F is the current, and is compared with that of the infinitely long chain on
+regressed on polynomials of the gates. Their degree, among 2 to 12, is the least whose error in
+chains that were left out (a tenth at a time) exceeds the best by no more than one standard error of
+the difference; F is the current, and is compared with that of the infinitely long chain on
 [.05, .95]^2, as its derivatives by the gates are (root mean squares).
 
 `10 on (min, max)`: how often a hole follows a particle, on the smaller and the larger gate, which
@@ -42,8 +43,8 @@ the mirror (particles to holes) leaves alone. `10 on the gates`: the same on alp
 `square on (min, max)`: rho (1 - rho) of every state, on the smaller and the larger gate.
 
 {currents}
-The degree that the halves of seed 1 chose is too high: its derivatives by `10 on (min, max)` are
-twice as far off as those of the other seeds.
+Where two halves of the chains chose the degree of lowest error for each other, one seed of three
+got a degree so high that the derivatives by `10 on (min, max)` were twice as far off.
 
 {ratios}
 The metric of the long chain is not known exactly; what F alone can tell is little:
@@ -158,17 +159,21 @@ def errors(
 
     folded: on (min, max) of the gates.  squared: x (1 - x) of what is regressed.
     """
-    mean, half = values.mean(1), np.arange(len(values)) % 2 == 0
+    mean, fold = values.mean(1), np.arange(len(values)) % FOLDS
 
     def fitted(degree: int, here: np.ndarray) -> np.ndarray:
         design = basis(gates[here], degree, folded)
         return np.asarray(np.linalg.lstsq(design, mean[here], rcond=None)[0])
 
-    def missed(degree: int) -> float:
-        guess = basis(gates[half], degree, folded) @ fitted(degree, ~half)
-        return float(((guess - mean[half]) ** 2).sum())
+    def missed(degree: int) -> np.ndarray:
+        """Squared errors [worlds], each by a fit to the other folds."""
+        squares = np.empty(len(mean))
+        for k in range(FOLDS):
+            guess = basis(gates[fold == k], degree, folded) @ fitted(degree, fold != k)
+            squares[fold == k] = (guess - mean[fold == k]) ** 2
+        return squares
 
-    degree = min(DEGREES, key=missed)
+    degree = least_sufficient({degree: missed(degree) for degree in DEGREES})
     weights = fitted(degree, np.ones(len(mean), bool))
 
     def current(points: np.ndarray) -> np.ndarray:
@@ -186,6 +191,20 @@ def errors(
         true = exact.limit_current(*(grid + step).T) - exact.limit_current(*(grid - step).T)
         off[key] = _size(slope - true / 2e-5)
     return off
+
+
+def least_sufficient(missed: dict[int, np.ndarray]) -> int:
+    """The least degree that is not worse than the best by more than one standard error.
+
+    missed: squared errors [worlds] by degree, compared world by world.
+    """
+    best = min(missed.values(), key=np.mean)
+
+    def worse(squares: np.ndarray) -> bool:
+        more = squares - best
+        return bool(more.mean() > more.std(ddof=1) / np.sqrt(more.size))
+
+    return min(degree for degree, squares in missed.items() if not worse(squares))
 
 
 def basis(gates: np.ndarray, degree: int, folded: bool) -> np.ndarray:
