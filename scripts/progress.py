@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from rich.console import Console
 
+LINE_SECONDS = 30.0  # between lines of a training, where there is no terminal
 _MEMORY = 60.0  # seconds that a speed looks back on
 _GRAIN = 0.5  # seconds between what is remembered
 

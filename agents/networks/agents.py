@@ -40,8 +40,13 @@ def make_networks(
     groups = groups_of(share, system)
     if groups is None:
         return make_network(name, system, seed, width=width)
-    seeds = [seed + _APART * group for group in range(max(groups) + 1)]
+    seeds = seeds_of(groups, seed)
     return AgentNetworks([make_network(name, system, one, width=width) for one in seeds], groups)
+
+
+def seeds_of(groups: Sequence[int], seed: int) -> list[int]:
+    """A seed for the weights of each group."""
+    return [seed + _APART * group for group in range(max(groups) + 1)]
 
 
 class AgentNetworks(nn.Module):

@@ -5,21 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invariantzoo import options
-from invariantzoo.progress import progress, say
+from invariantzoo.progress import LINE_SECONDS, progress, say
 from invariantzoo.signals import Interruptions
 
 if TYPE_CHECKING:
     from invariantzoo.training.benchmark.hyperparameter_search import Search, Trial
 
 _POLL = 0.5  # seconds between looks at processes
-LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     """Make the trials that are missing, and print the best settings."""
     import invariantzoo
     from invariantzoo.commands.train import sorted_settings
+    from invariantzoo.envs.core.extras import require_extra
     from invariantzoo.envs.core.validation import require_choice
     from invariantzoo.training.benchmark import hyperparameter_search as searches
     from invariantzoo.training.rl.algorithms import default_steps
@@ -84,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
     id = invariantzoo.spec(args.id).id
     require_choice("--algo", args.algo, ALGORITHMS)
-    searches.require_optuna()
+    require_extra("optuna", "search", "Optuna")
     folder = args.out or Path("runs") / f"search-{id}-{args.algo}"
     options.require_output_folder("--out", folder)
     parameters, fixed = sorted_settings(args.id, args.algo, args.set)
@@ -135,25 +133,15 @@ def _work(args: argparse.Namespace, folder: Path, search: Search, stop: Interrup
 
 def _spread(args: argparse.Namespace, folder: Path, search: Search, stop: Interruptions) -> None:
     """Make trials in processes that share the journal; ValueError if one of them fails."""
+    from invariantzoo.training.benchmark.engines import start_command
     from invariantzoo.training.benchmark.hyperparameter_search import read_trials
 
-    words = [sys.executable, "-m", "invariantzoo", "search", search.id, "--algo", search.algo]
+    words = ["search", search.id, "--algo", search.algo]
     for name in ("trials", "steps", "seeds", "episodes", "seed"):
         words += [f"--{name}", str(getattr(search, name, args.trials))]
     words += ["--out", str(folder), *(word for text in args.set for word in ("--set", text))]
     logs = [folder / f"worker-{number}.log" for number in range(args.jobs)]
-    processes = []
-    for log in logs:
-        with log.open("ab") as stream:
-            processes.append(
-                subprocess.Popen(
-                    words,
-                    stdout=stream,
-                    stderr=subprocess.STDOUT,
-                    stdin=subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C reaches it through us, once
-                )
-            )
+    processes = [start_command(words, log) for log in logs]
     try:
         with progress(options.messages(), args.trials, name="trials", every=LINE_SECONDS) as show:
             while stop.number is None and any(process.poll() is None for process in processes):

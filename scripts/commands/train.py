@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from invariantzoo import options
-from invariantzoo.progress import progress, say
+from invariantzoo.progress import LINE_SECONDS, progress, say
 from invariantzoo.signals import Interruptions
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from invariantzoo.training.rl.trainer import Trainer, Update
 
 EPISODES, SEEDS = 20, 5  # of the scores at the end
-LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
 FRAMES = 240
 TRAINED = "trained"
 

@@ -65,10 +65,15 @@ def start(unit: Unit, out: Path) -> subprocess.Popen[bytes]:
     """The process of a unit, which says what it has to say to its log."""
     log = _log(unit, out)
     log.parent.mkdir(parents=True, exist_ok=True)
+    return start_command(unit.words(out), log)
+
+
+def start_command(words: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    """`invariantzoo` with `words` in a process of its own, on one core, which speaks to `log`."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"}
     with log.open("ab") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", "invariantzoo", *unit.words(out)],
+            [sys.executable, "-m", "invariantzoo", *words],
             stdout=stream,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

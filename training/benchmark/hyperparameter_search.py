@@ -180,14 +180,6 @@ class Trial(NamedTuple):
     reason: str = ""
 
 
-def require_optuna() -> None:
-    """Raise ValueError where Optuna is not installed."""
-    try:
-        import optuna  # noqa: F401
-    except ImportError:
-        raise ValueError('search needs Optuna: pip install "invariantzoo[search]"') from None
-
-
 def require_possible(search: Search) -> None:
     """Raise ValueError unless its algorithm can train its id, with the settings of now."""
     if not search.space():

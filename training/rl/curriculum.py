@@ -72,7 +72,11 @@ class Curriculum:
         """The same after so many agent-steps, as numbers for progress.csv; pairs give two."""
         cells: dict[str, float] = {}
         for name, value in self.values(min(steps / self.steps, 1.0)).items():
-            parts = {"": value} if not isinstance(value, tuple) else dict(zip(_ENDS, value))  # noqa: B905
+            parts = (
+                {"": value}
+                if not isinstance(value, tuple)
+                else dict(zip(_ENDS, value, strict=True))
+            )
             cells |= {f"{MOVED}{name}{end}": float(part) for end, part in parts.items()}
         return cells
 

@@ -105,17 +105,24 @@ class NetworkActorCritic(OwnNetworkPolicy):
         made = self.network
         self.generator = torch.Generator().manual_seed(made["seed"])
         self.discrete = isinstance(self.action_space, spaces.Discrete)
-        self.actor = make_network(
-            made["network"], made["system"], made["seed"], width=made["width"]
-        )
+        self.actor = self._make_actor()
         if isinstance(self.actor, PairNetwork):
             self.actor.skip_empty = True
         self.critic = self._make_critic()
         if not self.discrete:
-            assert self.action_space.shape is not None
-            start = torch.full(self.action_space.shape, float(self.log_std_init))
+            start = torch.full(self._spread_shape(), float(self.log_std_init))
             self.log_std = nn.Parameter(start)
-        self._make_optimizer(lr_schedule)
+        settings: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
+        self.optimizer = self.optimizer_class(self.parameters(), **settings)
+
+    def _make_actor(self) -> nn.Module:
+        made = self.network
+        return make_network(made["network"], made["system"], made["seed"], width=made["width"])
+
+    def _spread_shape(self) -> tuple[int, ...]:
+        """Of the logarithms of standard deviations."""
+        assert self.action_space.shape is not None
+        return self.action_space.shape
 
     def _make_critic(self) -> nn.Module:
         critic: nn.Module = nn.Linear(self.network["width"], 1)
@@ -123,10 +130,6 @@ class NetworkActorCritic(OwnNetworkPolicy):
             critic = value_network(self.observation_space, self.network["critic_width"])
         initialise(critic, self.network["seed"] + 1)
         return critic
-
-    def _make_optimizer(self, lr_schedule: Schedule) -> None:
-        settings: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
-        self.optimizer = self.optimizer_class(self.parameters(), **settings)
 
     def heads(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Mean or logits [..., actions], and value [..., 1]."""

@@ -15,11 +15,10 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from ...agents.networks.agents import AgentNetworks, groups_of, make_networks
+from ...agents.networks.agents import AgentNetworks, groups_of, make_networks, seeds_of
 from ...agents.networks.layers import initialise
+from ...envs.core.system import System
 from .policies import NetworkPolicy, Scaled, value_network
-
-_APART = 7919  # between seeds of the weights of critics of their own
 
 
 class WorldRows(NamedTuple):
@@ -77,25 +76,23 @@ class WorldPolicy(NetworkPolicy):
         return {**super()._get_constructor_parameters(), **own}
 
     def _build(self, lr_schedule: Schedule) -> None:
-        made = self.network
-        system, seed = made["system"], made["seed"]
-        self.n_agents: int = system.n_agents
-        self.generator = torch.Generator().manual_seed(seed)
-        self.discrete = isinstance(self.action_space, spaces.Discrete)
-        self.actor = make_networks(
-            made["network"], system, seed, width=made["width"], share=self.share
-        )
+        system: System = self.network["system"]
+        self.n_agents = system.n_agents
         groups = groups_of(self.share, system)
         own = None if groups is None else torch.tensor(groups)
         self.groups: Tensor | None
         self.register_buffer("groups", own, persistent=False)
-        self.critic = self._make_critic()
-        if not self.discrete:
-            assert self.action_space.shape is not None
-            several = () if groups is None else (max(groups) + 1,)
-            shape = (*several, *self.action_space.shape)
-            self.log_std = nn.Parameter(torch.full(shape, float(self.log_std_init)))
-        self._make_optimizer(lr_schedule)
+        super()._build(lr_schedule)
+
+    def _make_actor(self) -> nn.Module:
+        made = self.network
+        return make_networks(
+            made["network"], made["system"], made["seed"], width=made["width"], share=self.share
+        )
+
+    def _spread_shape(self) -> tuple[int, ...]:
+        several = () if self.groups is None else (int(self.groups.max()) + 1,)
+        return (*several, *super()._spread_shape())
 
     def _make_critic(self) -> nn.Module:
         width, seed = self.network["critic_width"], self.network["seed"] + 1
@@ -105,11 +102,12 @@ class WorldPolicy(NetworkPolicy):
             initialise(critic, seed)
             return critic
         assert self.groups is not None
+        groups = self.groups.tolist()
         critics = []
-        for group in range(int(self.groups.max()) + 1):
+        for own_seed in seeds_of(groups, seed):
             critics.append(value_network(self.observation_space, width))
-            initialise(critics[-1], seed + _APART * group)
-        return AgentNetworks(critics, self.groups.tolist())
+            initialise(critics[-1], own_seed)
+        return AgentNetworks(critics, groups)
 
     def heads(self, observation: Any) -> tuple[Tensor, Tensor]:
         worlds, rows = self._world_rows(observation)
