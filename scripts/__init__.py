@@ -49,10 +49,11 @@ if TYPE_CHECKING:
     from invariantzoo.envs.molecules.forces import forces_of_frame
     from invariantzoo.envs.molecules.system import LossSystem
     from invariantzoo.training.geometry.diffusion import load_diffusion
+    from invariantzoo.training.geometry.estimate import estimate_metric
     from invariantzoo.training.geometry.fields import MetricTable
     from invariantzoo.training.geometry.geodesics import geodesic
     from invariantzoo.training.geometry.latent_slice import LatentSlice
-    from invariantzoo.training.geometry.metric import estimate_metric, load_metric
+    from invariantzoo.training.geometry.metric import load_metric
     from invariantzoo.training.geometry.power_law import fit_power_law
     from invariantzoo.training.geometry.regimes import estimate_alpha, regime, sphericity
     from invariantzoo.training.geometry.tangent import tangent_map
@@ -100,7 +101,7 @@ _MODULES = {  # name -> the module that it is imported from when it is used
     "MetricTable": "training.geometry.fields",
     "geodesic": "training.geometry.geodesics",
     "LatentSlice": "training.geometry.latent_slice",
-    "estimate_metric": "training.geometry.metric",
+    "estimate_metric": "training.geometry.estimate",
     "load_metric": "training.geometry.metric",
     "klein_gordon_network": "envs.core.physics.network_form",
     "klein_gordon_weights": "envs.core.physics.network_form",

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from invariantzoo.training.geometry.fields import FeatureTable, Field, MetricTable
+from invariantzoo.training.geometry.fields import (
+    FeatureTable,
+    Field,
+    MetricTable,
+    PosteriorTable,
+)
 
 A = np.linspace(0.0, 1.0, 24)
 
@@ -26,6 +31,12 @@ def pulled_back(points: np.ndarray) -> np.ndarray:
     return np.einsum("mki,mkj->mij", jacobian, jacobian)
 
 
+def roots(points: np.ndarray) -> np.ndarray:
+    """2 sqrt(p) [..., 3] of chances p = softmax(features); their pull-back is Fisher's metric."""
+    odds = np.exp(features(points))
+    return 2 * np.sqrt(odds / odds.sum(-1, keepdims=True))
+
+
 def grid(b: np.ndarray) -> np.ndarray:
     return np.stack(np.meshgrid(A, b, indexing="ij"), -1)
 
@@ -33,15 +44,33 @@ def grid(b: np.ndarray) -> np.ndarray:
 def tables(n: int) -> list[Field]:
     b = np.linspace(0.0, 1.0, n)
     metric = pulled_back(grid(b).reshape(-1, 2)).reshape(len(A), n, 2, 2) + np.eye(2)
-    return [MetricTable([A, b], metric), FeatureTable([A, b], features(grid(b)))]
+    values = features(grid(b))
+    return [
+        MetricTable([A, b], metric),
+        FeatureTable([A, b], values),
+        PosteriorTable([A, b], values),
+    ]
 
 
 @pytest.mark.parametrize("n", [24, 30])
 def test_tables_hold_what_they_were_given(n: int) -> None:
     points = np.random.default_rng(0).uniform(0.05, 0.95, (50, 2))
-    of_metrics, of_features = tables(n)
+    of_metrics, of_features, of_chances = tables(n)
     assert of_metrics(points) == pytest.approx(pulled_back(points) + np.eye(2), abs=1e-3)
     assert of_features(points) == pytest.approx(pulled_back(points), abs=1e-3)
+    shifts = 1e-5 * np.eye(2)
+    slopes = [(roots(points + step) - roots(points - step)) / 2e-5 for step in shifts]
+    assert of_chances(points) == pytest.approx(np.einsum("imk,jmk->mij", slopes, slopes), abs=1e-3)
+
+
+def test_chances_that_change_between_two_nodes_keep_their_length() -> None:
+    """Of two classes the length of any way from one to the other is pi, however narrow the wall."""
+    axes = [np.linspace(0, 1, 9), A]
+    x = np.stack(np.meshgrid(*axes, indexing="ij"), -1)[..., :1] - 0.4
+    table = PosteriorTable(axes, np.concatenate([200 * x, -200 * x], -1))
+    s = (np.arange(4000) + 0.5) / 4000
+    along = table(np.stack([s, np.full(4000, 0.5)], -1))[:, 0, 0]
+    assert np.sqrt(along).mean() == pytest.approx(np.pi, abs=1e-4)
 
 
 @pytest.mark.parametrize("n", [24, 30])

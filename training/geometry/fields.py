@@ -110,48 +110,105 @@ class FeatureTable(Field):
     """
 
     def __init__(self, axes: Sequence[Any], features: Any) -> None:
+        self._splines = _Splines("features", axes, features)
+        self.axes, self.window = self._splines.axes, self._splines.window
+
+    def __call__(self, points: Any) -> np.ndarray:
+        """Metrics [m, d, d] at points [m, d]; outside the grid those of its nearest edge."""
+        jacobian = self._splines.slopes(self._splines.inside(points))
+        return np.einsum("mki,mkj->mij", jacobian, jacobian)
+
+    def with_gradient(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `Field` says; outside the grid nothing changes across its edge."""
+        inside = self._splines.inside(points)
+        jacobian, bends = self._splines.slopes(inside), self._splines.bends(inside)
+        half = np.einsum("mkic,mkj->mijc", bends, jacobian) * (inside == points)[:, None, None]
+        metric = np.einsum("mki,mkj->mij", jacobian, jacobian)
+        return metric, half + np.swapaxes(half, 1, 2)
+
+
+@final
+class PosteriorTable(Field):
+    """The Fisher metric of chances p = softmax(z) whose logits z are cubic splines on a grid.
+
+    With slopes a_k of the logits and their mean over p taken off, w_k = a_k - sum_l p_l a_l,
+
+        g = sum_k p_k w_k w_k^T,
+
+    the pull-back of 2 sqrt(p). Splines of the chances themselves would miss walls that are narrower
+    than the steps of the grid, across which logits go evenly.
+    axes: d increasing coordinates, each of at least four points.
+    logits [n_1, ..., n_d, classes], of more classes than there are axes.
+    """
+
+    def __init__(self, axes: Sequence[Any], logits: Any) -> None:
+        self._splines = _Splines("logits", axes, logits)
+        self.axes, self.window = self._splines.axes, self._splines.window
+
+    def __call__(self, points: Any) -> np.ndarray:
+        """Metrics [m, d, d] at points [m, d]; outside the grid those of its nearest edge."""
+        p, w = self._chances(self._splines.inside(points))
+        return np.einsum("mk,mki,mkj->mij", p, w, w)
+
+    def with_gradient(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `Field` says; outside the grid nothing changes across its edge."""
+        inside = self._splines.inside(points)
+        p, w = self._chances(inside)
+        shares = p[:, :, None] * w
+        half = np.einsum("mkic,mkj->mijc", self._splines.bends(inside), shares)
+        slopes = half + np.swapaxes(half, 1, 2)
+        slopes = slopes + np.einsum("mki,mkj,mkc->mijc", shares, w, w)
+        return np.einsum("mki,mkj->mij", shares, w), slopes * (inside == points)[:, None, None]
+
+    def _chances(self, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """p [m, classes] and w [m, classes, d]."""
+        z, a = self._splines.values(inside), self._splines.slopes(inside)
+        p = np.exp(z - z.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        return p, a - np.einsum("mk,mki->mi", p, a)[:, None]
+
+
+@final
+class _Splines:
+    """Cubic splines through values [n_1, ..., n_d, k] over d axes, and where they hold."""
+
+    def __init__(self, name: str, axes: Sequence[Any], values: Any) -> None:
         grid = [np.asarray(axis, float) for axis in axes]
-        values = np.asarray(features, float)
+        values = np.asarray(values, float)
         for i, axis in enumerate(grid):
             if axis.ndim != 1 or len(axis) < 4 or not (np.diff(axis) > 0).all():
                 raise ValueError(f"axis {i} must be at least four increasing numbers")
         shape = tuple(map(len, grid))
         if values.shape[:-1] != shape or values.shape[-1] < len(grid):
-            raise ValueError(
-                f"features have shape {values.shape}; these axes need {shape} and more"
-            )
-        require_finite("features", values)
+            raise ValueError(f"{name} have shape {values.shape}; these axes need {shape} and more")
+        require_finite(name, values)
         self.axes = tuple(grid)
         self.window = np.array([axis[0] for axis in grid]), np.array([axis[-1] for axis in grid])
         self._spline = _spline(grid, values)
 
-    def __call__(self, points: Any) -> np.ndarray:
-        """Metrics [m, d, d] at points [m, d]; outside the grid those of its nearest edge."""
-        jacobian = self._slopes(self._inside(np.asarray(points, float)))
-        return np.einsum("mki,mkj->mij", jacobian, jacobian)
+    def inside(self, points: Any) -> np.ndarray:
+        """Points [m, d], those outside laid on the edge."""
+        return np.clip(np.asarray(points, float), *self.window)
 
-    def with_gradient(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `Field` says; outside the grid nothing changes across its edge."""
-        inside = self._inside(points)
-        jacobian = self._slopes(inside)
-        d = inside.shape[1]
-        steps = np.eye(d, dtype=int)
-        bends = np.empty((*jacobian.shape, d))
-        for i, k in itertools.combinations_with_replacement(range(d), 2):
-            second = self._spline(inside, nu=tuple(steps[i] + steps[k]))
-            bends[..., i, k] = bends[..., k, i] = second
-        half = np.einsum("mkic,mkj->mijc", bends, jacobian) * (inside == points)[:, None, None]
-        metric = np.einsum("mki,mkj->mij", jacobian, jacobian)
-        return metric, half + np.swapaxes(half, 1, 2)
+    def values(self, inside: np.ndarray) -> np.ndarray:
+        """Values [m, k]."""
+        return np.asarray(self._spline(inside))
 
-    def _inside(self, points: np.ndarray) -> np.ndarray:
-        assert self.window is not None
-        return np.clip(points, *self.window)
-
-    def _slopes(self, inside: np.ndarray) -> np.ndarray:
-        """Jacobians [m, features, d]."""
+    def slopes(self, inside: np.ndarray) -> np.ndarray:
+        """Jacobians [m, k, d]."""
         steps = np.eye(inside.shape[1], dtype=int)
         return np.stack([self._spline(inside, nu=tuple(nu)) for nu in steps], -1)
+
+    def bends(self, inside: np.ndarray) -> np.ndarray:
+        """Second derivatives [m, k, d, d]."""
+        d = inside.shape[1]
+        steps = np.eye(d, dtype=int)
+        upper = {
+            (i, k): self._spline(inside, nu=tuple(steps[i] + steps[k]))
+            for i, k in itertools.combinations_with_replacement(range(d), 2)
+        }
+        rows = [[upper[min(i, k), max(i, k)] for k in range(d)] for i in range(d)]
+        return np.stack([np.stack(row, -1) for row in rows], -2)
 
 
 @final
