@@ -58,6 +58,7 @@ GUIDES = (
 RESULTS = {  # a question -> the pages with results that answer it
     "How well, and how fast, do agents learn?": (
         "scores",
+        "benchmark-results",
         "mappo",
         "speed",
         "memory",

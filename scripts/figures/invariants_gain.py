@@ -1,0 +1,542 @@
+"""What invariants buy: PPO on the same worlds with invariants, and with x and y.
+
+    python -m invariantzoo.figures.invariants_gain [--out docs] [--seeds 3]
+
+Agents that see invariants, and whose actions multiply vectors that turn with the world, learn
+beside agents that see velocities, goals and neighbours as x and y, nearest first, and act along x
+and y. The worlds, dynamics, losses, steps, seeds, settings and widths of networks are the same.
+Scores are of fresh worlds, and of the same worlds turned, mirrored and with agents renumbered.
+Writes results/invariants-gain.json, and images/invariants-gain.png; `figures/benchmark.py` puts
+both on its page. Only what is missing in the results is trained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+import invariantzoo
+from invariantzoo.envs.core.kernel import Kernel
+from invariantzoo.envs.core.system import System
+from invariantzoo.envs.core.types import Bound, Neighbourhood, Symmetry
+from invariantzoo.envs.particles.control import Control
+from invariantzoo.envs.particles.crowd import Crowd
+from invariantzoo.envs.particles.discs import Discs
+from invariantzoo.envs.particles.discs import State as DiscState
+from invariantzoo.envs.particles.encounter import Encounter
+from invariantzoo.envs.particles.goal_geometry import shortened
+from invariantzoo.envs.particles.goal_state import State as GoalState
+from invariantzoo.envs.particles.goals import Goals
+from invariantzoo.envs.particles.sight import Pairs, Sight
+from invariantzoo.report import (
+    TEXT_SIZE,
+    figure_parser,
+    page_figure,
+    page_legend,
+    recorded,
+    save_figure,
+    table,
+)
+
+# A mixin: fields of `Discs` must not stand before those of the scenarios.
+if TYPE_CHECKING:
+    _Discs = Discs
+else:
+    _Discs = object
+_NEIGHBOURS = ("r_x", "r_y", "u_x", "u_y", "present")
+
+
+def _columns(**vectors: Tensor) -> dict[str, Tensor]:
+    """Vectors [..., 2] by name as their parts, name_x and name_y."""
+    return {
+        f"{name}_{axis}": vector[..., m]
+        for name, vector in vectors.items()
+        for m, axis in enumerate("xy")
+    }
+
+
+def _bounds(limits: dict[str, float], size: int | None = None) -> dict[str, Bound]:
+    """Limits of vectors by name, as those of their parts."""
+    axis = "" if size is None else "neighbours"
+    return {
+        f"{name}_{part}": Bound(-limit, limit, size, axis)
+        for name, limit in limits.items()
+        for part in "xy"
+    }
+
+
+@dataclass(frozen=True)
+class FrameControl:
+    """Along x and y, in units of the largest acceleration."""
+
+    max_acceleration: float
+    covariant: ClassVar[bool] = False
+
+    def size(self, sight: Sight) -> int:
+        return 2
+
+    def bounds(self, sight: Sight) -> tuple[dict[str, Bound], dict[str, Bound]]:
+        u = sight.speed_limit
+        there = {"present": Bound(0, 1, sight.k, "neighbours")}
+        near = _bounds({"r": sight.cutoff, "u": u}, sight.k)
+        return _bounds({"v": u, "w": u}), near | there
+
+    def invariants(self, sight: Sight, pairs: Pairs, p: Tensor) -> dict[str, Tensor]:
+        return {**_columns(r=pairs.r, u=pairs.u), "present": pairs.present.to(p.dtype)}
+
+    def acceleration(self, sight: Sight, pairs: Pairs, p: Tensor, action: Tensor) -> Tensor:
+        return self.max_acceleration * action
+
+    def parity(self, sight: Sight) -> list[float]:
+        return [-1.0, 1.0]
+
+
+class _FrameDiscs(_Discs):
+    """Discs that see their own and their desired velocity, r and u as x and y, and act so."""
+
+    @property
+    def control(self) -> Control:
+        return FrameControl(self.max_acceleration)
+
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        own, neighbours = self.control.bounds(self.sight)
+        return own | neighbours
+
+    @property
+    def neighbourhood(self) -> Neighbourhood:
+        scales = (self.cutoff / 2, self.cutoff / 2, 1.0, 1.0, 1.0)
+        return Neighbourhood(_NEIGHBOURS, (), partial(_scaled, scales=scales), _present)
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return ()
+
+    def invariants(self, state: DiscState) -> dict[str, Tensor]:
+        p = state.desired - state.velocity
+        own = _columns(v=state.velocity, w=state.desired)
+        return own | self.control.invariants(self.sight, self.pairs(state), p)
+
+    def kernel(self, worlds: int) -> Kernel | None:
+        return None
+
+
+@dataclass(frozen=True)
+class FrameEncounter(_FrameDiscs, Encounter):
+    """The encounter in x and y."""
+
+
+@dataclass(frozen=True)
+class FrameCrowd(_FrameDiscs, Crowd):
+    """The crowd in x and y."""
+
+
+@dataclass(frozen=True)
+class FrameGoals(Goals):
+    """Discs with goals that see all in x and y, and ask for a velocity in x and y."""
+
+    networks: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        u, k = self.speed_limit, self.k
+        flag = Bound(0, 1, k, "neighbours")
+        return {
+            **_bounds({"goal": self._distance_limit, "c": u}),
+            "arrived": Bound(0, 1),
+            **_bounds({"r": self.cutoff, "u": u}, k),
+            "present": flag,
+            "neighbour_arrived": flag,
+        }
+
+    @property
+    def neighbourhood(self) -> Neighbourhood:
+        scales = (1.0,) * len(_NEIGHBOURS)
+        return Neighbourhood(_NEIGHBOURS, (), partial(_scaled, scales=scales), _present)
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def action_space(self) -> spaces.Box:
+        return spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def acceleration(self, state: GoalState, action: Tensor) -> Tensor:
+        c = state.velocity - state.goal_velocity
+        wanted = shortened(self.speed * action, self.speed)
+        return shortened((wanted - c) / self.dt, self.max_acceleration)
+
+    def invariants(self, state: GoalState) -> dict[str, Tensor]:
+        pairs = self.pairs(state)
+        goal, c = state.goal - state.position, state.velocity - state.goal_velocity
+        arrived = state.arrival_time >= 0
+        worlds = torch.arange(len(arrived), device=arrived.device)[:, None, None]
+        there = arrived[worlds, pairs.neighbour] & pairs.present
+        return {
+            **_columns(goal=goal, c=c),
+            "arrived": arrived.to(c.dtype),
+            **_columns(r=pairs.r, u=pairs.u),
+            "present": pairs.present.to(c.dtype),
+            "neighbour_arrived": there.to(c.dtype),
+        }
+
+    def kernel(self, worlds: int) -> Kernel | None:
+        return None
+
+
+def _scaled(seen: dict[str, Tensor], scales: tuple[float, ...]) -> Tensor:
+    """What is seen of neighbours, of order one [..., k, names]."""
+    return torch.stack([seen[n] / s for n, s in zip(_NEIGHBOURS, scales, strict=True)], -1)
+
+
+def _present(seen: dict[str, Tensor]) -> Tensor:
+    return seen["present"]
+
+
+class World(NamedTuple):
+    """Worlds that agents are trained in.
+
+    id: whose worlds they are.  x_and_y: its class, and id, for agents that see x and y.
+    parameters: of both.  steps: agent-steps of a run.  episodes: that scores are of.
+    turns: parameters that fresh worlds have in place of those that were trained in.
+    """
+
+    id: str
+    x_and_y: type[System]
+    name: str
+    steps: int
+    episodes: int
+    parameters: dict[str, Any]
+    turns: dict[str, Any]
+
+
+WORLDS = {
+    "encounter": World(
+        "particles-encounter-v0", FrameEncounter, "x-and-y-encounter-v0", 600_000, 256, {}, {}
+    ),
+    "encounter on one line": World(
+        "particles-encounter-v0",
+        FrameEncounter,
+        "x-and-y-encounter-v0",
+        600_000,
+        256,
+        {"orientation": 0.0},
+        {"orientation": (0.0, 2 * np.pi)},
+    ),
+    "crowd": World("particles-crowd-v0", FrameCrowd, "x-and-y-crowd-v0", 600_000, 32, {}, {}),
+    "goals": World("particles-goals-v0", FrameGoals, "x-and-y-goals-v0", 800_000, 8, {}, {}),
+}
+VARIANTS = {  # what agents see -> (whether x and y, network)
+    "invariants, shared by neighbours": (False, ""),
+    "invariants, plain network": (False, "mlp"),
+    "x and y, shared by neighbours": (True, "set"),
+    "x and y, plain network": (True, "mlp"),
+}
+OURS, USUAL = "invariants, shared by neighbours", "x and y, plain network"
+CHANGES = {"rotation": "turned", "reflection": "mirrored", "relabel": "renumbered"}
+SHARE = 0.9  # of the score of OURS
+RECORD = "invariants-gain.json"
+_FIRST, _POINTS = 0.03, 8  # of a curve: share of the steps, number
+
+
+def register() -> None:
+    """Register what sees x and y, with the settings of the ids whose worlds they are."""
+    for world in WORLDS.values():
+        of = invariantzoo.spec(world.id)
+        invariantzoo.register(world.name, world.x_and_y, training=of.training)
+
+
+def trained(world: World, variant: str, seed: int) -> dict[str, Any]:
+    """Returns of a run while it learns, and of the policy that it leaves."""
+    import time
+
+    from invariantzoo.training.rl.algorithms import make_config, make_trainer
+
+    framed, network = VARIANTS[variant]
+    id = world.name if framed else world.id
+    system = invariantzoo.make_system(id, **world.parameters)
+    config = make_config(id, "ppo", {"network": network} if network else {})
+    run = make_trainer("ppo", system, config, seed=seed, steps=world.steps)
+    stops = list(world.steps * np.geomspace(_FIRST, 1, _POINTS))
+    curve, spent, start = [], 0.0, time.process_time()
+    for update in run:
+        if update.steps < stops[0]:
+            continue
+        stops = [stop for stop in stops if stop > update.steps]
+        spent += time.process_time() - start
+        score = float(returns(system, run.policy(), world.episodes // 2).mean())
+        curve.append([update.steps, round(score, 4)])
+        start = time.process_time()
+    fresh = invariantzoo.make_system(id, **{**world.parameters, **world.turns})
+    scores = seen_otherwise(world, fresh, run.policy())
+    trained_in = returns(system, run.policy(), world.episodes).mean()
+    return {
+        "curve": curve,
+        "CPU s": round(spent, 1),
+        "trained in": round(float(trained_in), 4),
+        **scores,
+    }
+
+
+def returns(system: System, policy: Any, worlds: int, state: Any = None) -> np.ndarray:
+    """Returns [worlds] of an episode of held-out worlds, or of worlds that start from a state."""
+    from invariantzoo.envs.core.seeds import HELD_OUT
+    from invariantzoo.envs.core.vector import VectorEnv
+    from invariantzoo.training.rl.score import run_episodes
+
+    env = VectorEnv(system, worlds, seed=HELD_OUT, autoreset=False)
+    options = None if state is None else {"state": state._asdict()}
+    started = env.reset(options=options)
+    return run_episodes(env, policy, deterministic=True, started=started)["return"]
+
+
+def seen_otherwise(world: World, system: System, policy: Any) -> dict[str, Any]:
+    """Mean return of fresh worlds, and of the same as other observers see them.
+
+    Of those: the mean return, and the mean and the largest change of a world's return.
+    """
+    from invariantzoo.envs.core.seeds import HELD_OUT
+    from invariantzoo.envs.core.vector import VectorEnv
+
+    env = VectorEnv(system, world.episodes, seed=HELD_OUT, autoreset=False)
+    env.reset()
+    fresh = returns(system, policy, world.episodes)
+    scores: dict[str, Any] = {"fresh": round(float(fresh.mean()), 4)}
+    for symmetry in symmetries(world, env.tensors):
+        other = returns(system, policy, world.episodes, symmetry.state)
+        change = np.abs(other - fresh)
+        scores[symmetry.name] = [
+            round(float(other.mean()), 4),
+            *(float(f"{value:.3g}") for value in (change.mean(), change.max())),
+        ]
+    return scores
+
+
+def symmetries(world: World, state: Any) -> Iterator[Symmetry]:
+    """The worlds of `state` turned, mirrored and renumbered, as their id says."""
+    from invariantzoo.envs.core.rng import Rng
+
+    system = invariantzoo.make_system(world.id)
+    rng = Rng.single(1, len(state[0]))
+    return (change for change in system.symmetries(state, rng) if change.name in CHANGES)
+
+
+def section(record: Mapping[str, Any]) -> str:
+    """What the page says of it; empty without results."""
+    groups = _grouped(record)
+    if not groups:
+        return ""
+    seeds = sorted({len(runs) for variants in groups.values() for runs in variants.values()})
+    steps = ", ".join(f"{name} {WORLDS[name].steps:,}" for name in groups)
+    return _SECTION.format(
+        seeds=" to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1]))),
+        steps=steps,
+        scores=_scores(groups),
+        changes=_changes(groups),
+        verdict="\n".join(f"- **{name}**: {_verdict(name, of)}" for name, of in groups.items()),
+    )
+
+
+_SECTION = """## What invariants buy
+
+PPO learns to drive discs in the same worlds, with the same dynamics, losses, agent-steps, seeds,
+settings and widths of networks, with what this package gives its agents, and with what is usual
+elsewhere:
+
+- *invariants*: the id as it is. Agents see scalars that no observer's place, turn or motion
+  changes, and act by multiplying vectors that turn with the world.
+- *x and y*: agents see their velocity, the velocity or place that they want, and the relative
+  places and velocities of the same neighbours, nearest first, as x and y, with a flag for who is
+  there; they choose an acceleration (goals: a velocity) along x and y.
+
+Each with a *plain network* on all that is seen, and with one *shared by neighbours* (invariants:
+the id's usual network; x and y: the neighbours are embedded by one network and summed). Worlds are
+those of the ids with default parameters; they start in random directions, so turned worlds are
+among those that are learned from. *Encounter on one line* is the encounter whose discs always come
+along the same line in training. {seeds} seeds; agent-steps of a run: {steps}. Scores are on the
+scales of the ids, of fresh worlds, and of the same turned (on one line: turned at random; on the
+torus by quarters) and mirrored.
+
+{scores}
+![Scores while learning, with invariants and with x and y](images/invariants-gain.png)
+
+Lines are means over runs of fresh worlds with the most likely actions, thin ones runs.
+
+{verdict}
+
+How much the return of a world changes at most when it is seen by another observer, in units of the
+best return's distance from random:
+
+{changes}
+Renumbering changes nothing in either, as neighbours are seen nearest first. Mirroring does change
+what is done with invariants: I4 and what lies across change sign, so agents may tell left from
+right, as a rule of the road needs; without I4 (`seen=("I1", "I2", "I3")`) they cannot.
+
+    python -m invariantzoo.figures.invariants_gain
+
+trains all of it.
+"""
+
+
+def _grouped(record: Mapping[str, Any]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Runs by world and variant, in their order."""
+    groups: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for name in WORLDS:
+        for variant in VARIANTS:
+            prefix = f"{name}/{variant}/"
+            runs = [record[key] for key in sorted(record) if key.startswith(prefix)]
+            if runs:
+                groups.setdefault(name, {})[variant] = runs
+    return groups
+
+
+def _scores(groups: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    rows = []
+    for name, variants in groups.items():
+        world = WORLDS[name]
+        for variant, runs in variants.items():
+            turned = "fresh" if world.turns else "rotation"
+            cells = [_interval(world, runs, of) for of in ("trained in", turned, "reflection")]
+            seconds = np.mean([run["CPU s"] for run in runs])
+            rows.append(
+                [name, variant, *cells, _reached(name, variants, variant), f"{seconds:.0f}"]
+            )
+    steps = f"agent-steps to {SHARE:.0%} of the first row's score"
+    return table(["worlds", "agents see", "score", "turned", "mirrored", steps, "CPU s"], rows)
+
+
+def _score(world: World, value: Any) -> Any:
+    scale = invariantzoo.spec(world.id).score
+    assert scale is not None  # all ids here have one
+    return scale.score(value)
+
+
+def _interval(world: World, runs: list[dict[str, Any]], name: str) -> str:
+    from invariantzoo.training.benchmark.scoring import mean_interval
+
+    values = [run[name][0] if isinstance(run[name], list) else run[name] for run in runs]
+    scores = _score(world, np.array(values))
+    low, high = mean_interval(scores)
+    return f"{scores.mean():.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _mean_curve(world: World, runs: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    curves = np.array([run["curve"] for run in runs])
+    return curves[0, :, 0], _score(world, curves[..., 1].mean(0))
+
+
+def _steps_to(world: World, runs: list[dict[str, Any]], wanted: float) -> float | None:
+    """Agent-steps at which the mean of runs first has a score; None if it never has."""
+    steps, scores = _mean_curve(world, runs)
+    reached = np.flatnonzero(scores >= wanted)
+    return float(steps[reached[0]]) if len(reached) else None
+
+
+def _wanted(name: str, variants: dict[str, list[dict[str, Any]]]) -> float:
+    """The share of the score that agents with invariants have in the end."""
+    return SHARE * float(_mean_curve(WORLDS[name], variants[OURS])[1][-1])
+
+
+def _reached(name: str, variants: dict[str, list[dict[str, Any]]], variant: str) -> str:
+    if OURS not in variants:
+        return ""
+    steps = _steps_to(WORLDS[name], variants[variant], _wanted(name, variants))
+    return "not reached" if steps is None else f"{steps:,.0f}"
+
+
+def _verdict(name: str, variants: dict[str, list[dict[str, Any]]]) -> str:
+    """One sentence on the two ways that differ most."""
+    if OURS not in variants or USUAL not in variants:
+        return "not all runs are there."
+    world, wanted = WORLDS[name], _wanted(name, variants)
+    scores = {
+        variant: _score(world, np.array([run["fresh"] for run in variants[variant]]))
+        for variant in (OURS, USUAL)
+    }
+    ours = _steps_to(world, variants[OURS], wanted)
+    theirs = _steps_to(world, variants[USUAL], wanted)
+    apart = scores[OURS].min() > scores[USUAL].max()
+    text = f"{scores[OURS].mean():.2f} with invariants and the id's network, "
+    text += f"{scores[USUAL].mean():.2f} with x and y and a plain one, on fresh worlds"
+    text += "; every run of the first is better than every run of the second. " if apart else ". "
+    if ours is None:
+        return text
+    if theirs is None:
+        return text + (
+            f"What the first has after {ours:,.0f} agent-steps, a score of {wanted:.2f}, the "
+            f"second does not reach in {world.steps:,}."
+        )
+    return text + (
+        f"For a score of {wanted:.2f} the first needs at most {ours:,.0f} agent-steps, the second "
+        f"{theirs:,.0f}: {theirs / ours:.2g} times as many."
+    )
+
+
+def _changes(groups: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    rows = []
+    for name, variants in groups.items():
+        best = abs(_score(WORLDS[name], 1.0) - _score(WORLDS[name], 0.0))  # scores per return
+        for variant, runs in variants.items():
+            most = [max(run[change][2] for run in runs) * best for change in CHANGES]
+            rows.append([name, variant, *(f"{value:.1e}" for value in most)])
+    return table(["worlds", "agents see", *CHANGES.values()], rows)
+
+
+def draw(record: Mapping[str, Any], path: Path) -> None:
+    """Scores against agent-steps in every kind of world."""
+    from matplotlib.ticker import EngFormatter
+
+    groups = _grouped(record)
+    columns = 2
+    rows = -(-len(groups) // columns)
+    figure, axes = page_figure(rows, columns, 2.5 * rows + 0.6)
+    for axis, (name, variants) in zip(axes.ravel(), groups.items(), strict=False):
+        world = WORLDS[name]
+        for place, variant in enumerate(VARIANTS):
+            runs = variants.get(variant, [])
+            for run in runs:
+                steps, value = np.array(run["curve"]).T
+                axis.plot(steps, _score(world, value), color=f"C{place}", lw=0.6, alpha=0.4)
+            if runs:
+                axis.plot(*_mean_curve(world, runs), color=f"C{place}", lw=1.8, label=variant)
+        axis.set_xscale("log")
+        axis.set_ylim(-0.1, 1.05)
+        axis.set_title(name)
+        axis.set_xlabel("agent-steps")
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    for row in axes:
+        row[0].set_ylabel("score", fontsize=TEXT_SIZE)
+    for axis in axes.ravel()[len(groups) :]:
+        axis.remove()
+    page_legend(figure, 2, axes[0, 0])
+    save_figure(figure, path)
+
+
+def main() -> None:
+    """Train what is missing, and draw."""
+    parser = figure_parser(__doc__, out=Path("docs"), seeds=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    register()
+    store = args.out / "results" / RECORD
+    for seed in range(args.seeds):
+        for name, world in WORLDS.items():
+            for variant in VARIANTS:
+                compute = partial(trained, world, variant, seed)
+                recorded(store, f"{name}/{variant}/{seed}", compute)
+                print(name, variant, seed, flush=True)
+    draw(json.loads(store.read_text(encoding="utf-8")), args.out / "images" / "invariants-gain.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The published benchmark: what its runs are said to decide, and the worlds in x and y."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import invariantzoo
+from invariantzoo.agents.networks.choose import make_network
+from invariantzoo.agents.policy import network_policy
+from invariantzoo.envs.core.rng import Rng
+from invariantzoo.figures import benchmark, invariants_gain
+from invariantzoo.figures import benchmark_verdicts as verdicts
+from invariantzoo.training.benchmark import results
+
+IDS = ["particles-encounter-v0", "tasep-gates-v0", "quadratic-regimes-v0", "neurons-v0"]
+SEEDS = 3
+
+
+def planted(better: float, cgd: float) -> list[dict[str, object]]:
+    """Runs of two algorithms, the first ahead by `better`, and by `cgd` with that optimizer."""
+    noise = np.random.default_rng(0).normal(0, 0.05, (len(IDS), SEEDS, 3))
+    ahead = {("ppo", "adam"): better, ("es", "adam"): 0.0, ("ppo", "cgd"): better + cgd}
+    return [
+        {
+            "id": id,
+            "algo": algo,
+            "optimizer": optimizer,
+            "seed": seed,
+            "steps": 1000,
+            "seconds": 1.0,
+            "cpu_seconds": 1.0,
+            "return": 0.0,
+            "score": 0.5 + more + float(noise[place, seed, column]),
+            "curve": [[500, 0.5, 0.1], [1000, 1.0, 0.4]],
+        }
+        for column, ((algo, optimizer), more) in enumerate(ahead.items())
+        for place, id in enumerate(IDS)
+        for seed in range(SEEDS)
+    ]
+
+
+def test_a_chance_is_one_or_zero_where_one_is_always_ahead() -> None:
+    groups = verdicts.by_label(planted(0.4, -0.4))
+    of = verdicts.chance(groups["ppo"], groups["es"], IDS)
+    assert of == (1.0, 1.0, 1.0, len(IDS))
+    assert of is not None
+    assert of.decided
+    back = verdicts.chance(groups["es"], groups["ppo"], IDS)
+    assert back == (0.0, 0.0, 0.0, len(IDS))
+    paired = verdicts.chance(groups["ppo cgd"], groups["ppo"], IDS, paired=True)
+    assert paired == (0.0, 0.0, 0.0, len(IDS))
+
+
+def test_a_paired_chance_compares_the_same_seeds_alone() -> None:
+    ours, theirs = {"a": {0: 1.0, 1: 0.0, 5: 9.0}}, {"a": {0: 0.0, 1: 0.0, 7: -9.0}}
+    of = verdicts.chance(ours, theirs, ["a"], paired=True)
+    assert of is not None
+    assert of.value == 0.75  # one is ahead, one is even
+    assert verdicts.chance(ours, {"b": {0: 1.0}}, ["a"], paired=True) is None
+
+
+def test_few_ids_decide_nothing() -> None:
+    groups = verdicts.by_label(planted(0.4, 0.0))
+    of = verdicts.chance(groups["ppo"], groups["es"], IDS[:3])
+    assert of is not None
+    assert not of.decided
+    assert "undecided" in verdicts.leaders(groups, IDS[:3])
+
+
+def test_who_is_ahead_is_named_and_who_is_not_is_undecided() -> None:
+    adam = {name: group for name, group in verdicts.by_label(planted(0.4, 0.0)).items()}
+    del adam["ppo cgd"]
+    assert "`ppo` has the highest" in verdicts.leaders(adam, IDS)
+    assert "better than `es` (1.00" in verdicts.leaders(adam, IDS)
+    even = {name: group for name, group in verdicts.by_label(planted(0.0, 0.0)).items()}
+    del even["ppo cgd"]
+    assert "better than" not in verdicts.leaders(even, IDS)
+    assert "undecided against" in verdicts.leaders(even, IDS)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "said"), [(0.4, "`cgd` is better"), (-0.4, "Adam is better"), (0.0, "undecided")]
+)
+def test_what_covariant_descent_buys_follows_from_the_runs(ahead: float, said: str) -> None:
+    lines, rows = verdicts.covariant(verdicts.by_label(planted(0.0, ahead)), IDS)
+    assert said in lines[0]
+    assert lines[1] == "- `descent`: no pairs yet."
+    assert [row[0] for row in rows[1:]] == [f"`{id}`" for id in IDS]
+    if ahead:
+        wins, losses = lines[0].split("; it loses on ")
+        assert all(id in (wins if ahead > 0 else losses) for id in IDS)
+
+
+def test_kinds_divide_the_ids() -> None:
+    groups = list(verdicts.kinds(IDS).values())
+    for one, other in zip(groups[::2], groups[1::2], strict=True):
+        assert sorted(one + other) == sorted(IDS)
+
+
+def test_a_benchmark_becomes_a_page_and_results_to_compare_with(tmp_path: Path) -> None:
+    lacks = (IDS[-1], "es", SEEDS - 1)
+    runs = [run for run in planted(0.4, 0.0) if (run["id"], run["algo"], run["seed"]) != lacks]
+    scales = {id: results.scale(id)._asdict() for id in IDS}
+    reason = "sac needs continuous actions; use another"
+    dashes = [{"id": IDS[0], "algo": "sac", "reason": reason}]
+    document = {"schema": 1, "scales": scales, "runs": runs, "dashes": dashes, "machine": "any"}
+    benchmark.draw(document, tmp_path)
+    assert len(list(tmp_path.glob("*.png"))) == 3
+    page = benchmark.page(document, {}, {})
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{IDS[0]}`"))
+    cells = [cell.strip() for cell in row.split("|")]
+    assert re.fullmatch(r"0\.\d+ \[0\.\d+, \d\.\d+\]", cells[2])
+    assert cells[3] == ""  # mappo could, and was not yet
+    assert cells[6] == "–"
+    last = next(line for line in page.splitlines() if line.startswith(f"| `{IDS[-1]}`"))
+    assert last.split("|")[8].endswith("(2) ")
+    assert "sac needs continuous actions: `particles-encounter-v0`" in page
+    record = tmp_path / "benchmark.json"
+    record.write_text(json.dumps(document), encoding="utf-8")
+    assert len(results.read(record)["runs"]) == len(runs)
+
+
+VECTORS = ("position", "velocity", "desired", "goal", "goal_velocity")
+
+
+@pytest.mark.parametrize("name", ["encounter", "crowd", "goals"])
+def test_worlds_in_x_and_y_obey_the_same_law(name: str) -> None:
+    """Mirrored, with the action mirrored too, they do the same; losses are those of the id."""
+    world = invariants_gain.WORLDS[name]
+    system, of_id = world.x_and_y(), invariantzoo.make_system(world.id)
+    rng, mirror = Rng.single(3, 2), torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    state = system.initial(rng, 2)
+    other = state._replace(
+        **{field: mirror * getattr(state, field) for field in VECTORS if hasattr(state, field)}
+    )
+    for _ in range(3):
+        action = 2 * rng.uniform(2, system.n_agents, 2) - 1
+        after = system.transition(state, action, rng)
+        other_after = system.transition(other, mirror * action, rng)
+        loss = of_id.loss(state, action, after)
+        torch.testing.assert_close(system.loss(state, action, after), loss)
+        torch.testing.assert_close(system.loss(other, mirror * action, other_after), loss)
+        seen, other_seen = system.invariants(after), system.invariants(other_after)
+        assert set(seen) == set(system.bounds)
+        for invariant, value in seen.items():
+            sign = -1.0 if invariant.endswith("_x") else 1.0
+            torch.testing.assert_close(other_seen[invariant], sign * value)
+        state, other = after, other_after
+
+
+def test_turned_worlds_are_the_same_to_agents_with_invariants_alone() -> None:
+    world = invariants_gain.WORLDS["encounter on one line"]._replace(episodes=8)
+    changes = {}
+    made = {"invariants": invariantzoo.make_system(world.id), "x and y": world.x_and_y()}
+    for kind, system in made.items():
+        network = make_network("mlp", system, 0)
+        with torch.no_grad():
+            network.heads[0].weight.mul_(100.0)  # untrained ones hardly act
+        scores = invariants_gain.seen_otherwise(world, system, network_policy(network))
+        changes[kind] = scores["rotation"][2]
+        assert scores["relabel"][2] < 1e-9
+    assert changes["invariants"] < 1e-6
+    assert changes["x and y"] > 1e-2
