@@ -43,9 +43,10 @@ Ids by {algorithms} algorithms, as [`invariantzoo benchmark --suite standard`](b
 trains them: {runs} runs so far, of {ids} of {all_ids} ids, with {counts}.
 
 A score of 0 is the mean return of random actions, 1 that of the best policy that is known, or,
-where the last column says so, that there can be. A cell holds the mean over seeds and, from two seeds on, its 95 % bootstrap interval; (n) names
-the number of seeds where it is not {most}. A dash is where an algorithm cannot train; a cell
-without anything has no run yet. Each run is scored by 100 whole episodes on held-out worlds.
+where the last column says so, that there can be. A cell holds the mean over seeds and, from two
+seeds on, its 95 % bootstrap interval; (n) names the number of seeds where it is not {most}. A dash
+is where an algorithm cannot train; a cell without anything has no run yet. Each run is scored by
+100 whole episodes on held-out worlds.
 
 {scores}
 {dashes}
