@@ -362,6 +362,32 @@ def test_layers_without_gradients_of_single_samples_are_left_out() -> None:
     assert len(recorder.verdicts()[" bias"].sizes) == 450
 
 
+def test_a_network_is_watched_only_while_samples_are_gathered() -> None:
+    """Between judgements it runs as if there were no callback: no hooks, empty places skipped."""
+    from invariantzoo.training.rl.sb3 import PPOConfig, Trainer
+
+    system = invariantzoo.make_system("particles-encounter-v0")
+    config = PPOConfig(network="pair", n_worlds=4, n_steps=16, batch_size=64, n_epochs=1)
+    trainer = Trainer(system, config, seed=0, steps=10**6)
+    model, actor = trainer.model, trainer.model.policy.actor
+    watched: list[tuple[bool, bool]] = []
+
+    class Watch(invariantzoo.CriticalityCallback):
+        def _on_rollout_start(self) -> None:
+            super()._on_rollout_start()
+            watched.append((bool(model.policy._forward_pre_hooks), actor.skip_empty))
+
+        def _on_rollout_end(self) -> None:
+            super()._on_rollout_end()
+            watched.append((bool(model.policy._forward_pre_hooks), actor.skip_empty))
+
+    model.learn(5 * trainer.per_update, callback=Watch(every=3, window=64))
+    free, seen = (False, True), (True, False)
+    assert watched == [free, seen, *[free] * 5, seen, free, free]
+    assert not model.policy._forward_pre_hooks
+    assert actor.skip_empty
+
+
 def test_small_rollouts_are_gathered() -> None:
     """Until there is a window of samples: A2C learns from 20 rows at a time."""
     from stable_baselines3 import A2C

@@ -16,6 +16,7 @@ class Case(NamedTuple):
 
     needs: modules without which the peer is skipped.  at_least: of ours over theirs.
     floor: of ours alone.  slow: left out by --quick.  wall: per second of the clock on the wall.
+    turns: of both sides; 0: 3 where slow, else 5.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Case(NamedTuple):
     unit: str = "agent-steps/s"
     slow: bool = False
     wall: bool = False
+    turns: int = 0
 
 
 class Result(NamedTuple):
@@ -46,7 +48,7 @@ class Result(NamedTuple):
 
 def measure(case: Case, *, peers: bool, quick: bool) -> Result:
     """Speeds of both sides by turns."""
-    seconds, repeats = (0.02, 1) if quick else (0.3, 3 if case.slow else 5)
+    seconds, repeats = (0.02, 1) if quick else (0.3, case.turns or (3 if case.slow else 5))
     has_peer = case.theirs is not None and (peers or not case.needs)
     sides = [case.ours()]
     if has_peer and all(map(is_installed, case.needs)):

@@ -89,6 +89,7 @@ class SampleRecorder:
         self._slopes: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._pending: dict[str, list[_Signal]] = {}
         self._handles: list[Any] = []
+        self._skipped: list[PairNetwork] = []
         self._layers: dict[str, nn.Module] = {}
         self._owners: dict[str, Optimizer] = {}
         self._trained: dict[str, nn.Parameter] = {}
@@ -104,15 +105,11 @@ class SampleRecorder:
         none of them owns is taken at its word, with every backward pass.
         Raises ValueError for batch normalisation, which mixes the samples of a batch.
         """
-        for name, module in network.named_modules():
-            if isinstance(module, _BatchNorm):
-                raise ValueError(
-                    f"network: {name!r} is a {type(module).__name__}, which mixes the samples of a "
-                    "batch; there are no gradients of single samples"
-                )
+        require_samples_apart(network)
         for module in network.modules():
-            if isinstance(module, PairNetwork):
+            if isinstance(module, PairNetwork) and module.skip_empty:
                 module.skip_empty = False  # its layers are to see whole samples
+                self._skipped.append(module)
         owners = _owners((*_optimizers(network), *optimizers))
         named = dict(network.named_parameters())
         self._trained = {
@@ -164,11 +161,14 @@ class SampleRecorder:
         return [(x, s) for x, s in self._signals.get(name, ()) if s.any()]
 
     def detach(self) -> None:
-        """Watch no more; what was kept stays."""
+        """Watch no more, and leave the network as it was; what was kept stays."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self._pending.clear()
+        for module in self._skipped:
+            module.skip_empty = True
+        self._skipped.clear()
 
     def __len__(self) -> int:
         return max((_rows(chunks) for chunks in self._signals.values()), default=0)
@@ -303,14 +303,23 @@ class SampleRecorder:
             del chunks[0]
 
 
+def require_samples_apart(network: nn.Module) -> None:
+    """Raise ValueError for batch normalisation, which mixes the samples of a batch."""
+    for name, module in network.named_modules():
+        if isinstance(module, _BatchNorm):
+            raise ValueError(
+                f"network: {name!r} is a {type(module).__name__}, which mixes the samples of a "
+                "batch; there are no gradients of single samples"
+            )
+
+
 def judge(sizes: Tensor, coupling: float = math.nan) -> Verdict:
     """The verdict on sizes of gradients, any shape; those that are not finite do not count."""
-    flat = sizes.flatten()
-    flat = flat[flat.isfinite()]
-    flat = flat[flat > 0]
+    flat = sizes.detach().flatten()
+    flat = flat[(flat > 0) & (flat < math.inf)]
     if len(flat) < FEWEST:
         return Verdict(None, (math.nan,) * DECADES, coupling, flat)
-    values = flat.detach().cpu().double().numpy()
+    values = flat.cpu().double().numpy()
     _, top = top_window(values, below=0.0)
     running = running_exponents(values, top * 10.0**-DECADES, top)[::-1]
     high = top * 10.0**-_BELOW

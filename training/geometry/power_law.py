@@ -74,13 +74,13 @@ def fit_power_law(samples: Any, low: float, high: float) -> PowerLaw:
             f"samples: {len(inside)} of {len(values)} lie in [{low:g}, {high:g}]; a fit needs "
             f"{FEWEST}"
         )
-    y, length = np.log(inside / low), math.log(high / low)
+    y, length = np.sort(np.log(inside / low)), math.log(high / low)
     t = _rate(float(y.mean()), length)
     return PowerLaw(
         1 + t,
         1 / math.sqrt(len(y) * _variance(t, length)),
-        _distance(np.sort(y), t, length),
-        running_exponents(values, low, high),
+        _distance(y, t, length),
+        _by_part(y, length),
         len(y),
         low,
         high,
@@ -93,14 +93,18 @@ def running_exponents(samples: Any, low: float, high: float) -> tuple[float, ...
     NaN where fewer than 50 samples lie.
     """
     values = _plain(samples)
-    y, length = np.log(values[(values >= low) & (values <= high)] / low), math.log(high / low)
+    inside = values[(values >= low) & (values <= high)]
+    return _by_part(np.sort(np.log(inside / low)), math.log(high / low))
+
+
+def _by_part(y: np.ndarray, length: float) -> tuple[float, ...]:
+    """Exponents of successive parts of [0, length], of sorted y [n]."""
     parts = max(PARTS, math.floor(length / math.log(10) + 1e-9))
     each = length / parts
-    where = np.minimum((y / each).astype(int), parts - 1)
-    sums, counts = np.bincount(where, y, parts), np.bincount(where, minlength=parts)
+    pieces = np.split(y, np.searchsorted(y, each * np.arange(1, parts)))
     return tuple(
-        1 + _rate(sums[m] / counts[m] - m * each, each) if counts[m] >= FEWEST else math.nan
-        for m in range(parts)
+        1 + _rate(float(piece.mean()) - m * each, each) if len(piece) >= FEWEST else math.nan
+        for m, piece in enumerate(pieces)
     )
 
 

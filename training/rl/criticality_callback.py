@@ -5,7 +5,7 @@ from __future__ import annotations
 from stable_baselines3.common.callbacks import BaseCallback
 
 from ...envs.core.validation import require_count
-from ..geometry.criticality import SampleRecorder, Verdict, columns
+from ..geometry.criticality import SampleRecorder, Verdict, columns, require_samples_apart
 
 _MOST = 40_000  # sizes of gradients of a part that are judged
 
@@ -16,8 +16,8 @@ class CriticalityCallback(BaseCallback):
     every: rollouts between judgements.  window: samples that are judged, the first of a rollout's
     updates, or of as many rollouts as it takes.  The numbers go to the model's logger, and so to
     TensorBoard, progress.csv or what else it writes; `verdicts` has the latest of them with the
-    samples themselves. Of every part about 40,000 sizes are judged, so that a judgement costs a
-    small share of a training.
+    samples themselves. Of every part about 40,000 sizes are judged, and the network is watched only
+    while samples are gathered, so that all of it costs a small share of a training.
     """
 
     def __init__(self, every: int = 20, window: int = 2048) -> None:
@@ -25,24 +25,26 @@ class CriticalityCallback(BaseCallback):
         require_count("every", every)
         self.every = every
         self.samples = SampleRecorder(window, most=_MOST, once=True)
-        self.samples.paused = True
         self.verdicts: dict[str, Verdict] = {}
         self._rollouts = 0
+        self._gathers = False
 
     def _init_callback(self) -> None:
-        self.samples.attach(self.model.policy)
+        require_samples_apart(self.model.policy)
 
     def _on_rollout_start(self) -> None:
         if len(self.samples) >= self.samples.window:
             self.verdicts = self.samples.verdicts()
             for name, value in columns(self.verdicts).items():
                 self.logger.record(name, value)
+            self._stop()
             self.samples.clear()
-            self.samples.paused = True
 
     def _on_rollout_end(self) -> None:
-        if self._rollouts % self.every == 0:
+        if self._rollouts % self.every == 0 and not self._gathers:
             self.samples.paused = False
+            self.samples.attach(self.model.policy)
+            self._gathers = True
         self._rollouts += 1
 
     def _on_step(self) -> bool:
@@ -52,4 +54,8 @@ class CriticalityCallback(BaseCallback):
         enough = len(self.samples) >= self.samples.window
         if enough or (len(self.samples) and not self.verdicts):
             self.verdicts = self.samples.verdicts()
+        self._stop()
+
+    def _stop(self) -> None:
         self.samples.detach()
+        self._gathers = False
