@@ -23,7 +23,7 @@ from browser import Tab, browser
 import invariantzoo
 from invariantzoo.site import build, pages
 from invariantzoo.site.docstrings import listed
-from invariantzoo.site.formulas import paragraph, system_table, typeset
+from invariantzoo.site.formulas import markdown, paragraph, system_table, typeset
 from invariantzoo.site.links import dead_links
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,6 +108,50 @@ def test_formulas_in_paragraphs_are_set() -> None:
         assert paragraph(text) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "outside"),
+    [
+        (
+            "It took 15 CPU s at 300 K, and s = 2 is wide.",
+            "It took 15 CPU s at 300 K, and $ is wide.",
+        ),
+        ("Width s, T = 3: below T the agents' H and O", "Width s, $: below $ the agents' H and O"),
+        ("errors of 3.4e-03; 2^64 - 1 seeds", "errors of 3.4e-03; $ seeds"),
+        ("*and* at k = π, **bold** [x_i](a_b.md)", "*and* at $, **bold** [x_i](a_b.md)"),
+        ("`x_i` and n_agents = 5, L-BFGS, L = 2", "`x_i` and n_agents = 5, L-BFGS, $"),
+        ("| a | \\|w\\|^2 + 1 |\n| --- | --- |\n", "| a | $ |\n| --- | --- |\n"),
+        ("# x_i = 3\n", "# x_i = 3\n"),
+        ("```text\nx_i = 3\n```\n", "```text\nx_i = 3\n```\n"),
+        ("- x_i = 3\n- that is\n", "- $\n- that is\n"),
+        ("a |g - g of the data| in bins", "a |g - g of the data| in bins"),
+    ],
+)
+def test_formulas_in_markdown_are_told_from_all_else(text: str, outside: str) -> None:
+    assert MATH.sub("$", markdown(text)) == outside
+
+
+def test_formulas_of_their_own_lines_are_set_apart() -> None:
+    made = markdown("Two lines:\n\n    F_mu = <H_mu>   over tau1\n    |F_mu| <= 1\n\nx_i ends.\n")
+    assert made.count('<p class="display">') == 2
+    assert "&emsp; over" in made
+    assert "\n<span><math>" in made  # a paragraph that begins with a formula stays one
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
+def test_pages_keep_all_but_their_formulas(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    made = markdown(text)
+    code = re.compile(r"^```.*?^```$|`[^`\n]*`", re.M | re.S)
+    assert code.findall(made) == code.findall(text)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert [row.count("|") for row in made.splitlines() if row.startswith("|")] == [
+        row.count("|") for row in rows
+    ]
+    for formula in MATH.findall(made):
+        left = re.sub("<mtext>[^<]*</mtext>|<[^>]*>", "", formula)
+        assert not re.search(r"[_^`]|\b(sum|phi|alpha|sqrt)\b", left), left
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     text = "\n".join(build.reference().values())
     names = re.findall(r"^::: invariantzoo\.(\w+)$", text, re.M)
@@ -136,6 +180,16 @@ def test_the_front_page_has_the_film_and_the_first_example() -> None:
     assert "invariantzoo.parallel_env" in text
     assert "](docs/" not in text
     assert text.count("\n## Where to begin\n") == 1
+
+
+def test_replays_stay_if_they_are_of_the_same_code(tmp_path: Path) -> None:
+    before, site = tmp_path / "before", tmp_path / "site"
+    (before / "replays").mkdir(parents=True)
+    site.mkdir()
+    (before / "replays/some-v0.html").write_text("a replay")
+    (before / build.MARK).write_text(f"{build.MADE}abc\n")
+    build.make_replays(before, site, "abc")
+    assert [path.name for path in (site / "replays").iterdir()] == ["some-v0.html"]
 
 
 def test_dead_links_are_found(tmp_path: Path) -> None:
@@ -203,6 +257,25 @@ def test_the_site_as_a_whole(site: Path) -> None:
     size = (site / "replays/ising-anneal-v0.html").stat().st_size
     assert 10_000 < size <= build.REPLAY_BYTES
     assert "heat-bath" in (site / "search.json").read_text(encoding="utf-8")
+    code = (site / "files/ppo_single_file.html").read_text(encoding="utf-8")
+    assert "make_vec" in code
+
+
+def test_the_search_works_from_a_disk(site: Path) -> None:
+    with browser() as chromium:
+        tab = Tab(chromium, (1400, 900))
+        tab.open(site / "index.html")
+        tab.wait("document.querySelector('iframe[hidden]') !== null")
+        tab.page.click(".md-search__button")
+        tab.page.keyboard.type("heat bath", delay=20)
+        for _ in range(30):  # until there is something to go to
+            tab.page.wait_for_timeout(1000)
+            if "heat-bath.html" in tab.page.url:
+                break
+            tab.page.keyboard.press("Enter")
+        assert "heat-bath.html" in tab.page.url
+        assert tab.complaints == []
+        assert [url for url in tab.requests if not url.startswith(("file:", "data:"))] == []
 
 
 def test_pages_in_a_browser(site: Path) -> None:

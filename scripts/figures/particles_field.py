@@ -320,8 +320,8 @@ what it wants. "By the field" is that of the id: range 1 / mass = 1 and charges 
 0.5. "By a narrow field": range 1/3 and clouds of 0.3. "By sight": discs of
 [`particles-crowd-v0`](environments/particles-crowd-v0.md), which see the pair invariants I1 to I4
 of their eight nearest neighbours; there is no field. Where discs start, the time step, the largest
-acceleration and the loss are the same: 30 (overlap of margins)^2 + {SPEED_WEIGHT:g} |p|^2 +
-0.01 |a|^2.
+acceleration and the loss are the same: 30 d^2 + {SPEED_WEIGHT:g} |p|^2 + 0.01 |a|^2, where d is
+the overlap of margins.
 
 {verdict}
 

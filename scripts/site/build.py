@@ -4,8 +4,8 @@
 
 Takes the pages of docs/ as they are, sets the formulas of each id, adds a front page, a reference
 of the public names, a replay of every id, and an order by reader and by question, and lets Zensical
-make web pages of them. Replays that are there and are of the same code stay. Pages open from a
-disk; their search needs a server (`python -m http.server -d DIR`). Needs
+make web pages of them. Replays that are there and are of the same code stay. Pages and their search
+work from a disk as from a server. Says what the CPU time went to. Needs
 `pip install "invariantzoo[docs]"`.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,12 @@ from typing import Any
 import invariantzoo
 from invariantzoo.report import write_text
 from invariantzoo.site import pages
-from invariantzoo.site.formulas import paragraph, system_table
+from invariantzoo.site.formulas import markdown, paragraph, system_table
 from invariantzoo.site.links import dead_links
 
 NEEDS = ("zensical", "mkdocstrings", "mkdocstrings_handlers.python", "ziamath")
 INSTALL = 'pip install "invariantzoo[docs]"'
+MADE = "made by invariantzoo.site.build; replays of code "
 MARK = ".invariantzoo-site"  # a file of a folder that a later build may replace
 REPLAY_BYTES = 300_000
 REPLAY_FRAMES = 120
@@ -61,6 +64,7 @@ class NamedLines(Extension):
         if obj.docstring is not None:
             obj.docstring.value = listed(obj.docstring.value)
 """  # of the reference: what it makes of every docstring
+SHIM = "scripts/iframe-worker.js"  # by this name Zensical takes none from elsewhere
 SYSTEM = "\n## The system\n"
 _BLOCK = re.compile(r"^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
@@ -73,22 +77,27 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("."), help="where README.md stands")
     parser.add_argument("--no-replays", action="store_true", help="leave the replays out")
     args = parser.parse_args()
+    begun = time.perf_counter()
     try:
-        build(args.root, args.out, replays=not args.no_replays)
+        spent = build(args.root, args.out, replays=not args.no_replays)
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
+    before = _cpu_seconds()
     dead = dead_links(args.out, outside=("replays/",))
+    spent["links"] = _cpu_seconds() - before
     for link in dead:
         print(f"dead link: {link}", file=sys.stderr)
+    parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in spent.items())
+    print(f"{parts} CPU s; {time.perf_counter() - begun:.0f} s in all")
     print(f"wrote {args.out / 'index.html'}")
     sys.exit(1 if dead else 0)
 
 
-def build(root: Path, out: Path, *, replays: bool = True) -> None:
+def build(root: Path, out: Path, *, replays: bool = True) -> dict[str, float]:
     """Make the site of the project at `root` in the folder `out`, which appears whole.
 
-    Raises ImportError if Zensical is missing, and ValueError if `root` has no docs, `out` is a
-    folder of something else, or a page cannot be made.
+    Returns the CPU seconds of its parts. Raises ImportError if Zensical is missing, and ValueError
+    if `root` has no docs, `out` is a folder of something else, or a page cannot be made.
     """
     missing = [name for name in NEEDS if not _there(name)]
     if missing:
@@ -98,17 +107,28 @@ def build(root: Path, out: Path, *, replays: bool = True) -> None:
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise ValueError(f"--out {str(out)!r} is a folder of something else: choose another")
     out.parent.mkdir(parents=True, exist_ok=True)
+    times, code = [_cpu_seconds()], _code() if replays else ""
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         stage = Path(folder)
         _stage(root, stage, replays)
+        times.append(_cpu_seconds())
         _zensical(stage)
+        times.append(_cpu_seconds())
         site = stage / "site"
         if replays:
-            make_replays(out / "replays", site / "replays")
-        write_text(site / MARK, "made by invariantzoo.site.build\n")
+            make_replays(out, site, code)
+        times.append(_cpu_seconds())
+        write_text(site / MARK, f"{MADE}{code}\n")
         if out.exists():
             shutil.rmtree(out)
         os.replace(site, out)
+    seconds = [after - before for before, after in itertools.pairwise(times)]
+    return dict(zip(("sources", "pages", "replays"), seconds, strict=True))
+
+
+def _cpu_seconds() -> float:
+    """CPU seconds of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
 
 
 def _there(name: str) -> bool:
@@ -122,6 +142,9 @@ def _stage(root: Path, stage: Path, replays: bool) -> None:
     """Sources of all pages, the configuration, and the package as the reference reads it."""
     docs = stage / "docs"
     shutil.copytree(root / "docs", docs, ignore=shutil.ignore_patterns("results"))
+    for path in docs.glob("*.md"):
+        text = _with_files(path.read_text(encoding="utf-8"), root, docs)
+        write_text(path, markdown(text))
     for path in docs.glob("environments/*.md"):
         write_text(path, environment(path.read_text(encoding="utf-8"), path.stem, replays))
     readme = (root / "README.md").read_text(encoding="utf-8")
@@ -131,10 +154,12 @@ def _stage(root: Path, stage: Path, replays: bool) -> None:
         write_text(docs / "reference" / name, text)
     _link_package(stage / "source" / "invariantzoo")
     (docs / "fonts").mkdir()
+    (docs / "scripts").mkdir()
     (docs / "styles").mkdir()
     font = Path(str(importlib.util.find_spec("ziamath").origin)).parent  # type: ignore[union-attr]
     shutil.copy(font / "fonts/STIXTwoMath-Regular.ttf", docs / "fonts")
     shutil.copy(Path(__file__).with_name("site.css"), docs / "styles")
+    shutil.copy(Path(__file__).with_name("iframe-worker.js"), docs / SHIM)
     write_text(stage / "names.py", EXTENSION)
     write_text(stage / "zensical.toml", _toml(_config(docs)))
 
@@ -152,16 +177,13 @@ def _link_package(folder: Path) -> None:
 
 
 def environment(text: str, id: str, replays: bool) -> str:
-    """The page of an id with its formulas set and its replay below its film."""
+    """The page of an id with its formulas set and its replay before its system."""
     before, _, rest = text.partition(SYSTEM)
     own, _, after = rest.partition("\n## ")
     own = _BLOCK.sub(lambda match: f"{system_table(match[1])}\n", own)
     own = "\n\n".join(paragraph(part.strip("\n")) for part in own.split("\n\n"))
-    text = f"{before}{SYSTEM}{own}\n\n## {after}"
-    text = (
-        text.replace("\n## The system\n", f"{_replay(id)}\n## The system\n", 1) if replays else text
-    )
-    return text
+    replay = _replay(id) if replays else ""
+    return f"{markdown(before)}{replay}{SYSTEM}{own}\n\n{markdown(f'## {after}')}"
 
 
 def _replay(id: str) -> str:
@@ -171,6 +193,20 @@ def _replay(id: str) -> str:
         f'<iframe class="replay" src="{address}#paused" title="a replay of {id}" loading="lazy">'
         "</iframe>\n"
     )
+
+
+def _with_files(text: str, root: Path, docs: Path) -> str:
+    """A page whose links to code outside docs/ lead to pages that show it; writes these."""
+
+    def shown(match: re.Match[str]) -> str:
+        path = root / match[2].removeprefix("../")
+        if not match[2].startswith("../") or path.suffix != ".py" or not path.exists():
+            return match[0]
+        code = path.read_text(encoding="utf-8").rstrip()
+        write_text(docs / f"files/{path.stem}.md", f"# {path.name}\n\n```python\n{code}\n```\n")
+        return f"{match[1]}files/{path.stem}.md{match[3]}"
+
+    return _LINK.sub(shown, text)
 
 
 def front(readme: str, index: str) -> str:
@@ -269,7 +305,8 @@ def _config(docs: Path) -> dict[str, Any]:
                 "toc": {"permalink": True},
                 "pymdownx": {"highlight": {"pygments_lang_class": True}, "superfences": {}},
             },
-            "plugins": {"mkdocstrings": {"handlers": {"python": handler}}},
+            "plugins": {"mkdocstrings": {"handlers": {"python": handler}}, "offline": {}},
+            "extra": {"polyfills": [{"path": SHIM}]},
         }
     }
 
@@ -312,17 +349,16 @@ def _zensical(stage: Path) -> None:
         raise ValueError(f"zensical: {named}{' '.join(said.split())[-1500:]}")
 
 
-def make_replays(before: Path, out: Path) -> None:
-    """A replay of every id in the folder `out`; those in `before` stay if the code is the same."""
-    made, code = out / "made.json", _code()
-    if (before / "made.json").exists() and json.loads((before / "made.json").read_text()) == code:
-        shutil.copytree(before, out)
+def make_replays(before: Path, site: Path, code: str) -> None:
+    """A replay of every id in a site; those of the site `before` stay if they are of this code."""
+    mark = before / MARK
+    if mark.exists() and mark.read_text(encoding="utf-8") == f"{MADE}{code}\n":
+        shutil.copytree(before / "replays", site / "replays")
         return
-    out.mkdir(parents=True)
-    paths = [str(out / f"{id}.html") for id in pages.own_ids()]
+    (site / "replays").mkdir()
+    paths = [str(site / f"replays/{id}.html") for id in pages.own_ids()]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(make_replay, pages.own_ids(), paths))
-    write_text(made, json.dumps(code) + "\n")
 
 
 def make_replay(id: str, path: str) -> None:

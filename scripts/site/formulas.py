@@ -7,37 +7,50 @@ formula. Words around it stay words.
 from __future__ import annotations
 
 import html
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 GREEK = {
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "eta": "η", "kappa": "κ",
-    "epsilon": "ε", "lambda": "λ", "mu": "μ",
+    "eps": "ε", "epsilon": "ε", "lambda": "λ", "mu": "μ", "nu": "ν", "chi": "χ", "omega": "ω",
+    "zeta": "ζ",
     "phi": "φ", "pi": "π", "psi": "ψ", "rho": "ρ", "sigma": "σ", "tau": "τ", "theta": "θ",
     "xi": "ξ", "perp": "⊥",
 }  # fmt: skip
 LARGE = {"sum": "∑", "prod": "∏"}
 NABLA = {"grad": "∇", "lap": "∇²"}
 FUNCTIONS = frozenset(
-    ("cos", "sin", "exp", "log", "log10", "max", "min", "sign", "cosh", "window", "short")
-) | {"Cov", "diag", "sqrt"}
+    ("cos", "sin", "tan", "cosh", "tanh", "atan", "asinh", "exp", "log", "log10", "max", "min")
+) | {"Cov", "Tr", "det", "diag", "short", "sign", "sqrt", "window"}
+UPRIGHT = ("lr",)  # symbols of more than one letter
 VARIABLES = ("gain", "margin", "relaxation", "speed")  # that are words elsewhere
-DIFFERENTIALS = ("dh", "dL", "dp", "dt", "dV")
+DIFFERENTIALS = ("dA", "db", "dF", "dh", "dH", "dL", "dm", "dp", "dq", "dt", "dV", "dw", "dx")
+_SYMBOLS = (*GREEK, *LARGE, *NABLA, *DIFFERENTIALS)
 SIGNS = {
-    "+=": "+=", "-=": "−=", "<=": "≤", ">=": "≥", "->": "→", "+-": "±", "..": "…", "-": "−",
-    "*": "·", "=": "=", "+": "+", "/": "/",
+    "+=": "+=", "-=": "−=", "<=": "≤", ">=": "≥", "->": "→", "+-": "±", "..": "…", "<-": "←",
+    "-": "−", "*": "·", "=": "=", "+": "+", "/": "/", "−": "−", "·": "·", "≤": "≤", "≥": "≥",
+    "→": "→",
 }  # fmt: skip
-_RELATIONS = ("=", "+=", "-=", "<=", ">=", "->", "+-", "+", "/")
-_TOKEN = re.compile(
-    r"""(?P<code>`[^`]*`)|(?P<text>"[^"]*")
-    |(?P<word>[A-Za-z]{2,}(?:(?:-[A-Za-z]+)+(?![\w'])|'s(?!\w)))
-    |(?P<name>[A-Za-z]+\d*(?:_(?:\{[^}]*\}|[A-Za-z0-9]+(?:,[A-Za-z0-9]+(?![\w]))*))*'*)
-    |(?P<number>\d[\d,]*\.?\d+|\.?\d+)
-    |(?P<sign>\+=|-=|<=|>=|->|\+-|\.\.|[-=+*/^|()\[\]{}<>,;:.'])
-    |(?P<space>\s+)|(?P<other>.)""",
-    re.VERBOSE,
-)
+_PLAIN = {  # what is read as something else
+    "\\<=": "<=", "\\|": "|", "\\<": "<", "\\*": "*", "²": "2", "³": "3", "⁴": "4", "⟨": "<",
+    "⟩": ">",
+}  # fmt: skip
+_RELATIONS = ("=", "+=", "-=", "<=", ">=", "->", "<-", "+-", "+", "/")
+_CERTAIN = ("^", "=", "<=", ">=", "+=", "-=", "+-", "<-", "≤", "≥", "in")  # no prose has these
+_KEPT = r"""(?P<kept>^\s*(?:[-*+]|\d+\.)\s|^>|!?\[[^\]]*\]\([^)]*\)|https?://\S+
+    |</?[a-z]+(?:\s[^<>]*)?>|<!--.*?-->|(?<!\w)[A-Z]-[A-Z]{2,}
+    |\*\*|(?<![\w*)\]])\*[^\s*][^*]*\*(?!\w)|\\[^|<*])|"""  # of Markdown
+_TEXT = r"""(?P<code>`[^`]*`)|(?P<text>"[^"]*")
+    |(?P<word>[A-Za-z]{2,}(?:(?:-[A-Za-z]+)+(?![\w'])|'s(?!\w))|[A-Za-z]'s(?!\w))
+    |(?P<name>(?:[A-Za-z]+|[Α-Ωα-ω])\d*(?:_(?:\{[^}]*\}|[A-Za-z0-9]+(?:,[A-Za-z0-9]+(?![\w]))*))*'*)
+    |(?P<number>(?:\d[\d,]*\.?\d+|\.?\d+)(?:e[-+]?\d+(?!\w))?)
+    |(?P<sign>\\<=|\\[|<*]|\+=|-=|<=|>=|->|<-|\+-|\.\.|[-=+*/^|()\[\]{}<>,;:.'−·≤≥→⟨⟩])
+    |(?P<space>\s+)|(?P<raised>[²³⁴])|(?P<other>.)"""
+_TOKEN = re.compile(_TEXT, re.VERBOSE)
+_MARKDOWN = re.compile(_KEPT + _TEXT, re.VERBOSE | re.MULTILINE)
+_INDEXED = re.compile(rf"(?:[A-Za-zα-ω]|{'|'.join(GREEK)})\d")
 _LONG, _SHORT = 4, 3  # tokens before and after a break
 _OPEN, _CLOSE = "([{", ")]}"
 
@@ -51,6 +64,8 @@ class Token:
     before: bool
     after: bool
     math: bool = False
+    start: int = 0
+    end: int = 0
 
 
 def system_table(block: str) -> str:
@@ -109,6 +124,134 @@ def typeset(text: str) -> str:
     return "".join(out)
 
 
+def markdown(text: str) -> str:
+    """A page in Markdown with the formulas of its paragraphs, lists and tables set.
+
+    Code, links, headings and HTML stay as they are. A lone letter is set where the page has it
+    in a formula too; elsewhere it may be a unit, a name or an element.
+    """
+    pieces = list(_pieces(text))
+    symbols = {
+        token.text
+        for kind, piece in pieces
+        if kind != "other"
+        for tokens in _runs(piece)
+        if _is_certain(tokens)
+        for token in tokens
+        if token.kind == "name" and token.math and len(token.text) == 1
+    }
+    return "".join(
+        piece if kind == "other" else _with_formulas(piece, symbols, kind) for kind, piece in pieces
+    )
+
+
+def _pieces(text: str) -> Iterator[tuple[str, str]]:
+    """What a page consists of, in order: (kind, piece); kinds: prose, cell, display, other."""
+    fence, before = "", ""
+    gathered: list[str] = []
+    for line in [*text.splitlines(keepends=True), ""]:
+        bare = line.strip()
+        kind = "prose"
+        if fence or bare.startswith("```"):
+            kind, fence = "other", "" if fence and bare == fence else fence or "```"
+        elif not bare or bare.startswith(("#", "<!--", "<")) or line.startswith("Made by"):
+            kind = "other"
+        elif line.startswith("|"):
+            kind = "cell"
+        elif line.startswith("    ") and before != "prose":
+            kind = "display"
+        if gathered and (kind != before or not line):
+            yield before, "".join(gathered)
+            gathered = []
+        if kind == "cell":
+            for cell in re.split(r"((?<!\\)\|)", line):
+                yield ("other" if cell == "|" else "cell"), cell
+        elif kind == "display":
+            yield kind, line
+        else:
+            gathered.append(line)
+        before = kind
+
+
+def _with_formulas(text: str, symbols: Set[str], kind: str) -> str:
+    """A piece of Markdown with its formulas set; symbols: letters that may stand alone."""
+    out, done = [], 0
+    for tokens in _runs(text):
+        start, end = tokens[0].start, tokens[-1].end
+        before = text[:start]
+        if not (_is_certain(tokens) or _is_known(tokens, symbols, before)):
+            continue
+        made = _formula(tokens).replace("|", "&#124;")
+        # Markdown takes a <math> that begins a line for the end of a paragraph
+        first = kind != "cell" and not before.rpartition("\n")[2].strip()
+        out += [text[done:start], f"<span>{made}</span>" if first else made]
+        done = end
+    made = "".join([*out, text[done:]])
+    if kind == "display" and out:
+        return '<p class="display">' + re.sub(" {2,}", " &emsp; ", made.strip()) + "</p>\n"
+    return made
+
+
+def _runs(text: str) -> Iterator[list[Token]]:
+    """The formulas of a piece of Markdown, certain or not."""
+    tokens = _tokens(text, _MARKDOWN)
+    _mark(tokens)
+    for token in tokens:
+        base = re.split("[_']", token.text, maxsplit=1)[0]
+        code = re.match("n_[a-z]{3,}", token.text) or not _is_short(base)
+        if token.kind == "name" and base != token.text and code:
+            token.math = False  # a name in code, or a genitive
+    k = 0
+    while k < len(tokens):
+        start, end = k, _run(tokens, k)
+        while start < end and tokens[start].text in (*_RELATIONS, *"*·)]}^", "in"):
+            start += 1
+        while end > start and tokens[end - 1].text in (*_RELATIONS, *"-−*·", "in"):
+            end -= 1
+        bars = [j for j in range(start, end) if tokens[j].text == "|"]
+        if len(bars) % 2 and start in bars:
+            start += 1
+        elif len(bars) % 2 and end - 1 in bars:
+            end -= 1
+        elif len(bars) % 2:
+            end = start
+        if end > start:
+            yield tokens[start:end]
+        k = max(end, k + 1)
+
+
+def _is_certain(tokens: Sequence[Token]) -> bool:
+    """Whether a run can be nothing but a formula."""
+    texts = [token.text for token in tokens]
+    names = [token.text for token in tokens if token.kind == "name" and token.math]
+    if re.fullmatch(r"\d+ x \d+", " ".join(texts)) or "^" in texts:
+        return True
+    if any(text in _CERTAIN for text in texts) and len(tokens) > 1:
+        return bool(names)
+    if re.search(r"(?:^| )\| \w \|", " ".join(texts)):
+        return True
+    for token, after in itertools.pairwise([*tokens, tokens[-1]]):
+        letter = token.kind == "name" and (len(token.text) == 1 or token.text in FUNCTIONS)
+        if letter and after.text == "(" and not after.before:
+            return True
+    return any(
+        "_" in name or "'" in name or re.match(r"I\d$|[Α-Ωα-ω]", name) or base in _SYMBOLS
+        for name in names
+        for base in [name.rstrip("0123456789")]
+    )
+
+
+def _is_known(tokens: Sequence[Token], symbols: Set[str], before: str) -> bool:
+    """Whether a run has no letters but symbols of its page, and no unit."""
+    names = [token.text for token in tokens if token.kind == "name"]
+    units = any(
+        first.kind == "number" and second.kind == "name"
+        for first, second in itertools.pairwise(tokens)
+    )
+    alone = not re.search(r"(?:\d|CPU|\^|²|³)\s*$", before)
+    return bool(names) and symbols.issuperset(names) and alone and not units
+
+
 def _formula(tokens: Sequence[Token]) -> str:
     """A formula; a line may break before the signs of a long one, as browsers break no <math>."""
     starts, depth, bars = [0], 0, 0
@@ -129,16 +272,20 @@ def _formula(tokens: Sequence[Token]) -> str:
     return " ".join(f"<math>{row}</math>" for row in rows)
 
 
-def _tokens(text: str) -> list[Token]:
+def _tokens(text: str, pattern: re.Pattern[str] = _TOKEN) -> list[Token]:
     tokens: list[Token] = []
     space = False
-    for match in _TOKEN.finditer(text):
-        if match.lastgroup == "space":
+    for match in pattern.finditer(text):
+        kind, (start, end) = match.lastgroup or "other", match.span()
+        if kind == "space":
             space = True
             if tokens:
                 tokens[-1].after = True
             continue
-        tokens.append(Token(match.lastgroup or "other", match[0], space, False))
+        if kind == "raised":
+            tokens.append(Token("sign", "^", space, False, False, start, start))
+            kind, space = "number", False
+        tokens.append(Token(kind, _PLAIN.get(match[0], match[0]), space, False, False, start, end))
         space = False
     return tokens
 
@@ -182,7 +329,9 @@ def _near(before: Token, after: Token) -> bool:
     """Whether a letter that is also a word stands in a formula."""
     if after.kind == "sign" and after.text in (*_RELATIONS, "..", "^", "-"):
         return True
-    if after.text in ("in", ")") or (after.math and before.text in ("(", "[", "+", "=")):
+    if after.text in ("in", ")") or (after.text == "," and before.text == "("):
+        return True
+    if after.math and before.text in ("(", "[", "+", "="):
         return True
     return before.kind == "sign" and before.text in ("+", "=", "/", "|", "^")
 
@@ -191,7 +340,7 @@ def _is_symbol(text: str) -> bool:
     base = re.split(r"[_']", text, maxsplit=1)[0]
     if "_" in text or "'" in text or len(base) == 1 or base in (*GREEK, *LARGE, *NABLA):
         return True
-    if base in FUNCTIONS or re.fullmatch(r"[A-Z]\d", base) or base in DIFFERENTIALS:
+    if base in FUNCTIONS or _INDEXED.fullmatch(base) or base in (*DIFFERENTIALS, *UPRIGHT):
         return base not in ("max", "min", "sign", "short", "log", "window")
     return base.startswith("d") and base[1:] in GREEK
 
@@ -203,7 +352,7 @@ def _run(tokens: Sequence[Token], start: int) -> int:
         return start
     while end < len(tokens):
         token = tokens[end]
-        if token.kind in ("code", "text", "word", "other"):
+        if token.kind in ("code", "text", "word", "other", "kept"):
             break
         if token.kind == "name" and not token.math and not _called(tokens, end):
             break
@@ -267,13 +416,23 @@ def _row(tokens: Sequence[Token]) -> str:
         elif token.kind == "number":
             if parts and token.before and _is_factor(tokens[k - 1]):
                 parts.append("<mspace width='0.17em'/>")
-            parts.append(f"<mn>{token.text}</mn>")
+            parts.append(_number(token.text))
         else:
             if token.text in "([" and token.before and k and _is_factor(tokens[k - 1]):
                 parts.append("<mspace width='0.17em'/>")
             parts.append(_sign(tokens, k))
         k += 1
     return "".join(parts)
+
+
+def _number(text: str) -> str:
+    digits, _, power = text.partition("e")
+    if not power:
+        return f"<mn>{text}</mn>"
+    sign = "<mo form='prefix'>−</mo>" if power[0] == "-" else ""
+    power = power.lstrip("+-0") or "0"
+    ten = f"<msup><mn>10</mn><mrow>{sign}<mn>{power}</mn></mrow></msup>"
+    return ten if digits == "1" else f"<mn>{digits}</mn><mo>·</mo>{ten}"
 
 
 def _is_factor(token: Token) -> bool:
@@ -339,15 +498,18 @@ def _name(text: str) -> str:
     bare = text.rstrip("'")
     primes = len(text) - len(bare)
     base, _, index = bare.partition("_")
-    short = len(base) == 1 or base in (*GREEK, *LARGE, *NABLA, "log10") or base[1:] in GREEK
-    short = short or base in DIFFERENTIALS or (base in VARIABLES and len(index) == 1)
-    if index and not short:
+    if index and not (_is_short(base) or (base in VARIABLES and len(index) == 1)):
         symbol = f"<mtext>{html.escape(bare)}</mtext>"
     else:
         symbol = _symbol(base)
         if index:
             symbol = f"<msub>{symbol}<mrow>{_index(index)}</mrow></msub>"
     return _above(symbol, f"<mo>{'′' * primes}</mo>") if primes else symbol
+
+
+def _is_short(base: str) -> bool:
+    """Whether a name is a symbol that an index may follow, rather than a word of code."""
+    return len(base) == 1 or base in (*_SYMBOLS, "log10") or base[1:] in GREEK
 
 
 def _index(text: str) -> str:
@@ -370,12 +532,14 @@ def _symbol(base: str) -> str:
         return f"<mi>{GREEK[base]}</mi>"
     if base == "log10":
         return "<msub><mi>log</mi><mn>10</mn></msub>"
-    if re.fullmatch(r"[A-Z]\d", base):
-        return f"<msub><mi>{base[0]}</mi><mn>{base[1]}</mn></msub>"
+    if _INDEXED.fullmatch(base):
+        return f"<msub>{_symbol(base.rstrip('0123456789'))}<mn>{base[-1]}</mn></msub>"
     if base in DIFFERENTIALS or (base.startswith("d") and base[1:] in GREEK):
         return f"<mrow><mi mathvariant='normal'>d</mi>{_symbol(base[1:])}</mrow>"
     if len(base) > 1:
         return (
-            f"<mtext>{html.escape(base)}</mtext>" if base not in FUNCTIONS else f"<mi>{base}</mi>"
+            f"<mi>{base}</mi>"
+            if base in (*FUNCTIONS, *UPRIGHT)
+            else f"<mtext>{html.escape(base)}</mtext>"
         )
     return f"<mi>{base}</mi>"
