@@ -8,7 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,26 @@ from invariantzoo.envs.core.seeds import HELD_OUT
 CROWD = "particles-crowd-v0"
 ENCOUNTER = "particles-encounter-v0"
 HUGE = "99999999999999999999999"
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}  # Python cuts it where files are limited
+ALONE = ["--no-baselines", "--no-film"]
 TRAIN = ["--steps", "8", "--set", "n_worlds=2", "--set", "n_steps=2", "--set", "batch_size=4"]
+TRAIN += ALONE
 
 
 def shell(
     *words: str,
     cwd: Path | None = None,
-    before: Callable[[], object] | None = None,
+    largest_file: int = resource.RLIM_INFINITY,
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, whose files can have so many bytes."""
     return subprocess.run(
         [sys.executable, "-m", "invariantzoo", *words],
         capture_output=True,
         text=True,
         cwd=cwd,
-        preexec_fn=before,
-        env={**os.environ, **environment},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file)),
+        env={**os.environ, **NO_BYTECODE, **environment},
         timeout=300,
     )
 
@@ -89,7 +93,7 @@ def without_home(installed: Path, temporary: str, **more: str) -> subprocess.Com
         "HOME": "/proc/nohome",
         "XDG_CACHE_HOME": "/proc/nocache",
         "PYTHONPATH": os.pathsep.join([str(installed), str(Path(__file__).parent)]),
-        "PYTHONDONTWRITEBYTECODE": "1",
+        **NO_BYTECODE,
         **more,
     }
     return subprocess.run(
@@ -141,7 +145,8 @@ def test_a_full_disk_does_not_stop_compiled_code(installed: Path, tmp_path: Path
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "print(splitmix.threshold(0.5), compiling.not_kept())"
     )
-    environment = {**os.environ, "PYTHONPATH": str(installed), "NUMBA_CACHE_DIR": str(tmp_path)}
+    place = {"PYTHONPATH": str(installed), "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment = {**os.environ, **NO_BYTECODE, **place}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300
     )
@@ -199,14 +204,10 @@ def test_letters_that_an_encoding_lacks_are_spelt_out() -> None:
 # Full disk: a limit on the size of files is a disk that any user can fill
 
 
-def limited(size: int) -> Callable[[], object]:
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
 def test_a_full_disk_stops_training_in_one_line_and_it_can_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     line = ["train", ENCOUNTER, "--out", str(folder), *TRAIN]
-    done = shell(*line, before=limited(3000))
+    done = shell(*line, largest_file=3000)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
@@ -215,13 +216,13 @@ def test_a_full_disk_stops_training_in_one_line_and_it_can_go_on(tmp_path: Path)
     assert done.stdout == ""
     assert not (folder / "checkpoint.pt").exists()
     assert not list(folder.glob(".*"))
-    again = shell("train", ENCOUNTER, "--out", str(folder), "--resume", "--json")
+    again = shell("train", ENCOUNTER, "--out", str(folder), "--resume", "--json", *ALONE)
     assert again.returncode == 0, again.stderr
     assert "no checkpoint yet" in again.stderr
     json.loads(again.stdout, parse_constant=pytest.fail)
     kept = (folder / "checkpoint.pt").read_bytes()
-    line = ["train", ENCOUNTER, "--out", str(folder), "--resume", "--steps", "64"]
-    full = shell(*line, before=limited(3000))
+    line = ["train", ENCOUNTER, "--out", str(folder), "--resume", "--steps", "64", *ALONE]
+    full = shell(*line, largest_file=3000)
     assert full.returncode == 2
     assert "could not be written: File too large" in full.stderr
     assert "Traceback" not in full.stderr
@@ -234,7 +235,7 @@ def test_a_full_disk_stops_training_in_one_line_and_it_can_go_on(tmp_path: Path)
 def test_a_full_disk_stops_a_rollout_in_one_line(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     option = "--npz" if name.endswith("npz") else "--video"
-    done = shell("rollout", CROWD, option, str(path), "--n-steps", "20", before=limited(1500))
+    done = shell("rollout", CROWD, option, str(path), "--n-steps", "20", largest_file=1500)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("invariantzoo: error: ") == 1
     assert f"{path} could not be written" in done.stderr
@@ -267,7 +268,7 @@ def test_a_full_disk_stops_a_fit_in_one_line(loss: str, frames: Path, tmp_path: 
     model = tmp_path / "model.npz"
     model.write_bytes(b"mine")
     fit = ["fit", str(frames), "--loss", loss, "--out", str(model), "--epochs", "1"]
-    done = shell(*fit, "--channels", "2", before=limited(600))
+    done = shell(*fit, "--channels", "2", largest_file=600)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("invariantzoo: error: ") == 1
     assert "could not be written: File too large" in done.stderr.splitlines()[-1]
@@ -281,7 +282,7 @@ def test_a_full_disk_stops_a_reference_run_in_one_line_and_it_can_go_on(tmp_path
     folder = tmp_path / "run"
     line = ["reference", "--engine", "tblite", "--waters", "1", "--steps", "4", "--every", "2"]
     line += ["--out", str(folder), "--json"]
-    full = shell(*line, before=limited(600))
+    full = shell(*line, largest_file=600)
     assert full.returncode == 2, full.stderr
     assert full.stderr.count("invariantzoo: error: ") == 1
     assert "could not be written: File too large" in full.stderr.splitlines()[-1]
