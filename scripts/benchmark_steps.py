@@ -2,7 +2,7 @@
 
     python -m invariantzoo.benchmark_steps [ID …]
 
-A run makes the agent-steps that its id states for the algorithm, if these take at most MOST
+With no id given, what the table has not is measured and all else stays. A run makes the agent-steps that its id states for the algorithm, if these take at most MOST
 seconds of CPU time; else, and where it states none, what takes USUAL seconds. The table is written
 beside the suites, so that a benchmark makes the same steps on every machine.
 """
@@ -20,7 +20,7 @@ import invariantzoo
 from invariantzoo.envs.core.registry import make_system, spec
 from invariantzoo.training.benchmark import units
 from invariantzoo.training.rl.algorithms import make_config, make_trainer
-from invariantzoo.training.rl.hyperparameters import PLAIN
+from invariantzoo.training.rl.hyperparameters import ALGORITHMS
 from invariantzoo.training.runs.folder import write_json
 
 USUAL, MOST = 60.0, 120.0  # CPU seconds of a run
@@ -50,14 +50,16 @@ def standard_steps(id: str, algo: str) -> int:
 
 
 def main() -> int:
-    """Measure what is asked, or every id that has a scale, and write the table."""
+    """Measure the ids that are named anew, or what no id that has a scale has yet; write the table."""
     torch.set_num_threads(1)
     table = json.loads(units.STANDARD_STEPS.read_text()) if units.STANDARD_STEPS.exists() else {}
+    for id in sys.argv[1:]:
+        table[id] = {}
     scaled = (id for id in invariantzoo.ids() if spec(id).score is not None)
     for id in sys.argv[1:] or scaled:
-        table[id] = {}
-        for algo in PLAIN:
-            if not units.refusal(id, algo):
+        table.setdefault(id, {})
+        for algo in ALGORITHMS:
+            if algo not in table[id] and not units.refusal(id, algo):
                 table[id][algo] = standard_steps(id, algo)
         print(id, table[id], flush=True)
         write_json(units.STANDARD_STEPS, dict(sorted(table.items())))
