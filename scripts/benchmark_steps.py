@@ -2,9 +2,10 @@
 
     python -m invariantzoo.benchmark_steps [ID …]
 
-With no id given, what the table has not is measured and all else stays. A run makes the agent-steps that its id states for the algorithm, if these take at most MOST
-seconds of CPU time; else, and where it states none, what takes USUAL seconds. The table is written
-beside the suites, so that a benchmark makes the same steps on every machine.
+Ids that are named are measured anew, otherwise what the table does not have. A run makes the
+agent-steps that its id states for the algorithm, if these take at most MOST seconds of CPU time;
+else, and where it states none, what takes USUAL seconds. The table is written beside the suites, so
+that a benchmark makes the same steps on every machine.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def standard_steps(id: str, algo: str) -> int:
 
 
 def main() -> int:
-    """Measure the ids that are named anew, or what no id that has a scale has yet; write the table."""
+    """Measure what is asked, or what the table lacks of ids that have a scale, and write it."""
     torch.set_num_threads(1)
     table = json.loads(units.STANDARD_STEPS.read_text()) if units.STANDARD_STEPS.exists() else {}
     for id in sys.argv[1:]:
