@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from invariantzoo.training.geometry.swaps import near_pairs, swap_posterior
 
 LOW, HIGH = np.array([1.0, -2.0]), np.array([5.0, 2.0])  # of T and h
 BEND = 0.01
+TOP = float(np.arcsinh(HIGH[1] / BEND))  # of the stretched field
 NODES = (33, 61)  # of the tables along T and u
 COARSE = 41  # nodes along h, if not stretched
 PAIRS, APART = 24, 0.5
@@ -129,33 +130,43 @@ def _mirrored(metrics: np.ndarray) -> np.ndarray:
     return np.concatenate([(metrics * [[1, -1], [-1, 1]])[:, :0:-1], metrics], 1)
 
 
-def tables(side: int) -> dict[str, MetricTable]:
-    """Metrics in (T, u): exact and learned; and, in (T, h), exact at the nodes of a plain grid."""
-    ts = np.linspace(LOW[0], HIGH[0], NODES[0])
-    top = float(np.arcsinh(HIGH[1] / BEND))
-    us = np.linspace(0, top, NODES[1] // 2 + 1)
-    hs = np.linspace(0, HIGH[1], COARSE // 2 + 1)
+def _table(metric: Places, highest: float, nodes: int, bend: float) -> MetricTable:
+    """A metric in (1 / T, h / T) as one over T and v, h = bend sinh(v), or v itself for bend 0.
+
+    metric: of places (T, v).  highest, nodes: of v, whose nodes lie on both sides of 0.
+    """
+    ts, v = np.linspace(LOW[0], HIGH[0], NODES[0]), np.linspace(0, highest, nodes // 2 + 1)
+    places = np.stack(np.meshgrid(ts, v, indexing="ij"), -1).reshape(-1, 2)
+    h = bend * np.sinh(places[:, 1]) if bend else places[:, 1]
+    slope = bend * np.cosh(places[:, 1]) if bend else 1.0
+    metrics = _pulled_back(metric(places), places[:, 0], h, slope)
+    whole = _mirrored(metrics.reshape(len(ts), len(v), 2, 2))
+    return MetricTable((ts, np.concatenate([-v[:0:-1], v])), whole)
+
+
+@cache
+def exact_tables(side: int) -> dict[str, MetricTable]:
+    """The exact metric in (T, u), and in (T, h) at the nodes of a plain grid."""
 
     def exact(theta: np.ndarray) -> np.ndarray:
         return np.array([moments(side, *at).covariance for at in theta])
 
-    def table(metric: Places, v: np.ndarray, bend: float) -> MetricTable:
-        places = np.stack(np.meshgrid(ts, v, indexing="ij"), -1).reshape(-1, 2)
-        h = bend * np.sinh(places[:, 1]) if bend else places[:, 1]
-        slope = bend * np.cosh(places[:, 1]) if bend else 1.0
-        metrics = _pulled_back(metric(places), places[:, 0], h, slope)
-        whole = _mirrored(metrics.reshape(len(ts), len(v), 2, 2))
-        return MetricTable((ts, np.concatenate([-v[:0:-1], v])), whole)
+    def plain(places: np.ndarray) -> np.ndarray:
+        return exact(np.column_stack([1 / places[:, 0], places[:, 1] / places[:, 0]]))
 
-    sampled = learned(side, LOW * [1, 0], np.array([HIGH[0], top]), natural_of_stretched)
     return {
-        "exact": table(lambda places: exact(natural_of_stretched(places)), us, BEND),
-        "learned": table(sampled, us, BEND),
-        "plain": table(lambda p: exact(np.column_stack([1 / p[:, 0], p[:, 1] / p[:, 0]])), hs, 0),
+        "exact": _table(lambda p: exact(natural_of_stretched(p)), TOP, NODES[1], BEND),
+        "plain": _table(plain, HIGH[1], COARSE, 0),
     }
 
 
-def pairs_of(inside: Callable[[np.ndarray], bool], seed: int = 0) -> np.ndarray:
+def learned_table(side: int, seed: int) -> MetricTable:
+    """The metric in (T, u) that is learned from samples of a seed."""
+    metric = learned(side, LOW * [1, 0], np.array([HIGH[0], TOP]), natural_of_stretched, seed)
+    return _table(metric, TOP, NODES[1], BEND)
+
+
+def pairs_of(inside: Callable[[np.ndarray], bool], seed: int) -> np.ndarray:
     """Ends [PAIRS, 2, 2] in (T, h) in a group, at least APART."""
     rng = np.random.default_rng(seed)
     ends: list[np.ndarray] = []
@@ -192,16 +203,17 @@ def least_lengths(side: int, ends: np.ndarray) -> np.ndarray:
     return np.asarray(2 * np.arccos(np.exp(middle - (first + last) / 2).clip(max=1)))
 
 
-def lengths(side: int = 8) -> dict[str, Any]:
+def lengths(seed: int, side: int = 8) -> dict[str, Any]:
     """Median and least ratio of the shortest over the straight way, of groups of pairs.
 
+    seed: of the samples that the metric is learned from, and of the pairs.
     maps: log10 of the volume sqrt(det g) in (T, u) at the nodes with u >= 0, [T, u].
     """
     start = time.process_time()
-    metrics = tables(side)
+    metrics = {**exact_tables(side), "learned": learned_table(side, seed)}
     groups = {}
     for name, inside in GROUPS.items():
-        ends = pairs_of(inside)
+        ends = pairs_of(inside, seed)
         result: dict[str, Any] = {}
         for kind, table in metrics.items():
             plain = kind == "plain"
