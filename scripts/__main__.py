@@ -21,6 +21,7 @@ from typing import NoReturn
 
 import invariantzoo
 from invariantzoo import options, streams
+from invariantzoo.envs.core.files import IN_USE, InUseError
 
 COMMANDS = (
     "list",
@@ -53,12 +54,13 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command with the words given, or with those of the process.
 
-    Returns 0, 1 for a negative verdict, 2 for bad input, 130 after Ctrl-C, 141 if the reader of
-    standard output left.
+    Returns 0, 1 for a negative verdict, 2 for bad input, 75 where another process holds the folder,
+    130 after Ctrl-C, 141 if the reader of standard output left.
     """
     if argv is None:
         _collect_rarely()
     words = list(sys.argv[1:] if argv is None else argv)
+    streams.open_all()
     streams.take_every_letter()
     try:
         code = _dispatch(words)
@@ -79,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             streams.flush()
         print(f"invariantzoo: error: {' '.join(text.split())}", file=sys.stderr)
-        return 2
+        return IN_USE if isinstance(error, InUseError) else 2
 
 
 def _collect_rarely() -> None:

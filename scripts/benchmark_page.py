@@ -10,19 +10,25 @@ import numpy as np
 
 from invariantzoo.report import save_figure, table, write_text
 from invariantzoo.training.benchmark import results, scoring
+from invariantzoo.training.runs.folder import write_json
 
 PAGE, RESULTS = "benchmark.md", "benchmark.json"
 PICTURES = {"scores.png": "Scores by id", "profiles.png": "Profiles", "curves.png": "Curves"}
+FILES = (RESULTS, PAGE, *PICTURES)
 _SHARES = 40  # points of curves
 
 
-def write(document: dict[str, Any], folder: Path) -> list[str]:
-    """Write the page and its pictures to a folder; returns their names."""
+def write(document: dict[str, Any], folder: Path) -> None:
+    """Write the results, the page and its pictures to a folder."""
+    write_json(folder / RESULTS, document)
     write_text(folder / PAGE, page(document))
     if document["runs"]:
         _draw(document, folder)
-        return [PAGE, *PICTURES]
-    return [PAGE]
+
+
+def written(document: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the files that `write` writes."""
+    return FILES if document["runs"] else (RESULTS, PAGE)
 
 
 def page(document: dict[str, Any]) -> str:

@@ -139,6 +139,24 @@ def require_output_folder(option: str, path: Path) -> None:
     _require_writable(f"{option} {path} could not be {verb}", there)
 
 
+def require_own_files(option: str, folder: Path, mark: str, key: str, names: Iterable[str]) -> None:
+    """Raise ValueError where `folder` holds one of the files `names` that is of something else.
+
+    Files are ours where `mark`, one of them, is a JSON object that has `key`.
+    """
+    there = [name for name in names if (folder / name).exists()]
+    if there and not _has_key(folder / mark, key):
+        raise ValueError(f"{option} {folder} holds a {there[0]} of something else; choose another")
+
+
+def _has_key(path: Path, key: str) -> bool:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and key in value
+
+
 def _require_writable(complaint: str, folder: Path) -> None:
     try:
         tempfile.TemporaryFile(dir=folder).close()
@@ -168,9 +186,7 @@ def plain(value: Any) -> Any:
 
 def console(args: argparse.Namespace) -> Console:
     """Where tables for people go: standard output, or standard error beside `--json`."""
-    from rich.console import Console
-
-    return Console(stderr=args.json)
+    return _console(stderr=args.json)
 
 
 def print_line(console: Console, text: str) -> None:
@@ -180,9 +196,18 @@ def print_line(console: Console, text: str) -> None:
 
 def messages() -> Console:
     """Where progress and warnings go: standard error."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    """One that leaves it to `main` what a reader who left means: rich would exit with code 1."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    class Heard(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Heard(stderr=stderr)
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,22 @@ import select
 import sys
 
 
+def open_all() -> None:
+    """Let what is written to a standard stream that the caller closed go nowhere.
+
+    A file that is opened would take the place of one, and what others print would go there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest number that is free is taken
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
+
+
 def take_every_letter() -> None:
     """Let standard output and error take every text, whatever their encoding."""
     codecs.register_error("invariantzoo", _spelt_out)
@@ -19,12 +35,14 @@ def take_every_letter() -> None:
 
 
 def reader_left() -> bool:
-    """Whether standard output is a pipe without a reader; if so nothing more is written to it."""
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    left = any(event & select.POLLERR for _, event in poll.poll(0))
-    if left:
-        _close_standard_output()
+    """Whether standard output or error is a pipe without a reader; nothing more is written then."""
+    left = False
+    for number in (sys.stdout.fileno(), sys.stderr.fileno()):
+        poll = select.poll()
+        poll.register(number, 0)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            left = True
+            _lead_nowhere(number)
     return left
 
 
@@ -35,13 +53,13 @@ def flush() -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _close_standard_output()
+        _lead_nowhere(sys.stdout.fileno())
         raise OSError(f"standard output could not be written: {error.strerror}") from error
 
 
-def _close_standard_output() -> None:
+def _lead_nowhere(number: int) -> None:
     """What is still buffered goes nowhere, or Python would try to write it at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def _spelt_out(error: UnicodeError) -> tuple[str, int]:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
+from collections.abc import Iterator
+
 import pytest
 
 from invariantzoo.__main__ import main
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Within the block no file can grow beyond `size` bytes: a disk that any user can fill."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str, code: int = 2) -> str:
     """The one line with which a command refuses."""
     capsys.readouterr()
-    assert main(words) == 2
+    assert main(words) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("invariantzoo: error: ")

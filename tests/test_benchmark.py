@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commands import refused
 
 import invariantzoo
 from invariantzoo.__main__ import main
-from invariantzoo.envs.core.files import LOCK, claim
+from invariantzoo.envs.core.files import IN_USE
 from invariantzoo.envs.core.registry import ScoreScale, spec
 from invariantzoo.training.benchmark import engines, results, scoring, units
 from invariantzoo.training.benchmark.units import Unit
@@ -90,24 +94,92 @@ def test_a_unit_that_was_killed_goes_on(tmp_path: Path) -> None:
     assert unit.done(tmp_path)
 
 
+class Ended:
+    """A process that has ended."""
+
+    def __init__(self, returncode: int) -> None:
+        self.returncode = returncode
+
+    def poll(self) -> int:
+        return self.returncode
+
+    wait = poll
+
+
 def test_a_unit_whose_folder_is_held_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a node is taken for lost whose process goes on."""
     unit, waits = Unit(ID, "ppo", "adam", 4, 3000), []
-    with claim(tmp_path / unit.name):
-        monkeypatch.setattr(engines.time, "sleep", lambda seconds: waits.append(seconds))
-        started = engines.start
+    (tmp_path / unit.name).mkdir(parents=True)
+    monkeypatch.setattr(engines.time, "sleep", waits.append)
 
-        def start_after_a_wait(unit: Unit, out: Path) -> Any:
-            if waits:
-                (tmp_path / unit.name / LOCK).unlink(missing_ok=True)
-            return started(unit, out)
+    def start(unit: Unit, out: Path) -> Ended:
+        if len(waits) < 2:
+            return Ended(IN_USE)
+        (tmp_path / unit.name / "scores.json").touch()
+        return Ended(0)
 
-        monkeypatch.setattr(engines, "start", start_after_a_wait)
-        assert engines.run_unit(unit, tmp_path) == ""
-    assert waits
-    assert unit.done(tmp_path)
+    monkeypatch.setattr(engines, "start", start)
+    assert engines.run_unit(unit, tmp_path) == ""
+    assert len(waits) == 2
+
+
+def test_benchmarks_in_one_folder_share_its_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit that another process holds is looked at again, and not begun if it is done then."""
+    units, started = [Unit(ID, "ppo", "adam", seed, 9) for seed in range(3)], []
+    held, begun = units[0], units[1]
+
+    def start(unit: Unit, out: Path) -> Ended:
+        started.append(unit.seed)
+        (tmp_path / unit.name).mkdir(parents=True, exist_ok=True)
+        if unit is held and started.count(0) < 3:
+            return Ended(IN_USE)
+        (tmp_path / unit.name / "scores.json").touch()
+        if unit is begun:
+            (tmp_path / units[2].name).mkdir(parents=True)
+            (tmp_path / units[2].name / "scores.json").touch()
+        return Ended(0)
+
+    monkeypatch.setattr(engines, "start", start)
+    monkeypatch.setattr(engines, "_WAIT", 0.0)
+    monkeypatch.setattr(engines, "_POLL", 0.0)
+    heard: list[int] = []
+    assert engines.local(units, tmp_path, jobs=1, watch=heard.append) == []
+    assert sorted(started) == [0, 0, 0, 1]
+    assert heard[-1] == 3
+
+
+def test_termination_stops_the_runs_as_an_interrupt_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[bool] = []
+
+    def local(*arguments: Any, **more: Any) -> list[Any]:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            ended.append(True)
+        return []
+
+    monkeypatch.setattr(engines, "local", local)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main([*WORDS, "--out", str(tmp_path / "new")]) == 128 + signal.SIGTERM
+    assert ended
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scores.png").write_text("mine")
+    said = refused(capsys, *WORDS, "--out", str(tmp_path))
+    assert "holds a scores.png of something else" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.png"]
 
 
 def test_a_unit_that_fails_is_named_with_what_it_said(tmp_path: Path) -> None:

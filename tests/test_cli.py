@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -160,6 +161,17 @@ def test_a_reader_that_leaves_hears_no_complaint() -> None:
         done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 141
     assert done.stderr == ""
+
+
+def test_tables_and_progress_leave_a_reader_that_left_to_main(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed, contextlib.suppress(BrokenPipeError):
+        monkeypatch.setattr(sys, "stderr", closed)
+        with pytest.raises(BrokenPipeError):
+            options.messages().print("a line")
 
 
 def test_list_shows_every_id(capsys: pytest.CaptureFixture[str]) -> None:

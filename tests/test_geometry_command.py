@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import refused
 
 import invariantzoo
 from invariantzoo.__main__ import main
+from invariantzoo.envs.core.files import IN_USE, claim
 from invariantzoo.envs.ising import exact
 from invariantzoo.figures import geometry_epidemic
 
@@ -35,6 +37,20 @@ def test_samples_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         off = np.linalg.norm(np.array(row["covariance"]) - exact_metric)
         assert off < 0.4 * np.linalg.norm(exact_metric)
     assert all(0.7 < path["ratio"] < 1.001 for path in report["paths"])
+
+
+def test_a_folder_of_others_and_one_in_use_are_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.json").write_text("[]")
+    words = ["geometry", "tasep-ring-v0", "--out", str(out)]
+    assert "holds a report.json of something else" in refused(capsys, *words)
+    (out / "report.json").write_text('{"source": ""}')
+    with claim(out):
+        assert "is in use by" in refused(capsys, *words, code=IN_USE)
+    assert [path.name for path in out.iterdir()] == ["report.json"]
 
 
 def test_an_id_is_sampled_and_agrees_with_the_exact_metric(

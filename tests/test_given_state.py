@@ -116,6 +116,16 @@ def test_a_state_that_cannot_be_is_refused_and_nothing_has_changed(
         np.testing.assert_array_equal(value, before[name])
 
 
+def test_options_of_another_form_are_refused_through_every_door() -> None:
+    batch = gymnasium.make_vec(f"invariantzoo/{SPINS}", num_envs=16)
+    doors = (invariantzoo.parallel_env(SPINS), invariantzoo.env(SPINS), batch, walked(SPINS, {}, 1))
+    for door in doors:
+        with pytest.raises(ValueError, match=r"^options=\[1\] must be a dictionary$"):
+            door.reset(options=[1])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="only a world alone takes one"):
+        batch.reset(options={"world": 1})
+
+
 def test_slots_of_a_vec_env_share_their_options() -> None:
     slots = invariantzoo.vec_env(SPINS, seed=1)
     slots.set_options([{"state": {}}] + [{} for _ in range(15)])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import refused
+from commands import full_disk, refused
 
 import invariantzoo
 from invariantzoo.__main__ import main
@@ -42,6 +42,19 @@ def make_run(folder: Path, id: str, algo: str) -> None:
         assert train(trainer, recorder, checkpoint_every=10)
     summary = {"mean": -1.25, "se": 0.5, "iqm": -1.2, "ci95": [-2, -1], "per_seed": [-1.25]}
     write_json(folder / "scores.json", {"scores": {"trained": {"return": summary}}})
+
+
+@needs_safetensors
+def test_a_full_disk_leaves_no_part_of_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path / "run", ENCOUNTER, "es")
+    words = ["export", str(tmp_path / "run"), "--hub", str(tmp_path / "shared")]
+    with full_disk(500):
+        said = refused(capsys, *words)
+    assert said.endswith("shared could not be written: File too large\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert main(words) == 0
 
 
 @needs_safetensors

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import refused
+from commands import full_disk, refused
 
 import invariantzoo
 from invariantzoo.__main__ import main
@@ -113,6 +113,34 @@ def test_the_best_settings_fit_the_file_of_the_system(
     assert make_config(ID, "ppo", {**fixed, **first.settings}) == make_config(ID, "ppo", fixed)
     assert main([*words, "--steps", "400"]) == 2
     assert "holds a search with steps=300, not 400" in capsys.readouterr().err
+
+
+def test_a_full_disk_spoils_no_journal(tmp_path: Path) -> None:
+    """Neither at the start nor in the midst of a line; what was cut short is left out."""
+    with full_disk(100), pytest.raises(OSError, match=r"journal\.log could not be written: File"):
+        searches.begin(tmp_path, search())
+    searches.begin(tmp_path, search())
+    study, path = searches._study(tmp_path), tmp_path / "journal.log"
+    study.set_user_attr("before", 1)
+    with full_disk(path.stat().st_size + 50), pytest.raises(OSError, match="File too large"):
+        study.set_user_attr("lost", "x" * 100)
+    assert not path.read_bytes().endswith(b"\n")
+    study.set_user_attr("after", 1)
+    assert searches._study(tmp_path).user_attrs == {"before": 1, "after": 1}
+    searches.begin(tmp_path, search())
+    assert len(searches._study(tmp_path).get_trials()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("search.json", "mine"), ("search.json", "[1]"), ("journal.log", "mine\n")],
+)
+def test_files_of_something_else_are_left_alone(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name} (cannot be read|is of something else)"):
+        searches.begin(tmp_path, search())
+    assert (tmp_path / name).read_text() == text
+    assert {path.name for path in tmp_path.iterdir()} <= {name, "journal.log"}
 
 
 def test_what_cannot_be_trained_is_a_trial_that_failed(

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from commands import full_disk
 
 from invariantzoo.envs.core import memory
-from invariantzoo.envs.core.files import LOCK, claim, write_atomically
+from invariantzoo.envs.core.files import (
+    LOCK,
+    InUseError,
+    claim,
+    write_atomically,
+    write_folder,
+    write_together,
+)
 
 HOLD = (
     "import sys, time; from pathlib import Path; from invariantzoo.envs.core.files import claim\n"
@@ -35,7 +44,7 @@ def test_a_folder_is_held_by_one_process_until_it_dies(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "one"
     process = holder(folder)
     try:
-        with pytest.raises(ValueError, match=f"{folder} is in use by process {process.pid};"):
+        with pytest.raises(InUseError, match=f"{folder} is in use by process {process.pid};"):
             claim(folder).__enter__()
         assert folder.is_dir()
     finally:
@@ -85,6 +94,43 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         write_atomically(path, full)
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    def fill(part: Path) -> None:
+        (part / "a").write_text("whole")
+        write_atomically(part / "b", lambda path: path.write_text("x" * 200))
+
+    for kind in ("absent", "empty"):
+        folder = tmp_path / kind
+        if kind == "empty":
+            folder.mkdir()
+        with full_disk(100):
+            for size in (0, 1000):
+                with pytest.raises(OSError, match=rf"{kind} could not be written: File too large$"):
+                    write_folder(folder, fill, size=size)
+        assert [path for path in tmp_path.rglob("*") if path != folder] == []
+        write_folder(folder, fill, size=1000)
+        assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
+        shutil.rmtree(folder)
+
+
+def test_files_that_belong_together_are_replaced_together(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+
+    def fill(part: Path) -> None:
+        (part / "a").write_text("after")
+        (part / "b").write_text("x" * 200)
+
+    write_together(folder, lambda part: (part / "a").write_text("before"))
+    (folder / "mine").touch()
+    with full_disk(100), pytest.raises(OSError, match=r"folder could not be written: File too"):
+        write_together(folder, fill)
+    assert (folder / "a").read_text() == "before"
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "mine"]
+    write_together(folder, fill)
+    assert (folder / "a").read_text() == "after"
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "mine"]
 
 
 def test_memory_that_is_not_free_is_refused_with_the_estimate(

@@ -18,7 +18,7 @@ from commands import refused
 
 import invariantzoo
 from invariantzoo.__main__ import main
-from invariantzoo.envs.core.files import claim
+from invariantzoo.envs.core.files import IN_USE, claim
 from invariantzoo.envs.core.seeds import HELD_OUT
 
 CROWD = "particles-crowd-v0"
@@ -332,6 +332,18 @@ def test_a_full_standard_output(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(("numbers", "words"), [((1,), ["list", "--json"]), ((0, 1, 2), ["list"])])
+def test_closed_streams(numbers: tuple[int, ...], words: list[str]) -> None:
+    """What is said goes nowhere, not into files that are opened."""
+
+    def close() -> None:
+        for number in numbers:
+            os.close(number)
+
+    done = shell(*words, before=close)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 # Two trainings
 
 
@@ -353,7 +365,8 @@ def test_a_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
         for more in ([], ["--resume"]):
-            said = refused(capsys, "train", ENCOUNTER, "--out", str(folder), *more)
+            words = ["train", ENCOUNTER, "--out", str(folder), *more]
+            said = refused(capsys, *words, code=IN_USE)
             assert f"in use by process {other.pid}" in said
         words = ["evaluate", str(folder), "--episodes", "1", "--seeds", "1"]
         assert main(words) == 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
+import importlib.util
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from commands import refused
 from stable_baselines3.common.vec_env import VecNormalize
 from systems import Leave
 
@@ -20,6 +22,7 @@ from invariantzoo.__main__ import main
 from invariantzoo.envs.core.interfaces.gymnasium import SystemEnv
 from invariantzoo.envs.core.observation import is_discrete
 from invariantzoo.envs.core.vector import VectorEnv
+from invariantzoo.training.benchmark.units import plan
 from invariantzoo.training.rl.algorithms import config_class, make_trainer
 from invariantzoo.training.rl.score import evaluate, run_episodes
 
@@ -227,18 +230,26 @@ def test_sb3_contrib_s_own_model_on_our_doors() -> None:
     single.learn(32)
 
 
-def test_what_it_cannot_train_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_it_cannot_train_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An algorithm that does not apply is another thing than one that is not installed."""
     config = config_class("maskable_ppo")(**SMALL)
     neurons = invariantzoo.make_system("neurons-v0")
     with pytest.raises(ValueError, match="maskable_ppo needs discrete actions; use ppo"):
         make_trainer("maskable_ppo", neurons, config, seed=0, steps=10)
-    plain = builtins.__import__
+    assert list(plan(["neurons-v0"], ["maskable_ppo"], ["adam"], 1, most_steps=1)[1]) == [
+        ("neurons-v0", "maskable_ppo")
+    ]
+    plain = importlib.util.find_spec
 
-    def without(name: str, *arguments: Any, **more: Any) -> Any:
-        if name.startswith("sb3_contrib"):
-            raise ModuleNotFoundError(name)
-        return plain(name, *arguments, **more)
+    def without(name: str, package: str | None = None) -> Any:
+        return None if name == "sb3_contrib" else plain(name, package)
 
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match=r"^maskable_ppo needs sb3-contrib: pip install "):
+    monkeypatch.setattr(importlib.util, "find_spec", without)
+    line = 'sb3-contrib is not installed: pip install "invariantzoo[contrib]"'
+    with pytest.raises(ModuleNotFoundError, match=f"^{re.escape(line)}$"):
         make_trainer("maskable_ppo", Leave(), config, seed=0, steps=10)
+    words = ["--ids", "ising-equilibrium-v0", "--algos", "maskable_ppo"]
+    assert line in refused(capsys, "benchmark", *words, "--out", str(tmp_path / "new"))
+    assert list(tmp_path.iterdir()) == []

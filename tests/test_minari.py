@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import refused
+from commands import full_disk, refused
 
 import invariantzoo
 from invariantzoo.__main__ import main
 from invariantzoo.agents.policy import make_policy
 from invariantzoo.envs.core.observation import observation_space
 from invariantzoo.envs.core.vector import VectorEnv
+from invariantzoo.training.runs import minari_dataset
 
 CROWD, LEAVE = "particles-crowd-v0", "test-leave-v0"
 KINDS = (CROWD, LEAVE, "test-hold-v0", "ising-equilibrium-v0", "water-inference-v0")
@@ -54,6 +55,29 @@ def test_every_kind_of_system_makes_a_dataset(
     assert all(row in data.action_space for row in episode.actions)
     assert len(episode.observations) == len(episode.rewards) + 1
     assert episode.terminations[-1] or episode.truncations[-1]
+
+
+@needs_minari
+def test_a_full_disk_is_said_before_it_is_written_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what is asked of the disk is enough."""
+    words = ["rollout", "test-hold-v0", "--n-steps", "3", "--minari", str(tmp_path / "a")]
+    with full_disk(10_000):
+        said = refused(capsys, *words)
+    assert said.endswith("a could not be written: File too large\n")
+    assert list(tmp_path.iterdir()) == []
+    asked: list[int] = []
+    plain = minari_dataset.write_folder
+
+    def noted(path: Path, write: Any, *, size: int) -> None:
+        asked.append(size)
+        plain(path, write, size=size)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(minari_dataset, "write_folder", noted)
+        assert main(words) == 0
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.*")) < asked[0]
 
 
 @needs_minari

@@ -6,7 +6,6 @@ tests skip where they are absent.
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import re
 import threading
@@ -238,9 +237,8 @@ def served(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    missing = [name for name in build.NEEDS if importlib.util.find_spec(name.split(".")[0]) is None]
-    if missing:
-        pytest.skip(f"the site needs {missing[0]}: {build.INSTALL}")
+    for name in build.NEEDS:
+        pytest.importorskip(name, reason=f"the site needs {name}")
     out = tmp_path_factory.mktemp("site") / "out"
     build.build(ROOT, out, replays=False)
     (out / "replays").mkdir()

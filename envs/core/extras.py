@@ -18,5 +18,12 @@ def require_packages(module: str, packages: str, library: str = "") -> None:
 
     packages: what pip is to install.
     """
-    if importlib.util.find_spec(module) is None:
+    if not _can_be_found(module):
         raise ModuleNotFoundError(f"{library or module} is not installed: pip install {packages}")
+
+
+def _can_be_found(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor is what it would be a part of
+        return False

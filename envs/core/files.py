@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +20,12 @@ except ImportError:  # not a Unix: nothing is guarded there
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
-IN_USE = "is in use by"  # what is said of a folder that another process holds
 MOST_BYTES = 8 * 2**30  # that the arrays of a file may take in memory
+IN_USE = 75  # exit code for a folder in use, of sysexits.h: the same command may work later
+
+
+class InUseError(ValueError):
+    """Another process holds a folder: it may be free later."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -60,6 +66,56 @@ def save_tensors(path: Path, state: Any) -> None:
     write_atomically(path, write)
 
 
+def write_folder(path: Path, write: Callable[[Path], object], *, size: int = 0) -> None:
+    """Let `write` fill a temporary folder beside `path`, then put it in its place.
+
+    path: absent or an empty folder.  size: bytes that are sure to be needed; where they are not
+    free nothing is begun, for writers that do not survive a full disk.
+    Raises OSError, in one line that names `path` and the reason; nothing is left then.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        _require_space(temporary, size)
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"{path} could not be written: {_reason(error)}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_together(folder: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary folder, then put its files into `folder`: all of them or none.
+
+    Raises OSError, in one line that names `folder` and the reason; earlier files are then as they
+    were.
+    """
+    temporary = folder / f".{os.getpid()}.tmp"
+    try:
+        temporary.mkdir(parents=True)
+        write(temporary)
+        for path in sorted(temporary.iterdir()):
+            os.replace(path, folder / path.name)
+    except OSError as error:
+        raise OSError(f"{folder} could not be written: {_reason(error)}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _reason(error: OSError) -> str:
+    """Why something could not be written, where `write_atomically` may have said so of a part."""
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    return cause.strerror or str(cause)
+
+
+def _require_space(folder: Path, size: int) -> None:
+    """Raise OSError unless a file of `size` bytes fits there now."""
+    if size and hasattr(os, "posix_fallocate"):
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
 @contextlib.contextmanager
 def claim(folder: Path) -> Iterator[bool]:
     """Hold `folder`, made if need be, for this process alone until the block ends.
@@ -67,7 +123,7 @@ def claim(folder: Path) -> Iterator[bool]:
     Yields whether it is held: False where the file system or the machine knows no locks (flock).
     The operating system frees it when the process dies, however it dies. What was made here and is
     empty at the end is removed.
-    Raises ValueError if another process holds it, and OSError if it cannot be made.
+    Raises InUseError if another process holds it, and OSError if it cannot be made.
     """
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
@@ -94,8 +150,9 @@ def _locked(path: Path) -> Iterator[bool]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _holder(path)
-            raise ValueError(f"{path.parent} {IN_USE} {holder}; wait, or choose another") from None
+            raise InUseError(
+                f"{path.parent} is in use by {_holder(path)}; wait, or choose another"
+            ) from None
         except OSError:  # no locks here
             path.unlink(missing_ok=True)
             yield False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ def given_state(
     {} where no state is given. Raises ValueError for what the state cannot have; see
     `VectorEnv.reset`.
     """
+    require_options(options)
     if not options or options.get("state") is None:
         return {}
     with torch.no_grad():
@@ -37,6 +39,12 @@ def given_state(
             raise ValueError(f"state has no field {shown(name)}{hint} (has {fields})")
         rows[name] = _field(name, value, getattr(model, name).numpy(), worlds)
     return rows
+
+
+def require_options(options: Any) -> None:
+    """Raise ValueError unless options of a reset are a dictionary or None."""
+    if options is not None and not isinstance(options, Mapping):
+        raise ValueError(f"options={shown(options)} must be a dictionary")
 
 
 def _field(name: str, value: Any, model: np.ndarray, worlds: int) -> np.ndarray:

@@ -45,13 +45,15 @@ def run(args: argparse.Namespace) -> int:
     """Train what is not done, then write the results, a page and its pictures."""
     import invariantzoo
     from invariantzoo import benchmark_page as page
+    from invariantzoo.envs.core.files import write_together
     from invariantzoo.envs.core.validation import require_choice
+    from invariantzoo.signals import Terminated, obeying_termination
     from invariantzoo.training.benchmark import engines, results, units
-    from invariantzoo.training.runs.folder import write_json
 
     require_choice("--suite", args.suite, units.SUITES)
-    require_choice("--engine", args.engine, engines.ENGINES)
+    engines.require_engine(args.engine)
     options.require_output_folder("--out", args.out)
+    options.require_own_files("--out", args.out, page.RESULTS, "schema", page.FILES)
     suite = units.SUITES[args.suite]
     ids = _listed(args.ids) or suite.ids or _with_scales()
     for id in ids:
@@ -68,25 +70,25 @@ def run(args: argparse.Namespace) -> int:
     left = units.left(mine, args.out)
     say(f"{len(planned)} runs, {len(left)} to do, in {args.out}")
     try:
-        failed = _run_all(args, left)
-    except KeyboardInterrupt:
+        with obeying_termination():
+            failed = _run_all(args, left)
+    except KeyboardInterrupt as stop:
         say("stopped; every run has saved what it has: the same command goes on")
-        return 130
+        return 143 if isinstance(stop, Terminated) else 130
+    for unit, reason in failed:
+        say(f"{unit.name} failed: {reason}")
     document = results.collect(planned, refused, args.out, suite=args.suite)
     document["runs"] += [run for runs in others for run in runs]
     document |= results.summaries(document)
     document["scales"] |= {
         run["id"]: results.scale(run["id"])._asdict() for run in document["runs"]
     }
-    write_json(args.out / page.RESULTS, document)
-    names = page.write(document, args.out)
-    for unit, reason in failed:
-        say(f"{unit.name} failed: {reason}")
+    write_together(args.out, lambda folder: page.write(document, folder))
     if args.json:
         options.print_json(args, document)
     else:
         print(page.page(document))
-    say(f"wrote {', '.join([page.RESULTS, *names])} in {args.out}")
+    say(f"wrote {', '.join(page.written(document))} in {args.out}")
     return 1 if failed else 0
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from invariantzoo.training.geometry.sampling import Samples
 
 _GRID = 41  # points along a side of the map
+_REPORT = "report.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,9 +57,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Sample or read, estimate, measure paths, draw, write."""
+    from invariantzoo.envs.core.files import claim
+
     options.require_output_folder("--out", args.out)
+    files = (_REPORT, "metric.npz", "metric.png", "slice.png")
+    options.require_own_files("--out", args.out, _REPORT, "source", files)
+    with claim(args.out):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """The same in a folder that this process holds."""
     import torch
 
+    from invariantzoo.envs.core.files import write_together
     from invariantzoo.training.geometry.diffusion import MODELS
     from invariantzoo.training.runs.folder import write_json
 
@@ -80,10 +92,13 @@ def run(args: argparse.Namespace) -> int:
         )
     report = described(args.source, data, metric)
     report["cpu_seconds"] = time.process_time() - start
-    args.out.mkdir(parents=True, exist_ok=True)
-    metric.save(args.out / "metric.npz")
-    draw(metric, data, report, args.out / "metric.png")
-    write_json(args.out / "report.json", options.plain(report))
+
+    def write(folder: Path) -> None:
+        metric.save(folder / "metric.npz")
+        draw(metric, data, report, folder / "metric.png")
+        write_json(folder / _REPORT, options.plain(report))
+
+    write_together(args.out, write)
     if args.json:
         options.print_json(args, report)
     else:
@@ -94,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_slice(args: argparse.Namespace) -> int:
     """Survey a plane through the latent space of a model, draw, write."""
+    from invariantzoo.envs.core.files import write_together
     from invariantzoo.slice_picture import draw_slice
     from invariantzoo.tables import print_table
     from invariantzoo.training.geometry.survey import summary, survey
@@ -105,9 +121,12 @@ def _run_slice(args: argparse.Namespace) -> int:
     surveyed = survey(invariantzoo.load_diffusion(args.source), args.seed)
     report = {"source": args.source, "seed": args.seed, **summary(surveyed)}
     report["cpu_seconds"] = time.process_time() - start
-    args.out.mkdir(parents=True, exist_ok=True)
-    draw_slice(surveyed, args.out / "slice.png")
-    write_json(args.out / "report.json", options.plain(report))
+
+    def write(folder: Path) -> None:
+        draw_slice(surveyed, folder / "slice.png")
+        write_json(folder / _REPORT, options.plain(report))
+
+    write_together(args.out, write)
     if args.json:
         options.print_json(args, report)
     else:

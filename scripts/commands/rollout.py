@@ -117,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
     options.require_output_file("--npz", args.npz, (".npz",))
     if args.minari is not None:
         require_new_dataset(args.minari)
+        options.require_output_folder("--minari", args.minari)
     filmed = args.video is not None or args.html is not None
     worlds = args.n_worlds or (play.film.n_worlds if args.video is not None else 1)
     skip = play.film.skip if filmed and args.n_steps is None and not args.human else 0

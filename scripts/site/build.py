@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import Any
 
 import invariantzoo
+from invariantzoo.envs.core.extras import require_extra
 from invariantzoo.report import write_text
 from invariantzoo.site import pages
 from invariantzoo.site.formulas import markdown, paragraph, system_table
 from invariantzoo.site.links import dead_links
 
 NEEDS = ("zensical", "mkdocstrings", "mkdocstrings_handlers.python", "ziamath")
-INSTALL = 'pip install "invariantzoo[docs]"'
 MADE = "made by invariantzoo.site.build; replays of code "
 MARK = ".invariantzoo-site"  # a file of a folder that a later build may replace
 REPLAY_BYTES = 300_000
@@ -81,7 +81,10 @@ def main() -> None:
     try:
         spent = build(args.root, args.out, replays=not args.no_replays)
     except (ValueError, OSError, ImportError) as error:
-        parser.error(str(error))
+        parser.error(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        print(f"interrupted: {args.out} is as it was", file=sys.stderr)
+        sys.exit(130)
     before = _cpu_seconds()
     dead = dead_links(args.out, outside=("replays/",))
     spent["links"] = _cpu_seconds() - before
@@ -96,12 +99,11 @@ def main() -> None:
 def build(root: Path, out: Path, *, replays: bool = True) -> dict[str, float]:
     """Make the site of the project at `root` in the folder `out`, which appears whole.
 
-    Returns the CPU seconds of its parts. Raises ImportError if Zensical is missing, and ValueError
-    if `root` has no docs, `out` is a folder of something else, or a page cannot be made.
+    Returns the CPU seconds of its parts. Raises ModuleNotFoundError if Zensical is missing, and
+    ValueError if `root` has no docs, `out` is a folder of something else, or a page cannot be made.
     """
-    missing = [name for name in NEEDS if not _there(name)]
-    if missing:
-        raise ImportError(f"the site needs {missing[0]}: {INSTALL}")
+    for name in NEEDS:
+        require_extra(name, "docs")
     if not (root / "docs/index.md").exists():
         raise ValueError(f"--root {str(root)!r} has no docs/index.md")
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
@@ -129,13 +131,6 @@ def build(root: Path, out: Path, *, replays: bool = True) -> dict[str, float]:
 def _cpu_seconds() -> float:
     """CPU seconds of this process and of those that it has waited for."""
     return sum(os.times()[:4])
-
-
-def _there(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _stage(root: Path, stage: Path, replays: bool) -> None:

@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ...envs.core.extras import require_packages
 from ...envs.core.files import IN_USE
+from ...envs.core.validation import require_choice
 from .units import Unit
 
 ENGINES = ("local", "ray", "array")
@@ -32,6 +34,13 @@ _SCHEDULERS = (
     ("LSB_JOBINDEX", "", "LSB_JOBINDEX_END"),
     ("ARRAY_INDEX", "", "ARRAY_LAST"),
 )
+
+
+def require_engine(name: str) -> None:
+    """Raise ValueError for an unknown engine and ModuleNotFoundError for one not installed."""
+    require_choice("--engine", name, ENGINES)
+    if name == "ray":
+        require_packages("ray", "ray", "Ray")
 
 
 class Failed(NamedTuple):
@@ -55,9 +64,8 @@ def run_unit(unit: Unit, out: Path) -> str:
             process.send_signal(signal.SIGINT)
             process.wait()
             raise
-        reason = outcome(unit, out, process.returncode)
-        if IN_USE not in reason:
-            return reason
+        if process.returncode != IN_USE:
+            return outcome(unit, out, process.returncode)
         time.sleep(_WAIT)
 
 
@@ -100,22 +108,31 @@ def local(
 ) -> list[Failed]:
     """Run units in `jobs` processes at a time; `watch` hears how many have ended.
 
+    A unit whose folder another process holds is waited for while others run, so that several
+    benchmarks in one folder share its units.
     After KeyboardInterrupt every unit that runs has saved what it has.
     """
     waiting, running = list(units), dict[Unit, subprocess.Popen[bytes]]()
+    not_before: dict[Unit, float] = {}  # units that were held, and when to look again
     failed: list[Failed] = []
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
-                unit = waiting.pop(0)
-                running[unit] = start(unit, out)
+            now = time.monotonic()
+            ready = [unit for unit in waiting if not_before.get(unit, now) <= now]
+            for unit in ready[: jobs - len(running)]:
+                waiting.remove(unit)
+                if not unit.done(out):
+                    running[unit] = start(unit, out)
             for unit, process in list(running.items()):
                 if process.poll() is None:
                     continue
                 del running[unit]
-                if reason := outcome(unit, out, process.returncode):
+                if process.returncode == IN_USE:
+                    not_before[unit] = time.monotonic() + _WAIT
+                    waiting.append(unit)
+                elif reason := outcome(unit, out, process.returncode):
                     failed.append(Failed(unit, reason))
-                watch(len(units) - len(waiting) - len(running))
+            watch(len(units) - len(waiting) - len(running))
             time.sleep(_POLL)
     finally:
         for process in running.values():
@@ -131,12 +148,11 @@ def ray(
     """Run units as tasks of Ray, on the cluster of RAY_ADDRESS or one on this machine.
 
     A task whose node is lost begins anew elsewhere and goes on from the unit's last checkpoint.
-    Raises ValueError where Ray is not installed.
+    Raises ModuleNotFoundError where Ray is not installed.
     """
-    try:
-        import ray as cluster
-    except ImportError:
-        raise ValueError("--engine ray needs Ray: pip install ray") from None
+    require_engine("ray")
+    import ray as cluster
+
     cluster.init(ignore_reinit_error=True, log_to_driver=False)
     task = cluster.remote(num_cpus=1, max_retries=RETRIES)(run_unit)
     pending = {task.remote(unit, out.resolve()): unit for unit in units}

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...envs.core.files import claim
+from ...envs.core.files import InUseError, claim
 from ...envs.core.observation import is_discrete
 from ...envs.core.registry import make_system
 from ...envs.core.system import System
@@ -195,15 +195,27 @@ def begin(folder: Path, search: Search) -> None:
     wanted = json.loads(json.dumps(wanted))  # tuples are lists there
     with _alone(folder):
         if not path.exists():
-            runs.write_json(path, wanted)
             _make_study(folder, search)
-        known = json.loads(path.read_text(encoding="utf-8"))
+            runs.write_json(path, wanted)
+        known = _read(path)
+        _make_study(folder, search)  # if a disk was full or a machine failed between the two
     for name in sorted(wanted.keys() | known.keys()):
         if known.get(name) != wanted.get(name):
             raise ValueError(
                 f"{folder} holds a search with {name}={known.get(name)!r}, not "
                 f"{wanted.get(name)!r}; choose another --out"
             )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """search.json; ValueError for what is none."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if not isinstance(known, dict) or "schema" not in known:
+        raise ValueError(f"{path} is of something else than a search; choose another --out")
+    return known
 
 
 def work(
@@ -368,19 +380,26 @@ def _score(search: Search, system: System, trainer: Trainer, episodes: int) -> f
 
 def _storage(folder: Path) -> optuna.storages.JournalStorage:
     import optuna
-    from optuna.storages.journal import JournalFileBackend
+
+    from .journal import Journal
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    return optuna.storages.JournalStorage(Journal(folder / JOURNAL))
 
 
 def _make_study(folder: Path, search: Search) -> None:
-    """An empty journal but for the first trial that is to be."""
+    """A journal with the first trial that is to be, unless it has trials already.
+
+    Raises ValueError where another program's file has its name.
+    """
     import optuna
 
-    study = optuna.create_study(study_name=_STUDY, storage=_storage(folder), direction="maximize")
-    present = search.present()
-    study.enqueue_trial({name: getattr(present, name) for name in search.space()})
+    study = optuna.create_study(
+        study_name=_STUDY, storage=_storage(folder), direction="maximize", load_if_exists=True
+    )
+    if not study.get_trials(deepcopy=False):
+        present = search.present()
+        study.enqueue_trial({name: getattr(present, name) for name in search.space()})
 
 
 def _study(folder: Path) -> optuna.Study:
@@ -426,7 +445,7 @@ def _hold(held: contextlib.ExitStack, folder: Path, number: int) -> bool:
     """Hold the folder of a trial, unless another process does."""
     try:
         held.enter_context(claim(_trial_folder(folder, number)))
-    except ValueError:
+    except InUseError:
         return False
     return True
 

@@ -81,7 +81,8 @@ def plan(
 
     A unit makes the agent-steps that suit its id and algorithm, at most `most_steps`; without this,
     those of STANDARD_STEPS, about a minute of CPU time, where they stand there.
-    Raises KeyError for an unknown id and ValueError for an unknown algorithm or optimizer.
+    Raises KeyError for an unknown id, ValueError for an unknown algorithm or optimizer, and
+    ModuleNotFoundError for an algorithm that needs what is not installed.
     """
     require_count("seeds", seeds)
     for algo in algos:

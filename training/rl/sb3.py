@@ -25,6 +25,7 @@ from ...agents.networks.agents import groups_of
 from ...agents.networks.choose import network_names
 from ...agents.policy import Policy
 from ...envs.core import renamed
+from ...envs.core.extras import require_extra
 from ...envs.core.interfaces.stable_baselines3 import SystemVecEnv
 from ...envs.core.memory import require_memory
 from ...envs.core.observation import is_discrete
@@ -448,11 +449,8 @@ def _maskable_ppo(
 
 
 def _maskable() -> Any:
-    """Our part of sb3-contrib; ValueError where that is not installed."""
-    try:
-        import sb3_contrib  # noqa: F401
-    except ModuleNotFoundError:
-        raise ValueError("maskable_ppo needs sb3-contrib: pip install sb3-contrib") from None
+    """Our part of sb3-contrib; ModuleNotFoundError where that is not installed."""
+    require_extra("sb3_contrib", "contrib", "sb3-contrib")
     from . import maskable
 
     return maskable

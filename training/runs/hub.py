@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ...envs.core.extras import require_extra
-from ...envs.core.files import write_atomically
+from ...envs.core.files import write_folder
 from ...envs.core.registry import spec
 from .folder import CONFIG, FILM, SCORES, WEIGHTS
 
@@ -22,26 +22,29 @@ PARTS = ("policy", "network")  # of a trainer's state: what holds the weights of
 
 
 def export(folder: Path, config: dict[str, Any], state: dict[str, Any], out: Path) -> list[str]:
-    """Write the policy of the run in `folder` into `out`; returns the names of the files.
+    """Write the policy of the run in `folder` as `out`; returns the names of the files.
 
-    config, state: of its config.json and checkpoint.pt.
+    config, state: of its config.json and checkpoint.pt.  out: absent or an empty folder; it appears
+    whole or not at all.
     """
     require_extra("safetensors", "hub")
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    out.mkdir(parents=True, exist_ok=True)
-    weights = weights_of(state)
-    write_atomically(out / WEIGHTS, lambda part: save_file(weights, part))
-    write_atomically(out / CONFIG, lambda part: shutil.copyfile(folder / CONFIG, part))
-    scores = folder / SCORES
+    weights = save(weights_of(state))
+    scores, film = folder / SCORES, (folder / FILM).is_file()
     report = json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else {}
-    text = card(config, report.get("scores", {}), film=(folder / FILM).is_file())
-    write_atomically(out / CARD, lambda part: part.write_text(text, encoding="utf-8"))
-    names = [CARD, CONFIG, WEIGHTS]
-    if (folder / FILM).is_file():
-        write_atomically(out / REPLAY, lambda part: shutil.copyfile(folder / FILM, part))
-        names.append(REPLAY)
-    return names
+    text = card(config, report.get("scores", {}), film=film)
+
+    def write(part: Path) -> None:
+        (part / WEIGHTS).write_bytes(weights)
+        (part / CARD).write_text(text, encoding="utf-8")
+        shutil.copyfile(folder / CONFIG, part / CONFIG)
+        if film:
+            shutil.copyfile(folder / FILM, part / REPLAY)
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_folder(out, write)
+    return [CARD, CONFIG, WEIGHTS, *([REPLAY] if film else [])]
 
 
 def weights_of(state: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...envs.core.extras import require_extra
+from ...envs.core.files import write_folder
 from ...envs.core.memory import require_memory
 from ...envs.core.observation import observation_space
 from ...envs.core.vector import Step, VectorEnv
 
 DATA = "data"  # Minari's name for the folder in a dataset's folder that holds it
 _FORMAT = "hdf5"
+_EPISODE_BYTES = 2**15  # of a file, beside the arrays of an episode
 
 
 class AgentEpisode(NamedTuple):
@@ -153,6 +153,7 @@ def require_new_dataset(path: Path) -> None:
 def write_dataset(path: Path, episodes: Episodes, config: dict[str, Any]) -> None:
     """Write the folder `path` whole or not at all: `minari.MinariDataset(path / "data")` reads it.
 
+    The disk must have room at the start: a library of HDF5 that meets a full one ends the process.
     config: what was run, as `rollout --json` prints it; metadata keep it as "rollout".
     """
     import minari
@@ -176,11 +177,9 @@ def write_dataset(path: Path, episodes: Episodes, config: dict[str, Any]) -> Non
                 infos={"acted": episode.acted},
             )
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
-    try:
+    def write(folder: Path) -> None:
         spaces = observation_space(system), system.action_space
-        storage = MinariStorage.new(temporary / DATA, *spaces, data_format=_FORMAT)
+        storage = MinariStorage.new(folder / DATA, *spaces, data_format=_FORMAT)
         storage.update_episodes(buffers())
         storage.update_metadata(
             {
@@ -192,6 +191,12 @@ def write_dataset(path: Path, episodes: Episodes, config: dict[str, Any]) -> Non
                 "rollout": config,
             }
         )
-        os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+    write_folder(path, write, size=sum(map(_bytes, episodes)))
+
+
+def _bytes(episode: AgentEpisode) -> int:
+    """What an episode takes on the disk, at most."""
+    arrays = (episode.observation, episode.action, episode.reward, episode.acted)
+    flags = 2 * len(episode.reward)
+    return sum(array.nbytes for array in arrays) + flags + _EPISODE_BYTES

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from ..given_state import given_state
+from ..given_state import given_state, require_options
 from ..observation import observation_space
 from ..registry import make_system
 from ..seeds import require_seed
@@ -82,6 +82,9 @@ class SystemVectorEnv(gymnasium.vector.VectorEnv):
         Raises ValueError for a mask of another form, or one that takes a part of a world.
         """
         worlds = None
+        require_options(options)
+        if options and "world" in options:
+            raise ValueError(f"options world={options['world']!r}: only a world alone takes one")
         if options and options.get("reset_mask") is not None:
             if seed is not None:
                 raise ValueError(f"seed={seed!r} resets all worlds: leave out reset_mask")

@@ -290,7 +290,9 @@ def _tblite_calculator() -> Any:
     try:
         from tblite.ase import TBLite
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("tblite is not installed: pip install tblite") from None
+        raise ModuleNotFoundError(
+            'tblite is not installed: pip install "invariantzoo[molecules]"'
+        ) from None
     return TBLite(method="GFN1-xTB", verbosity=0)
 
 
