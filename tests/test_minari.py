@@ -59,10 +59,11 @@ def test_every_kind_of_system_makes_a_dataset(
 
 @needs_minari
 def test_a_full_disk_is_said_before_it_is_written_to(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And what is asked of the disk is enough."""
-    words = ["rollout", "test-hold-v0", "--n-steps", "3", "--minari", str(tmp_path / "a")]
+    """And what is asked of the disk is enough; the name is relative, as people give it."""
+    monkeypatch.chdir(tmp_path)
+    words = ["rollout", "test-hold-v0", "--n-steps", "3", "--minari", "a"]
     with full_disk(10_000):
         said = refused(capsys, *words)
     assert said.endswith("a could not be written: File too large\n")
@@ -74,9 +75,8 @@ def test_a_full_disk_is_said_before_it_is_written_to(
         asked.append(size)
         plain(path, write, size=size)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(minari_dataset, "write_folder", noted)
-        assert main(words) == 0
+    monkeypatch.setattr(minari_dataset, "write_folder", noted)
+    assert main(words) == 0
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.*")) < asked[0]
 
 

@@ -73,7 +73,8 @@ def write_folder(path: Path, write: Callable[[Path], object], *, size: int = 0) 
     free nothing is begun, for writers that do not survive a full disk.
     Raises OSError, in one line that names `path` and the reason; nothing is left then.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # In full: libraries take paths in their own ways, Minari a relative one twice over.
+    temporary = path.absolute().with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir()
         _require_space(temporary, size)
