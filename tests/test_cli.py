@@ -168,7 +168,7 @@ def test_tables_and_progress_leave_a_reader_that_left_to_main(
 ) -> None:
     read, write = os.pipe()
     os.close(read)
-    with os.fdopen(write, "w") as closed, contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(BrokenPipeError), os.fdopen(write, "w") as closed:
         monkeypatch.setattr(sys, "stderr", closed)
         with pytest.raises(BrokenPipeError):
             options.messages().print("a line")
