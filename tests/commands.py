@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -14,12 +15,14 @@ from invariantzoo.__main__ import main
 @contextlib.contextmanager
 def full_disk(size: int) -> Iterator[None]:
     """Within the block no file can grow beyond `size` bytes: a disk that any user can fill."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits, bytecode = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # Python would leave cut files of it
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        sys.dont_write_bytecode = bytecode
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str, code: int = 2) -> str:

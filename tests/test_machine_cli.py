@@ -340,7 +340,8 @@ def test_closed_streams(numbers: tuple[int, ...], words: list[str]) -> None:
         for number in numbers:
             os.close(number)
 
-    done = shell(*words, before=close)
+    command = [sys.executable, "-m", "invariantzoo", *words]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=close)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
