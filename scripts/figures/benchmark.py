@@ -35,6 +35,7 @@ from invariantzoo.report import (
 ALGORITHMS = ("ppo", "mappo", "maskable_ppo", "a2c", "sac", "descent", "es")
 RECORD = "benchmark.json"
 _CURVE = 16  # points of a run's curve that are kept
+_AS_GOOD = 0.001  # of score
 _POINTS = 60  # of a picture's curve
 _SHOWN = (-0.25, 1.15)  # scores that the pictures show
 _PAGE = """# Which algorithm for which id
@@ -49,6 +50,8 @@ is where an algorithm cannot train; a cell without anything has no run yet. Each
 100 whole episodes on held-out worlds.
 
 {scores}
+{above}
+
 {dashes}
 
 {pictures}
@@ -192,6 +195,7 @@ def page(document: Mapping[str, Any], gain: Mapping[str, Any], searches: Mapping
         counts=_counts(numbers),
         most=most,
         scores=_scores(groups, document, most),
+        above=_above(groups, document["scales"]),
         dashes=_dashes(document),
         pictures=_pictures(),
         all_of=", ".join(f"`{name}`" for name in shared),
@@ -248,6 +252,20 @@ def _cell(seeds: Mapping[int, float], most: int) -> str:
         low, high = mean_interval(values)
         text += f" [{low:.3f}, {high:.3f}]"
     return text if len(values) == most else f"{text} ({len(values)})"
+
+
+def _above(groups: Mapping[str, verdicts.Runs], scales: Mapping[str, Any]) -> str:
+    """Who is better than the best policy that was known."""
+    better: dict[str, list[str]] = {}
+    for name, group in groups.items():
+        for id, seeds in group.items():
+            mean = float(np.mean(list(seeds.values())))
+            if mean > 1 + _AS_GOOD and not scales[id]["exact"]:
+                better.setdefault(id, []).append(f"`{name}` {mean:.3f}")
+    if not better:
+        return "No algorithm is better than the best policy that was known."
+    listed = "; ".join(f"`{id}` ({', '.join(who)})" for id, who in better.items())
+    return f"Better than the best policy that was known are, by more than {_AS_GOOD}: {listed}."
 
 
 def _dashes(document: Mapping[str, Any]) -> str:
@@ -335,7 +353,7 @@ def _improvement(groups: Mapping[str, verdicts.Runs]) -> str:
 
 
 def _unequal_steps(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Where a form of PPO made other steps than PPO: these do not compare."""
+    """Where MAPPO made other steps than PPO: these do not compare at equal steps."""
     steps = {(run["id"], run["algo"]): run["steps"] for run in runs if run["optimizer"] == "adam"}
     other = [
         f"`{id}` ({_million(made)} instead of {_million(steps[id, 'ppo'])})"
@@ -347,7 +365,7 @@ def _unequal_steps(runs: Sequence[Mapping[str, Any]]) -> str:
         return ""
     return (
         "`mappo` made other agent-steps than `ppo`, in millions, on "
-        f"{', '.join(other)}: there the two do not compare."
+        f"{', '.join(other)}: there they do not compare at equal steps."
     )
 
 

@@ -244,8 +244,10 @@ VARIANTS = {  # what agents see -> (whether x and y, network)
 }
 OURS, USUAL = "invariants, shared by neighbours", "x and y, plain network"
 CHANGES = {"rotation": "turned", "reflection": "mirrored", "relabel": "renumbered"}
+RATES, SEED_OF_RATES = (3e-4, 1e-3, 3e-3), 10_000  # of x and y
 SHARE = 0.9  # of the score of OURS
 RECORD = "invariants-gain.json"
+_TICKS = (30_000, 100_000, 300_000, 1_000_000)
 _FIRST, _POINTS = 0.03, 8  # of a curve: share of the steps, number
 
 
@@ -256,17 +258,43 @@ def register() -> None:
         invariantzoo.register(world.name, world.x_and_y, training=of.training)
 
 
-def trained(world: World, variant: str, seed: int) -> dict[str, Any]:
-    """Returns of a run while it learns, and of the policy that it leaves."""
-    import time
-
+def make_run(world: World, variant: str, seed: int, lr: float | None) -> tuple[System, Any]:
+    """A system and its trainer; lr None: the learning rate of the id."""
     from invariantzoo.training.rl.algorithms import make_config, make_trainer
 
     framed, network = VARIANTS[variant]
     id = world.name if framed else world.id
     system = invariantzoo.make_system(id, **world.parameters)
-    config = make_config(id, "ppo", {"network": network} if network else {})
-    run = make_trainer("ppo", system, config, seed=seed, steps=world.steps)
+    settings: dict[str, Any] = {"network": network} if network else {}
+    config = make_config(id, "ppo", settings | ({} if lr is None else {"lr": lr}))
+    return system, make_trainer("ppo", system, config, seed=seed, steps=world.steps)
+
+
+def rates(world: World) -> dict[str, float]:
+    """Return of the usual agents by learning rate, on a seed that nothing else is trained with."""
+    results = {}
+    for lr in RATES:
+        system, run = make_run(world, USUAL, SEED_OF_RATES, lr)
+        for _ in run:
+            pass
+        results[f"{lr:g}"] = round(float(returns(system, run.policy(), world.episodes).mean()), 4)
+    return results
+
+
+def rate(world: World, variant: str, store: Path) -> float | None:
+    """The learning rate: x and y have the best of `RATES`, invariants that of the id."""
+    if not VARIANTS[variant][0]:
+        return None
+    by_rate = recorded(store, f"rates/{world.id}", partial(rates, world))
+    return float(max(by_rate, key=by_rate.__getitem__))
+
+
+def trained(world: World, variant: str, seed: int, store: Path) -> dict[str, Any]:
+    """Returns of a run while it learns, and of the policy that it leaves."""
+    import time
+
+    id = world.name if VARIANTS[variant][0] else world.id
+    system, run = make_run(world, variant, seed, rate(world, variant, store))
     stops = list(world.steps * np.geomspace(_FIRST, 1, _POINTS))
     curve, spent, start = [], 0.0, time.process_time()
     for update in run:
@@ -286,6 +314,14 @@ def trained(world: World, variant: str, seed: int) -> dict[str, Any]:
         "trained in": round(float(trained_in), 4),
         **scores,
     }
+
+
+def straight(world: World) -> float:
+    """Mean return of driving straight on."""
+    from invariantzoo.agents.policy import make_policy
+
+    system = invariantzoo.make_system(world.id, **world.parameters)
+    return float(returns(system, make_policy("straight", system), world.episodes).mean())
 
 
 def returns(system: System, policy: Any, worlds: int, state: Any = None) -> np.ndarray:
@@ -339,10 +375,19 @@ def section(record: Mapping[str, Any]) -> str:
     seeds = sorted({len(runs) for variants in groups.values() for runs in variants.values()})
     steps = ", ".join(f"{name} {WORLDS[name].steps:,}" for name in groups)
     return _SECTION.format(
-        seeds=" to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1]))),
+        seeds=f"{seeds[-1]} {'seed' if seeds[-1] == 1 else 'seeds'}"
+        if len(seeds) == 1
+        else f"{seeds[0]} to {seeds[-1]} seeds",
         steps=steps,
+        rates=_rates(record),
+        straight=", ".join(
+            f"{name} {_score(world, record[f'straight/{name}']):.2f}"
+            for name, world in WORLDS.items()
+            if f"straight/{name}" in record
+        ),
         scores=_scores(groups),
         changes=_changes(groups),
+        same=_SAME if _line_changes_nothing(record) else "",
         verdict="\n".join(f"- **{name}**: {_verdict(name, of)}" for name, of in groups.items()),
     )
 
@@ -357,20 +402,25 @@ elsewhere:
   changes, and act by multiplying vectors that turn with the world.
 - *x and y*: agents see their velocity, the velocity or place that they want, and the relative
   places and velocities of the same neighbours, nearest first, as x and y, with a flag for who is
-  there; they choose an acceleration (goals: a velocity) along x and y.
+  there; they choose an acceleration, or with goals a velocity, along x and y.
 
 Each with a *plain network* on all that is seen, and with one *shared by neighbours* (invariants:
 the id's usual network; x and y: the neighbours are embedded by one network and summed). Worlds are
 those of the ids with default parameters; they start in random directions, so turned worlds are
 among those that are learned from. *Encounter on one line* is the encounter whose discs always come
-along the same line in training. {seeds} seeds; agent-steps of a run: {steps}. Scores are on the
-scales of the ids, of fresh worlds, and of the same turned (on one line: turned at random; on the
-torus by quarters) and mirrored.
+along the same line in training. Settings are those of the ids, which were chosen with invariants;
+{rates}.
+
+{seeds} of each; agent-steps of a run: {steps}. Scores are on the scales of the ids,
+of held-out worlds, and of the same turned (by any angle in the open plane, by quarters on the
+torus) and mirrored. Untrained networks hardly act, so what driving straight on scores
+is where they begin: {straight}.
 
 {scores}
 ![Scores while learning, with invariants and with x and y](images/invariants-gain.png)
 
-Lines are means over runs of fresh worlds with the most likely actions, thin ones runs.
+Lines are means over runs, thin ones runs: scores of held-out worlds of the kind that is trained in,
+with the most likely actions.{same}
 
 {verdict}
 
@@ -386,6 +436,34 @@ right, as a rule of the road needs; without I4 (`seen=("I1", "I2", "I3")`) they 
 
 trains all of it.
 """
+
+
+def _rates(record: Mapping[str, Any]) -> str:
+    """Which learning rates x and y have."""
+    best = [
+        f"{max(of, key=of.__getitem__)} for `{key.removeprefix('rates/')}`"
+        for key, of in record.items()
+        if key.startswith("rates/")
+    ]
+    if not best:
+        return "x and y have the same, and no learning rate of their own, which favours invariants"
+    return (
+        f"so x and y have the best of three learning rates, by a seed of its own: {', '.join(best)}"
+    )
+
+
+_SAME = """ Agents with invariants learn the same on one line as in any direction, to the last
+digit: they cannot tell these worlds apart."""
+
+
+def _line_changes_nothing(record: Mapping[str, Any]) -> bool:
+    """Whether all runs with invariants on one line are those of any direction."""
+    pairs = [
+        (record[key]["curve"], record[key.replace("encounter on one line", "encounter")]["curve"])
+        for key in record
+        if key.startswith("encounter on one line/invariants")
+    ]
+    return bool(pairs) and all(one == other for one, other in pairs)
 
 
 def _grouped(record: Mapping[str, Any]) -> dict[str, dict[str, list[dict[str, Any]]]]:
@@ -411,7 +489,7 @@ def _scores(groups: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
             rows.append(
                 [name, variant, *cells, _reached(name, variants, variant), f"{seconds:.0f}"]
             )
-    steps = f"agent-steps to {SHARE:.0%} of the first row's score"
+    steps = f"agent-steps to {100 * SHARE:.0f} % of the first row's score"
     return table(["worlds", "agents see", "score", "turned", "mirrored", steps, "CPU s"], rows)
 
 
@@ -426,6 +504,8 @@ def _interval(world: World, runs: list[dict[str, Any]], name: str) -> str:
 
     values = [run[name][0] if isinstance(run[name], list) else run[name] for run in runs]
     scores = _score(world, np.array(values))
+    if len(scores) == 1:
+        return f"{scores[0]:.3f}"
     low, high = mean_interval(scores)
     return f"{scores.mean():.3f} [{low:.3f}, {high:.3f}]"
 
@@ -465,10 +545,14 @@ def _verdict(name: str, variants: dict[str, list[dict[str, Any]]]) -> str:
     }
     ours = _steps_to(world, variants[OURS], wanted)
     theirs = _steps_to(world, variants[USUAL], wanted)
-    apart = scores[OURS].min() > scores[USUAL].max()
+    several = min(len(values) for values in scores.values()) > 1
+    apart = several and scores[OURS].min() > scores[USUAL].max()
     text = f"{scores[OURS].mean():.2f} with invariants and the id's network, "
     text += f"{scores[USUAL].mean():.2f} with x and y and a plain one, on fresh worlds"
     text += "; every run of the first is better than every run of the second. " if apart else ". "
+    if world.turns:
+        known = _score(world, np.mean([run["trained in"] for run in variants[USUAL]]))
+        text += f"(On the line that it was trained on the second scores {known:.2f}.) "
     if ours is None:
         return text
     if theirs is None:
@@ -494,7 +578,7 @@ def _changes(groups: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
     """Scores against agent-steps in every kind of world."""
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
     groups = _grouped(record)
     columns = 2
@@ -510,6 +594,8 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
             if runs:
                 axis.plot(*_mean_curve(world, runs), color=f"C{place}", lw=1.8, label=variant)
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(FixedLocator(_TICKS))
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.set_ylim(-0.1, 1.05)
         axis.set_title(name)
         axis.set_xlabel("agent-steps")
@@ -531,8 +617,9 @@ def main() -> None:
     store = args.out / "results" / RECORD
     for seed in range(args.seeds):
         for name, world in WORLDS.items():
+            recorded(store, f"straight/{name}", partial(straight, world))
             for variant in VARIANTS:
-                compute = partial(trained, world, variant, seed)
+                compute = partial(trained, world, variant, seed, store)
                 recorded(store, f"{name}/{variant}/{seed}", compute)
                 print(name, variant, seed, flush=True)
     draw(json.loads(store.read_text(encoding="utf-8")), args.out / "images" / "invariants-gain.png")
