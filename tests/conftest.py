@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -19,12 +20,34 @@ invariantzoo.register(
 )
 
 
+def of_whole_folders(config: pytest.Config) -> bool:
+    return all(Path(arg).is_dir() for arg in config.args)
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """A worker per core for whole folders; none for named files, which run sooner without."""
-    if not all(Path(arg).is_dir() for arg in config.args):
+    if not of_whole_folders(config):
         return 0
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
     return min(cores, MOST_WORKERS) if cores > 1 else 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Each worker compiles what its share of the ids needs, so that no two compile the same.
+
+    That takes a minute where no code is kept from before, else a second. What fails is left to
+    the tests.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or not of_whole_folders(session.config):
+        return
+    number, workers = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+    for id in invariantzoo.ids()[number::workers]:
+        with contextlib.suppress(Exception):
+            env = invariantzoo.parallel_env(id)
+            env.reset(seed=0)
+            env.step({agent: env.action_space(agent).sample() for agent in env.agents})

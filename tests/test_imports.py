@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import re
@@ -44,10 +45,19 @@ def module_name(path: Path) -> str:
     return ".".join([FOLDERS[folder], *rest])
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def imports(path: Path) -> list[tuple[str, bool]]:
     """Absolute names of what a file imports, and whether only for the type checker."""
-    package = module_name(path).split(".")[:-1]
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return list(imports_of(parsed(path), module_name(path).split(".")[:-1]))
+
+
+def imports_of(tree: ast.Module, package: list[str]) -> Iterator[tuple[str, bool]]:
+    """The same of a parsed file of a package, given by the parts of its name."""
     typing_only = {
         id(node)
         for block in ast.walk(tree)
@@ -88,7 +98,7 @@ def test_imports_run_one_way(path: Path) -> None:
 def test_imports_are_relative_below_and_absolute_in_scripts(path: Path) -> None:
     levels = [
         node.level
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.ImportFrom) and (node.level or "invariantzoo" in str(node.module))
     ]
     in_scripts = path.relative_to(ROOT).parts[0] == "scripts"
