@@ -42,6 +42,7 @@ from invariantzoo.training.rl.algorithms import config_class, make_config, make_
 from invariantzoo.training.rl.buffers import MaskedReplayBuffer, MaskedRolloutBuffer
 from invariantzoo.training.rl.configs import EXTRAS
 from invariantzoo.training.rl.hyperparameters import ALGORITHMS, hyperparameters
+from invariantzoo.training.rl.policies import GaussianDensity
 
 TINY = {
     "ppo": {"n_worlds": 3, "n_steps": 6, "batch_size": 16, "n_epochs": 2},
@@ -546,6 +547,65 @@ def test_a_pair_network_may_see_all_empty_places_as_one(density: float) -> None:
         gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
     torch.testing.assert_close(actions[1], actions[0], rtol=0, atol=1e-14)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["pair", "set", "mlp"])
+def test_inputs_are_all_that_hangs_on_no_weight(name: str) -> None:
+    """A policy gives the same, and the same gradients, of inputs that were made before."""
+    env = SystemVecEnv(brief("particles-crowd-v0"), 4, seed=0)
+    model: Any = sb3.make_model(env, sb3.PPOConfig(n_worlds=4, network=name), seed=0)
+    policy, observation = model.policy, torch.from_numpy(env.reset())
+    rows = torch.arange(0, len(observation), 2)
+    inputs = policy.inputs(observation).rows(rows)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.1)
+        actions = policy(observation)[0][rows]
+    gradients = []
+    for seen in (observation[rows], inputs):
+        policy.zero_grad()
+        value, density, _ = policy.evaluate_actions(seen, actions)
+        (value.squeeze(-1) + density).square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in policy.parameters()]))
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_minibatches_bring_what_the_policy_makes_of_their_observations() -> None:
+    env = SystemVecEnv(brief("particles-crowd-v0"), 4, seed=0)
+    config = sb3.PPOConfig(n_worlds=4, n_steps=3, network="pair")
+    model: Any = sb3.make_model(env, config, seed=0)
+    model.learn(1)
+    buffer, policy = model.rollout_buffer, model.policy
+    buffer.rng = np.random.default_rng(1)
+    batches = list(buffer.get(16))
+    buffer.rng, buffer.policy = np.random.default_rng(1), None
+    for batch, plain in zip(batches, buffer.get(16), strict=True):
+        (features, filled), (scaled,) = batch.observations
+        expected = policy.inputs(plain.observations)
+        torch.testing.assert_close(features, expected.actor[0])
+        assert torch.equal(filled, expected.actor[1])
+        torch.testing.assert_close(scaled, expected.critic[0])
+        assert torch.equal(batch.actions, plain.actions)
+
+
+@pytest.mark.parametrize("rows", [0, 5])
+def test_the_density_of_a_gaussian_and_its_gradients(rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (5, 3), (5, 3), (rows, 3) if rows else (3,)
+    action, mean, log_std = (
+        torch.randn(each, generator=generator, dtype=torch.float64) for each in shape
+    )
+    ours, theirs = [], []
+    for density, gradients in ((GaussianDensity.apply, ours), (_normal, theirs)):
+        leaves = mean.clone().requires_grad_(), log_std.clone().requires_grad_()
+        value: Any = density(action, *leaves)
+        value.square().sum().backward()
+        gradients += [value.detach(), *(leaf.grad for leaf in leaves)]
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def _normal(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    return torch.distributions.Normal(mean, log_std.exp()).log_prob(action).sum(-1)
 
 
 @pytest.mark.parametrize("name", ["pair", "set", "mlp"])

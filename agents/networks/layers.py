@@ -6,10 +6,37 @@ from collections.abc import Callable
 
 import torch
 from gymnasium import spaces
-from torch import nn
+from torch import Tensor, nn
 
 from ...envs.core.observation import is_discrete
 from ...envs.core.system import System
+
+
+class PreparedNetwork(nn.Module):
+    """A network that splits off what does not hang on its weights.
+
+    `inputs` gives tensors whose first axes are those of the observation; `output` takes them.
+    """
+
+    output: Callable[..., Tensor]
+
+    def inputs(self, observation: Tensor) -> tuple[Tensor, ...]:
+        """What the network makes of observations [..., size] before its weights come in."""
+        raise NotImplementedError
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.output(*self.inputs(observation))
+
+
+def inputs_of(network: nn.Module, observation: Tensor) -> tuple[Tensor, ...]:
+    """The inputs of any network; of one that splits nothing off, the observation."""
+    return network.inputs(observation) if isinstance(network, PreparedNetwork) else (observation,)
+
+
+def output_of(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    """What it makes of them."""
+    output: Tensor = (network.output if isinstance(network, PreparedNetwork) else network)(*inputs)
+    return output
 
 
 def initialise(network: nn.Module, seed: int) -> None:

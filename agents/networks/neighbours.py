@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...envs.core.observation import by_name
+from ...envs.core.observation import by_columns, observation_columns
 from ...envs.core.system import System
 from ...envs.core.types import Neighbourhood
-from .layers import action_size, mlp
+from .layers import PreparedNetwork, action_size, mlp
 
 
-class PairNetwork(nn.Module):
+class PairNetwork(PreparedNetwork):
     """The covariant pair policy: one net from a neighbour's invariants to its coefficients.
 
     skip_empty: evaluate the net once for all places that look like an empty one. Same numbers, less
-        work; its layers then see places, not observations, and torch.func.vmap
-        cannot map it.
+        work, on the CPU; its layers are then not called, torch.func.vmap cannot map it, and there
+        is no gradient by the observation.
     """
 
     skip_empty = False
@@ -27,6 +27,7 @@ class PairNetwork(nn.Module):
         super().__init__()
         self.system = system
         self.neighbourhood = _neighbourhood(system)
+        self.columns = observation_columns(system)
         names, coefficients = self.neighbourhood.names, self.neighbourhood.coefficients
         self.net = mlp(len(names), width, len(coefficients))
         n_own = action_size(system) - _of_neighbours(system, self.neighbourhood)
@@ -37,35 +38,40 @@ class PairNetwork(nn.Module):
         """Layers that give the action."""
         return [self.net[-1]]
 
-    def forward(self, observation: Tensor) -> Tensor:
-        seen = by_name(self.system, observation)
+    def inputs(self, observation: Tensor) -> tuple[Tensor, ...]:
+        """Features [..., k, names]; with `skip_empty` also which places are filled [..., k]."""
+        seen = by_columns(self.columns, observation)
         features = self.neighbourhood.features(seen)
-        pair = self._of_places(seen, features) if self.skip_empty else self.net(features)
-        per_neighbour = pair.transpose(-1, -2).flatten(-2)
-        own = self.own.expand(*observation.shape[:-1], -1).to(observation.dtype)
-        return torch.cat([per_neighbour, own], -1)
-
-    def _of_places(self, seen: dict[str, Tensor], features: Tensor) -> Tensor:
-        """Coefficients [..., k, coefficients], of all places like the first without weight once."""
+        if not self.skip_empty:
+            return (features,)
         weightless = (self.neighbourhood.window(seen) == 0).flatten().nonzero()
         if not len(weightless):
-            return self.net(features)
-        rows = features.flatten(0, -2)
-        first = weightless[:1, 0]
-        others = (rows != rows[first]).any(-1).nonzero().squeeze(-1)
-        places = torch.cat([others, first])
-        pair = self.net(rows[places])
-        spread = pair[-1].expand(len(rows), -1).index_copy(0, places, pair)
-        return spread.unflatten(0, features.shape[:-1])
+            return features, torch.ones_like(features[..., 0], dtype=torch.bool)
+        empty = features.flatten(0, -2)[weightless[0, 0]]
+        return features, (features != empty).any(-1)
+
+    def output(self, features: Tensor, filled: Tensor | None = None) -> Tensor:
+        """Actions from `inputs`."""
+        if filled is not None and self.skip_empty and features.device.type == "cpu":
+            from .places import OfPlaces  # compiled: numba is imported where it is used
+
+            k, names = features.shape[-2:]
+            places = features.reshape(-1, k, names), filled.reshape(-1, k)
+            action: Tensor = OfPlaces.apply(*places, self.own, *self.net.parameters())
+            return action.view(*features.shape[:-2], -1)
+        per_neighbour = self.net(features).transpose(-1, -2).flatten(-2)
+        own = self.own.expand(*features.shape[:-2], -1).to(features.dtype)
+        return torch.cat([per_neighbour, own], -1)
 
 
-class SetNetwork(nn.Module):
+class SetNetwork(PreparedNetwork):
     """Embeds neighbours, pools them under the window, and acts on the pool."""
 
     def __init__(self, system: System, width: int) -> None:
         super().__init__()
         self.system = system
         self.neighbourhood = _neighbourhood(system)
+        self.columns = observation_columns(system)
         names, coefficients = self.neighbourhood.names, self.neighbourhood.coefficients
         self.per_pair = bool(coefficients)
         bounds = system.bounds
@@ -86,12 +92,18 @@ class SetNetwork(nn.Module):
         """Layers that give the action."""
         return [self.pool[-1], self.each[-1]] if self.per_pair else [self.pool[-1]]
 
-    def forward(self, observation: Tensor) -> Tensor:
-        seen = by_name(self.system, observation)
+    def inputs(self, observation: Tensor) -> tuple[Tensor, ...]:
+        """Of neighbours [..., k, names], their weights [..., k], and of the agent [..., own]."""
+        seen = by_columns(self.columns, observation)
         more = [seen[name].unsqueeze(-1) for name in self.more]
-        embedded = self.embed(torch.cat([self.neighbourhood.features(seen), *more], -1))
-        pooled = (self.neighbourhood.window(seen).unsqueeze(-1) * embedded).sum(-2)
+        features = torch.cat([self.neighbourhood.features(seen), *more], -1)
         own = torch.stack([torch.asinh(seen[name]) for name in self.own_names], -1)
+        return features, self.neighbourhood.window(seen), own
+
+    def output(self, features: Tensor, window: Tensor, own: Tensor) -> Tensor:
+        """Actions from `inputs`."""
+        embedded = self.embed(features)
+        pooled = (window.unsqueeze(-1) * embedded).sum(-2)
         together = self.pool(torch.cat([pooled, own], -1))
         if not self.per_pair:
             return together

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from ...envs.core.observation import observation_limits
 from ...envs.core.system import System
-from .layers import action_size, mlp
+from .layers import PreparedNetwork, action_size, mlp
 
 _LOUDNESS = 0.03  # largest weight of a linear network at the start
 
 
-class PlainNetwork(nn.Module):
+class PlainNetwork(PreparedNetwork):
     """Two hidden layers on the observation scaled to [-1, 1]."""
 
     low: Tensor
@@ -32,13 +32,20 @@ class PlainNetwork(nn.Module):
         """Layers that give the action."""
         return [self.net[-1]]
 
-    def hidden(self, observation: Tensor) -> Tensor:
-        """What the last hidden layer gives [..., width]."""
+    def inputs(self, observation: Tensor) -> tuple[Tensor, ...]:
+        """The scaled observation [..., size]."""
         span = (self.high - self.low).clamp(min=1e-6)
-        return self.net[:-1](4 * (observation - self.low) / span - 2)
+        return (4 * (observation - self.low) / span - 2,)
 
-    def forward(self, observation: Tensor) -> Tensor:
-        return self.net[-1](self.hidden(observation))
+    def hidden(self, scaled: Tensor) -> Tensor:
+        """What the last hidden layer gives [..., width] for `inputs`."""
+        first, bend, second, bend_again, _ = self.net
+        hidden: Tensor = bend_again(second(bend(first(scaled))))
+        return hidden
+
+    def output(self, scaled: Tensor) -> Tensor:
+        """Actions from `inputs`."""
+        return self.net[-1](self.hidden(scaled))
 
 
 class LinearNetwork(nn.Module):

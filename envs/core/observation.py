@@ -46,15 +46,23 @@ def flatten(system: System, invariants: dict[str, Tensor]) -> Tensor:
     return torch.cat(parts, -1)
 
 
-def by_name(system: System, observation: Tensor) -> dict[str, Tensor]:
-    """Invariants by name from flat observations [..., size]; scalars lose the last axis."""
+def observation_columns(system: System) -> dict[str, int | slice]:
+    """The same, as indices of the last axis: a scalar has a whole number."""
     bounds = system.bounds
     return {
-        name: observation[..., columns.start]
-        if bounds[name].size is None
-        else observation[..., columns]
+        name: columns.start if bounds[name].size is None else columns
         for name, columns in observation_names(system).items()
     }
+
+
+def by_name(system: System, observation: Tensor) -> dict[str, Tensor]:
+    """Invariants by name from flat observations [..., size]; scalars lose the last axis."""
+    return by_columns(observation_columns(system), observation)
+
+
+def by_columns(columns: dict[str, int | slice], observation: Tensor) -> dict[str, Tensor]:
+    """The same, where the columns are known."""
+    return {name: observation[..., at] for name, at in columns.items()}
 
 
 def is_discrete(system: System) -> bool:

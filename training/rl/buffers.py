@@ -20,8 +20,11 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
 from ...envs.core.interfaces.stable_baselines3 import Dones, SystemVecEnv
+from .policies import NetworkActorCritic, PolicyInputs
 from .processes import GradientSum, Share
 from .world_policies import WorldRows
+
+_AT_ONCE = 65_536  # rows that are on a device together
 
 
 class SharedRows:
@@ -88,6 +91,7 @@ class MaskedRolloutBuffer(RolloutBuffer):
     def __init__(self, *args: Any, seed: int = 0, **kwargs: Any) -> None:
         self.rng = np.random.default_rng(seed)
         self._watched = False
+        self.policy: NetworkActorCritic | None = None  # that makes inputs of rows for all passes
         self.shared: SharedRows | None = None
         super().__init__(*args, **kwargs)
 
@@ -103,6 +107,7 @@ class MaskedRolloutBuffer(RolloutBuffer):
         super().reset()
         self.acted = np.ones((self.buffer_size, self.n_envs), bool)
         self.terminated = np.zeros((self.buffer_size, self.n_envs), bool)
+        self._made: PolicyInputs | None = None
 
     def add(
         self,
@@ -154,10 +159,26 @@ class MaskedRolloutBuffer(RolloutBuffer):
         rows = torch.from_numpy(self.rng.permutation(np.flatnonzero(self._all_acted())))
         table = self._columns()
         flat = [torch.from_numpy(array.reshape(-1, *array.shape[2:])) for array in table]
+        seen: Tensor | PolicyInputs = flat[0] if self.policy is None else self._inputs(flat[0])
         for batch in rows.split(batch_size or max(len(rows), 1)):
             own = batch if self.shared is None else self.shared.own_rows(batch)
-            parts = [column.index_select(0, own).to(self.device) for column in flat]
-            yield self._normalized(self.samples(*parts))
+            parts = [column.index_select(0, own).to(self.device) for column in flat[1:]]
+            some: Any = (
+                seen.rows(own) if isinstance(seen, PolicyInputs) else seen.index_select(0, own)
+            )
+            yield self._normalized(self.samples(some.to(self.device), *parts))
+
+    def _inputs(self, observations: Tensor) -> PolicyInputs:
+        """What the policy makes of the rollout's observations [rows, size], once for all passes."""
+        if self._made is None:
+            assert self.policy is not None
+            with torch.no_grad():
+                parts = [
+                    self.policy.inputs(some.to(self.device)).to(observations.device)
+                    for some in observations.split(_AT_ONCE)
+                ]
+            self._made = PolicyInputs.joined(parts)
+        return self._made
 
     def _columns(self) -> tuple[np.ndarray, ...]:
         """What a sample has, each [buffer_size, n_envs, …]."""

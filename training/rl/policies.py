@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from itertools import islice
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from gymnasium import spaces
@@ -18,11 +19,18 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Flatten
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from ...agents.networks.agents import AgentNetworks
 from ...agents.networks.choose import make_network
-from ...agents.networks.layers import action_size, initialise
+from ...agents.networks.layers import (
+    PreparedNetwork,
+    action_size,
+    initialise,
+    inputs_of,
+    output_of,
+)
 from ...agents.networks.neighbours import PairNetwork
 from ...agents.networks.plain import PlainNetwork
 from ...agents.policy import Policy, computing
@@ -51,6 +59,42 @@ class Scaled(BaseFeaturesExtractor):
 
     def forward(self, observation: Tensor) -> Tensor:
         return (observation - self.low) * self.factor - 2
+
+
+class ValueNetwork(nn.Sequential, PreparedNetwork):
+    """`Scaled`, then layers."""
+
+    def inputs(self, observation: Tensor) -> tuple[Tensor, ...]:
+        """The scaled observation."""
+        return (self[0](observation),)
+
+    def output(self, scaled: Tensor) -> Tensor:
+        """What the layers make of it."""
+        for layer in islice(self, 1, None):
+            scaled = layer(scaled)
+        return scaled
+
+
+class PolicyInputs(NamedTuple):
+    """What networks make of observations before their weights come in, rows first."""
+
+    actor: tuple[Tensor, ...]
+    critic: tuple[Tensor, ...]
+
+    def rows(self, chosen: Tensor) -> PolicyInputs:
+        """Some of the rows."""
+        parts = ([part.index_select(0, chosen) for part in own] for own in self)
+        return PolicyInputs(*map(tuple, parts))
+
+    @staticmethod
+    def joined(parts: list[PolicyInputs]) -> PolicyInputs:
+        """Rows of all parts, one after another."""
+        whole = (tuple(map(torch.cat, zip(*own, strict=True))) for own in zip(*parts, strict=True))
+        return PolicyInputs(*whole)
+
+    def to(self, device: torch.device | str) -> PolicyInputs:
+        """On another device."""
+        return PolicyInputs(*(tuple(part.to(device) for part in own) for own in self))
 
 
 class OwnNetworkPolicy(BasePolicy):
@@ -131,12 +175,20 @@ class NetworkActorCritic(OwnNetworkPolicy):
         initialise(critic, self.network["seed"] + 1)
         return critic
 
-    def heads(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean or logits [..., actions], and value [..., 1]."""
+    def inputs(self, observation: Tensor) -> PolicyInputs:
+        """What of `heads` does not hang on weights; `evaluate_actions` takes it too."""
+        shared = isinstance(self.actor, PlainNetwork)
+        of_critic = () if shared else inputs_of(self.critic, observation)
+        return PolicyInputs(inputs_of(self.actor, observation), of_critic)
+
+    def heads(self, observation: Any) -> tuple[Tensor, Tensor]:
+        """Mean or logits [..., actions], and value [..., 1]; of observations or of `inputs`."""
+        made = isinstance(observation, PolicyInputs)
+        inputs = observation if made else self.inputs(observation)
         if isinstance(self.actor, PlainNetwork):
-            hidden = self.actor.hidden(observation)
+            hidden = self.actor.hidden(*inputs.actor)
             return self.actor.net[-1](hidden), self.critic(hidden)
-        return self.actor(observation), self.critic(observation)
+        return output_of(self.actor, inputs.actor), output_of(self.critic, inputs.critic)
 
     def output(self, observation: Any) -> Tensor:
         """Mean or logits [rows, actions]."""
@@ -212,8 +264,8 @@ class NetworkActorCritic(OwnNetworkPolicy):
         if self.discrete:
             index = action.long().unsqueeze(-1)
             return output.log_softmax(-1).gather(-1, index).squeeze(-1)
-        spread = self.spread(observation)
-        return _gaussian((action - output) * (-spread).exp(), spread)
+        density: Tensor = GaussianDensity.apply(action, output, self.spread(observation))
+        return density
 
 
 class NetworkPolicy(NetworkActorCritic, ActorCriticPolicy):
@@ -377,10 +429,10 @@ def _squashed(policy: NetworkSACPolicy) -> Policy:
     return choose
 
 
-def value_network(space: spaces.Space, width: int, outputs: int = 1) -> nn.Sequential:
+def value_network(space: spaces.Space, width: int, outputs: int = 1) -> ValueNetwork:
     """Two hidden layers from an observation to `outputs` numbers."""
     assert isinstance(space, spaces.Box)
-    return nn.Sequential(
+    return ValueNetwork(
         Scaled(space),
         nn.Linear(space.shape[0], width),
         nn.ReLU(),
@@ -388,6 +440,31 @@ def value_network(space: spaces.Space, width: int, outputs: int = 1) -> nn.Seque
         nn.ReLU(),
         nn.Linear(width, outputs),
     )
+
+
+class GaussianDensity(torch.autograd.Function):
+    """Log density [rows] of actions [rows, size] around means, by logarithms of spreads.
+
+    log_std: [size] or [rows, size]. Differentiable once, in means and spreads.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+        shrunk = (-log_std).exp()
+        noise = (action - mean).mul_(shrunk)
+        ctx.save_for_backward(noise, shrunk)
+        return _gaussian(noise, log_std)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        noise, shrunk = ctx.saved_tensors
+        each = gradient.unsqueeze(-1)
+        pull = noise * each
+        of_spread = (pull * noise).sub_(each)
+        if shrunk.ndim == 1:
+            of_spread = of_spread.sum(0)
+        return None, pull.mul_(shrunk), of_spread
 
 
 def _gaussian(noise: Tensor, log_std: Tensor) -> Tensor:

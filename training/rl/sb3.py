@@ -427,7 +427,10 @@ def _made_ppo(
             normalize_advantage=config.normalize_advantage,
             **common,
         )
-    _rollout_buffer(model).watch(env)
+    buffer = _rollout_buffer(model)
+    buffer.watch(env)
+    if not _sees_worlds(config):
+        buffer.policy = model.policy
     return model
 
 
@@ -465,9 +468,9 @@ def _a2c(env: SystemVecEnv, config: A2CConfig, common: dict[str, Any], seed: int
 
 def _on_policy_arguments(env: SystemVecEnv, config: OnPolicyConfig, seed: int) -> dict[str, Any]:
     """What SB3's PPO and A2C are both told."""
-    rows = config.n_steps * env.num_envs
-    _require_memory(f"n_steps={config.n_steps}", env, rows, observations=1, numbers=6)
-    worlds = _sees_worlds(config)
+    rows, worlds = config.n_steps * env.num_envs, _sees_worlds(config)
+    observations = 1 if worlds else 3  # with what the networks make of them
+    _require_memory(f"n_steps={config.n_steps}", env, rows, observations=observations, numbers=6)
     more = {"n_agents": env.system.n_agents} if worlds else {}
     return {
         "n_steps": config.n_steps,
