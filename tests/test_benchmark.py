@@ -307,6 +307,31 @@ def test_a_scale_must_rise() -> None:
         )
 
 
+def test_returns_of_many_magnitudes_are_scored_by_their_logarithm() -> None:
+    scale = ScoreScale(-1e8, 1.0, "best", "here", resolution=1e-4)
+    assert scale.score(-1e8) == pytest.approx(0)
+    assert scale.score(1.0) == scale.score(1.1) == 1
+    scores = scale.score(np.array([1 - 1e-4, 1 - 1e-2, 1 - 1e2, -1e8, -1e9]))
+    assert scores == pytest.approx([0.975, 0.833, 0.5, 0.0, -0.083], abs=0.001)
+    assert isinstance(scale.score(0.0), float)
+    with pytest.raises(ValueError, match=r"resolution=-1.0 must be 0 or more"):
+        invariantzoo.register(
+            "quadratic-scale-v0",
+            spec(ID).entry_point,
+            score={**spec(ID).score._asdict(), "resolution": -1.0},  # type: ignore[union-attr]
+        )
+
+
+def test_the_force_of_a_field_has_a_scale_that_tells_policies_apart() -> None:
+    """By its measured returns: no kick, kicks of a trained network, and exact ones."""
+    scale = spec("klein-gordon-force-v0").score
+    assert scale is not None
+    idle, trained, exact = scale.score(np.array([-8.4e5, -0.0044, 0.0]))
+    assert idle < 0.3
+    assert 0.8 < trained < 0.9
+    assert exact == 1
+
+
 def test_a_score_is_linear_between_random_and_best() -> None:
     scale = ScoreScale(-4.0, 6.0, "best", "here")
     np.testing.assert_allclose(scale.score(np.array([-4.0, 1.0, 6.0, 7.0])), [0, 0.5, 1, 1.1])

@@ -133,7 +133,9 @@ def test_what_is_no_run_or_no_weights_is_refused(
     assert "is not a run" in refused(capsys, "export", str(tmp_path), "--hub", str(shared))
     assert main(["export", str(run), "--hub", str(shared)]) == 0
     assert "holds files already" in refused(capsys, "export", str(run), "--hub", str(shared))
-    assert main(["train", "--resume", str(shared)]) == 2
+    words = refused(capsys, "train", ENCOUNTER, "--resume", "--out", str(shared))
+    assert "holds weights to share" in words
+    assert "is a folder, not an id" in refused(capsys, "train", "--resume", str(shared))
     weights = shared / "model.safetensors"
     whole = weights.read_bytes()
     from safetensors.torch import load, save_file

@@ -597,8 +597,8 @@ def test_the_density_of_a_gaussian_and_its_gradients(rows: int) -> None:
     )
     ours, theirs = [], []
     for density, gradients in ((GaussianDensity.apply, ours), (_normal, theirs)):
-        leaves = mean.clone().requires_grad_(), log_std.clone().requires_grad_()
-        value: Any = density(action, *leaves)
+        leaves = [part.clone().requires_grad_() for part in (action, mean, log_std)]
+        value: Any = density(*leaves)
         value.square().sum().backward()
         gradients += [value.detach(), *(leaf.grad for leaf in leaves)]
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)

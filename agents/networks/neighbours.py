@@ -17,8 +17,8 @@ class PairNetwork(PreparedNetwork):
     """The covariant pair policy: one net from a neighbour's invariants to its coefficients.
 
     skip_empty: evaluate the net once for all places that look like an empty one. Same numbers, less
-        work, on the CPU; its layers are then not called, torch.func.vmap cannot map it, and there
-        is no gradient by the observation.
+        work, on the CPU; its layers are then not called, and torch.func.vmap cannot map it. Where a
+        gradient by the observation is asked for, all places are evaluated.
     """
 
     skip_empty = False
@@ -52,7 +52,9 @@ class PairNetwork(PreparedNetwork):
 
     def output(self, features: Tensor, filled: Tensor | None = None) -> Tensor:
         """Actions from `inputs`."""
-        if filled is not None and self.skip_empty and features.device.type == "cpu":
+        few = filled is not None and self.skip_empty and not features.requires_grad
+        if few and features.device.type == "cpu":
+            assert filled is not None
             from .places import OfPlaces  # compiled: numba is imported where it is used
 
             k, names = features.shape[-2:]

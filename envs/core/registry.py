@@ -41,6 +41,8 @@ class ScoreScale(NamedTuple):
     best: that of score 1: the largest that there can be if `exact`, else the best that is known.
     policy: who reaches `best`: a policy by name, or an algorithm.
     origin: where the numbers are from.
+    resolution: 0, or for returns of many magnitudes how far from `best` a return is as good as
+        reached: the score is then linear in the logarithm of how far it is, and 1 at most.
     """
 
     random: float
@@ -48,10 +50,17 @@ class ScoreScale(NamedTuple):
     policy: str
     origin: str
     exact: bool = False
+    resolution: float = 0.0
 
     def score(self, mean_return: Any) -> Any:
         """A return, or an array of them, on this scale."""
-        return (mean_return - self.random) / (self.best - self.random)
+        if not self.resolution:
+            return (mean_return - self.random) / (self.best - self.random)
+        import numpy as np
+
+        far = np.maximum(self.best - np.asarray(mean_return), 0) / self.resolution
+        whole = np.log1p((self.best - self.random) / self.resolution)
+        return (1 - np.log1p(far) / whole)[()]
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,8 @@ def _scale(id: str, given: dict[str, Any]) -> ScoreScale:
         raise ValueError(f"score of {id!r}: {error}") from None
     if not scale.best > scale.random:
         raise ValueError(f"score of {id!r}: best={scale.best} must exceed random={scale.random}")
+    if not scale.resolution >= 0:
+        raise ValueError(f"score of {id!r}: resolution={scale.resolution} must be 0 or more")
     return scale
 
 

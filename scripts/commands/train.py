@@ -81,15 +81,21 @@ def run(args: argparse.Namespace) -> int:
     from invariantzoo.envs.core.validation import require_choice
     from invariantzoo.training.rl import processes
     from invariantzoo.training.rl.hyperparameters import ALGORITHMS
-    from invariantzoo.training.runs.folder import read_config, read_progress, refuse_occupied
+    from invariantzoo.training.runs.folder import (
+        read_progress,
+        refuse_occupied,
+        require_resumable,
+    )
 
+    if args.resume and Path(args.id).is_dir():
+        raise ValueError(f"{args.id} is a folder, not an id: train ID --out {args.id} --resume")
     folder = args.out or Path("runs") / invariantzoo.spec(args.id).id
     if not processes.is_first():
         return _follow(args, folder)
     if args.algo is not None:
         require_choice("--algo", args.algo, ALGORITHMS)
     if args.resume:
-        read_config(folder)
+        require_resumable(folder)
         read_progress(folder)
     elif not folder.is_dir():
         refuse_occupied(folder)

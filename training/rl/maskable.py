@@ -53,9 +53,8 @@ class MaskableNetworkPolicy(NetworkActorCritic, _Base):
         return action, value, self._log_prob(obs, output, action)
 
     def evaluate_actions(
-        self, obs: PyTorchObs, actions: Tensor, action_masks: Tensor | None = None
+        self, obs: Any, actions: Tensor, action_masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        assert isinstance(obs, Tensor)
         output, value = self.heads(obs)
         return self._evaluate(obs, legal_logits(output, action_masks), value, actions)
 

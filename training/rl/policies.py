@@ -445,7 +445,7 @@ def value_network(space: spaces.Space, width: int, outputs: int = 1) -> ValueNet
 class GaussianDensity(torch.autograd.Function):
     """Log density [rows] of actions [rows, size] around means, by logarithms of spreads.
 
-    log_std: [size] or [rows, size]. Differentiable once, in means and spreads.
+    log_std: [size] or [rows, size]. Differentiable once.
     """
 
     @staticmethod
@@ -464,7 +464,8 @@ class GaussianDensity(torch.autograd.Function):
         of_spread = (pull * noise).sub_(each)
         if shrunk.ndim == 1:
             of_spread = of_spread.sum(0)
-        return None, pull.mul_(shrunk), of_spread
+        of_mean = pull.mul_(shrunk)
+        return -of_mean if ctx.needs_input_grad[0] else None, of_mean, of_spread
 
 
 def _gaussian(noise: Tensor, log_std: Tensor) -> Tensor:

@@ -124,6 +124,16 @@ def write_progress(folder: Path, rows: list[dict[str, float]]) -> None:
     write_atomically(folder / PROGRESS, write)
 
 
+def require_resumable(folder: Path) -> None:
+    """Raise FileNotFoundError or ValueError unless a training can go on in this folder."""
+    read_config(folder)
+    if (folder / WEIGHTS).is_file() and not (folder / CHECKPOINT).is_file():
+        raise ValueError(
+            f"{folder} holds weights to share, and not the optimizer and worlds that a training "
+            "goes on with: resume the run that it was exported from"
+        )
+
+
 def read_progress(folder: Path) -> list[dict[str, float]]:
     """Rows of progress.csv, without what is blank; none if there is no such file.
 
