@@ -35,7 +35,7 @@ def draw_slice(surveyed: Survey, file: Path) -> None:
     for paths, colour in ((surveyed.same, "white"), (surveyed.other, "tab:red")):
         for path in () if paths is None else paths.points[:6]:
             volume.plot(*path.T, color=colour, lw=1)
-    titles = ("images", "digits", "log10 volume of the metric, paths")
+    titles = ("images", "digits", "log10 volume, paths")
     for axis, title in zip((pictures, phases, volume), titles, strict=True):
         axis.set_title(title)
         axis.set_xlabel("a")

@@ -46,7 +46,22 @@ def test_classifier_knows_the_digits() -> None:
     assert np.bincount(labels).min() > 170
     model = invariantzoo.load_diffusion()
     assert (model.classify(images) == labels).mean() > 0.98
-    assert model.features(images).std(0) == pytest.approx(1.0, abs=0.05)
+    features, embedding = model.features(images), model.embedding(images)
+    assert features.std(0) == pytest.approx(1.0, abs=0.05)
+    assert np.linalg.norm(embedding, axis=1) == pytest.approx(1.0)
+    scale = (embedding / features)[0] * (features[0, 0] / embedding[0, 0])
+    assert embedding * (features[:, :1] / embedding[:, :1]) == pytest.approx(features * scale)
+    odds = np.exp(model.logits(images))
+    assert odds / odds.sum(1, keepdims=True) == pytest.approx(model.probabilities(images))
+
+
+def test_another_network_has_the_same_classifier() -> None:
+    model, images = invariantzoo.load_diffusion(dtype="float32"), read_digits()[0][:20]
+    other = model.with_network(diffusion.VelocityNet(width=32))
+    assert (other.probabilities(images) == model.probabilities(images)).all()
+    z = np.random.default_rng(0).normal(size=(3, 64))
+    assert other(z).shape == (3, 64)
+    assert not np.allclose(other(z), model(z))
 
 
 def test_precisions_agree_and_tensors_stay_tensors() -> None:

@@ -11,6 +11,7 @@ import pytest
 import invariantzoo
 from invariantzoo.__main__ import main
 from invariantzoo.training.geometry import survey as module
+from invariantzoo.training.geometry.ideal_diffusion import IdealModel
 
 
 def test_a_survey_agrees_with_the_model(
@@ -35,7 +36,7 @@ def test_a_survey_agrees_with_the_model(
     steps = np.diff(model.features(chart.image(path)), axis=0)
     assert np.linalg.norm(steps, axis=1).sum() == pytest.approx(small.other.length[0], rel=0.1)
 
-    monkeypatch.setattr(module, "survey", lambda model, seed: small)
+    monkeypatch.setattr(module, "survey", lambda model, seed, metric: small)
     assert main(["geometry", "digits", "--out", str(tmp_path / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["trace"] == report["trace"]
     assert (tmp_path / "out" / "slice.png").stat().st_size > 10_000
@@ -47,5 +48,33 @@ def test_clear_corners() -> None:
     assert [seed for seed in range(10) if module.is_clear(model, seed)] == [0, 5, 9]
 
 
-def test_settings_are_refused(tmp_path: Path) -> None:
-    assert main(["geometry", "digits", "--out", str(tmp_path / "a"), "--set", "x=1"]) == 2
+@pytest.mark.parametrize("metric", ["embedding", "logits", "posterior", "pixels"])
+def test_metrics_are_pull_backs(metric: str) -> None:
+    model = invariantzoo.load_diffusion()
+    features = {
+        "embedding": model.embedding,
+        "logits": model.logits,
+        "posterior": lambda x: 2 * np.sqrt(model.probabilities(x)),
+        "pixels": lambda x: x,
+    }
+    small = module.survey(model, 13, metric=metric, nodes=25, crossings=0, pairs=0)
+    points = np.random.default_rng(0).integers(2, 23, (8, 2))
+    exact = module.make_slice(model, 13).metric(small.axis[points], features[metric])
+    given = small.metric[points[:, 0], points[:, 1]]
+    errors = np.linalg.norm(given - exact, axis=(1, 2)) / np.linalg.norm(exact, axis=(1, 2))
+    assert np.median(errors) < 0.01
+    report = module.summary(small)
+    assert report["plateau"] == 0
+    assert "one_digit" not in report
+
+
+def test_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "a")]
+    assert main(["geometry", "digits", *out, "--set", "x=1"]) == 2
+    assert main(["geometry", "digits", *out, "--metric", "chances"]) == 2
+    assert "metric='chances' must be" in capsys.readouterr().err
+    assert main(["geometry", "ising-anneal-v0", *out, "--metric", "posterior"]) == 2
+    assert "--metric posterior is of a diffusion model" in capsys.readouterr().err
+    images = np.random.default_rng(0).normal(size=(5, 64))
+    with pytest.raises(ValueError, match="metric='logits' is of a model with a classifier"):
+        module.survey(IdealModel(images, 1.0), 0, metric="logits", nodes=9)

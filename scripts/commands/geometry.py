@@ -6,6 +6,8 @@ that --set makes ranges differ by world, such as --set "temperature=(3.0, 5.0)".
 
 The shipped diffusion model, `digits`, needs no samples: of a plane through its latent space, drawn
 by --seed, slice.png shows images, phases, metric and shortest paths, and report.json their figures.
+The metric is that of --metric: by "posterior", Fisher's of the classifier's chances, what tells
+digits apart and nothing else.
 
 Otherwise the folder --out gets metric.npz (see `invariantzoo.load_metric`), metric.png and
 report.json.
@@ -51,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="moments", metavar="NAME", help=recipes)
     statistics = "auto (default), polynomial, network, convolution, patterns, mean or pca-vae"
     parser.add_argument("--statistic", default="auto", metavar="NAME", help=statistics)
+    metrics = "features (default), embedding, logits, posterior or pixels, of a diffusion model"
+    parser.add_argument("--metric", metavar="NAME", help=metrics)
     nearest = "points whose samples alone tell the covariance at a place, such as 200; for lattices"
     parser.add_argument("--nearest", type=options.count, metavar="N", help=nearest)
 
@@ -77,6 +81,8 @@ def _run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     if args.source in MODELS:
         return _run_slice(args)
+    if args.metric is not None:
+        raise ValueError(f"--metric {args.metric} is of a diffusion model: {', '.join(MODELS)}")
     start = time.process_time()
     data = _samples(args)
     with progress(options.messages(), 1, name="estimating") as show:
@@ -118,8 +124,9 @@ def _run_slice(args: argparse.Namespace) -> int:
     if args.set:
         raise ValueError("--set is of an id; a diffusion model is as it is")
     start = time.process_time()
-    surveyed = survey(invariantzoo.load_diffusion(args.source), args.seed)
-    report = {"source": args.source, "seed": args.seed, **summary(surveyed)}
+    metric = args.metric or "features"
+    surveyed = survey(invariantzoo.load_diffusion(args.source), args.seed, metric=metric)
+    report = {"source": args.source, "seed": args.seed, "metric": metric, **summary(surveyed)}
     report["cpu_seconds"] = time.process_time() - start
 
     def write(folder: Path) -> None:

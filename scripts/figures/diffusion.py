@@ -14,6 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from invariantzoo.figures.diffusion_networks import (
+    NETWORKS,
+    described,
+    model_of,
+    surveyed_under,
+)
 from invariantzoo.report import (
     figure_parser,
     page_figure,
@@ -31,6 +37,45 @@ IMAGES, CROSSINGS = 60, 4
 ZOOMS = [10.0**-k for k in range(1, 9)]
 DEEP = 1e-3  # window of the second box dimension
 RESOLVED, SHARP = 1.0, 0.3  # widths of ideal denoisers: walls that a grid resolves, and narrow ones
+SHIPPED, MAIN = "as shipped", "embedding"  # the network and the metric of the first tables
+WAYS = (  # networks, metrics, and pairs of shortest paths of a kind on a slice
+    (SHIPPED, "embedding", 20),
+    (SHIPPED, "features", 20),
+    (SHIPPED, "logits", 0),
+    (SHIPPED, "pixels", 0),
+    (SHIPPED, "posterior", 0),
+    *((name, MAIN, 20) for name in NETWORKS),
+    *((name, "posterior", 0) for name in NETWORKS),
+)
+WAYS_WORDS = """\
+The metric in bold is the paper's own choice, and was made the main one before its figures were
+seen. The paper's public code compares CLIP embeddings of images at unit length: the last layer
+of a network that tells contents by inner products. Here that is the classifier's last hidden
+layer at unit length, `embedding`. `features` is the same layer, each number over its standard
+deviation over the data; `logits` what follows it; `pixels` the image itself; `posterior` is
+Fisher's metric of the classifier's chances p of the ten digits, the sum of dp dp^T / p. Slices
+of every network are those of the first five seeds by the same rule; `-` is where no paths were
+sought. The CPU seconds of `features` are with slopes and dimensions.
+
+Wanted were {contrast} times and more on each of 5 slices, more than {straight:g} of the
+straight line with one digit and less than {bent:g} with two. No row has all three on all
+slices. What tells how an image looks goes on changing within a digit, so that its metric is not
+small there, and how much smaller differs from slice to slice, by more than from metric to
+metric. In the larger network paths bend more, within digits too.
+
+Fisher's metric of the chances has the first on every slice of both networks, for it sees what
+changes the decision and nothing else. That much is by construction, as the phases are those
+decisions: it says where the classifier's digits meet, and less of the diffusion model than the
+rows above it. And it has no use for bent paths: a way along which the chances go from one digit
+to another, and to no third, is a great circle of length pi, and no way is shorter. On the slice
+of seed {first}, {pairs} pairs each, the medians were {ones:.4f} with one digit and {twos:.4f}
+with two; of the latter {converged:.0%} converged, as the metric spans many powers of ten.
+
+`invariantzoo geometry digits --metric posterior --out results` surveys a slice with it.
+"""
+CPU_LIMIT = 5  # minutes of a training
+POSTERIOR_PAIRS = 20  # of the shortest paths on one slice under the metric of chances
+CONTRAST, STRAIGHT, BENT = 10, 0.99, 0.98  # of which the table counts how many slices have them
 MIDDLE = 0.6745  # of the noise of one phase of two Gaussians: half of it is nearer to the wall
 
 
@@ -48,15 +93,46 @@ def main() -> None:
     ideal_slice = recorded(store, "ideal slice", surveyed_ideal)
     contrast = recorded(store, "mixture contrast", mixture_contrast)
     seeds = recorded(store, "seeds", clear_seeds)[: args.slices]
+    slices = {s: recorded(store, f"slice {s}", partial(surveyed, s)) for s in seeds}
     picture = args.out / "images" / "diffusion-slice.png"
-    slices = {
-        s: recorded(store, f"slice {s}", partial(surveyed, s, picture if s == seeds[0] else None))
-        for s in seeds
+    if not picture.exists():
+        draw_first(seeds[0], picture)
+    networks = {
+        name: recorded(store, f"network {name}", partial(described, name)) for name in NETWORKS
     }
+    ways = {}
+    for name, metric, pairs in WAYS:
+        ways[name, metric] = [
+            recorded(store, f"{name} {metric} {seed}", partial(way, name, metric, seed, pairs))
+            for seed in (networks[name]["seeds"] if name in networks else seeds)[: args.slices]
+        ]
     _zoom_picture(args.out / "images" / "diffusion-zoom.png", ideal, slices, windows)
-    page = _page(mixture, contrast, ideal, ideal_slice, slices)
+    paths = recorded(
+        store, "posterior paths", partial(way, SHIPPED, "posterior", seeds[0], POSTERIOR_PAIRS)
+    )
+    section = _ways_text(networks, ways, paths, seeds[0])
+    page = _page(mixture, contrast, ideal, ideal_slice, slices, networks, ways, section)
     print(page)
     write_text(args.out / "diffusion.md", page)
+
+
+def draw_first(seed: int, picture: Path) -> None:
+    """The picture of a slice under the metric of the first tables."""
+    import invariantzoo
+    from invariantzoo.slice_picture import draw_slice
+    from invariantzoo.training.geometry.survey import survey
+
+    model = invariantzoo.load_diffusion("digits")
+    draw_slice(survey(model, seed, metric=MAIN, crossings=0), picture)
+
+
+def way(name: str, metric: str, seed: int, pairs: int) -> dict[str, Any]:
+    """Figures of a slice of a network under a metric."""
+    import invariantzoo
+
+    shipped = name == SHIPPED
+    model = invariantzoo.load_diffusion("digits") if shipped else model_of(name)
+    return surveyed_under(model, seed, metric, pairs)
 
 
 def two_gaussians() -> list[list[float]]:
@@ -136,10 +212,9 @@ def clear_seeds() -> list[int]:
     return [seed for seed in range(100) if is_clear(model, seed)][:SLICES]
 
 
-def surveyed(seed: int, picture: Path | None) -> dict[str, Any]:
+def surveyed(seed: int) -> dict[str, Any]:
     """Figures of a slice with box dimensions of its boundary, and CPU seconds."""
     import invariantzoo
-    from invariantzoo.slice_picture import draw_slice
     from invariantzoo.training.geometry.survey import make_slice, summary, survey
 
     start = time.process_time()
@@ -151,8 +226,6 @@ def surveyed(seed: int, picture: Path | None) -> dict[str, Any]:
         quick.box_dimension(centre, width, resolution=n).dimension for centre, width, n in boxes
     ]
     result["seconds"] = round(time.process_time() - start, 1)
-    if picture is not None:
-        draw_slice(slice_survey, picture)
     return result
 
 
@@ -181,34 +254,97 @@ def _zoom_picture(
     save_figure(figure, path)
 
 
+def _ways_text(
+    networks: dict[str, Any],
+    ways: dict[tuple[str, str], list[dict[str, Any]]],
+    paths: dict[str, Any],
+    first: int,
+) -> str:
+    """The section on the same measurements under other metrics and of other networks."""
+    rows = []
+    for (name, metric), slices in ways.items():
+        traces = [of["trace"]["mean"] for of in slices]
+        cells = [" ".join(f"{x:.3g}" for x in traces), sum(x >= CONTRAST for x in traces)]
+        for kind, counts in (
+            ("one_digit", lambda x: x > STRAIGHT),
+            ("two_digits", lambda x: x < BENT),
+        ):
+            ratios = [of[kind]["ratio"] for of in slices if kind in of]
+            shown = " ".join(f"{x:.3f}"[1:] if x < 0.9995 else "1.000" for x in ratios)
+            cells += [shown or "-", sum(map(counts, ratios)) if ratios else "-"]
+        main = name == SHIPPED and metric == MAIN
+        label = f"**{metric}**" if main else metric
+        rows.append([name, label, *cells, round(sum(of["seconds"] for of in slices))])
+    columns = ["network", "metric", "boundary over bulk, slice by slice", f"{CONTRAST} and more"]
+    columns += ["one digit", f"above {STRAIGHT:g}", "two digits", f"below {BENT:g}", "CPU s"]
+    trained = [
+        [
+            name,
+            f"{of['size']:,}",
+            f"{NETWORKS[name].steps:,} of {NETWORKS[name].batch}",
+            *(f"{loss:.3f}" for loss in of["losses"]),
+            f"{of['seconds']}",
+            " ".join(map(str, of["seeds"])),
+        ]
+        for name, of in networks.items()
+    ]
+    words = WAYS_WORDS.format(
+        contrast=CONTRAST,
+        straight=STRAIGHT,
+        bent=BENT,
+        first=first,
+        pairs=POSTERIOR_PAIRS,
+        ones=paths["one_digit"]["ratio"],
+        twos=paths["two_digits"]["ratio"],
+        converged=paths["two_digits"]["converged"],
+    )
+    return f"""{table(columns, rows)}
+{words}
+{
+        table(
+            ["network", "numbers", "steps", "loss", "held back", "CPU s", "seeds of its slices"],
+            trained,
+        )
+    }"""
+
+
 def _page(
     mixture: Any,
     of_mixture: list[list[float]],
     ideal: dict[float, Any],
     ideal_slice: dict[str, Any],
     slices: dict[int, Any],
+    networks: dict[str, Any],
+    ways: dict[tuple[str, str], list[dict[str, Any]]],
+    section: str,
 ) -> str:
     def steepest(width: float, zoom: int) -> float:
         return max(row[zoom] for row in ideal[width]["slopes"])
 
     rows = []
-    for seed, of in slices.items():
+    main, posterior = ways[SHIPPED, MAIN], ways[SHIPPED, "posterior"]
+    for (seed, of), under in zip(slices.items(), main, strict=True):
         digits = " ".join(f"{digit:.0f}" for digit in of["digits"])
-        contrast = [f"{of[n][k]:.1f}" for n in ("volume", "trace") for k in ("mean", "median")]
-        shares = [f"{of[n]['share']:.0%}" for n in ("volume", "trace")]
+        contrast = [f"{under[n][k]:.1f}" for n in ("volume", "trace") for k in ("mean", "median")]
+        shares = [f"{under[n]['share']:.0%}" for n in ("volume", "trace")]
         first, deep = of["dimensions"]
-        ratios = [f"{of[n]['ratio']:.4f}" for n in ("one_digit", "two_digits")]
-        ratios.append(f"{of['two_digits']['lowest']:.2f}")
+        ratios = [f"{under[n]['ratio']:.4f}" for n in ("one_digit", "two_digits")]
+        ratios.append(f"{under['two_digits']['lowest']:.2f}")
         top = f"{max(row[-1] for row in of['slopes']):.1f}"
         cells = [f"{of['boundary_share']:.1%}", *contrast, *shares, top, f"{of['plateau']:.1%}"]
-        rows.append([seed, digits, *cells, f"{first:.2f}", f"{deep:.2f}", *ratios, of["seconds"]])
+        spent = round(of["seconds"] + under["seconds"])
+        rows.append([seed, digits, *cells, f"{first:.2f}", f"{deep:.2f}", *ratios, spent])
     values = list(slices.values())
-    traces = [of["trace"]["mean"] for of in values]
-    volumes = [of["volume"]["mean"] for of in values]
-    ones = [of["one_digit"]["ratio"] for of in values]
-    twos = [of["two_digits"]["ratio"] for of in values]
-    least = min(of["two_digits"]["lowest"] for of in values)
-    tenfold = sum(trace >= 10 for trace in traces)
+    traces = [of["trace"]["mean"] for of in main]
+    volumes = [of["volume"]["mean"] for of in main]
+    fisher = [of["trace"]["mean"] for of in posterior]
+    ones, twos = ([of[n]["ratio"] for of in main] for n in ("one_digit", "two_digits"))
+    larger = next(iter(networks))
+    ones_of_larger, twos_of_larger = (
+        [of[n]["ratio"] for of in ways[larger, MAIN]] for n in ("one_digit", "two_digits")
+    )
+    least = min(of["two_digits"]["lowest"] for of in main)
+    tenfold, tenfold_of_fisher = (sum(trace >= CONTRAST for trace in of) for of in (traces, fisher))
     tops = [row[-1] for of in values for row in of["slopes"]]
     plateau = max(of["plateau"] for of in values)
     dims = [d for of in values for d in of["dimensions"]]
@@ -225,7 +361,9 @@ def _page(
             [
                 "the metric is concentrated on boundaries",
                 f"yes, but by {_span(traces)} times (mean trace there over elsewhere; volume "
-                f"{_span(volumes)}); trace 10 times and more on {tenfold} slices of {len(values)}",
+                f"{_span(volumes)}); {CONTRAST} times and more on {tenfold} slices of "
+                f"{len(values)}. In Fisher's metric of the classifier's chances by "
+                f"{_span(fisher)} times, {CONTRAST} and more on {tenfold_of_fisher}",
                 f"yes, by {ideal_slice['trace']['mean']:.3g} times for s = {RESOLVED:g} (trace; "
                 f"volume {ideal_slice['volume']['mean']:.3g})",
                 f"yes: at the wall {ratios_of_mixture} times that amid a phase for s = {widths}",
@@ -251,13 +389,15 @@ def _page(
             ],
             [
                 "geodesics are straight within a phase",
-                f"nearly: length over that of the straight line {_span(ones)}",
+                f"nearly: length over that of the straight line {_span(ones)}; of a network "
+                f"{larger} {_span(ones_of_larger)}",
                 f"for s = {RESOLVED:g}: {ideal_slice['one_digit']['ratio']:.3f}",
                 "one dimension: every way is straight",
             ],
             [
                 "geodesics bend across a boundary",
-                f"some do: medians {_span(twos)}, single paths down to {least:.2f}",
+                f"some do: medians {_span(twos)}, single paths down to {least:.2f}; of a network "
+                f"{larger} medians {_span(twos_of_larger)}",
                 f"for s = {RESOLVED:g}: {ideal_slice['two_digits']['ratio']:.3f}, single paths "
                 f"down to {ideal_slice['two_digits']['lowest']:.2f}",
                 "one dimension",
@@ -306,15 +446,18 @@ probability above .95 each: the rule was set before any metric was seen.
     }
 `boundary` is the share of nodes of a 65 x 65 grid beside another digit. Boundary over bulk is the
 mean (or the median) over those nodes, over that of all other nodes, of the volume sqrt(det g) and
-of the trace of the pull-back metric g = J^T J of the classifier's features; then the share of the
+of the trace of the pull-back metric g = J^T J of `embedding` (below); then the share of the
 total that lies on the boundary. `plateau` is how much the slope changes from windows of 1e-3 to
 1e-7, the worst of 4 crossings; dimensions are those of boxes at every shift. `one digit`,
-`two digits`: median length of shortest paths over straight lines, 20 pairs each, in features that
+`two digits`: median length of shortest paths over straight lines, 20 pairs each, in embeddings that
 are splines between the nodes, and the lowest with two digits. The straight lines of the first kind
 keep to one digit all along. Paths of 80 segments are relaxed from the straight line and from the
 shortest path along the edges of the grid, 16 from every node; none is longer than the straight
 line.
 
+## Other metrics, other networks
+
+{section}
 ## Two Gaussians
 
 {
@@ -343,7 +486,8 @@ The metric, the box dimensions and the {counted} shortest paths of the first tab
 another slice, in the metric of pixels, and its phases are the nearest images. With a smaller s
 walls are narrower than the grid of paths, which then says nothing. That one took {spent:.0f} CPU s.
 
-Not done: the paper's fit of log Z to the posterior of distances, larger models, other data.
+Not done: the paper's fit of log Z to the posterior of distances, convolutional networks, networks
+of more than {CPU_LIMIT} CPU minutes, other data.
 
 To reproduce: `python -m invariantzoo.figures.diffusion`; the network itself:
 `python -m invariantzoo.figures.diffusion_training`.

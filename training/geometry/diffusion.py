@@ -13,6 +13,7 @@ by its standard deviation over the data, are the features of an image.
 
 from __future__ import annotations
 
+import copy
 import math
 from importlib import resources
 from typing import Any, final
@@ -20,7 +21,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softmax
+from torch.nn.functional import normalize, softmax
 
 from ...envs.core.files import load_arrays
 from ...envs.core.validation import require_choice
@@ -36,17 +37,16 @@ _FEATURES = 16
 
 @final
 class VelocityNet(nn.Module):
-    """v(x, phi): residual blocks of two layers, each told the angle."""
+    """v(x, phi): residual blocks of two layers of a width, each told the angle."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = _WIDTH) -> None:
         super().__init__()
-        self.enter = nn.Linear(PIXELS, _WIDTH)
-        self.angle = nn.Linear(2 * _WAVES, _WIDTH)
+        self.enter = nn.Linear(PIXELS, width)
+        self.angle = nn.Linear(2 * _WAVES, width)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(_WIDTH), mlp([_WIDTH, _WIDTH, _WIDTH]))
-            for _ in range(_BLOCKS)
+            nn.Sequential(nn.LayerNorm(width), mlp([width, width, width])) for _ in range(_BLOCKS)
         )
-        self.leave = nn.Linear(_WIDTH, PIXELS)
+        self.leave = nn.Linear(width, PIXELS)
 
     def forward(self, x: Tensor, phi: Tensor) -> Tensor:
         """Velocities [m, pixels] of x [m, pixels] at angles phi [m], or [1] for all."""
@@ -72,7 +72,7 @@ class DiffusionModel:
     """
 
     def __init__(
-        self, net: VelocityNet, classifier: nn.Sequential, scale: Tensor, dtype: torch.dtype
+        self, net: nn.Module, classifier: nn.Sequential, scale: Tensor, dtype: torch.dtype
     ) -> None:
         self._net = net.to(dtype).requires_grad_(False)
         self._classifier = classifier.to(dtype).requires_grad_(False)
@@ -86,6 +86,14 @@ class DiffusionModel:
         """Features [m, 16] of images [m, pixels], of unit variance over the data."""
         return self._applied(lambda x: self._hidden(x) / self._scale, "images", images)
 
+    def embedding(self, images: Any) -> Any:
+        """The last hidden layer [m, 16] of images [m, pixels], at unit length."""
+        return self._applied(lambda x: normalize(self._hidden(x), dim=-1), "images", images)
+
+    def logits(self, images: Any) -> Any:
+        """Logits [m, classes] of images [m, pixels]."""
+        return self._applied(self._classifier, "images", images)
+
     def probabilities(self, images: Any) -> Any:
         """Probabilities [m, classes] of images [m, pixels]."""
         return self._applied(lambda x: softmax(self._classifier(x), -1), "images", images)
@@ -93,6 +101,10 @@ class DiffusionModel:
     def classify(self, images: Any) -> Any:
         """The most probable class [m] of images [m, pixels]."""
         return self._applied(lambda x: self._classifier(x).argmax(-1), "images", images)
+
+    def with_network(self, net: nn.Module) -> DiffusionModel:
+        """Another network of velocities with this classifier."""
+        return DiffusionModel(net, copy.deepcopy(self._classifier), self._scale, self._dtype)
 
     def _images(self, x: Tensor) -> Tensor:
         step = math.pi / 2 / SAMPLING_STEPS

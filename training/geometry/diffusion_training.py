@@ -20,18 +20,30 @@ from .statistics import seeded
 _AVERAGE = 0.998  # of the weights, a step
 
 
-def fit_velocities(images: Tensor, *, steps: int, batch: int = 256, seed: int = 0) -> VelocityNet:
-    """A net that has learned the velocities of images [n, pixels]."""
+def fit_velocities(
+    images: Tensor,
+    *,
+    steps: int,
+    batch: int = 256,
+    seed: int = 0,
+    make: Callable[[], nn.Module] = VelocityNet,
+) -> Any:
+    """A net that has learned the velocities of images [n, pixels]; make: one that has not."""
     draws = torch.Generator().manual_seed(seed)
 
     def loss(net: nn.Module) -> Tensor:
-        x = images[torch.randint(len(images), (batch,), generator=draws)]
-        phi = math.pi / 2 * torch.rand(batch, generator=draws)
-        noise = torch.randn(x.shape, generator=draws)
-        cos, sin = phi.cos()[:, None], phi.sin()[:, None]
-        return (net(x * cos + noise * sin, phi) - (noise * cos - x * sin)).square().mean()
+        return velocity_error(net, images, batch, draws)
 
-    return _averaged(seeded(VelocityNet, seed), loss, steps, 2e-3)
+    return _averaged(seeded(make, seed), loss, steps, 2e-3)
+
+
+def velocity_error(net: nn.Module, images: Tensor, n: int, draws: torch.Generator) -> Tensor:
+    """The mean squared error of velocities of n mixtures of images [m, pixels] with noise."""
+    x = images[torch.randint(len(images), (n,), generator=draws)]
+    phi = math.pi / 2 * torch.rand(n, generator=draws)
+    noise = torch.randn(x.shape, generator=draws)
+    cos, sin = phi.cos()[:, None], phi.sin()[:, None]
+    return (net(x * cos + noise * sin, phi) - (noise * cos - x * sin)).square().mean()
 
 
 def fit_classifier(

@@ -121,10 +121,10 @@ class FeatureTable(Field):
     def with_gradient(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `Field` says; outside the grid nothing changes across its edge."""
         inside = self._splines.inside(points)
-        jacobian, bends = self._splines.slopes(inside), self._splines.bends(inside)
-        half = np.einsum("mkic,mkj->mijc", bends, jacobian) * (inside == points)[:, None, None]
-        metric = np.einsum("mki,mkj->mij", jacobian, jacobian)
-        return metric, half + np.swapaxes(half, 1, 2)
+        jacobian = self._splines.slopes(inside)
+        half = _contracted(self._splines.bends(inside), jacobian)
+        half = half * (inside == points)[:, None, None]
+        return np.swapaxes(jacobian, 1, 2) @ jacobian, half + np.swapaxes(half, 1, 2)
 
 
 @final
@@ -155,10 +155,10 @@ class PosteriorTable(Field):
         inside = self._splines.inside(points)
         p, w = self._chances(inside)
         shares = p[:, :, None] * w
-        half = np.einsum("mkic,mkj->mijc", self._splines.bends(inside), shares)
-        slopes = half + np.swapaxes(half, 1, 2)
-        slopes = slopes + np.einsum("mki,mkj,mkc->mijc", shares, w, w)
-        return np.einsum("mki,mkj->mij", shares, w), slopes * (inside == points)[:, None, None]
+        half = _contracted(self._splines.bends(inside), shares)
+        squares = w[:, :, :, None] * w[:, :, None]
+        slopes = half + np.swapaxes(half, 1, 2) + _contracted(squares, shares)
+        return np.swapaxes(shares, 1, 2) @ w, slopes * (inside == points)[:, None, None]
 
     def _chances(self, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """p [m, classes] and w [m, classes, d]."""
@@ -254,6 +254,13 @@ def evaluated(metric: Callable[[Any], Any], points: np.ndarray) -> np.ndarray:
     if value.shape != (m, d, d):
         raise ValueError(f"metric(points [{m}, {d}]) has shape {value.shape}, not ({m}, {d}, {d})")
     return value
+
+
+def _contracted(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The sum over k of left [m, k, i, c] and right [m, k, j]: [m, i, j, c]."""
+    m, k, d, _ = left.shape
+    total = np.swapaxes(right, 1, 2) @ left.reshape(m, k, d * d)
+    return np.swapaxes(total.reshape(m, -1, d, d), 1, 2)
 
 
 def _spline(grid: Sequence[np.ndarray], values: np.ndarray) -> Any:

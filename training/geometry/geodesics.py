@@ -243,8 +243,9 @@ class _Problem:
         assert self.field is not None
         g, slope = self.field.with_gradient(inside.reshape(-1, d))
         g = g.reshape(pairs, -1, d, d)
-        push = np.einsum("pjikc,pji,pjk->pjc", slope.reshape(*g.shape, d), velocity, velocity)
-        pull = np.einsum("pjik,pjk->pji", g, velocity)
+        squares = (velocity[..., :, None] * velocity[..., None, :]).reshape(pairs, -1, 1, d * d)
+        push = (squares @ slope.reshape(pairs, -1, d * d, d))[:, :, 0]
+        pull = (g @ velocity[..., None])[..., 0]
         unit = self._unit[chosen]
         energy = ((velocity * pull).sum(2) @ rule.weights) / unit
         push = push * (inside == points) / unit[:, None, None]
@@ -253,10 +254,9 @@ class _Problem:
             excess = (points - inside) / width
             energy = energy + _STIFF * ((excess**2).sum(2) @ rule.weights)
             push = push + 2 * _STIFF * excess / width
-        gradient = np.einsum("j,jk,pja->pka", rule.weights, rule.values, push)
-        gradient += np.einsum(
-            "j,jk,pja->pka", 2 * rule.weights, rule.slopes, pull / unit[:, None, None]
-        )
+        weights = rule.weights[:, None]
+        gradient = (weights * rule.values).T @ push
+        gradient += (2 * weights * rule.slopes).T @ (pull / unit[:, None, None])
         return np.where(np.isfinite(energy), energy, np.inf), gradient.reshape(pairs, -1)
 
 

@@ -2,7 +2,13 @@
 
 A slice is the plane of three latents drawn from a standard normal law; the square between its
 corners z0, z1, z2 is mapped on a grid. A node is on a boundary if a neighbour has another label.
-The metric is the pull-back of the classifier's features, which are splines between the nodes.
+The metric is one of `METRICS`, of what splines between the nodes give:
+
+    "features"   pull-back of the classifier's last hidden layer, each number over its spread
+    "embedding"  pull-back of the same at unit length, as embeddings of images are compared
+    "logits"     pull-back of the classifier's logits
+    "posterior"  Fisher metric of the classifier's chances, which tells digits apart, nothing else
+    "pixels"     pull-back of the images themselves
 """
 
 from __future__ import annotations
@@ -11,12 +17,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...envs.core.validation import require_choice
 from .diffusion import DiffusionModel
-from .fields import FeatureTable
+from .fields import FeatureTable, PosteriorTable
 from .geodesics import Path, geodesic
 from .ideal_diffusion import IdealModel
 from .latent_slice import LatentSlice
 
+METRICS = ("features", "embedding", "logits", "posterior", "pixels")
 CONFIDENT = 0.95  # probability of the digit at a corner
 WIDTHS = 10.0 ** -np.arange(1, 8)
 _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -63,19 +71,24 @@ def survey(
     model: DiffusionModel | IdealModel,
     seed: int,
     *,
+    metric: str = "features",
     nodes: int = 65,
     crossings: int = 4,
     pairs: int = 20,
 ) -> Survey:
-    """Survey the slice of a seed. The model must compute in float64."""
+    """Survey the slice of a seed. For crossings the model must compute in float64.
+
+    metric: one of `METRICS`; the ideal denoiser, which has no classifier, has that of pixels only.
+    """
+    require_choice("metric", metric, METRICS)
     rng = np.random.default_rng(seed)
     chart = make_slice(model, seed)
     axis = np.linspace(0, 1, nodes)
     points = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)
     images = chart.image(points.reshape(-1, 2))
     labels = model.classify(images).reshape(nodes, nodes)
-    table = FeatureTable([axis, axis], model.features(images).reshape(nodes, nodes, -1))
-    metric = table(points.reshape(-1, 2)).reshape(nodes, nodes, 2, 2)
+    table = _field(model, metric, axis, images)
+    metrics = table(points.reshape(-1, 2)).reshape(nodes, nodes, 2, 2)
     images = images.reshape(nodes, nodes, -1)
     walls = []
     across = np.zeros((nodes, nodes), bool)
@@ -92,15 +105,32 @@ def survey(
     slopes = [chart.zoom(at, way, WIDTHS) for at, way in zip(where, along, strict=True)]
     paths = [_paths(table, labels, axis, rng, pairs, same) for same in (True, False)]
     return Survey(
-        *(axis, labels, metric, across, images),
+        *(axis, labels, metrics, across, images),
         np.reshape(where, (-1, 2)),
-        np.array(slopes),
+        np.reshape(slopes, (-1, len(WIDTHS))),
         *paths,
     )
 
 
+def _field(
+    model: DiffusionModel | IdealModel, metric: str, axis: np.ndarray, images: np.ndarray
+) -> FeatureTable | PosteriorTable:
+    """The metric of a name, of images [nodes * nodes, pixels] on the grid of `axis` by itself."""
+    axes, shape = [axis, axis], (len(axis), len(axis), -1)
+    if metric == "pixels":
+        return FeatureTable(axes, images.reshape(shape))
+    if metric == "features":
+        return FeatureTable(axes, model.features(images).reshape(shape))
+    if not isinstance(model, DiffusionModel):
+        raise ValueError(f"metric={metric!r} is of a model with a classifier; this one has none")
+    if metric == "posterior":
+        return PosteriorTable(axes, model.logits(images).reshape(shape))
+    values = model.embedding(images) if metric == "embedding" else model.logits(images)
+    return FeatureTable(axes, values.reshape(shape))
+
+
 def _paths(
-    table: FeatureTable,
+    table: FeatureTable | PosteriorTable,
     labels: np.ndarray,
     axis: np.ndarray,
     rng: np.random.Generator,
@@ -109,7 +139,7 @@ def _paths(
 ) -> Path | None:
     """Shortest paths between nodes drawn until there are so many pairs; None if there are none."""
     ends: list[tuple[np.ndarray, np.ndarray]] = []
-    for _ in range(20_000):
+    for _ in range(20_000 if pairs else 0):
         cell = rng.integers(0, len(axis), (2, 2))
         a, b = axis[cell]
         if not _CHORDS[0] <= np.linalg.norm(b - a) <= _CHORDS[1]:
