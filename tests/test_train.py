@@ -22,6 +22,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import invariantzoo
 from invariantzoo.__main__ import main
+from invariantzoo.commands import train
+from invariantzoo.envs.core.registry import make_system
 from invariantzoo.training.rl import score
 from invariantzoo.training.rl.algorithms import make_config, make_trainer
 from invariantzoo.training.runs import run as runs
@@ -141,6 +143,22 @@ def test_the_scores_are_those_of_the_policy_that_is_kept(trained: Path) -> None:
     assert kept["return"]["mean"] == pytest.approx(found["return"].mean(), rel=1e-12)
     assert run.config["id"] == CROWD
     assert run.system == invariantzoo.make_system(CROWD, **SYSTEM)
+
+
+@pytest.mark.parametrize(
+    ("id", "steps", "episodes"),
+    [
+        (CROWD, 1000, 20),
+        ("ising-anneal-v0", 1000, 20),
+        ("tasep-open-v0", 1000, 1),
+        ("tasep-open-v0", 200_000_000, 2),
+    ],
+)
+def test_scoring_takes_no_longer_than_training(
+    id: str, steps: int, episodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "EPISODES", 20)
+    assert train._scored_episodes(make_system(id), steps) == episodes
 
 
 def test_policy_zip_is_the_same_policy(trained: Path) -> None:

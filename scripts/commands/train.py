@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from invariantzoo.training.rl.score import Summary
     from invariantzoo.training.rl.trainer import Trainer, Update
 
-EPISODES, SEEDS = 20, 5  # of the scores at the end
+EPISODES, SEEDS = 20, 5  # of the scores at the end, at most
+SCORED = 20_000_000  # agent-steps that a score may take, or as many as were trained with
 FRAMES = 240
 TRAINED = "trained"
 
@@ -384,6 +385,7 @@ def _finish(
     policies = {TRAINED: trained}
     if not args.no_baselines:
         policies |= {name: make_policy(name, system) for name in policy_names(system)}
+    episodes = _scored_episodes(system, plan.trainer.steps)
     scores: dict[str, dict[str, Summary]] = {}
     for name, policy in policies.items():
         say(f"scoring {name}")
@@ -392,7 +394,7 @@ def _finish(
             seed_scores = evaluate(
                 system,
                 policy,
-                episodes=EPISODES,
+                episodes=episodes,
                 seeds=SEEDS,
                 deterministic=likely,
                 watch=show,
@@ -405,12 +407,12 @@ def _finish(
         "seconds": seconds,
         "cpu_seconds": last.get("cpu_seconds"),
         "steps_per_second": plan.trainer.steps / seconds if seconds else None,
-        "episodes": EPISODES,
+        "episodes": episodes,
         "seeds": SEEDS,
         "scores": scores,
     }
     runs.write_json(folder / runs.SCORES, options.plain(report))
-    _print_scores(plan.config["id"], scores, options.console(args))
+    _print_scores(plan.config["id"], scores, episodes, options.console(args))
     written = [runs.POLICY, runs.SCORES, runs.PROGRESS]
     if args.no_film:
         say(f"wrote {', '.join(written)} in {folder}")
@@ -432,7 +434,18 @@ def _finish(
     return report
 
 
-def _print_scores(id: str, scores: dict[str, dict[str, Summary]], console: Console) -> None:
+def _scored_episodes(system: System, steps: int) -> int:
+    """Episodes of each seed, so that scoring a policy takes no longer than training it.
+
+    An episode of hundreds of thousands of steps averages over itself; of such a few are enough.
+    """
+    episode = SEEDS * system.horizon * system.n_agents
+    return min(EPISODES, max(1, max(steps, SCORED) // episode))
+
+
+def _print_scores(
+    id: str, scores: dict[str, dict[str, Summary]], episodes: int, console: Console
+) -> None:
     from invariantzoo.tables import print_table, with_error
 
     shown = [name for name in scores[TRAINED] if name != "loss"]  # the return over the steps
@@ -444,7 +457,7 @@ def _print_scores(id: str, scores: dict[str, dict[str, Summary]], console: Conso
             [policy, *(with_error(metrics[name]["mean"], metrics[name]["se"]) for name in shown)]
             for policy, metrics in scores.items()
         ],
-        caption=f"Means ± standard errors over {SEEDS} x {EPISODES} episodes. The return ranks "
+        caption=f"Means ± standard errors over {SEEDS} x {episodes} episodes. The return ranks "
         "policies, higher is better: it is what training raises. The rest describes them.",
         emphasized=TRAINED,
     )

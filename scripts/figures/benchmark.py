@@ -47,7 +47,8 @@ A score of 0 is the mean return of random actions, 1 that of the best policy tha
 where the last column says so, that there can be. A cell holds the mean over seeds and, from two
 seeds on, its 95 % bootstrap interval; (n) names the number of seeds where it is not {most}. A dash
 is where an algorithm cannot train; a cell without anything has no run yet. Each run is scored by
-100 whole episodes on held-out worlds.
+100 whole episodes on held-out worlds, and by fewer, at least 5, where these would take longer than
+the training.
 
 {scores}
 {above}
