@@ -106,3 +106,7 @@ def test_a_file_without_the_arrays_is_refused(
     np.savez(tmp_path / "s.npz", x=np.zeros(3))
     assert main(["geometry", str(tmp_path / "s.npz"), "--out", str(tmp_path / "out")]) == 2
     assert "has no array 'samples' (has x)" in capsys.readouterr().err
+    for parameters in (np.float64(3), np.zeros((3, 2, 2))):
+        np.savez(tmp_path / "s.npz", samples=np.zeros((3, 4)), parameters=parameters)
+        assert main(["geometry", str(tmp_path / "s.npz"), "--out", str(tmp_path / "out")]) == 2
+        assert "they must be [points, d]" in capsys.readouterr().err

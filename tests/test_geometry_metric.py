@@ -59,9 +59,54 @@ def test_bernoulli_both_ways_and_their_errors(of_coins: Metric) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_normal_law_in_mean_and_scale(seed: int) -> None:
     metric = invariantzoo.estimate_metric(*normal_samples(4000, seed=seed), seed=seed)
+    assert metric.statistic == "polynomial"
     points = np.random.default_rng(1).uniform([-0.9, 0.55], [0.9, 1.9], (200, 2))
     exact = np.diag([1.0, 2.0]) / points[:, 1, None, None] ** 2
     assert np.median(relative_error(metric(points), exact)) < 0.1
+
+
+def test_labels_of_categories_are_no_numbers() -> None:
+    """Five of them: their first two moments would see two of four directions."""
+    rng = np.random.default_rng(0)
+    chances = np.clip(rng.dirichlet(np.full(5, 4.0), 2000), 0.05, None)
+    chances /= chances.sum(1, keepdims=True)
+    labels = (rng.random((2000, 8, 1)) > chances.cumsum(1)[:, None]).sum(-1)
+    metric = invariantzoo.estimate_metric(labels, chances[:, :4], members=2)
+    assert metric.statistic == "polynomial+labels"
+    p = chances[::20]
+    exact = np.eye(4) / p[:, None, :4] + 1 / p[:, 4, None, None]
+    assert np.median(relative_error(metric(p[:, :4]), exact)) < 0.15
+
+
+def test_the_scale_of_many_numbers_is_seen() -> None:
+    """Their means tell nothing of it."""
+    rng = np.random.default_rng(0)
+    scale = rng.uniform(0.5, 2, (1000, 1))
+    samples = scale[:, None] * rng.normal(size=(1000, 4, 8))
+    metric = invariantzoo.estimate_metric(samples, scale, members=2, steps=200)
+    at = np.linspace(0.7, 1.8, 12)[:, None]
+    assert np.median(relative_error(metric(at), 16 / at[..., None] ** 2)) < 0.2
+
+
+def test_labels_that_are_told_apart() -> None:
+    """Of 4 to 12 values; for as many numbers as there is room for."""
+    values = np.random.default_rng(0).integers(0, 5, (50, 4, 6))
+    told = statistics.labels(values[..., :1])
+    np.testing.assert_array_equal(told, values[..., :1] == np.arange(4))
+    assert not statistics.labels(np.minimum(values, 2)).size
+    assert not statistics.labels(np.arange(200.0).reshape(50, 4, 1)).size
+    assert statistics.labels(values).shape == (50, 4, 12)  # 39 with products
+
+
+def test_fewer_numbers_than_parameters_are_refused() -> None:
+    """Their metric is singular, whatever the samples are."""
+    rng = np.random.default_rng(0)
+    law = rng.uniform(0.5, 2, (100, 3))
+    samples = rng.gamma(law[:, :1], law[:, 1:2], (100, 8)) + law[:, 2:]
+    with pytest.raises(ValueError, match=r"has 2 independent numbers, fewer than .* \(3\)"):
+        invariantzoo.estimate_metric(samples, law)
+    with pytest.raises(ValueError, match=r"has 1 independent numbers, fewer than .* \(3\)"):
+        invariantzoo.estimate_metric(samples, law, statistic="mean")
 
 
 def test_derivatives_and_geodesics_of_an_estimate(of_coins: Metric) -> None:

@@ -37,13 +37,13 @@ def ppo_cases() -> Iterator[Case]:
         slow=True,
     )
     yield Case(
-        "SB3 PPO learn(), crowd of 10, our settings, with CriticalityCallback",
+        "SB3 PPO learn(), crowd of 10, our settings, a rollout judged by CriticalityCallback",
         functools.partial(learn_watched, True),
-        "without it",
+        "one that is not; 0.5x is 5 % of a run at the default interval of 20",
         functools.partial(learn_watched, False),
-        at_least=0.95,
+        at_least=0.5,
         slow=True,
-        turns=11,  # the difference is smaller than what a loaded machine adds to a turn
+        turns=11,
     )
 
 
@@ -112,19 +112,20 @@ def learn(network: str) -> Work:
 
 
 def learn_watched(criticality: bool) -> Work:
-    """PPO with our settings, for as many rollouts as lie between two judgements of its gradients.
+    """A rollout of PPO with our settings and its gradient steps.
 
-    criticality: whether they are judged, at the callback's default interval.
+    criticality: whether its gradients are judged. Of a run that is judged at intervals the cost is
+    less than what a loaded machine adds to a turn; of one rollout it is not.
     """
     from invariantzoo import CriticalityCallback
     from invariantzoo.training.rl.sb3 import PPOConfig, Trainer
 
     system = invariantzoo.make_system(CROWD, n_agents=10)
     trainer = Trainer(system, PPOConfig(network="mlp"), seed=0, steps=10**12)
-    rows = trainer.per_update * CriticalityCallback().every
+    rows = trainer.per_update
 
     def work() -> int:
-        trainer.model.learn(rows, callback=CriticalityCallback() if criticality else None)
+        trainer.model.learn(rows, callback=CriticalityCallback(every=1) if criticality else None)
         return rows
 
     return work

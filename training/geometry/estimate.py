@@ -44,14 +44,17 @@ def estimate_metric(
     recipe: how the score is found; see `score`. "swap" and "chain" take the parameters as
         natural ones, "chain" at most two.
     statistic: a name of `STATISTICS`, or a function of samples [points, per point, ...] that gives
-        [points, per point, features]. "auto": products of up to 6 numbers, up to 24 numbers
-        themselves, patterns of two-valued lattices, else the mean and what a network learns.
+        [points, per point, features]. "auto": products of up to 6 numbers, with indicators of
+        labels where there are fewer of those than parameters; patterns of two-valued lattices;
+        else up to 24 numbers themselves, or the mean, with what a network learns where that tells
+        more.
     nearest: points, of all, whose samples alone tell the covariance at a place, for metrics that no
         polynomial follows, such as those of large lattices; of at most three parameters.
     members: fits, in pairs on halves of the points.  steps: of every fit.
     progress: called with the steps done and all there are.
     Raises ValueError for what no metric can be read from: numbers that are not finite, parameters
-    or samples that do not vary, samples that follow from the parameters without chance.
+    or samples that do not vary, samples that follow from the parameters without chance, a
+    statistic of fewer numbers than there are parameters.
     """
     require_choice("recipe", recipe, RECIPES)
     if isinstance(statistic, str):
@@ -79,6 +82,15 @@ def estimate_metric(
     given = None
     if windows is None and names != ["network"]:
         given = independent(_given(x, names, statistic, seed), t)
+        if statistic == "auto" and names == ["polynomial"] and given.shape[2] < t.shape[1]:
+            given = independent(np.concatenate([given, statistics.labels(x)], -1), t)
+            names = ["polynomial", "labels"]
+        if not learns and given.shape[2] < t.shape[1]:
+            raise ValueError(
+                f"the statistic has {given.shape[2]} independent numbers, fewer than there are "
+                f"parameters ({t.shape[1]}): the metric would be singular; statistic= takes a "
+                "function that sees more of a sample"
+            )
     if given is not None and recipe == "moments":
         given = without_idle(given, t, splits[0])
     total = members * (2 + learns)

@@ -33,11 +33,15 @@ def read_samples(path: str | Path) -> Samples:
             held = ", ".join(sorted(arrays)) or "nothing"
             raise ValueError(f"{path} has no array {name!r} (has {held})")
     parameters = arrays["parameters"]
-    width = 1 if parameters.ndim == 1 else parameters.shape[-1]
+    if parameters.ndim not in (1, 2):
+        shape = list(parameters.shape)
+        raise ValueError(f"{path}: parameters have shape {shape}; they must be [points, d]")
+    parameters = parameters.reshape(len(parameters), -1)
+    width = parameters.shape[1]
     names = tuple(map(str, arrays.get("names", [f"parameter {i}" for i in range(width)])))
     if len(names) != width:
         raise ValueError(f"{path}: {len(names)} names for {width} parameters")
-    return Samples(arrays["samples"], parameters.reshape(len(parameters), -1), names)
+    return Samples(arrays["samples"], parameters, names)
 
 
 def ranged(system: System) -> tuple[str, ...]:

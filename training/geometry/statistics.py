@@ -28,6 +28,7 @@ STATISTICS = ("auto", "polynomial", "network", "convolution", "patterns", "mean"
 MOST_FEATURES = 40
 _SQUARES = 6  # numbers of a sample up to which their products are taken by default
 _LINEAR = 24  # and up to which they are taken themselves
+_LABELS = 12  # values of a number up to which they are told apart
 _AT_ONCE = 1_000_000  # sites
 
 
@@ -143,6 +144,24 @@ def mean(samples: np.ndarray) -> np.ndarray:
     return flat(samples).mean(-1, keepdims=True)
 
 
+def labels(samples: np.ndarray) -> np.ndarray:
+    """Which of 4 to 12 values a number has, but for the last of them [points, per point, features].
+
+    Of as many numbers as there is room for beside products, which tell all of three values or less.
+    """
+    x = flat(samples)
+    size = x.shape[2]
+    room = MOST_FEATURES - size - size * (size + 1) // 2
+    columns: list[np.ndarray] = []
+    for number in x.reshape(-1, size).T:
+        values = few_values(number, _LABELS)
+        if values is not None and 4 <= len(values) <= room - len(columns) + 1:
+            columns += [number == value for value in values[:-1]]
+    if not columns:
+        return np.empty((*x.shape[:2], 0))
+    return np.stack(columns, -1).astype(float).reshape(*x.shape[:2], -1)
+
+
 def statistic_by_name(samples: np.ndarray, name: str) -> list[str]:
     """The statistics that "auto" stands for with such samples; others stand for themselves."""
     if name != "auto":
@@ -152,7 +171,7 @@ def statistic_by_name(samples: np.ndarray, name: str) -> list[str]:
         return ["patterns"]
     if size <= _SQUARES:
         return ["polynomial"]
-    return ["linear"] if size <= _LINEAR else ["mean", "network"]
+    return ["linear" if size <= _LINEAR else "mean", "network"]
 
 
 def fixed(samples: np.ndarray, names: list[str]) -> np.ndarray:
