@@ -102,7 +102,7 @@ depend on the machine.
         --out runs/standard
     python -m invariantzoo.figures.benchmark
 
-make all of it; the last writes [results/benchmark.json](results/benchmark.json), and
+make all of it; the last writes `docs/results/benchmark.json`, and
 `invariantzoo benchmark … --against docs/results/benchmark.json` puts your runs beside these.
 """
 
