@@ -526,6 +526,19 @@ def test_actions_of_another_shape_are_refused(other: Callable[[np.ndarray], np.n
     assert all(np.array_equal(value, env.save()[name]) for name, value in before.items())
 
 
+@pytest.mark.parametrize("id", ["ising-transport-v0", "neurons-v0", "particles-encounter-v0"])
+def test_actions_are_taken_however_they_lie_in_memory(id: str) -> None:
+    system, seen = invariantzoo.make_system(id), []
+    shape = (1, system.n_agents, *system.action_space.shape)  # type: ignore[misc]
+    action = np.linspace(-0.9, 0.9, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    for layout in (action, action[:, ::-1].copy()[:, ::-1], action[..., ::-1].copy()[..., ::-1]):
+        env = VectorEnv(system, 1, seed=0)
+        env.reset()
+        seen.append(env.step(layout).observation)
+    for other in seen[1:]:
+        np.testing.assert_array_equal(other, seen[0])
+
+
 def test_words_are_no_actions() -> None:
     env = small("test-leave-v0")
     env.reset()

@@ -583,7 +583,8 @@ class VectorEnv:
     def _advance_torch(self, action: np.ndarray, observation: np.ndarray) -> None:
         system, state = self.system, self.tensors
         with torch.no_grad():
-            chosen = torch.from_numpy(action)
+            # A copy: axes of length 1 may run backwards in what numpy calls contiguous.
+            chosen = torch.from_numpy(action.copy())
             chosen = chosen.long() if self._discrete else chosen.double()
             after = system.transition(state, chosen, self.rng(0))
             self._episode.reward[:] = system.loss(state, chosen, after).numpy()
