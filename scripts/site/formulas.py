@@ -249,7 +249,7 @@ def _is_known(tokens: Sequence[Token], symbols: Set[str], before: str) -> bool:
         for first, second in itertools.pairwise(tokens)
     )
     alone = not re.search(r"(?:\d|CPU|\^|²|³)\s*$", before)
-    return bool(names) and symbols.issuperset(names) and alone and not units
+    return bool(names) and set(names) <= symbols and alone and not units
 
 
 def _formula(tokens: Sequence[Token]) -> str:
