@@ -9,9 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_docs import blocks
+from test_docs import ROOT, blocks
+
+from invariantzoo.site import pages
 
 LIBRARIES = {  # page -> the modules that it needs
+    "docs/pettingzoo.md": ("pettingzoo",),
+    "docs/gymnasium.md": ("gymnasium",),
+    "docs/stable-baselines3.md": ("stable_baselines3",),
+    "docs/minari.md": ("minari", "h5py"),
+    "docs/optuna.md": ("optuna",),
     "docs/torchrl.md": ("torchrl.collectors",),
     "docs/jax.md": ("jax",),
     "docs/rllib.md": ("ray.rllib", "tree", "ormsgpack"),  # Ray comes without what RLlib needs
@@ -27,6 +34,16 @@ def is_there(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
+
+
+def test_every_library_has_a_page_that_begins_with_code() -> None:
+    assert set(LIBRARIES) == {f"docs/{name}.md" for name in pages.LIBRARIES}
+    for page in LIBRARIES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        before, block, _ = text.partition("```")
+        assert block
+        assert len(before.splitlines()) <= 12
+        assert text.partition("```")[2].startswith("python\n")
 
 
 @pytest.mark.parametrize("page", LIBRARIES)

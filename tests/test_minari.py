@@ -81,6 +81,15 @@ def test_a_full_disk_is_said_before_it_is_written_to(
 
 
 @needs_minari
+def test_a_relative_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rollout(capsys, CROWD, "--n-steps", 2, "--minari", "data")
+    assert load(tmp_path / "data").total_episodes == invariantzoo.make_system(CROWD).n_agents
+
+
+@needs_minari
 def test_returns_are_those_of_the_rollout(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

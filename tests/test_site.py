@@ -64,6 +64,10 @@ def test_formulas_are_set() -> None:
     assert "′" in square
     assert "<msqrt>" in typeset("a square of side sqrt(N pi R^2 / cover)")
     assert "<msubsup>" in typeset("kappa_i^{1/2}")
+    half = "<mn>1</mn><mo>/</mo><mn>2</mn></mrow></msup></math>"
+    assert typeset("C^1/2").endswith(half)
+    assert typeset("C^-1/2").endswith(half)
+    assert not typeset("C^1 / 2").endswith(half)
     assert "⟨" in typeset("<w^2> = eta")
     assert "×" in typeset("I4 = r x u")
     assert "∑" in typeset("sum_j J_ij s_j")

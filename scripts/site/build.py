@@ -40,12 +40,17 @@ MARK = ".invariantzoo-site"  # a file of a folder that a later build may replace
 REPLAY_BYTES = 300_000
 REPLAY_FRAMES = 120
 READERS = {  # who reads -> guides
-    "You train agents": ("training", "benchmark", "train-a-driver", "write-your-own-system"),
+    "You train agents": (
+        "apis",
+        "training",
+        "benchmark",
+        "train-a-driver",
+        "write-your-own-system",
+    ),
     "You study physics": ("fields-from-learning",),
     "You have molecules": ("molecules", "water-paper"),
     "You want an optimizer": ("optimizer", "optimizer-derived"),
 }
-LIBRARIES = ("apis", "torchrl", "benchmarl", "jax", "rllib", "skrl", "trackers")
 REFERENCE = {  # a page of the reference -> where its names come from
     "Environments": ("", "envs.core"),
     "Physics": ("envs.dirac", "envs.core.physics"),
@@ -205,11 +210,13 @@ def _with_files(text: str, root: Path, docs: Path) -> str:
 
 
 def front(readme: str, index: str) -> str:
-    """The front page: how the README begins, then the index without its own beginning."""
+    """The front page: how the README begins, the index without its beginning, how to install."""
     first, _, _ = readme.partition("\n## Systems")
+    installing = readme.partition("\n## Installing\n")[2].partition("\n## ")[0].strip()
     first = _LINK.sub(lambda m: m[1] + m[2].removeprefix("docs/") + m[3], first)
     _, _, rest = index.partition("\n## Where to begin")
-    return f"{first.rstrip()}\n\n## Where to begin{rest}"
+    body = f"{first.rstrip()}\n\n## Where to begin{rest.rstrip()}"
+    return f"{body}\n\n## Installing\n\n{installing}\n"
 
 
 def reference() -> dict[str, str]:
@@ -247,13 +254,13 @@ def navigation(docs: Path) -> list[Any]:
     def entries(names: Any) -> list[Any]:
         return [f"{name}.md" for name in names if (docs / f"{name}.md").exists()]
 
-    grouped = {name for names in READERS.values() for name in names} | set(LIBRARIES)
+    grouped = {name for names in READERS.values() for name in names} | set(pages.LIBRARIES)
     others = [name for name in pages.GUIDES if name not in grouped and name != "index"]
     guides = [{reader: entries(names)} for reader, names in READERS.items()]
     return [
         {"Home": "index.md"},
         *guides,
-        {"Libraries": entries(LIBRARIES)},
+        {"Tutorials by library": entries(pages.LIBRARIES)},
         {"Systems": [f"environments/{id}.md" for id in pages.own_ids()]},
         {"Results": [{question: entries(names)} for question, names in pages.RESULTS.items()]},
         {"Reference": [f"reference/{_file(title)}.md" for title in REFERENCE]},

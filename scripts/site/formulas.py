@@ -464,6 +464,9 @@ def _raised(tokens: Sequence[Token], k: int) -> tuple[str, int]:
         close = _closing(tokens, k)
         return f"<mrow>{_row(tokens[k + 1 : close])}</mrow>", close + 1
     end = k + 2 if tokens[k].text in "+-" and k + 1 < len(tokens) else k + 1
+    if re.fullmatch(r"1/\d", "".join(token.text for token in tokens[end - 1 : end + 2])):
+        half = all(not token.before for token in tokens[end : end + 2])
+        end += 2 if half else 0  # ^1/2 as it is spoken
     return f"<mrow>{_row(tokens[k:end])}</mrow>", end
 
 

@@ -34,17 +34,25 @@ from invariantzoo.training.rl.hyperparameters import (
     title,
 )
 
+LIBRARIES = (  # a tutorial for each
+    "pettingzoo",
+    "gymnasium",
+    "stable-baselines3",
+    "torchrl",
+    "benchmarl",
+    "rllib",
+    "skrl",
+    "jax",
+    "trackers",
+    "minari",
+    "optuna",
+)
 GUIDES = (
     "architecture",
     "former-names",
     "index",
     "apis",
-    "torchrl",
-    "benchmarl",
-    "jax",
-    "rllib",
-    "skrl",
-    "trackers",
+    *LIBRARIES,
     "training",
     "train-a-driver",
     "benchmark",

@@ -647,6 +647,7 @@
       const cell = document.createElement("td");
       head.scope = "row";
       [head.textContent, cell.textContent] = [label, value];
+      if (/[a-z] [a-z]/.test(value)) cell.className = "words";
       row.append(head, cell);
       return row;
     }));
