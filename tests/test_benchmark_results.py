@@ -16,7 +16,7 @@ from invariantzoo.agents.policy import network_policy
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.figures import benchmark, invariants_gain
 from invariantzoo.figures import benchmark_verdicts as verdicts
-from invariantzoo.training.benchmark import results
+from invariantzoo.training.benchmark import results, units
 
 IDS = ["particles-encounter-v0", "tasep-gates-v0", "quadratic-regimes-v0", "neurons-v0"]
 SEEDS = 3
@@ -124,6 +124,31 @@ def test_a_benchmark_becomes_a_page_and_results_to_compare_with(tmp_path: Path) 
     record = tmp_path / "benchmark.json"
     record.write_text(json.dumps(document), encoding="utf-8")
     assert len(results.read(record)["runs"]) == len(runs)
+
+
+def test_runs_of_other_steps_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a benchmark that is not done those runs are collected that the suite makes now."""
+    id = IDS[0]
+    standard = json.loads(units.STANDARD_STEPS.read_text(encoding="utf-8"))[id]["ppo"]
+    for seed, steps in enumerate((standard, standard + 1)):
+        folder = tmp_path / id / f"ppo-adam-{seed}"
+        folder.mkdir(parents=True)
+        scores = {"trained": {"return": {"mean": -1.0}}}
+        report = {"scores": scores, "steps": steps, "seconds": 2.0, "cpu_seconds": 1.0}
+        (folder / "scores.json").write_text(json.dumps(report), encoding="utf-8")
+        config = {"steps": steps, "hyperparameters": {}}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        rows = "steps,cpu_seconds,return\n100,0.5,-9.0\n200,1.0,-1.0\n"
+        (folder / "progress.csv").write_text(rows, encoding="utf-8")
+    (tmp_path / id / "es-adam-0").mkdir()  # under way
+    former = [{"id": id, "algo": algo, "reason": ""} for algo in benchmark.ALGORITHMS]
+    document = benchmark.collect(tmp_path, {"dashes": former})
+    assert [(run["algo"], run["seed"]) for run in document["runs"]] == [("ppo", 0)]
+    assert document["runs"][0]["score"] == pytest.approx(results.scale(id).score(-1.0))
+    assert len(document["runs"][0]["curve"]) == 2
+    assert f"{id}/ppo-adam-1: its settings or steps" in capsys.readouterr().out
 
 
 VECTORS = ("position", "velocity", "desired", "goal", "goal_velocity")

@@ -5,7 +5,7 @@
 Reads the run folders that `invariantzoo benchmark --suite standard --out DIR` leaves, finished or
 not, into results/benchmark.json, which `benchmark --against` takes, and writes
 benchmark-results.md and images/benchmark-*.png from it. Without the folder it draws what the record
-holds. Runs whose settings are no more those of their id are left out, and named.
+holds. Runs whose settings or steps are no more those of the suite are left out, and named.
 """
 
 from __future__ import annotations
@@ -91,7 +91,10 @@ has for Adam and nothing else changed; runs are compared by id and seed.
 
 Settings are those of each id for an algorithm, as its [page](index.md) lists them, else the
 algorithm's own defaults. They were chosen by hand when the id was made; ids with settings of their
-own: {own}. {searched}
+own: {own}.
+
+{searched}
+
 Steps are those of `standard_steps.json` of the package: what an id states for the algorithm where
 this takes two minutes of CPU time or less, else those of about one minute. {seconds} Runs had one
 thread each of a machine with other work on it ({machine}); CPU seconds are of the process, and
@@ -126,7 +129,7 @@ def collect(folder: Path, former: Mapping[str, Any]) -> dict[str, Any]:
             continue
         (current if _is_current(unit, config) else stale).append(unit)
     for unit in stale:
-        print(f"{unit.name}: its settings are no more those of the id: left out")
+        print(f"{unit.name}: its settings or steps are no more those of the suite: left out")
     refused = {(d["id"], d["algo"]): d["reason"] for d in former.get("dashes", [])}
     trained = {(unit.id, unit.algo) for unit in current}
     for id in dict.fromkeys(unit.id for unit in current):
@@ -151,9 +154,13 @@ def _rounded(value: float | None, digits: int) -> float | None:
 
 
 def _is_current(unit: Any, config: Mapping[str, Any]) -> bool:
-    """Whether a run's hyper-parameters are what its id has now."""
-    from invariantzoo.training.rl.algorithms import make_config
+    """Whether a run's steps and hyper-parameters are what the standard suite has now."""
+    from invariantzoo.training.benchmark.units import STANDARD_STEPS
+    from invariantzoo.training.rl.algorithms import default_steps, make_config
 
+    steps = json.loads(STANDARD_STEPS.read_text(encoding="utf-8")).get(unit.id, {})
+    if unit.steps != steps.get(unit.algo, default_steps(unit.id, unit.algo)):
+        return False
     now = make_config(unit.id, unit.algo, {"optimizer": unit.optimizer})
     return all(
         config["hyperparameters"].get(name, value) == value
@@ -256,7 +263,7 @@ def _cell(seeds: Mapping[int, float], most: int) -> str:
 
 
 def _above(groups: Mapping[str, verdicts.Runs], scales: Mapping[str, Any]) -> str:
-    """Who is better than the best policy that was known."""
+    """Who has a higher return than the policy of score 1, where this is not exact."""
     better: dict[str, list[str]] = {}
     for name, group in groups.items():
         for id, seeds in group.items():
@@ -264,9 +271,9 @@ def _above(groups: Mapping[str, verdicts.Runs], scales: Mapping[str, Any]) -> st
             if mean > 1 + _AS_GOOD and not scales[id]["exact"]:
                 better.setdefault(id, []).append(f"`{name}` {mean:.3f}")
     if not better:
-        return "No algorithm is better than the best policy that was known."
+        return "No algorithm has a higher return than the policy of score 1."
     listed = "; ".join(f"`{id}` ({', '.join(who)})" for id, who in better.items())
-    return f"Better than the best policy that was known are, by more than {_AS_GOOD}: {listed}."
+    return f"Higher returns than that of score 1, by more than {_AS_GOOD}, have: {listed}."
 
 
 def _dashes(document: Mapping[str, Any]) -> str:
@@ -281,8 +288,8 @@ def _dashes(document: Mapping[str, Any]) -> str:
 
 def _pictures() -> str:
     texts = {
-        "scores": "Scores by id; dots are runs, bars 95 % intervals of means. What lies farther "
-        "left than the axis stands at its edge.",
+        "scores": "Scores by id; dots are runs, bars 95 % intervals of means. What lies beyond "
+        "the axis stands at its edge.",
         "profiles": "Share of runs above a score, on the ids that all of a panel have run; bands "
         "are 95 % intervals.",
         "curves": "Interquartile mean of the score while training, which explores, over the same "
@@ -384,7 +391,7 @@ def _table_of_differences(rows: Sequence[Sequence[str]]) -> str:
 def _searched(searches: Mapping[str, Any]) -> str:
     """What `invariantzoo search` found for poor cells, and whether it was kept."""
     if not searches:
-        return ""
+        return "No search was made for this benchmark so far."
     rows = [
         [f"`{name}`", of["trials"], f"`{of['found']}`", of["before"], of["after"], of["kept"]]
         for name, of in searches.items()

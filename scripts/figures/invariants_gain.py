@@ -440,16 +440,16 @@ trains all of it.
 
 def _rates(record: Mapping[str, Any]) -> str:
     """Which learning rates x and y have."""
-    best = [
-        f"{max(of, key=of.__getitem__)} for `{key.removeprefix('rates/')}`"
-        for key, of in record.items()
-        if key.startswith("rates/")
-    ]
+    ids = dict.fromkeys(WORLDS[name].id for name in _grouped(record))
+    best = {id: record[f"rates/{id}"] for id in ids if f"rates/{id}" in record}
+    same = " and ".join(f"`{id}`" for id in ids if id not in best)
+    rest = f"on {same} they have that of the id, which favours invariants"
     if not best:
-        return "x and y have the same, and no learning rate of their own, which favours invariants"
-    return (
-        f"so x and y have the best of three learning rates, by a seed of its own: {', '.join(best)}"
-    )
+        return f"x and y had no learning rate of their own: {rest}"
+    chosen = " and ".join(f"{max(of, key=of.__getitem__)} for `{id}`" for id, of in best.items())
+    text = "x and y have the best of three learning rates "
+    text += f"({', '.join(f'{lr:g}' for lr in RATES)}), by a seed of its own: {chosen}"
+    return f"{text}; {rest}" if same else text
 
 
 _SAME = """ Agents with invariants learn the same on one line as in any direction, to the last
