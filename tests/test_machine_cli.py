@@ -37,13 +37,14 @@ def shell(
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own, whose files can have so many bytes."""
+    bytecode = {} if largest_file == resource.RLIM_INFINITY else NO_BYTECODE
     return subprocess.run(
         [sys.executable, "-m", "invariantzoo", *words],
         capture_output=True,
         text=True,
         cwd=cwd,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file)),
-        env={**os.environ, **NO_BYTECODE, **environment},
+        env={**os.environ, **bytecode, **environment},
         timeout=300,
     )
 
