@@ -570,12 +570,19 @@ def test_inputs_are_all_that_hangs_on_no_weight(name: str) -> None:
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-def test_minibatches_bring_what_the_policy_makes_of_their_observations() -> None:
+@pytest.mark.parametrize("noted", [True, False])
+def test_minibatches_bring_what_the_policy_makes_of_their_observations(noted: bool) -> None:
+    """As it was while the policy acted, or made afterwards where that is not known."""
     env = SystemVecEnv(brief("particles-crowd-v0"), 4, seed=0)
     config = sb3.PPOConfig(n_worlds=4, n_steps=3, network="pair")
     model: Any = sb3.make_model(env, config, seed=0)
-    model.learn(1)
     buffer, policy = model.rollout_buffer, model.policy
+    if not noted:
+        policy.noted_inputs = lambda observation: None
+    made, inputs = [], policy.inputs
+    policy.inputs = lambda observation: made.append(len(observation)) or inputs(observation)
+    model.learn(1)
+    assert made.count(len(env.reset()) * 3) == (not noted)
     buffer.rng = np.random.default_rng(1)
     batches = list(buffer.get(16))
     buffer.rng, buffer.policy = np.random.default_rng(1), None

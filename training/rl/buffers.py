@@ -108,6 +108,7 @@ class MaskedRolloutBuffer(RolloutBuffer):
         self.acted = np.ones((self.buffer_size, self.n_envs), bool)
         self.terminated = np.zeros((self.buffer_size, self.n_envs), bool)
         self._made: PolicyInputs | None = None
+        self._noted: list[PolicyInputs] = []  # of the steps so far
 
     def add(
         self,
@@ -123,6 +124,9 @@ class MaskedRolloutBuffer(RolloutBuffer):
             if self._watched:
                 _require_told(episode_start)
             self._hear(self.pos - 1, episode_start)
+        noted = None if self.policy is None else self.policy.noted_inputs(obs)
+        if noted is not None:
+            self._noted.append(noted)
         super().add(obs, action, reward, episode_start, value, log_prob)
 
     def _hear(self, row: int, dones: np.ndarray) -> None:
@@ -170,6 +174,10 @@ class MaskedRolloutBuffer(RolloutBuffer):
 
     def _inputs(self, observations: Tensor) -> PolicyInputs:
         """What the policy makes of the rollout's observations [rows, size], once for all passes."""
+        alike = len({tuple(map(len, inputs)) for inputs in self._noted}) == 1
+        if self._made is None and alike and len(self._noted) == self.buffer_size:
+            self._made = PolicyInputs.joined(self._noted)
+            self._noted = []
         if self._made is None:
             assert self.policy is not None
             with torch.no_grad():

@@ -47,7 +47,7 @@ class MaskableNetworkPolicy(NetworkActorCritic, _Base):
     def forward(
         self, obs: Tensor, deterministic: bool = False, action_masks: np.ndarray | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        output, value = self.heads(obs)
+        output, value = self.heads(self._noted_inputs(obs))
         output = legal_logits(output, action_masks)
         action = self._choose(obs, output, deterministic)
         return action, value, self._log_prob(obs, output, action)

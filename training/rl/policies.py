@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution
@@ -142,6 +143,7 @@ class NetworkActorCritic(OwnNetworkPolicy):
 
     processes: Share | None = None  # that train together
     heeds_masks: ClassVar[bool] = False
+    latest: tuple[Tensor, PolicyInputs] | None = None  # observations that it acted on last
     action_dist: Any
     log_std_init: float
 
@@ -181,6 +183,19 @@ class NetworkActorCritic(OwnNetworkPolicy):
         of_critic = () if shared else inputs_of(self.critic, observation)
         return PolicyInputs(inputs_of(self.actor, observation), of_critic)
 
+    def _noted_inputs(self, observation: Tensor) -> Any:
+        """The same, remembered for the buffer that is handed these observations next."""
+        inputs = self.inputs(observation)
+        self.latest = None if torch.is_grad_enabled() else (observation, inputs)
+        return inputs
+
+    def noted_inputs(self, observation: np.ndarray) -> PolicyInputs | None:
+        """Inputs of these observations, if they are those, in memory, that it acted on last."""
+        if self.latest is None or self.latest[0].device.type != "cpu":
+            return None
+        seen, inputs = self.latest
+        return inputs if seen.data_ptr() == observation.ctypes.data else None
+
     def heads(self, observation: Any) -> tuple[Tensor, Tensor]:
         """Mean or logits [..., actions], and value [..., 1]; of observations or of `inputs`."""
         made = isinstance(observation, PolicyInputs)
@@ -204,7 +219,7 @@ class NetworkActorCritic(OwnNetworkPolicy):
         return self.log_std
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        output, value = self.heads(obs)
+        output, value = self.heads(self._noted_inputs(obs))
         action = self._choose(obs, output, deterministic)
         return action, value, self._log_prob(obs, output, action)
 

@@ -469,7 +469,7 @@ def _a2c(env: SystemVecEnv, config: A2CConfig, common: dict[str, Any], seed: int
 def _on_policy_arguments(env: SystemVecEnv, config: OnPolicyConfig, seed: int) -> dict[str, Any]:
     """What SB3's PPO and A2C are both told."""
     rows, worlds = config.n_steps * env.num_envs, _sees_worlds(config)
-    observations = 1 if worlds else 3  # with what the networks make of them
+    observations = 1 if worlds else 5  # with what networks make of them, of steps and together
     _require_memory(f"n_steps={config.n_steps}", env, rows, observations=observations, numbers=6)
     more = {"n_agents": env.system.n_agents} if worlds else {}
     return {

@@ -109,6 +109,9 @@ class WorldPolicy(NetworkPolicy):
             initialise(critics[-1], own_seed)
         return AgentNetworks(critics, groups)
 
+    def _noted_inputs(self, observation: Tensor) -> Any:
+        return observation
+
     def heads(self, observation: Any) -> tuple[Tensor, Tensor]:
         worlds, rows = self._world_rows(observation)
         return self._output(worlds, rows), self._chosen(self.critic(worlds), rows)
