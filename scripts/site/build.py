@@ -211,9 +211,9 @@ def _with_files(text: str, root: Path, docs: Path) -> str:
 
 def front(readme: str, index: str) -> str:
     """The front page: how the README begins, the index without its beginning, how to install."""
+    readme = _LINK.sub(lambda m: m[1] + m[2].removeprefix("docs/") + m[3], readme)
     first, _, _ = readme.partition("\n## Systems")
     installing = readme.partition("\n## Installing\n")[2].partition("\n## ")[0].strip()
-    first = _LINK.sub(lambda m: m[1] + m[2].removeprefix("docs/") + m[3], first)
     _, _, rest = index.partition("\n## Where to begin")
     body = f"{first.rstrip()}\n\n## Where to begin{rest.rstrip()}"
     return f"{body}\n\n## Installing\n\n{installing}\n"
