@@ -5,7 +5,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-_LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#)[^)\s]+\)")
+_LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:)[^)\s]+\)")
 _NOTE = (
     "*Pages that this text names stand in `docs/` of the source distribution, and the files beside "
     "its README.*\n\n"

@@ -728,7 +728,7 @@ def test_a_folder_takes_one_process(
     model: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with claim(tmp_path / "run"):
-        assert "in use by process" in refused(capsys, *words(model, tmp_path / "run", 5))
+        assert "in use by process" in refused(capsys, *words(model, tmp_path / "run", 5), code=75)
     assert main(words(model, tmp_path / "run", 5)) == 0
 
 
