@@ -20,7 +20,7 @@ def ppo_cases() -> Iterator[Case]:
         "SuperSuit + MPE2, the same settings",
         supersuit_learn,
         ("supersuit", "mpe2"),
-        20,
+        40,
         slow=True,
     )
     yield Case(
@@ -34,6 +34,7 @@ def ppo_cases() -> Iterator[Case]:
     yield Case(
         "SB3 PPO learn(), crowd of 10, our settings, pair network",
         functools.partial(learn, "pair"),
+        floor=6e4,
         slow=True,
     )
     yield Case(
