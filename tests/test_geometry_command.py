@@ -89,7 +89,6 @@ def test_the_law_of_epidemics_is_that_of_their_simulation() -> None:
     [
         (["quadratic-regimes-v0"], "has no policy that runs fused"),
         (["ising-equilibrium-v0"], "none of its live parameters"),
-        (["nothing.npz"], "is no .npz"),
     ],
 )
 def test_bad_input_gets_one_line(
@@ -98,6 +97,19 @@ def test_bad_input_gets_one_line(
     assert main(["geometry", *words, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("none.npz", "No such file"), ("folder.npz", "directory")]
+)
+def test_a_file_that_cannot_be_read_is_named(
+    name: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder.npz").mkdir()
+    words = ["geometry", str(tmp_path / name), "--out", str(tmp_path / "out")]
+    line = refused(capsys, *words)
+    assert f"{name} cannot be read" in line
+    assert said in line
 
 
 def test_a_file_without_the_arrays_is_refused(

@@ -190,8 +190,8 @@ def _holder(path: Path) -> str:
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz by name. Nothing in it is executed.
 
-    Raises ValueError for what is no such file, is damaged, holds pickled objects or one name twice,
-    or would take more than `MOST_BYTES`.
+    Raises ValueError for what cannot be read, is no such file, is damaged, holds pickled objects or
+    one name twice, or would take more than `MOST_BYTES`.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -206,6 +206,8 @@ def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
             raise ValueError("it holds one name twice")
         with np.load(path, allow_pickle=False) as file:
             return {name: _array(file[name], name) for name in file.files}
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except Exception as error:  # zipfile, zlib and numpy raise many kinds for a damaged file
         what = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path} is no .npz of plain arrays: {what}") from None
