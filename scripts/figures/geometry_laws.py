@@ -87,7 +87,7 @@ def measured(law: Law, seed: int) -> dict[str, Any]:
     t = rng.uniform(low, high, (POINTS, len(low)))
     samples = law.draw(rng, t)
     start = time.process_time()
-    told = {} if law.statistic is None else {"statistic": law.statistic}
+    told: dict[str, Any] = {} if law.statistic is None else {"statistic": law.statistic}
     metric = invariantzoo.estimate_metric(samples, t, seed=seed, **told)
     cpu = time.process_time() - start
     margin = 0.05 * (high - low)
