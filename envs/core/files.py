@@ -75,15 +75,11 @@ def write_folder(path: Path, write: Callable[[Path], object], *, size: int = 0) 
     """
     # In full: libraries take paths in their own ways, Minari a relative one twice over.
     temporary = path.absolute().with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with _removed_after(temporary, path):
         temporary.mkdir()
         _require_space(temporary, size)
         write(temporary)
         os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(f"{path} could not be written: {_reason(error)}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_together(folder: Path, write: Callable[[Path], object]) -> None:
@@ -93,13 +89,20 @@ def write_together(folder: Path, write: Callable[[Path], object]) -> None:
     were.
     """
     temporary = folder / f".{os.getpid()}.tmp"
-    try:
+    with _removed_after(temporary, folder):
         temporary.mkdir(parents=True)
         write(temporary)
         for path in sorted(temporary.iterdir()):
             os.replace(path, folder / path.name)
+
+
+@contextlib.contextmanager
+def _removed_after(temporary: Path, path: Path) -> Iterator[None]:
+    """Leave nothing of a temporary folder, and say in one line that `path` was not written."""
+    try:
+        yield
     except OSError as error:
-        raise OSError(f"{folder} could not be written: {_reason(error)}") from error
+        raise OSError(f"{path} could not be written: {_reason(error)}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

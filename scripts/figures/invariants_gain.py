@@ -37,6 +37,7 @@ from invariantzoo.envs.particles.goal_geometry import shortened
 from invariantzoo.envs.particles.goal_state import State as GoalState
 from invariantzoo.envs.particles.goals import Goals
 from invariantzoo.envs.particles.sight import Pairs, Sight
+from invariantzoo.figures.brute_force import LaboratoryControl
 from invariantzoo.report import (
     TEXT_SIZE,
     figure_parser,
@@ -75,14 +76,8 @@ def _bounds(limits: dict[str, float], size: int | None = None) -> dict[str, Boun
 
 
 @dataclass(frozen=True)
-class FrameControl:
-    """Along x and y, in units of the largest acceleration."""
-
-    max_acceleration: float
-    covariant: ClassVar[bool] = False
-
-    def size(self, sight: Sight) -> int:
-        return 2
+class FrameControl(LaboratoryControl):
+    """The same action, for agents that see neighbours as x and y."""
 
     def bounds(self, sight: Sight) -> tuple[dict[str, Bound], dict[str, Bound]]:
         u = sight.speed_limit
@@ -92,9 +87,6 @@ class FrameControl:
 
     def invariants(self, sight: Sight, pairs: Pairs, p: Tensor) -> dict[str, Tensor]:
         return {**_columns(r=pairs.r, u=pairs.u), "present": pairs.present.to(p.dtype)}
-
-    def acceleration(self, sight: Sight, pairs: Pairs, p: Tensor, action: Tensor) -> Tensor:
-        return self.max_acceleration * action
 
     def parity(self, sight: Sight) -> list[float]:
         return [-1.0, 1.0]

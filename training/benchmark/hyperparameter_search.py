@@ -194,11 +194,11 @@ def begin(folder: Path, search: Search) -> None:
     wanted = {"schema": SCHEMA, **dataclasses.asdict(search), "space": space}
     wanted = json.loads(json.dumps(wanted))  # tuples are lists there
     with _alone(folder):
-        if not path.exists():
-            _make_study(folder, search)
+        known = _read(path) if path.exists() else None
+        _make_study(folder, search)  # what a full disk or a lost machine left is made whole
+        if known is None:
             runs.write_json(path, wanted)
-        known = _read(path)
-        _make_study(folder, search)  # if a disk was full or a machine failed between the two
+            known = wanted
     for name in sorted(wanted.keys() | known.keys()):
         if known.get(name) != wanted.get(name):
             raise ValueError(
