@@ -314,6 +314,9 @@ def test_returns_of_many_magnitudes_are_scored_by_their_logarithm() -> None:
     scores = scale.score(np.array([1 - 1e-4, 1 - 1e-2, 1 - 1e2, -1e8, -1e9]))
     assert scores == pytest.approx([0.975, 0.833, 0.5, 0.0, -0.083], abs=0.001)
     assert isinstance(scale.score(0.0), float)
+    for known in (scale, scale._replace(resolution=0.0)):
+        for value in (-1e9, -1e8, -10.0, 1.0):
+            assert known.mean_return(known.score(value)) == pytest.approx(value)
     with pytest.raises(ValueError, match=r"resolution=-1.0 must be 0 or more"):
         invariantzoo.register(
             "quadratic-scale-v0",

@@ -59,6 +59,14 @@ def update(model: Any) -> torch.Tensor:
     return weights(model)
 
 
+def test_another_optimizer_leaves_out_what_suits_cgd() -> None:
+    """The absorber descends by the full metric; Adam, when asked for, has no metric."""
+    of_id = make_config("klein-gordon-absorber-v0", "descent", {})
+    assert (of_id.optimizer, of_id.metric) == ("cgd", "full")
+    adam = make_config("klein-gordon-absorber-v0", "descent", {"optimizer": "adam"})
+    assert (adam.network, adam.lr, adam.metric) == ("linear", of_id.lr, "diagonal")
+
+
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize(("make", "env", "given"), MODELS, ids=lambda v: getattr(v, "__name__", ""))
 def test_a_loaded_model_continues_exactly(

@@ -12,6 +12,7 @@ import dataclasses
 import importlib
 import importlib.metadata
 import inspect
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -61,6 +62,13 @@ class ScoreScale(NamedTuple):
         far = np.maximum(self.best - np.asarray(mean_return), 0) / self.resolution
         whole = np.log1p((self.best - self.random) / self.resolution)
         return (1 - np.log1p(far) / whole)[()]
+
+    def mean_return(self, score: float) -> float:
+        """The return that a score stands for: what `score` undoes, below `best` at least."""
+        if not self.resolution:
+            return self.random + score * (self.best - self.random)
+        whole = math.log1p((self.best - self.random) / self.resolution)
+        return self.best - self.resolution * math.expm1((1 - score) * whole)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@
 
 Reads the run folders that `invariantzoo benchmark --suite standard --out DIR` leaves, finished or
 not, into results/benchmark.json, which `benchmark --against` takes, and writes
-benchmark-results.md and images/benchmark-*.png from it. Without the folder it draws what the record
-holds. Runs whose settings or steps are no more those of the suite are left out, and named.
+benchmark-results.md and images/benchmark-*.png from it. Runs that the record has and the folder has
+not are kept, so the folder may hold some seeds only. Runs whose settings or steps are no more those
+of the suite are left out, and named.
 """
 
 from __future__ import annotations
@@ -111,61 +112,107 @@ make all of it; the last writes `docs/results/benchmark.json`, and
 
 
 def collect(folder: Path, former: Mapping[str, Any]) -> dict[str, Any]:
-    """The document of all runs of a folder that are done.
+    """The document of all runs of a folder that are done, and of those of a former document.
 
-    former: the document that was, whose dashes need not be found again.
+    former: the document that was, or nothing.
     """
     from invariantzoo import ids, spec
     from invariantzoo.training.benchmark import results, units
 
     known = [id for id in ids() if spec(id).score is not None]
     current: list[units.Unit] = []
-    stale: list[units.Unit] = []
     for scores in sorted(folder.glob("*/*/scores.json")):
         algo, optimizer, seed = scores.parent.name.rsplit("-", 2)
         config = json.loads((scores.parent / "config.json").read_text(encoding="utf-8"))
         unit = units.Unit(scores.parent.parent.name, algo, optimizer, int(seed), config["steps"])
         if unit.id not in known:
             continue
-        (current if _is_current(unit, config) else stale).append(unit)
-    for unit in stale:
-        print(f"{unit.name}: its settings or steps are no more those of the suite: left out")
+        settings = {"steps": unit.steps, "hyperparameters": config["hyperparameters"]}
+        if settings == suite_settings(*unit[:3]):
+            current.append(unit)
+        else:
+            print(f"{unit.name}: its settings or steps are no more those of the suite: left out")
+    rows = {_key(run): run for run in _kept(former)}
+    rows |= {_key(run): _short(run) for run in results.runs(current, folder)}
+    runs = [rows[key] for key in sorted(rows)]
+    trained = {(run["id"], run["algo"]) for run in runs}
     refused = {(d["id"], d["algo"]): d["reason"] for d in former.get("dashes", [])}
-    trained = {(unit.id, unit.algo) for unit in current}
-    for id in dict.fromkeys(unit.id for unit in current):
+    for id in dict.fromkeys(run["id"] for run in runs):
         for algo in ALGORITHMS:
             if (id, algo) not in trained and (id, algo) not in refused:
                 refused[id, algo] = units.refusal(id, algo)  # empty: it can, and was not yet
-    document = results.collect(current, refused, folder, suite="standard")
+    document = results.document(runs, refused, suite="standard")
     del document["improvement"]  # the page has its own, without what differs by its optimizer
-    for run in document["runs"]:
-        rows = np.linspace(0, len(run["curve"]) - 1, min(_CURVE, len(run["curve"]))).round()
-        run["curve"] = [
-            [steps, _rounded(seconds, 4), _rounded(score, 5)]
-            for steps, seconds, score in (run["curve"][m] for m in rows.astype(int))
-        ]
-        run["seconds"] = round(run["seconds"], 1)
-        run["return"], run["score"] = _rounded(run["return"], 7), round(run["score"], 6)
-    return {**document, "machine": _machine()}
+    kinds = dict.fromkeys((run["id"], run["algo"], run["optimizer"]) for run in runs)
+    settings = [
+        {"id": id, "algo": algo, "optimizer": optimizer, **suite_settings(id, algo, optimizer)}
+        for id, algo, optimizer in kinds
+    ]
+    return {**document, "settings": settings, "machine": _machine()}
+
+
+def _key(run: Mapping[str, Any]) -> tuple[str, str, str, int]:
+    return run["id"], run["algo"], run["optimizer"], run["seed"]
+
+
+def _kept(former: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Runs of a former document whose settings are current, on the scales of now."""
+    from invariantzoo import spec
+    from invariantzoo.envs.core.registry import ScoreScale
+    from invariantzoo.training.benchmark import results
+
+    then = {(of["id"], of["algo"], of["optimizer"]): of for of in former.get("settings", [])}
+    runs = []
+    for run in former.get("runs", []):
+        kind = run["id"], run["algo"], run["optimizer"]
+        if spec(run["id"]).score is None:
+            continue
+        now = suite_settings(*kind)
+        if any(then[kind][name] != now[name] for name in now):
+            print(f"{_key(run)} of the record: its settings are no more those of the suite")
+            continue
+        old, new = ScoreScale(**former["scales"][run["id"]]), results.scale(run["id"])
+        if (old.random, old.best, old.resolution) != (new.random, new.best, new.resolution):
+            curve = [
+                [steps, seconds, _rounded(float(new.score(old.mean_return(score))), 5)]
+                for steps, seconds, score in run["curve"]
+            ]
+            run = {**run, "score": round(float(new.score(run["return"])), 6), "curve": curve}
+        runs.append(run)
+    return runs
+
+
+def suite_settings(id: str, algo: str, optimizer: str) -> dict[str, Any]:
+    """Agent-steps and hyper-parameters that the standard suite has now for a kind of run."""
+    from invariantzoo.training.benchmark.units import STANDARD_STEPS
+    from invariantzoo.training.rl.algorithms import default_steps, make_config
+
+    steps = json.loads(STANDARD_STEPS.read_text(encoding="utf-8")).get(id, {})
+    config = make_config(id, algo, {"optimizer": optimizer})
+    return {
+        "steps": steps.get(algo, default_steps(id, algo)),
+        "hyperparameters": json.loads(json.dumps(dataclasses.asdict(config))),  # lists, not tuples
+    }
+
+
+def _short(run: dict[str, Any]) -> dict[str, Any]:
+    """A run with a few points of its curve, and few digits."""
+    rows = np.linspace(0, len(run["curve"]) - 1, min(_CURVE, len(run["curve"]))).round()
+    curve = [
+        [steps, _rounded(seconds, 4), _rounded(score, 5)]
+        for steps, seconds, score in (run["curve"][m] for m in rows.astype(int))
+    ]
+    return {
+        **run,
+        "curve": curve,
+        "seconds": round(run["seconds"], 1),
+        "return": _rounded(run["return"], 7),
+        "score": round(run["score"], 6),
+    }
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else float(f"{value:.{digits}g}")
-
-
-def _is_current(unit: Any, config: Mapping[str, Any]) -> bool:
-    """Whether a run's steps and hyper-parameters are what the standard suite has now."""
-    from invariantzoo.training.benchmark.units import STANDARD_STEPS
-    from invariantzoo.training.rl.algorithms import default_steps, make_config
-
-    steps = json.loads(STANDARD_STEPS.read_text(encoding="utf-8")).get(unit.id, {})
-    if unit.steps != steps.get(unit.algo, default_steps(unit.id, unit.algo)):
-        return False
-    now = make_config(unit.id, unit.algo, {"optimizer": unit.optimizer})
-    return all(
-        config["hyperparameters"].get(name, value) == value
-        for name, value in dataclasses.asdict(now).items()
-    )
 
 
 def _machine() -> str:

@@ -46,17 +46,28 @@ def collect(
     units: Iterable[Unit], refused: dict[tuple[str, str], str], out: Path, *, suite: str
 ) -> dict[str, Any]:
     """The document of all units that are done."""
-    runs = [_run(unit, out) for unit in units if unit.done(out)]
+    return document(runs(units, out), refused, suite=suite)
+
+
+def runs(units: Iterable[Unit], out: Path) -> list[dict[str, Any]]:
+    """The row of each unit that is done."""
+    return [_run(unit, out) for unit in units if unit.done(out)]
+
+
+def document(
+    runs: Sequence[dict[str, Any]], refused: dict[tuple[str, str], str], *, suite: str
+) -> dict[str, Any]:
+    """The document of runs, with their scales and summaries."""
     ids = list(dict.fromkeys(run["id"] for run in runs))
-    document = {
+    rows = {
         "schema": SCHEMA,
         "version": version("invariantzoo"),
         "suite": suite,
         "scales": {id: scale(id)._asdict() for id in ids},
-        "runs": runs,
+        "runs": list(runs),
         "dashes": [{"id": i, "algo": a, "reason": why} for (i, a), why in refused.items()],
     }
-    return {**document, **summaries(document)}
+    return {**rows, **summaries(rows)}
 
 
 def summaries(document: dict[str, Any]) -> dict[str, Any]:

@@ -60,17 +60,19 @@ class OptimizerConfig:
             require_count(name, getattr(self, name))
         if self.regimes:
             require_count("regimes", self.regimes, 8)
-        given = [
-            field.name
-            for field in dataclasses.fields(OptimizerConfig)
-            if field.name not in ("optimizer", "regimes")
-            and getattr(self, field.name) != field.default
-        ]
+        given = [name for name in OF_CGD if getattr(self, name) != getattr(OptimizerConfig, name)]
         if given and self.optimizer != "cgd":
             raise ValueError(
                 f"{given[0]}={getattr(self, given[0])!r} needs optimizer='cgd', "
                 f"not {self.optimizer!r}"
             )
+
+
+OF_CGD = tuple(  # hyper-parameters that only covariant descent has
+    field.name
+    for field in dataclasses.fields(OptimizerConfig)
+    if field.name not in ("optimizer", "regimes")
+)
 
 
 def choose(config: OptimizerConfig) -> tuple[Any, dict[str, Any]]:

@@ -17,6 +17,7 @@ from ....envs.core.registry import spec
 from ....envs.core.seeds import HELD_OUT, require_seed
 from ....envs.core.system import System
 from ....envs.core.validation import nearest, require_choice
+from ...optim.config import OF_CGD
 from .. import processes
 from ..configs import CONFIGS
 from ..hyperparameters import ALGORITHMS
@@ -35,6 +36,7 @@ def config_class(algo: str) -> type[Any]:
 def make_config(id: str, algo: str, settings: dict[str, Any]) -> Any:
     """An algorithm's hyper-parameters: its defaults, what suits the id, and `settings` over both.
 
+    What suits the id of `cgd` alone is left out where `settings` choose another optimizer.
     Raises ValueError for an unknown name or a bad value.
     """
     cls = config_class(algo)
@@ -43,6 +45,8 @@ def make_config(id: str, algo: str, settings: dict[str, Any]) -> Any:
         if name not in known:
             raise ValueError(f"unknown hyper-parameter {name!r} of {algo}{nearest(name, known)}")
     of_id = {name: value for name, value in suited(id, algo).items() if name != "steps"}
+    if settings.get("optimizer", of_id.get("optimizer")) != of_id.get("optimizer"):
+        of_id = {name: value for name, value in of_id.items() if name not in OF_CGD}
     return cls(**{**of_id, **settings})
 
 
