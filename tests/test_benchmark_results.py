@@ -16,7 +16,7 @@ from invariantzoo.agents.policy import network_policy
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.figures import benchmark, invariants_gain
 from invariantzoo.figures import benchmark_verdicts as verdicts
-from invariantzoo.training.benchmark import results, units
+from invariantzoo.training.benchmark import results
 
 IDS = ["particles-encounter-v0", "tasep-gates-v0", "quadratic-regimes-v0", "neurons-v0"]
 SEEDS = 3
@@ -131,14 +131,15 @@ def test_runs_of_other_steps_are_left_out(
 ) -> None:
     """Of a benchmark that is not done those runs are collected that the suite makes now."""
     id = IDS[0]
-    standard = json.loads(units.STANDARD_STEPS.read_text(encoding="utf-8"))[id]["ppo"]
+    settings = benchmark.suite_settings(id, "ppo", "adam")
+    standard = settings["steps"]
     for seed, steps in enumerate((standard, standard + 1)):
         folder = tmp_path / id / f"ppo-adam-{seed}"
         folder.mkdir(parents=True)
         scores = {"trained": {"return": {"mean": -1.0}}}
         report = {"scores": scores, "steps": steps, "seconds": 2.0, "cpu_seconds": 1.0}
         (folder / "scores.json").write_text(json.dumps(report), encoding="utf-8")
-        config = {"steps": steps, "hyperparameters": {}}
+        config = {**settings, "steps": steps}
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         rows = "steps,cpu_seconds,return\n100,0.5,-9.0\n200,1.0,-1.0\n"
         (folder / "progress.csv").write_text(rows, encoding="utf-8")
@@ -150,6 +151,31 @@ def test_runs_of_other_steps_are_left_out(
     assert len(document["runs"][0]["curve"]) == 2
     assert f"{id}/ppo-adam-1: its settings or steps" in capsys.readouterr().out
 
+    scale = {**document["scales"][id], "best": 0.0, "random": -4.0}  # the scale of an earlier day
+    kept = {**document["runs"][0], "seed": 3, "score": 0.75, "curve": [[100, 0.5, 0.75]]}
+    stale = {**kept, "algo": "es", "seed": 4}
+    old = [{**settings, "id": id, "algo": algo, "optimizer": "adam"} for algo in ("ppo", "es")]
+    record = {**document, "scales": {id: scale}, "runs": [kept, stale], "settings": old}
+    both = benchmark.collect(tmp_path, record)
+    assert [(run["algo"], run["seed"]) for run in both["runs"]] == [("ppo", 0), ("ppo", 3)]
+    expected = pytest.approx(results.scale(id).score(-1.0), abs=1e-4)
+    assert both["runs"][1]["score"] == expected
+    assert both["runs"][1]["curve"][0][2] == expected
+    assert [of["algo"] for of in both["settings"]] == ["ppo"]
+    assert "('particles-encounter-v0', 'es', 'adam', 4)" in capsys.readouterr().out
+
+
+def test_bare_spins_see_what_their_alignment_is_made_of() -> None:
+    world = invariants_gain.WORLDS["spin glass"]
+    of_id = invariantzoo.make_system(world.id)
+    bare = world.bare(**invariantzoo.spec(world.id).parameters)
+    state = bare.initial(Rng.single(3, 2), 2)
+    seen, known = bare.invariants(state), of_id.invariants(state)
+    torch.testing.assert_close(
+        seen["spin"] * (seen["bond"] * seen["neighbour_spin"]).sum(-1), known["alignment"]
+    )
+    torch.testing.assert_close(seen["inverse_temperature"], known["inverse_temperature"])
+
 
 VECTORS = ("position", "velocity", "desired", "goal", "goal_velocity")
 
@@ -158,7 +184,7 @@ VECTORS = ("position", "velocity", "desired", "goal", "goal_velocity")
 def test_worlds_in_x_and_y_obey_the_same_law(name: str) -> None:
     """Mirrored, with the action mirrored too, they do the same; losses are those of the id."""
     world = invariants_gain.WORLDS[name]
-    system, of_id = world.x_and_y(), invariantzoo.make_system(world.id)
+    system, of_id = world.bare(), invariantzoo.make_system(world.id)
     rng, mirror = Rng.single(3, 2), torch.tensor([-1.0, 1.0], dtype=torch.float64)
     state = system.initial(rng, 2)
     other = state._replace(
@@ -182,7 +208,7 @@ def test_worlds_in_x_and_y_obey_the_same_law(name: str) -> None:
 def test_turned_worlds_are_the_same_to_agents_with_invariants_alone() -> None:
     world = invariants_gain.WORLDS["encounter on one line"]._replace(episodes=8)
     changes = {}
-    made = {"invariants": invariantzoo.make_system(world.id), "x and y": world.x_and_y()}
+    made = {"invariants": invariantzoo.make_system(world.id), "x and y": world.bare()}
     for kind, system in made.items():
         network = make_network("mlp", system, 0)
         with torch.no_grad():

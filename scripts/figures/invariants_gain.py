@@ -1,11 +1,12 @@
-"""What invariants buy: PPO on the same worlds with invariants, and with x and y.
+"""What invariants buy: PPO on the same worlds with invariants, and with what they are made of.
 
     python -m invariantzoo.figures.invariants_gain [--out docs] [--seeds 3]
 
 Agents that see invariants, and whose actions multiply vectors that turn with the world, learn
 beside agents that see velocities, goals and neighbours as x and y, nearest first, and act along x
-and y. The worlds, dynamics, losses, steps, seeds, settings and widths of networks are the same.
-Scores are of fresh worlds, and of the same worlds turned, mirrored and with agents renumbered.
+and y. Spins of a glass see theirs beside spins that see spins and bonds. The worlds, dynamics,
+losses, steps, seeds, settings and widths of networks are the same. Scores are of fresh worlds, and
+of the same worlds as other observers see them.
 Writes results/invariants-gain.json, and images/invariants-gain.png; `figures/benchmark.py` puts
 both on its page. Only what is missing in the results is trained.
 """
@@ -13,7 +14,7 @@ both on its page. Only what is missing in the results is trained.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,11 @@ from torch import Tensor
 
 import invariantzoo
 from invariantzoo.envs.core.kernel import Kernel
+from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.types import Bound, Neighbourhood, Symmetry
+from invariantzoo.envs.ising.equilibrium import Ising
+from invariantzoo.envs.ising.equilibrium import State as SpinState
 from invariantzoo.envs.particles.control import Control
 from invariantzoo.envs.particles.crowd import Crowd
 from invariantzoo.envs.particles.discs import Discs
@@ -186,6 +190,49 @@ class FrameGoals(Goals):
         return None
 
 
+@dataclass(frozen=True)
+class BareSpins(Ising):
+    """Spins of a glass that see themselves, their neighbours, the bonds to these, and 1 / T."""
+
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        bond = super().bounds["alignment"].high / 4
+        return {
+            "spin": Bound(-1, 1),
+            "inverse_temperature": super().bounds["inverse_temperature"],
+            "neighbour_spin": Bound(-1, 1, 4, "neighbours"),
+            "bond": Bound(-bond, bond, 4, "neighbours"),
+        }
+
+    @property
+    def neighbourhood(self) -> Neighbourhood:
+        names = ("neighbour_spin", "bond")
+        return Neighbourhood(
+            names,
+            (),
+            lambda seen: torch.stack([seen[name] for name in names], -1),
+            lambda seen: torch.ones_like(seen["bond"]),
+        )
+
+    def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
+        return {}
+
+    def invariants(self, state: SpinState) -> dict[str, Tensor]:
+        torus, spin = self.lattice, state.spin
+        right, down = state.coupling.chunk(2, 1)
+        spins = [torus.ahead(spin, axis, way) for axis in (1, 0) for way in (1, -1)]
+        bonds = [right, torus.ahead(right, 1, -1), down, torus.ahead(down, 0, -1)]
+        return {
+            "spin": spin,
+            "inverse_temperature": (1 / state.temperature).expand_as(spin),
+            "neighbour_spin": torch.stack(spins, -1),
+            "bond": torch.stack(bonds, -1),
+        }
+
+    def kernel(self, worlds: int) -> Kernel | None:
+        return None
+
+
 def _scaled(seen: dict[str, Tensor], scales: tuple[float, ...]) -> Tensor:
     """What is seen of neighbours, of order one [..., k, names]."""
     return torch.stack([seen[n] / s for n, s in zip(_NEIGHBOURS, scales, strict=True)], -1)
@@ -198,64 +245,93 @@ def _present(seen: dict[str, Tensor]) -> Tensor:
 class World(NamedTuple):
     """Worlds that agents are trained in.
 
-    id: whose worlds they are.  x_and_y: its class, and id, for agents that see x and y.
-    parameters: of both.  steps: agent-steps of a run.  episodes: that scores are of.
+    id: whose worlds they are.  bare: its class, and id, for agents that see no invariants.
+    steps: agent-steps of a run.  episodes: that scores are of.  parameters: of both classes.
     turns: parameters that fresh worlds have in place of those that were trained in.
+    variants: what agents see -> (whether no invariants, network); the first and the last are those
+    that are compared in words.  changes: how else worlds are seen -> what they are called then.
+    start: a policy that acts as untrained networks do.
     """
 
     id: str
-    x_and_y: type[System]
+    bare: type[System]
     name: str
     steps: int
     episodes: int
     parameters: dict[str, Any]
     turns: dict[str, Any]
+    variants: dict[str, tuple[bool, str]]
+    changes: dict[str, str]
+    start: str
+
+    @property
+    def ours(self) -> str:
+        """Invariants with the network that the id has."""
+        return next(iter(self.variants))
+
+    @property
+    def usual(self) -> str:
+        """What they are made of, with a plain network."""
+        return list(self.variants)[-1]
 
 
+_DISCS: dict[str, Any] = {
+    "variants": {
+        "invariants, shared by neighbours": (False, ""),
+        "invariants, plain network": (False, "mlp"),
+        "x and y, shared by neighbours": (True, "set"),
+        "x and y, plain network": (True, "mlp"),
+    },
+    "changes": {"rotation": "turned", "reflection": "mirrored", "relabel": "renumbered"},
+    "start": "straight",
+}
+_SPINS: dict[str, Any] = {
+    "variants": {
+        "invariants, plain network": (False, ""),
+        "spins and bonds, shared by neighbours": (True, "set"),
+        "spins and bonds, plain network": (True, "mlp"),
+    },
+    "changes": {"flip": "all flipped", "gauge": "some renamed"},
+    "start": "random",
+}
+_ENCOUNTER = ("particles-encounter-v0", FrameEncounter, "x-and-y-encounter-v0", 600_000, 256)
+_LINE = {"orientation": 0.0}, {"orientation": (0.0, 2 * np.pi)}
 WORLDS = {
-    "encounter": World(
-        "particles-encounter-v0", FrameEncounter, "x-and-y-encounter-v0", 600_000, 256, {}, {}
+    "encounter": World(*_ENCOUNTER, {}, {}, **_DISCS),
+    "encounter on one line": World(*_ENCOUNTER, *_LINE, **_DISCS),
+    "crowd": World(
+        "particles-crowd-v0", FrameCrowd, "x-and-y-crowd-v0", 600_000, 32, {}, {}, **_DISCS
     ),
-    "encounter on one line": World(
-        "particles-encounter-v0",
-        FrameEncounter,
-        "x-and-y-encounter-v0",
-        600_000,
-        256,
-        {"orientation": 0.0},
-        {"orientation": (0.0, 2 * np.pi)},
+    "goals": World(
+        "particles-goals-v0", FrameGoals, "x-and-y-goals-v0", 800_000, 8, {}, {}, **_DISCS
     ),
-    "crowd": World("particles-crowd-v0", FrameCrowd, "x-and-y-crowd-v0", 600_000, 32, {}, {}),
-    "goals": World("particles-goals-v0", FrameGoals, "x-and-y-goals-v0", 800_000, 8, {}, {}),
+    "spin glass": World(
+        "ising-anneal-v0", BareSpins, "bare-spins-v0", 4_000_000, 128, {}, {}, **_SPINS
+    ),
 }
-VARIANTS = {  # what agents see -> (whether x and y, network)
-    "invariants, shared by neighbours": (False, ""),
-    "invariants, plain network": (False, "mlp"),
-    "x and y, shared by neighbours": (True, "set"),
-    "x and y, plain network": (True, "mlp"),
-}
-OURS, USUAL = "invariants, shared by neighbours", "x and y, plain network"
-CHANGES = {"rotation": "turned", "reflection": "mirrored", "relabel": "renumbered"}
-RATES, SEED_OF_RATES = (3e-4, 1e-3, 3e-3), 10_000  # of x and y
-SHARE = 0.9  # of the score of OURS
+RATES, SEED_OF_RATES = (3e-4, 1e-3, 3e-3), 10_000  # of agents without invariants
+SHARE = 0.9  # of the score of ours
 RECORD = "invariants-gain.json"
-_TICKS = (30_000, 100_000, 300_000, 1_000_000)
+_Variants = dict[str, list[dict[str, Any]]]  # runs by what their agents see
+_Groups = dict[str, _Variants]  # and by world
+_TICKS = (30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
 _FIRST, _POINTS = 0.03, 8  # of a curve: share of the steps, number
 
 
 def register() -> None:
-    """Register what sees x and y, with the settings of the ids whose worlds they are."""
+    """Register what sees no invariants, with the settings of the ids whose worlds they are."""
     for world in WORLDS.values():
         of = invariantzoo.spec(world.id)
-        invariantzoo.register(world.name, world.x_and_y, training=of.training)
+        settings = {"parameters": of.parameters, "training": of.training}
+        invariantzoo.register(world.name, world.bare, **settings)
 
 
 def make_run(world: World, variant: str, seed: int, lr: float | None) -> tuple[System, Any]:
     """A system and its trainer; lr None: the learning rate of the id."""
     from invariantzoo.training.rl.algorithms import make_config, make_trainer
 
-    framed, network = VARIANTS[variant]
-    id = world.name if framed else world.id
+    bare, network = world.variants[variant]
+    id = world.name if bare else world.id
     system = invariantzoo.make_system(id, **world.parameters)
     settings: dict[str, Any] = {"network": network} if network else {}
     config = make_config(id, "ppo", settings | ({} if lr is None else {"lr": lr}))
@@ -266,7 +342,7 @@ def rates(world: World) -> dict[str, float]:
     """Return of the usual agents by learning rate, on a seed that nothing else is trained with."""
     results = {}
     for lr in RATES:
-        system, run = make_run(world, USUAL, SEED_OF_RATES, lr)
+        system, run = make_run(world, world.usual, SEED_OF_RATES, lr)
         for _ in run:
             pass
         results[f"{lr:g}"] = round(float(returns(system, run.policy(), world.episodes).mean()), 4)
@@ -274,8 +350,8 @@ def rates(world: World) -> dict[str, float]:
 
 
 def rate(world: World, variant: str, store: Path) -> float | None:
-    """The learning rate: x and y have the best of `RATES`, invariants that of the id."""
-    if not VARIANTS[variant][0]:
+    """The learning rate: invariants have that of the id, the others the best of `RATES`."""
+    if not world.variants[variant][0]:
         return None
     by_rate = recorded(store, f"rates/{world.id}", partial(rates, world))
     return float(max(by_rate, key=by_rate.__getitem__))
@@ -285,7 +361,7 @@ def trained(world: World, variant: str, seed: int, store: Path) -> dict[str, Any
     """Returns of a run while it learns, and of the policy that it leaves."""
     import time
 
-    id = world.name if VARIANTS[variant][0] else world.id
+    id = world.name if world.variants[variant][0] else world.id
     system, run = make_run(world, variant, seed, rate(world, variant, store))
     stops = list(world.steps * np.geomspace(_FIRST, 1, _POINTS))
     curve, spent, start = [], 0.0, time.process_time()
@@ -308,12 +384,12 @@ def trained(world: World, variant: str, seed: int, store: Path) -> dict[str, Any
     }
 
 
-def straight(world: World) -> float:
-    """Mean return of driving straight on."""
+def start(world: World) -> float:
+    """Mean return of what untrained networks do."""
     from invariantzoo.agents.policy import make_policy
 
     system = invariantzoo.make_system(world.id, **world.parameters)
-    return float(returns(system, make_policy("straight", system), world.episodes).mean())
+    return float(returns(system, make_policy(world.start, system), world.episodes).mean())
 
 
 def returns(system: System, policy: Any, worlds: int, state: Any = None) -> np.ndarray:
@@ -351,12 +427,10 @@ def seen_otherwise(world: World, system: System, policy: Any) -> dict[str, Any]:
 
 
 def symmetries(world: World, state: Any) -> Iterator[Symmetry]:
-    """The worlds of `state` turned, mirrored and renumbered, as their id says."""
-    from invariantzoo.envs.core.rng import Rng
-
+    """The worlds of `state` as other observers see them, as their id says."""
     system = invariantzoo.make_system(world.id)
     rng = Rng.single(1, len(state[0]))
-    return (change for change in system.symmetries(state, rng) if change.name in CHANGES)
+    return (change for change in system.symmetries(state, rng) if change.name in world.changes)
 
 
 def section(record: Mapping[str, Any]) -> str:
@@ -372,13 +446,13 @@ def section(record: Mapping[str, Any]) -> str:
         else f"{seeds[0]} to {seeds[-1]} seeds",
         steps=steps,
         rates=_rates(record),
-        straight=", ".join(
-            f"{name} {_score(world, record[f'straight/{name}']):.2f}"
+        start=", ".join(
+            f"{name} {_score(world, record[f'start/{name}']):.2f}"
             for name, world in WORLDS.items()
-            if f"straight/{name}" in record
+            if f"start/{name}" in record
         ),
-        scores=_scores(groups),
-        changes=_changes(groups),
+        scores="\n".join(_scores(kind) for kind in _kinds(groups)),
+        changes="\n".join(_changes(kind) for kind in _kinds(groups)),
         same=_SAME if _line_changes_nothing(record) else "",
         verdict="\n".join(f"- **{name}**: {_verdict(name, of)}" for name, of in groups.items()),
     )
@@ -386,27 +460,32 @@ def section(record: Mapping[str, Any]) -> str:
 
 _SECTION = """## What invariants buy
 
-PPO learns to drive discs in the same worlds, with the same dynamics, losses, agent-steps, seeds,
-settings and widths of networks, with what this package gives its agents, and with what is usual
-elsewhere:
+PPO learns to drive discs, and spins of a glass to cool, in the same worlds, with the same dynamics,
+losses, agent-steps, seeds, settings and widths of networks, with what this package gives its
+agents, and with what that is made of:
 
-- *invariants*: the id as it is. Agents see scalars that no observer's place, turn or motion
-  changes, and act by multiplying vectors that turn with the world.
-- *x and y*: agents see their velocity, the velocity or place that they want, and the relative
-  places and velocities of the same neighbours, nearest first, as x and y, with a flag for who is
-  there; they choose an acceleration, or with goals a velocity, along x and y.
+- *invariants*: the id as it is. Discs see scalars that no observer's place, turn or motion
+  changes, and act by multiplying vectors that turn with the world. Spins see how well they are
+  aligned with their neighbours, through bonds, and 1 / T.
+- *x and y*, of discs: agents see their velocity, the velocity or place that they want, and the
+  relative places and velocities of the same neighbours, nearest first, as x and y, with a flag for
+  who is there; they choose an acceleration, or with goals a velocity, along x and y.
+- *spins and bonds*, of spins: agents see themselves, their four neighbours and the bonds to these,
+  in a fixed order, and 1 / T.
 
-Each with a *plain network* on all that is seen, and with one *shared by neighbours* (invariants:
-the id's usual network; x and y: the neighbours are embedded by one network and summed). Worlds are
-those of the ids with default parameters; they start in random directions, so turned worlds are
-among those that are learned from. *Encounter on one line* is the encounter whose discs always come
-along the same line in training. Settings are those of the ids, which were chosen with invariants;
-{rates}.
+Each with a *plain network* on all that is seen, and with one *shared by neighbours* (discs with
+invariants: the id's usual network; without: the neighbours are embedded by one network and summed).
+Worlds are those of the ids with default parameters; discs start in random directions, so turned
+worlds are among those that are learned from. *Encounter on one line* is the encounter whose discs
+always come along the same line in training. Settings are those of the ids, which were chosen with
+invariants; {rates}.
 
 {seeds} of each; agent-steps of a run: {steps}. Scores are on the scales of the ids,
-of held-out worlds, and of the same turned (by any angle in the open plane, by quarters on the
-torus) and mirrored. Untrained networks hardly act, so what driving straight on scores
-is where they begin: {straight}.
+of held-out worlds, and of the same as other observers see them: turned (by any angle in the open
+plane, by quarters on the torus) and mirrored; with all spins flipped, or with up and down of some
+spins exchanged, and the sign of the bonds between these and the rest. Untrained discs hardly act,
+and untrained spins flip at random, so what driving straight on, and flipping at random, score is
+where they begin: {start}.
 
 {scores}
 ![Scores while learning, with invariants and with x and y](images/invariants-gain.png)
@@ -420,7 +499,7 @@ How much the return of a world changes at most when it is seen by another observ
 best return's distance from random:
 
 {changes}
-Renumbering changes nothing in either, as neighbours are seen nearest first. Mirroring does change
+Renumbering changes nothing in either, as discs see neighbours nearest first. Mirroring does change
 what is done with invariants: I4 and what lies across change sign, so agents may tell left from
 right, as a rule of the road needs; without I4 (`seen=("I1", "I2", "I3")`) they cannot.
 
@@ -437,9 +516,9 @@ def _rates(record: Mapping[str, Any]) -> str:
     same = " and ".join(f"`{id}`" for id in ids if id not in best)
     rest = f"on {same} they have that of the id, which favours invariants"
     if not best:
-        return f"x and y had no learning rate of their own: {rest}"
+        return f"agents without them had no learning rate of their own: {rest}"
     chosen = " and ".join(f"{max(of, key=of.__getitem__)} for `{id}`" for id, of in best.items())
-    text = "x and y have the best of three learning rates "
+    text = "agents without them have the best of three learning rates "
     text += f"({', '.join(f'{lr:g}' for lr in RATES)}), by a seed of its own: {chosen}"
     return f"{text}; {rest}" if same else text
 
@@ -458,11 +537,11 @@ def _line_changes_nothing(record: Mapping[str, Any]) -> bool:
     return bool(pairs) and all(one == other for one, other in pairs)
 
 
-def _grouped(record: Mapping[str, Any]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+def _grouped(record: Mapping[str, Any]) -> _Groups:
     """Runs by world and variant, in their order."""
-    groups: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    groups: _Groups = {}
     for name in WORLDS:
-        for variant in VARIANTS:
+        for variant in WORLDS[name].variants:
             prefix = f"{name}/{variant}/"
             runs = [record[key] for key in sorted(record) if key.startswith(prefix)]
             if runs:
@@ -470,19 +549,33 @@ def _grouped(record: Mapping[str, Any]) -> dict[str, dict[str, list[dict[str, An
     return groups
 
 
-def _scores(groups: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
-    rows = []
+def _kinds(groups: _Groups) -> list[_Groups]:
+    """Groups of the worlds whose agents see the same."""
+    kinds: dict[tuple[str, ...], _Groups] = {}
+    for name, variants in groups.items():
+        kinds.setdefault(tuple(WORLDS[name].variants), {})[name] = variants
+    return list(kinds.values())
+
+
+def _scores(groups: _Groups) -> str:
+    """A table of worlds of one kind, as two other observers see them."""
+    rows, changes = [], WORLDS[next(iter(groups))].changes
+    seen = list(changes)[:2]
     for name, variants in groups.items():
         world = WORLDS[name]
+        columns = [
+            "trained in",
+            *("fresh" if world.turns and m == 0 else of for m, of in enumerate(seen)),
+        ]
         for variant, runs in variants.items():
-            turned = "fresh" if world.turns else "rotation"
-            cells = [_interval(world, runs, of) for of in ("trained in", turned, "reflection")]
+            cells = [_interval(world, runs, of) for of in columns]
             seconds = np.mean([run["CPU s"] for run in runs])
             rows.append(
                 [name, variant, *cells, _reached(name, variants, variant), f"{seconds:.0f}"]
             )
     steps = f"agent-steps to {100 * SHARE:.0f} % of the first row's score"
-    return table(["worlds", "agents see", "score", "turned", "mirrored", steps, "CPU s"], rows)
+    words = [changes[of] for of in seen]
+    return table(["worlds", "agents see", "score", *words, steps, "CPU s"], rows)
 
 
 def _score(world: World, value: Any) -> Any:
@@ -514,36 +607,40 @@ def _steps_to(world: World, runs: list[dict[str, Any]], wanted: float) -> float 
     return float(steps[reached[0]]) if len(reached) else None
 
 
-def _wanted(name: str, variants: dict[str, list[dict[str, Any]]]) -> float:
+def _wanted(name: str, variants: _Variants) -> float:
     """The share of the score that agents with invariants have in the end."""
-    return SHARE * float(_mean_curve(WORLDS[name], variants[OURS])[1][-1])
+    return SHARE * float(_mean_curve(WORLDS[name], variants[WORLDS[name].ours])[1][-1])
 
 
-def _reached(name: str, variants: dict[str, list[dict[str, Any]]], variant: str) -> str:
-    if OURS not in variants:
+def _reached(name: str, variants: _Variants, variant: str) -> str:
+    if WORLDS[name].ours not in variants:
         return ""
     steps = _steps_to(WORLDS[name], variants[variant], _wanted(name, variants))
     return "not reached" if steps is None else f"{steps:,.0f}"
 
 
-def _verdict(name: str, variants: dict[str, list[dict[str, Any]]]) -> str:
+def _verdict(name: str, variants: _Variants) -> str:
     """One sentence on the two ways that differ most."""
-    if OURS not in variants or USUAL not in variants:
+    world = WORLDS[name]
+    if world.ours not in variants or world.usual not in variants:
         return "not all runs are there."
-    world, wanted = WORLDS[name], _wanted(name, variants)
+    wanted = _wanted(name, variants)
     scores = {
         variant: _score(world, np.array([run["fresh"] for run in variants[variant]]))
-        for variant in (OURS, USUAL)
+        for variant in (world.ours, world.usual)
     }
-    ours = _steps_to(world, variants[OURS], wanted)
-    theirs = _steps_to(world, variants[USUAL], wanted)
+    ours = _steps_to(world, variants[world.ours], wanted)
+    theirs = _steps_to(world, variants[world.usual], wanted)
     several = min(len(values) for values in scores.values()) > 1
-    apart = several and scores[OURS].min() > scores[USUAL].max()
-    text = f"{scores[OURS].mean():.2f} with invariants and the id's network, "
-    text += f"{scores[USUAL].mean():.2f} with x and y and a plain one, on fresh worlds"
+    apart = several and scores[world.ours].min() > scores[world.usual].max()
+    text = f"{scores[world.ours].mean():.2f} with invariants and the id's network, "
+    text += (
+        f"{scores[world.usual].mean():.2f} with {world.usual.partition(',')[0]} and a plain one, "
+    )
+    text += "on fresh worlds"
     text += "; every run of the first is better than every run of the second. " if apart else ". "
     if world.turns:
-        known = _score(world, np.mean([run["trained in"] for run in variants[USUAL]]))
+        known = _score(world, np.mean([run["trained in"] for run in variants[world.usual]]))
         text += f"(On the line that it was trained on the second scores {known:.2f}.) "
     if ours is None:
         return text
@@ -558,14 +655,14 @@ def _verdict(name: str, variants: dict[str, list[dict[str, Any]]]) -> str:
     )
 
 
-def _changes(groups: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
-    rows = []
+def _changes(groups: _Groups) -> str:
+    rows, changes = [], WORLDS[next(iter(groups))].changes
     for name, variants in groups.items():
         best = abs(_score(WORLDS[name], 1.0) - _score(WORLDS[name], 0.0))  # scores per return
         for variant, runs in variants.items():
-            most = [max(run[change][2] for run in runs) * best for change in CHANGES]
+            most = [max(run[change][2] for run in runs) * best for change in changes]
             rows.append([name, variant, *(f"{value:.1e}" for value in most)])
-    return table(["worlds", "agents see", *CHANGES.values()], rows)
+    return table(["worlds", "agents see", *changes.values()], rows)
 
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
@@ -575,16 +672,16 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     groups = _grouped(record)
     columns = 2
     rows = -(-len(groups) // columns)
+    seen = list(dict.fromkeys(variant for world in WORLDS.values() for variant in world.variants))
     figure, axes = page_figure(rows, columns, 2.5 * rows + 0.6)
     for axis, (name, variants) in zip(axes.ravel(), groups.items(), strict=False):
         world = WORLDS[name]
-        for place, variant in enumerate(VARIANTS):
-            runs = variants.get(variant, [])
+        for variant, runs in variants.items():
+            colour = f"C{seen.index(variant)}"
             for run in runs:
                 steps, value = np.array(run["curve"]).T
-                axis.plot(steps, _score(world, value), color=f"C{place}", lw=0.6, alpha=0.4)
-            if runs:
-                axis.plot(*_mean_curve(world, runs), color=f"C{place}", lw=1.8, label=variant)
+                axis.plot(steps, _score(world, value), color=colour, lw=0.6, alpha=0.4)
+            axis.plot(*_mean_curve(world, runs), color=colour, lw=1.8)
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(FixedLocator(_TICKS))
         axis.xaxis.set_minor_locator(NullLocator())
@@ -596,6 +693,8 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
         row[0].set_ylabel("score", fontsize=TEXT_SIZE)
     for axis in axes.ravel()[len(groups) :]:
         axis.remove()
+    for place, variant in enumerate(seen):
+        axes[0, 0].plot([], [], color=f"C{place}", lw=1.8, label=variant)
     page_legend(figure, 2, axes[0, 0])
     save_figure(figure, path)
 
@@ -609,8 +708,8 @@ def main() -> None:
     store = args.out / "results" / RECORD
     for seed in range(args.seeds):
         for name, world in WORLDS.items():
-            recorded(store, f"straight/{name}", partial(straight, world))
-            for variant in VARIANTS:
+            recorded(store, f"start/{name}", partial(start, world))
+            for variant in world.variants:
                 compute = partial(trained, world, variant, seed, store)
                 recorded(store, f"{name}/{variant}/{seed}", compute)
                 print(name, variant, seed, flush=True)
