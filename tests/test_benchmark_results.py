@@ -109,7 +109,7 @@ def test_a_benchmark_becomes_a_page_and_results_to_compare_with(tmp_path: Path) 
     scales = {id: results.scale(id)._asdict() for id in IDS}
     reason = "sac needs continuous actions; use another"
     dashes = [{"id": IDS[0], "algo": "sac", "reason": reason}]
-    document = {"schema": 1, "scales": scales, "runs": runs, "dashes": dashes, "machine": "any"}
+    document = {"schema": 1, "scales": scales, "runs": runs, "dashes": dashes, "machines": ["any"]}
     benchmark.draw(document, tmp_path)
     assert len(list(tmp_path.glob("*.png"))) == 3
     page = benchmark.page(document, {}, {})

@@ -98,7 +98,7 @@ own: {own}.
 
 Steps are those of `standard_steps.json` of the package: what an id states for the algorithm where
 this takes two minutes of CPU time or less, else those of about one minute. {seconds} Runs had one
-thread each of a machine with other work on it ({machine}); CPU seconds are of the process, and
+thread each of machines with other work on them ({machines}); CPU seconds are of the process, and
 depend on the machine.
 
     invariantzoo benchmark --suite standard --algos {algos} --seeds 5 --out runs/standard
@@ -148,7 +148,8 @@ def collect(folder: Path, former: Mapping[str, Any]) -> dict[str, Any]:
         {"id": id, "algo": algo, "optimizer": optimizer, **suite_settings(id, algo, optimizer)}
         for id, algo, optimizer in kinds
     ]
-    return {**document, "settings": settings, "machine": _machine()}
+    machines = list(dict.fromkeys([*former.get("machines", []), _machine()]))
+    return {**document, "settings": settings, "machines": machines}
 
 
 def _key(run: Mapping[str, Any]) -> tuple[str, str, str, int]:
@@ -266,7 +267,7 @@ def page(document: Mapping[str, Any], gain: Mapping[str, Any], searches: Mapping
         own=", ".join(own),
         searched=_searched(searches),
         seconds=f"In all the runs took {sum(seconds) / 3600:.1f} CPU hours.",
-        machine=document["machine"],
+        machines=", ".join(document["machines"]),
         algos=",".join(ALGORITHMS),
     )
 
