@@ -40,30 +40,39 @@ def page(document: dict[str, Any]) -> str:
         "",
         "A score of 0 is the mean return of random actions, a score of 1 that of the best policy",
         "that is known, or that there can be. Cells hold the mean over runs and its 95 % interval;",
-        "a dash stands for what cannot be trained in that way, or was not.",
+        "one run has none. A dash stands for what cannot be trained in that way, or was not.",
         "",
         table(
-            ["id", *labels, "0", "1", "score 1 is"],
+            ["id", *map(_cell_text, labels), "0", "1", "score 1 is"],
             [_row(id, groups, document["scales"]) for id in document["scales"]],
         ),
         "## All ids together",
         "",
-        "Interquartile mean over all runs, with its 95 % interval: runs are drawn anew within ids.",
+        "Interquartile mean over all runs, with its 95 % interval: runs are drawn anew within ids,",
+        "of which each then needs two. Intervals of few runs are too narrow.",
         "Algorithms that cannot train every id are put together over fewer ids.",
         "",
         table(
             ["algorithm", "interquartile mean", "runs", "ids"],
             [
-                [name, _interval(of["iqm"], of["ci95"]), str(of["runs"]), str(of["ids"])]
+                [
+                    _cell_text(name),
+                    _interval(of["iqm"], of["ci95"]),
+                    str(of["runs"]),
+                    str(of["ids"]),
+                ]
                 for name, of in document["aggregates"].items()
             ],
         ),
         "## Chance that a run of the first is better than one of the second, on the same id",
         "",
         table(
-            ["", *labels],
+            ["", *map(_cell_text, labels)],
             [
-                [one, *(_chance(document["improvement"][one], other) for other in labels)]
+                [
+                    _cell_text(one),
+                    *(_chance(document["improvement"][one], other) for other in labels),
+                ]
                 for one in labels
             ],
         ),
@@ -90,13 +99,25 @@ def _row(id: str, groups: dict[str, dict[str, np.ndarray]], scales: dict[str, An
 def _cell(values: np.ndarray | None) -> str:
     if values is None:
         return "-"
-    return _interval(float(values.mean()), scoring.mean_interval(values))
+    few = len(values) < 2
+    return _interval(float(values.mean()), (None, None) if few else scoring.mean_interval(values))
+
+
+def _cell_text(label: str) -> str:
+    return label.replace("|", "\\|")
+
+
+def _legend_text(label: str) -> str:
+    """As matplotlib shows it: no formula, and never hidden, as what begins with _ is."""
+    return f" {label}".replace("$", r"\$") if label[:1] == "_" else label.replace("$", r"\$")
 
 
 def _interval(value: float | None, ci95: Sequence[float | None]) -> str:
     low, high = ci95
-    if value is None or low is None or high is None:
+    if value is None:
         return "-"
+    if low is None or high is None:
+        return f"{value:.3f}"
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
@@ -119,7 +140,7 @@ def _draw(document: dict[str, Any], folder: Path) -> None:
         bounds = np.array([scoring.mean_interval(group[id]) for id in here]).reshape(-1, 2)
         height = np.array([ids.index(id) for id in here]) + 0.12 * (m - len(groups) / 2)
         error = np.abs(bounds - means[:, None]).T
-        axes.errorbar(means, height, xerr=error, fmt="o", markersize=4, label=name)
+        axes.errorbar(means, height, xerr=error, fmt="o", markersize=4, label=_legend_text(name))
     axes.set_yticks(range(len(ids)), ids)
     axes.axvline(1, color="gray", linewidth=0.8)
     axes.set_xlabel("score: 0 random, 1 best known")
@@ -131,7 +152,7 @@ def _draw(document: dict[str, Any], folder: Path) -> None:
     axes = figure.subplots()
     for name, group in groups.items():
         profile = scoring.profile(group)
-        axes.plot(scoring.LEVELS, profile["share"], label=name)
+        axes.plot(scoring.LEVELS, profile["share"], label=_legend_text(name))
         axes.fill_between(scoring.LEVELS, profile["low"], profile["high"], alpha=0.2)
     axes.set_xlabel("score")
     axes.set_ylabel("share of runs above it")
@@ -148,7 +169,7 @@ def _draw(document: dict[str, Any], folder: Path) -> None:
         for name in groups:
             runs = [run for run in document["runs"] if results.label(run) == name]
             x, y = _mean_curve(runs, column)
-            axes.plot(x, y, label=name)
+            axes.plot(x, y, label=_legend_text(name))
         axes.set_xlabel(what)
         axes.set_ylabel("score while training, mean over runs")
     axes.legend(fontsize=8)

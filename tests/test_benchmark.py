@@ -15,6 +15,8 @@ from commands import refused
 
 import invariantzoo
 from invariantzoo.__main__ import main
+from invariantzoo.benchmark_page import page, write
+from invariantzoo.commands.benchmark import _distinct, _of_others
 from invariantzoo.envs.core.files import IN_USE
 from invariantzoo.envs.core.registry import ScoreScale, spec
 from invariantzoo.training.benchmark import engines, results, scoring, units
@@ -70,6 +72,38 @@ def test_curves_are_read_from_progress(tmp_path: Path) -> None:
 def test_what_is_done_is_not_done_again(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "start", lambda unit, out: pytest.fail(f"{unit} was done"))
     assert main([*WORDS, "--out", str(done)]) == 0
+
+
+def test_a_run_of_other_steps_is_not_taken_for_what_is_asked(
+    done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither one that is done nor one that was begun, whose schedule was another."""
+    said = refused(capsys, *WORDS[:-1], "2000", "--out", str(done))
+    assert "ppo-adam-0 is a run of 3000 agent-steps, not 2000" in said
+
+
+def test_seeds_begin_with_the_one_that_is_given() -> None:
+    planned, _ = units.plan([ID], ["ppo"], ["adam"], 2, most_steps=10, first_seed=7)
+    assert [unit.seed for unit in planned] == [7, 8]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"scores": {}}', '{"scores": {"trained": {"return": {"mean": null}}}}'],
+)
+def test_a_damaged_report_is_named_and_the_others_are_kept(text: str, tmp_path: Path) -> None:
+    good, bad = (Unit(ID, "es", "adam", seed, 10) for seed in range(2))
+    report = {"steps": 9, "seconds": 1, "scores": {"trained": {"return": {"mean": -1.0}}}}
+    for unit, content in ((good, json.dumps(report)), (bad, text)):
+        (tmp_path / unit.name).mkdir(parents=True)
+        (tmp_path / unit.name / "scores.json").write_text(content)
+    whole, ((unit, reason),) = results.readable([good, bad], tmp_path)
+    assert (whole, unit) == ([good], bad)
+    assert str(tmp_path / bad.name / "scores.json") in reason
+
+
+def test_an_id_that_is_named_in_two_ways_is_one() -> None:
+    assert _distinct([ID, f"invariantzoo/{ID}"]) == (ID,)
 
 
 def test_algorithms_that_cannot_train_an_id_are_a_dash() -> None:
@@ -197,11 +231,45 @@ def test_a_unit_that_fails_is_named_with_what_it_said(tmp_path: Path) -> None:
         ({"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_MAX": "6"}, 1),
         ({"SGE_TASK_ID": "1", "SGE_TASK_FIRST": "1", "SGE_TASK_LAST": "4"}, 0),
         ({"LSB_JOBINDEX": "4", "LSB_JOBINDEX_END": "4"}, 3),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "4",
+                "SLURM_ARRAY_TASK_MIN": "0",
+                "SLURM_ARRAY_TASK_MAX": "7",
+                "SLURM_ARRAY_TASK_STEP": "2",
+                "SLURM_ARRAY_TASK_COUNT": "4",
+            },
+            2,
+        ),
     ],
 )
 def test_jobs_of_an_array_share_the_units(environment: dict[str, str], share: int) -> None:
     every = [Unit(ID, "ppo", "adam", seed, 1) for seed in range(10)]
     assert engines.share_of_array(every, environment) == every[share::4]
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"SGE_TASK_ID": "undefined", "SGE_TASK_LAST": "undefined"}, "SGE_TASK_ID='undefined'"),
+        ({"LSB_JOBINDEX": "0", "LSB_JOBINDEX_END": "0"}, "without gaps, not LSB_JOBINDEX=0"),
+        ({"SGE_TASK_ID": "9", "SGE_TASK_LAST": "4"}, "without gaps"),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "3",
+                "SLURM_ARRAY_TASK_MIN": "1",
+                "SLURM_ARRAY_TASK_MAX": "7",
+                "SLURM_ARRAY_TASK_COUNT": "3",
+            },
+            "without gaps",
+        ),
+    ],
+)
+def test_an_array_that_would_leave_units_out_is_refused(
+    environment: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        engines.share_of_array([Unit(ID, "ppo", "adam", 0, 1)], environment)
 
 
 def test_an_array_that_is_none_is_refused() -> None:
@@ -218,6 +286,8 @@ def test_an_array_that_is_none_is_refused() -> None:
         (["--optimizers", "sgd"], "optimizers='sgd'"),
         (["--ids", "nothing-v0"], "nothing-v0"),
         (["--against", "nowhere.json"], "nowhere.json cannot be read"),
+        (["--ids", ""], "--ids='' must be names between commas"),
+        (["--optimizers", ","], "--optimizers=',' must be names"),
     ],
 )
 def test_bad_input_is_refused_before_work(
@@ -236,6 +306,44 @@ def test_results_of_others_stand_beside_ours(done: Path, tmp_path: Path) -> None
     assert document["improvement"]["theirs mine"]["ppo adam"]["probability"] == 1.0
 
 
+def test_results_of_files_with_one_name_are_not_mixed(tmp_path: Path) -> None:
+    """Every benchmark's file is benchmark.json, and may hold others' runs in turn."""
+    files = []
+    for name, of in (("one", ""), ("two", "theirs")):
+        (tmp_path / name).mkdir()
+        files.append(tmp_path / name / "benchmark.json")
+        run = {"id": ID, "algo": "ppo", "score": 1.0, "of": of}
+        files[-1].write_text(json.dumps({"runs": [run, {**run, "of": ""}]}))
+    one, two = (str(path.with_suffix("")) for path in files)
+    labels = [results.label(run) for run in _of_others(files)]
+    assert labels == [f"{one} ppo", f"{one} ppo", f"{two} theirs ppo", f"{two} ppo"]
+    with pytest.raises(ValueError, match="one file twice"):
+        _of_others([files[0], files[0]])
+
+
+def test_returns_of_others_are_scored_on_the_scale_of_here(tmp_path: Path) -> None:
+    path, scale = tmp_path / "theirs.json", spec(ID).score
+    assert scale is not None
+    run = {"id": f"invariantzoo/{ID}", "algo": "x", "return": scale.best, "score": 0.1}
+    path.write_text(json.dumps({"runs": [run]}))
+    (read,) = results.read(path)["runs"]
+    assert (read["id"], read["score"]) == (ID, 1.0)
+
+
+def test_no_module_is_imported_for_the_sake_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "stranger.py").write_text("raise SystemExit('it ran')")
+    path = tmp_path / "theirs.json"
+    path.write_text(json.dumps({"runs": [{"id": f"stranger:{ID}", "algo": "x", "return": 1}]}))
+    with pytest.raises(ValueError, match=r"theirs\.json: 'stranger:.*' needs the module"):
+        results.read(path)
+
+
+_RUN = {"id": ID, "algo": "x", "score": 1.0}
+
+
 @pytest.mark.parametrize(
     "document",
     [
@@ -244,6 +352,20 @@ def test_results_of_others_stand_beside_ours(done: Path, tmp_path: Path) -> None
         {"runs": [{"id": ID}]},
         {"runs": [{"id": ID, "algo": "x", "score": True}]},
         {"schema": 9, "runs": []},
+        {"runs": [{**_RUN, "id": "nothing-v0"}]},
+        {"runs": [{**_RUN, "score": float("nan")}]},
+        {"runs": [{**_RUN, "score": 10**400}]},
+        {"runs": [{**_RUN, "score": 1e308}]},
+        {"runs": [{**_RUN, "score": "1"}]},
+        {"runs": [{**_RUN, "algo": "a\nb"}]},
+        {"runs": [{**_RUN, "algo": "\ud800"}]},
+        {"runs": [{**_RUN, "optimizer": 3}]},
+        {"runs": [{**_RUN, "seed": []}]},
+        {"runs": [{**_RUN, "seed": 1}, {**_RUN, "seed": 1, "score": 2.0}]},
+        {"runs": [{**_RUN, "curve": 3}]},
+        {"runs": [{**_RUN, "curve": [[1, 2, 3]]}]},
+        {"runs": [{**_RUN, "steps": 3, "curve": [[1, None]]}]},
+        {"runs": [{**_RUN, "steps": 3, "curve": [[2, None, 0.1], [1, None, 0.1]]}]},
     ],
 )
 def test_what_is_no_result_is_refused(document: Any, tmp_path: Path) -> None:
@@ -364,6 +486,26 @@ def test_the_chance_of_improvement_counts_pairs() -> None:
     summary = scoring.probability_of_improvement(ours, theirs)
     assert summary["ids"] == 2
     assert summary["probability"] == pytest.approx((3.5 / 4 + 0) / 2)
+
+
+def test_single_runs_have_no_interval() -> None:
+    """One run drawn anew is itself: an interval without width would be a false one."""
+    one, two = {"a": np.array([1.0]), "b": np.array([2.0, 3.0])}, {"a": np.array([0.0, 2.0])}
+    assert scoring.interquartile_mean(one)["ci95"] == [None, None]
+    assert scoring.probability_of_improvement(one, two)["ci95"] == [None, None]
+    assert scoring.probability_of_improvement(two, two)["ci95"] == [0.0, 1.0]
+    document = {"runs": [{"id": ID, "algo": "x", "score": 1.5}], "scales": {}, "dashes": []}
+    assert "| x | 1.500 | 1 | 1 |" in page({**document, **results.summaries(document)})
+
+
+def test_labels_of_others_are_shown_as_they_are(tmp_path: Path) -> None:
+    runs = [{"id": ID, "algo": algo, "score": 1.5} for algo in ("a|b", "$x_$", "_y", r"$\frac$")]
+    scales = {ID: spec(ID).score._asdict()}  # type: ignore[union-attr]
+    document = {"runs": runs, "scales": scales, "dashes": []}
+    write({**document, **results.summaries(document)}, tmp_path)
+    lines = (tmp_path / "benchmark.md").read_text().split("\n")
+    assert r"| id | a\|b | $x_$ | _y | $\frac$ | 0 | 1 | score 1 is |" in lines
+    assert (tmp_path / "scores.png").exists()
 
 
 def test_profiles_count_runs_above_a_level() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,22 @@ def make_run(folder: Path, id: str, algo: str) -> None:
         assert train(trainer, recorder, checkpoint_every=10)
     summary = {"mean": -1.25, "se": 0.5, "iqm": -1.2, "ci95": [-2, -1], "per_seed": [-1.25]}
     write_json(folder / "scores.json", {"scores": {"trained": {"return": summary}}})
+
+
+def test_no_module_is_imported_for_the_sake_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger's folder may hold a module, and Python looks where it is started."""
+    make_run(tmp_path, ENCOUNTER, "es")
+    config = json.loads((tmp_path / "config.json").read_text())
+    write_config(tmp_path, {**config, "id": f"stranger:{ENCOUNTER}"})
+    (tmp_path / "stranger.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    with pytest.raises(ValueError, match="needs the module 'stranger', which is not imported"):
+        invariantzoo.load_run(".")
+    monkeypatch.setitem(sys.modules, "stranger", types.ModuleType("stranger"))
+    assert invariantzoo.load_run(".").config["id"] == f"stranger:{ENCOUNTER}"
 
 
 @needs_safetensors

@@ -14,6 +14,7 @@ import importlib.metadata
 import inspect
 import math
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -274,6 +275,20 @@ def spec(id: str) -> Spec:
                 raise KeyError(f"{name!r} of package {refused.package}: {refused.error}")
         raise KeyError(f"unknown id {id!r}{nearest(name, _SPECS)} (see `invariantzoo list`)")
     return _SPECS[name]
+
+
+def spec_in_file(id: str) -> Spec:
+    """What is registered under an id that stands in a file, for whose sake no module is imported.
+
+    Raises KeyError for an unknown id and ValueError for "module:id" before the module is imported.
+    """
+    module = id.rpartition(":")[0]
+    if module and module not in sys.modules:
+        raise ValueError(
+            f"{id!r} needs the module {module!r}, which is not imported because a file says so: "
+            "import it first, or name the id on the command line"
+        )
+    return spec(id)
 
 
 def system_class(id: str) -> type[System]:

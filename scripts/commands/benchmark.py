@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ids", metavar="ID,…", help="ids in place of the suite's")
     parser.add_argument("--algos", metavar="NAME,…", help="algorithms in place of the suite's")
     parser.add_argument("--optimizers", default="adam", metavar="NAME,…", help="adam, cgd or both")
-    parser.add_argument("--seeds", type=options.count, metavar="N", help="runs of each")
+    parser.add_argument(
+        "--seeds", type=options.count, metavar="N", help="runs of each, with seeds from --seed on"
+    )
     parser.add_argument(
         "--steps", type=options.count, metavar="N", help="agent-steps of a run at most"
     )
@@ -43,7 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train what is not done, then write the results, a page and its pictures."""
-    import invariantzoo
     from invariantzoo import benchmark_page as page
     from invariantzoo.envs.core.files import write_together
     from invariantzoo.envs.core.validation import require_choice
@@ -55,18 +56,20 @@ def run(args: argparse.Namespace) -> int:
     options.require_output_folder("--out", args.out)
     options.require_own_files("--out", args.out, page.RESULTS, "schema", page.FILES)
     suite = units.SUITES[args.suite]
-    ids = _listed(args.ids) or suite.ids or _with_scales()
+    ids = _distinct(_listed("--ids", args.ids)) or suite.ids or _with_scales()
     for id in ids:
-        results.scale(invariantzoo.spec(id).id)
-    others = [_of_others(path) for path in args.against]
+        results.scale(id)
+    others = _of_others(args.against)
     planned, refused = units.plan(
         ids,
-        _listed(args.algos) or suite.algos,
-        _listed(args.optimizers),
+        _listed("--algos", args.algos) or suite.algos,
+        _listed("--optimizers", args.optimizers),
         args.seeds or suite.seeds,
         most_steps=args.steps or suite.most_steps,
+        first_seed=args.seed,
     )
     mine = engines.share_of_array(planned) if args.engine == "array" else planned
+    units.require_same_steps(mine, args.out)
     left = units.left(mine, args.out)
     say(f"{len(planned)} runs, {len(left)} to do, in {args.out}")
     try:
@@ -75,10 +78,11 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt as stop:
         say("stopped; every run has saved what it has: the same command goes on")
         return 143 if isinstance(stop, Terminated) else 130
-    for unit, reason in failed:
+    whole, damaged = results.readable(planned, args.out)
+    for unit, reason in [*failed, *damaged]:
         say(f"{unit.name} failed: {reason}")
-    document = results.collect(planned, refused, args.out, suite=args.suite)
-    document["runs"] += [run for runs in others for run in runs]
+    document = results.collect(whole, refused, args.out, suite=args.suite)
+    document["runs"] += others
     document |= results.summaries(document)
     document["scales"] |= {
         run["id"]: results.scale(run["id"])._asdict() for run in document["runs"]
@@ -89,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(page.page(document))
     say(f"wrote {', '.join(page.written(document))} in {args.out}")
-    return 1 if failed else 0
+    return 1 if failed or damaged else 0
 
 
 def _run_all(args: argparse.Namespace, left: Sequence[Any]) -> list[Any]:
@@ -103,15 +107,38 @@ def _run_all(args: argparse.Namespace, left: Sequence[Any]) -> list[Any]:
         return engines.local(left, args.out, jobs=args.jobs, watch=show)
 
 
-def _of_others(path: Path) -> list[dict[str, Any]]:
-    """Runs of another's results, called after their file."""
+def _of_others(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Runs of others' results, called after their files: by the whole path where names are equal.
+
+    Raises ValueError for a file that is given twice.
+    """
     from invariantzoo.training.benchmark import results
 
-    return [{**run, "of": path.stem} for run in results.read(path)["runs"]]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError("--against names one file twice")
+    stems, runs = [path.stem for path in paths], []
+    for path in paths:
+        name = path.stem if stems.count(path.stem) == 1 else str(path.with_suffix(""))
+        for run in results.read(path)["runs"]:
+            runs.append({**run, "of": " ".join(filter(None, (name, run.get("of"))))})
+    return runs
 
 
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word for word in (text or "").replace(" ", "").split(",") if word))
+def _listed(option: str, text: str | None) -> tuple[str, ...]:
+    """Words between commas; none where the option is not given, ValueError where it names none."""
+    words = tuple(dict.fromkeys((text or "").replace(" ", "").split(",")))
+    if text is not None and not all(words):
+        raise ValueError(f"{option}={text!r} must be names between commas")
+    return words if text is not None else ()
+
+
+def _distinct(ids: Sequence[str]) -> tuple[str, ...]:
+    """Each id once, with its module where one was given."""
+    import invariantzoo
+
+    return tuple(
+        {invariantzoo.spec(id).id: id.removeprefix("invariantzoo/") for id in ids}.values()
+    )
 
 
 def _with_scales() -> tuple[str, ...]:

@@ -54,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score every target and print the summaries."""
+    import invariantzoo
+
+    for target in args.target:
+        if not options.is_run(target):
+            invariantzoo.spec(target)  # the module that it names is imported before runs are read
     options.require_runs(*args.target, args.policy)
     import torch
 

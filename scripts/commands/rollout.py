@@ -97,6 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, then play; Ctrl-C keeps what there is so far and returns 130."""
+    import invariantzoo
+
+    invariantzoo.spec(args.id)  # the module that it names is imported before the run is read
     options.require_runs(args.policy)
     import torch
 

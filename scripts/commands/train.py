@@ -90,7 +90,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.resume and Path(args.id).is_dir():
         raise ValueError(f"{args.id} is a folder, not an id: train ID --out {args.id} --resume")
-    folder = args.out or Path("runs") / invariantzoo.spec(args.id).id
+    id = invariantzoo.spec(
+        args.id
+    ).id  # the module that it names is imported before the run is read
+    folder = args.out or Path("runs") / id
     if not processes.is_first():
         return _follow(args, folder)
     if args.algo is not None:

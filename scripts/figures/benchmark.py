@@ -391,9 +391,9 @@ def _iqm(group: verdicts.Runs, ids: Sequence[str]) -> str:
 
     values = {id: np.array(list(group[id].values())) for id in ids}
     of = interquartile_mean(values)
-    if any(len(scores) < 2 for scores in values.values()):
-        return f"{of['iqm']:.3f}"
     low, high = of["ci95"]
+    if low is None:
+        return f"{of['iqm']:.3f}"
     return f"{of['iqm']:.3f} [{low:.3f}, {high:.3f}]"
 
 

@@ -109,10 +109,13 @@ def verdict(runs: list[dict[str, Any]]) -> str:
         }
         chance = probability_of_improvement(values["mappo"], values["ppo"])
         low, high = chance["ci95"]
-        known = "undecided" if low < 0.5 < high else "decided"
+        interval, known = "", "undecided"
+        if low is not None:  # of single runs
+            interval = f" [{low:.2f}, {high:.2f}]"
+            known = "undecided" if low < 0.5 < high else "decided"
         said.append(
             f"On `{id}` ({what}) a run of `mappo` is better\nthan one of `ppo` with chance "
-            f"{chance['probability']:.2f} [{low:.2f}, {high:.2f}]: {known} by these runs."
+            f"{chance['probability']:.2f}{interval}: {known} by these runs."
         )
     seconds = {
         algo: sum(run["cpu_seconds"] for run in runs if run["algo"] == algo) for algo in ALGORITHMS

@@ -27,12 +27,13 @@ RETRIES = 3  # of a task of Ray whose node is lost
 _POLL = 0.1  # seconds
 _WAIT = 5.0  # seconds, for a folder that another process holds
 
-# How schedulers tell jobs of an array their index, the first one, and the last one or the number.
+# How schedulers tell jobs of an array their index, the first one, the last one, what lies between
+# two of them, and how many there are.
 _SCHEDULERS = (
-    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX"),
-    ("SGE_TASK_ID", "SGE_TASK_FIRST", "SGE_TASK_LAST"),
-    ("LSB_JOBINDEX", "", "LSB_JOBINDEX_END"),
-    ("ARRAY_INDEX", "", "ARRAY_LAST"),
+    tuple(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "STEP", "COUNT")),
+    ("SGE_TASK_ID", "SGE_TASK_FIRST", "SGE_TASK_LAST", "SGE_TASK_STEPSIZE", ""),
+    ("LSB_JOBINDEX", "", "LSB_JOBINDEX_END", "LSB_JOBINDEX_STEP", ""),
+    ("ARRAY_INDEX", "", "ARRAY_LAST", "", ""),
 )
 
 
@@ -176,17 +177,32 @@ def share_of_array(
 ) -> list[Unit]:
     """The units of this job of an array, by the index and number that the scheduler tells.
 
-    Raises ValueError where it tells none.
+    Raises ValueError where it tells none, and for an array with gaps: units would be left out.
     """
-    for index, first, last in _SCHEDULERS:
-        if index in environment and last in environment:
-            begin = int(environment.get(first, "1"))
-            number = int(environment[last]) - begin + 1
-            return list(units[int(environment[index]) - begin :: number])
+    for names in _SCHEDULERS:
+        if names[0] in environment and names[2] in environment:
+            told = [_whole(name, environment.get(name, "1")) for name in names]
+            index, first, last, step, count = told
+            number = (last - first) // max(step, 1) + 1
+            place, aside = divmod(index - first, max(step, 1))
+            if not 0 <= place < number or aside or (count != number and names[4] in environment):
+                said = ", ".join(
+                    f"{name}={environment[name]}" for name in names if name in environment
+                )
+                raise ValueError(f"--engine array needs an array of jobs without gaps, not {said}")
+            return list(units[place::number])
     raise ValueError(
         "--engine array found no index and number of jobs: run it as a job of an array "
-        f"({', '.join(index for index, _, _ in _SCHEDULERS)})"
+        f"({', '.join(names[0] for names in _SCHEDULERS)})"
     )
+
+
+def _whole(name: str, text: str) -> int:
+    """The whole number of an environment variable."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"--engine array: {name}={text!r} must be a whole number") from None
 
 
 def _log(unit: Unit, out: Path) -> Path:

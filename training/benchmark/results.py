@@ -10,8 +10,8 @@
 
 `return` is the mean of held-out episodes of the trained policy; `score` is that on the scale of its
 id; `seconds` are those of the clock, which other work on the machine lengthens. A label is
-"algo optimizer". Anybody's results compare if they have "runs" with "id", "algo" and "return" or
-"score".
+"algo optimizer", "of algo optimizer" of another's runs. Anybody's results compare if they have
+"runs" with "id", "algo" and "return" or "score"; of both the return counts, on the scale of here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ...envs.core.registry import ScoreScale, spec
+from ...envs.core.registry import ScoreScale, Spec, spec, spec_in_file
 from ...envs.core.validation import shown
 from ..runs.folder import read_progress
 from . import scoring
@@ -32,14 +32,18 @@ from .units import Unit
 
 SCHEMA = 1
 _POINTS = 50  # of a run's curve, at most
+_HUGE = 1e100  # of what others call a return or a score: sums of such are still numbers
 
 
 def scale(id: str) -> ScoreScale:
     """The scale of an id's score; ValueError for an id that has none."""
-    known = spec(id).score
-    if known is None:
-        raise ValueError(f"{id} has no scale of scores: register it with score={{...}}")
-    return known
+    return _scale(spec(id))
+
+
+def _scale(known: Spec) -> ScoreScale:
+    if known.score is None:
+        raise ValueError(f"{known.id} has no scale of scores: register it with score={{...}}")
+    return known.score
 
 
 def collect(
@@ -68,6 +72,20 @@ def document(
         "dashes": [{"id": i, "algo": a, "reason": why} for (i, a), why in refused.items()],
     }
     return {**rows, **summaries(rows)}
+
+
+def readable(units: Iterable[Unit], out: Path) -> tuple[list[Unit], list[tuple[Unit, str]]]:
+    """Units that are done and whose files can be read, and what is wrong with those of others."""
+    whole, damaged = [], []
+    for unit in units:
+        if unit.done(out):
+            try:
+                _run(unit, out)
+            except ValueError as error:
+                damaged.append((unit, str(error)))
+            else:
+                whole.append(unit)
+    return whole, damaged
 
 
 def summaries(document: dict[str, Any]) -> dict[str, Any]:
@@ -123,19 +141,62 @@ def read(path: Path) -> dict[str, Any]:
     if document.get("schema", SCHEMA) != SCHEMA:
         was = shown(document["schema"])
         raise ValueError(f"{path} has schema {was}; this version reads {SCHEMA}")
-    return {**document, "runs": [_checked(path, run) for run in document["runs"]]}
+    runs = [_checked(path, run) for run in document["runs"]]
+    seen: set[tuple[Any, ...]] = set()
+    for run in runs:
+        which = run["id"], label(run), run.get("seed")
+        if "seed" in run and which in seen:
+            raise ValueError(f"{path} holds two runs of {' '.join(which[:2])}, seed {which[2]}")
+        seen.add(which)
+    return {**document, "runs": runs}
 
 
 def _checked(path: Path, run: Any) -> dict[str, Any]:
-    """A run of somebody's results with its score."""
-    if not isinstance(run, dict) or not all(isinstance(run.get(n), str) for n in ("id", "algo")):
+    """A run of somebody's results, with its score on the scale that its id has here."""
+    if not isinstance(run, dict) or not all(_is_text(run.get(n)) for n in ("id", "algo")):
         raise ValueError(f'{path}: {shown(run)} must have texts "id" and "algo"')
-    for name in ("score", "return"):
-        value = run.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value):
-            score = float(value) if name == "score" else scale(run["id"]).score(float(value))
-            return {**run, "score": score}
-    raise ValueError(f'{path}: {shown(run)} must have a number "score" or "return"')
+    if not all(_is_text(run.get(name, "")) for name in ("optimizer", "of")):
+        raise ValueError(f'{path}: "optimizer" of {shown(run)} must be a text')
+    if not isinstance(run.get("seed", 0), int | str):
+        raise ValueError(f'{path}: "seed" of {shown(run)} must be a whole number')
+    if "curve" in run and not _is_curve(run["curve"], run.get("steps")):
+        raise ValueError(
+            f'{path}: a run of {run["id"]} by {run["algo"]} must have "curve": [[steps, CPU '
+            'seconds or null, score], ...], rising, with "steps" above 0, or none'
+        )
+    try:
+        known = spec_in_file(run["id"])
+        points = _scale(known)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: {error.args[0]}") from None
+    if _is_number(run.get("return")):  # first: what a score was measured by may have changed
+        score = float(points.score(float(run["return"])))
+    elif _is_number(run.get("score")):
+        score = float(run["score"])
+    else:
+        raise ValueError(f'{path}: {shown(run)} must have a number "return" or "score"')
+    return {**run, "id": known.id, "score": score}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
+def _is_number(value: Any) -> bool:
+    """Whether `value` is a number of which sums can be taken."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE
+
+
+def _is_curve(value: Any, steps: Any) -> bool:
+    """Whether `value` is a curve of a run of so many steps."""
+    if not isinstance(value, list) or not all(isinstance(p, list) and len(p) == 3 for p in value):
+        return False
+    made, spent, scores = ([p[column] for p in value] for column in range(3))
+    spent = [seconds for seconds in spent if seconds is not None]
+    if not all(map(_is_number, [*made, *spent, *scores])):
+        return False
+    rising = made == sorted(made) and spent == sorted(spent)
+    return rising and (not value or (_is_number(steps) and steps > 0))
 
 
 def _run(unit: Unit, out: Path) -> dict[str, Any]:
@@ -148,7 +209,7 @@ def _run(unit: Unit, out: Path) -> dict[str, Any]:
         for m in chosen[: len(rows)]
     ]
     return {
-        "id": unit.id,
+        "id": spec(unit.id).id,
         "algo": unit.algo,
         "optimizer": unit.optimizer,
         "seed": unit.seed,

@@ -22,14 +22,18 @@ Runs = Mapping[str, np.ndarray]  # by id: scores of runs [runs]
 
 
 def interquartile_mean(runs: Runs, *, seed: int = 0) -> dict[str, Any]:
-    """Interquartile mean over all runs of all ids, and its 95 % interval."""
+    """Interquartile mean over all runs of all ids, and its 95 % interval.
+
+    No interval where an id has one run: to draw that anew says nothing of how runs differ.
+    """
     scores = [values for values in runs.values() if len(values)]
     if not scores:
         return {"iqm": None, "ci95": [None, None]}
-    resampled = iqm(np.concatenate(_drawn(scores, seed), -1))
-    low, high = np.quantile(resampled, [0.025, 0.975])
     middle = float(iqm(np.concatenate(scores)))
-    return {"iqm": middle, "ci95": [float(low), float(high)]}
+    if any(len(values) < 2 for values in scores):
+        return {"iqm": middle, "ci95": [None, None]}
+    resampled = iqm(np.concatenate(_drawn(scores, seed), -1))
+    return {"iqm": middle, "ci95": _middle_95(resampled)}
 
 
 def profile(runs: Runs, *, seed: int = 0) -> dict[str, list[float]]:
@@ -44,25 +48,26 @@ def profile(runs: Runs, *, seed: int = 0) -> dict[str, list[float]]:
 def probability_of_improvement(of: Runs, over: Runs, *, seed: int = 0) -> dict[str, Any]:
     """Chance that a run of one is better than a run of the other, ties one half, mean over ids.
 
-    Only ids that both have count; None where there are none.
+    Only ids that both have count; None where there are none. No interval where an id has one run.
     """
     both = [id for id in of if id in over and len(of[id]) and len(over[id])]
     if not both:
         return {"probability": None, "ci95": [None, None], "ids": 0}
     ours, theirs = [of[id] for id in both], [over[id] for id in both]
+    value = np.mean([float(_better(x, y)) for x, y in zip(ours, theirs, strict=True)])
+    known = {"probability": float(value), "ids": len(both)}
+    if any(len(values) < 2 for values in (*ours, *theirs)):
+        return {**known, "ci95": [None, None]}
     drawn = np.mean(
         [_better(x, y) for x, y in zip(_drawn(ours, seed), _drawn(theirs, seed + 1), strict=True)],
         0,
     )
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    value = np.mean([float(_better(x, y)) for x, y in zip(ours, theirs, strict=True)])
-    return {"probability": float(value), "ci95": [float(low), float(high)], "ids": len(both)}
+    return {**known, "ci95": _middle_95(drawn)}
 
 
 def mean_interval(values: np.ndarray, *, seed: int = 0) -> list[float]:
     """95 % interval of the mean over runs [runs]."""
-    low, high = np.quantile(_drawn([values], seed)[0].mean(-1), [0.025, 0.975])
-    return [float(low), float(high)]
+    return _middle_95(_drawn([values], seed)[0].mean(-1))
 
 
 def curve(rows: Sequence[Sequence[tuple[float, float]]], points: np.ndarray) -> list[float | None]:
@@ -79,6 +84,11 @@ def curve(rows: Sequence[Sequence[tuple[float, float]]], points: np.ndarray) -> 
         values[run, here] = score[index[here]]
     whole = ~np.isnan(values).any(0)
     return [float(values[:, m].mean()) if whole[m] else None for m in range(len(points))]
+
+
+def _middle_95(drawn: np.ndarray) -> list[float]:
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return [float(low), float(high)]
 
 
 def _drawn(scores: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:

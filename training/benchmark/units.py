@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...envs.core.registry import make_system
-from ...envs.core.validation import require_choice, require_count
+from ...envs.core.validation import require_choice, require_count, require_number, shown
 from ..rl.algorithms import default_steps, make_config, make_trainer
 from ..rl.configs import SB3Config
 from ..rl.hyperparameters import ALGORITHMS, PLAIN
@@ -65,8 +65,20 @@ class Unit(NamedTuple):
         return (out / self.name / SCORES).exists()
 
     def report(self, out: Path) -> dict[str, Any]:
-        """scores.json of its folder."""
-        return json.loads((out / self.name / SCORES).read_text(encoding="utf-8"))
+        """scores.json of its folder; ValueError for one that holds no finite mean return."""
+        path = out / self.name / SCORES
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+            mean = report["scores"]["trained"]["return"]["mean"]
+            steps, seconds = report["steps"], report["seconds"]
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            what = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise ValueError(
+                f"{path} cannot be read: {what}; without it the run is scored again"
+            ) from None
+        for name, value in (("the mean return", mean), ("steps", steps), ("seconds", seconds)):
+            require_number(f"{path}: {name}", value)
+        return report
 
 
 def plan(
@@ -76,6 +88,7 @@ def plan(
     seeds: int,
     *,
     most_steps: int | None,
+    first_seed: int = 0,
 ) -> tuple[list[Unit], dict[tuple[str, str], str]]:
     """Units of all ids by all algorithms that can train them, and why others cannot.
 
@@ -104,7 +117,7 @@ def plan(
             units += [
                 Unit(id, algo, optimizer, seed, steps)
                 for optimizer in optimizers
-                for seed in range(seeds)
+                for seed in range(first_seed, first_seed + seeds)
             ]
     return units, refused
 
@@ -120,6 +133,20 @@ def refusal(id: str, algo: str) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def require_same_steps(units: Iterable[Unit], out: Path) -> None:
+    """Raise ValueError where a folder holds a run of other agent-steps than its unit's."""
+    for unit in units:
+        try:
+            made = json.loads((out / unit.name / CONFIG).read_text(encoding="utf-8"))["steps"]
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue  # none, or a damaged one, of which the training itself says what is wrong
+        if made != unit.steps:
+            raise ValueError(
+                f"{out / unit.name} is a run of {shown(made)} agent-steps, not {unit.steps}: give "
+                "the same --steps, remove it, or choose another --out"
+            )
 
 
 def left(units: Iterable[Unit], out: Path) -> list[Unit]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...envs.core.files import write_atomically
-from ...envs.core.registry import spec
+from ...envs.core.registry import spec_in_file
 from ...envs.core.validation import shown
 from ..rl.hyperparameters import ALGORITHMS
 
@@ -104,9 +104,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     if config["algo"] not in ALGORITHMS:
         raise ValueError(f"{folder} was trained by {config['algo']!r}, which is not known here")
     try:
-        spec(config["id"])
-    except (KeyError, ImportError, TypeError, ValueError) as error:
+        spec_in_file(config["id"])
+    except KeyError as error:
         raise ValueError(f"{folder} is of another version: {error.args[0]}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return config
 
 
