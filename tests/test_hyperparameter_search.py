@@ -132,6 +132,34 @@ def test_a_full_disk_spoils_no_journal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "line", ["[1]", '{"op_code": 99}', '{"op_code": 4, "wor', '{"op_code": 5}', "\0\0\0\0"]
+)
+def test_a_journal_that_is_damaged_in_its_midst_is_named(line: str, tmp_path: Path) -> None:
+    searches.begin(tmp_path, search())
+    path = tmp_path / "journal.log"
+    lines = path.read_text().split("\n")
+    path.write_text("\n".join([lines[0], line, *lines[1:]]))
+    with pytest.raises(ValueError, match=r"journal\.log is damaged"):
+        searches.begin(tmp_path, search())
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
+    """As where the journal was lost, and a trial of the same number tries something else."""
+    whole = made(tmp_path / "whole", search(), 1)
+    folder, asked = tmp_path / "other", itertools.count()
+    searches.begin(folder, search())
+    assert not searches.work(folder, search(), 1, stopped=lambda: next(asked) >= 2)
+    run = folder / "trial-0000" / "run-0"
+    assert (run / "checkpoint.pt").exists()
+    (run / "checkpoint.pt").write_bytes(b"of other settings")
+    config = json.loads((run / "config.json").read_text())
+    config["hyperparameters"]["gamma"] = 0.123
+    (run / "config.json").write_text(json.dumps(config))
+    assert searches.work(folder, search(), 1)
+    assert searches.read_trials(folder) == whole
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [("search.json", "mine"), ("search.json", "[1]"), ("journal.log", "mine\n")],
 )

@@ -332,6 +332,8 @@ def _train(
     trainer = make_trainer(search.algo, system, hyper, seed=seed, steps=search.steps)
     run = _trial_folder(folder, trial.number) / f"run-{number}"
     config = runs.describe(search.id, search.algo, system, hyper, steps=search.steps, seed=seed)
+    if _other_than(run, config):  # of a trial of this number whose record was lost
+        (run / runs.CHECKPOINT).unlink(missing_ok=True)
     runs.write_config(run, config)
     if (run / runs.CHECKPOINT).exists():
         runs.restore(run, trainer)
@@ -359,6 +361,14 @@ def _train(
     return _score(search, system, trainer, search.episodes)
 
 
+def _other_than(run: Path, config: dict[str, Any]) -> bool:
+    """Whether a folder holds a training with other settings than those of `config`."""
+    try:
+        return runs.read_config(run) != json.loads(json.dumps(config))
+    except (OSError, ValueError):
+        return True
+
+
 def _score(search: Search, system: System, trainer: Trainer, episodes: int) -> float:
     """Mean return of a policy as it is; ValueError if it is not finite."""
     scores = evaluate(
@@ -384,7 +394,19 @@ def _storage(folder: Path) -> optuna.storages.JournalStorage:
     from .journal import Journal
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.storages.JournalStorage(Journal(folder / JOURNAL))
+    journal = Journal(folder / JOURNAL)
+    try:
+        return optuna.storages.JournalStorage(journal)
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as e:
+        what = " ".join(str(e).split()) or type(e).__name__
+        raise ValueError(f"{folder / JOURNAL} is damaged ({what}); choose another --out") from None
 
 
 def _make_study(folder: Path, search: Search) -> None:
