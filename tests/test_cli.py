@@ -314,8 +314,27 @@ def test_runs_of_different_algorithms_are_not_put_together() -> None:
     policy = make_policy("straight", system)
     algos = ["ppo", "sac", "", "ppo", "ppo"]
     ids = [CROWD, CROWD, "x-y-v0", "x-y-v0", "x-y-v0"]
-    entries = [Entry(id, "", system, policy, algo) for id, algo in zip(ids, algos, strict=True)]
+    entries = [
+        Entry(id, str(number), system, policy, algo)
+        for number, (id, algo) in enumerate(zip(ids, algos, strict=True))
+    ]
     assert groups_of(entries) == {"x-y-v0": [3, 4]}
+    assert groups_of([entries[3], entries[3]._replace(name="./3")]) == {}
+    assert groups_of([entries[3], entries[4]._replace(settings="others")]) == {}
+
+
+def test_runs_of_other_settings_are_not_put_together(
+    trained: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(trained[1], other)
+    config = runs.read_config(other)
+    config["hyperparameters"]["lr"] *= 2
+    runs.write_config(other, config)
+    words = ["evaluate", str(trained[0]), str(other), "--episodes", "1", "--seeds", "1"]
+    assert answer(capsys, *words)["metrics"] == {}
+    assert main(words) == 0
+    assert "with other settings, steps or parameters" in capsys.readouterr().err
 
 
 def test_training_and_evaluation_do_not_share_worlds(trained: list[Path]) -> None:

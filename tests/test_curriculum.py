@@ -64,6 +64,11 @@ def test_how_it_is_written(text: str, ends: tuple[str, str] | None) -> None:
     assert parse_move(text) == ends
 
 
+def test_an_end_that_can_be_read_in_two_ways_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'1\.\.\.5' must be first\.\.last"):
+        parse_move("1...5")
+
+
 def test_worlds_go_on_under_other_parameters() -> None:
     """As worlds do that were made with them and brought to the same state."""
     other = dataclasses.replace(ENCOUNTER, radius=0.3)  # type: ignore[type-var]

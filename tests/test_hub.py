@@ -18,7 +18,14 @@ import invariantzoo
 from invariantzoo.__main__ import main
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.training.rl.algorithms import make_config, make_trainer
-from invariantzoo.training.runs.run import describe, recording, train, write_config, write_json
+from invariantzoo.training.runs.run import (
+    describe,
+    read_progress,
+    recording,
+    train,
+    write_config,
+    write_json,
+)
 
 ENCOUNTER, LEAVE = "particles-encounter-v0", "test-leave-v0"
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -114,6 +121,37 @@ def test_actions_are_the_same_after_reload(
 
 
 @needs_safetensors
+def test_the_card_tells_what_was_made_and_what_is_not_defined(tmp_path: Path) -> None:
+    """Fewer steps than were asked for, and a metric that no episode had, or one alone."""
+    run, shared = tmp_path / "run", tmp_path / "shared"
+    make_run(run, ENCOUNTER, "es")
+    config = json.loads((run / "config.json").read_text())
+    write_config(run, {**config, "steps": 10**6})
+    made = read_progress(run)[-1]["steps"]
+    nothing, alone = {"mean": None, "se": None}, {"mean": 2.0, "se": None}
+    write_json(run / "scores.json", {"scores": {"trained": {"return": nothing, "hits": alone}}})
+    assert main(["export", str(run), "--hub", str(shared)]) == 0
+    text = (shared / "README.md").read_text(encoding="utf-8")
+    assert f"Trained for {made:,} agent-steps" in text
+    assert "| trained | – | 2 |" in text
+    assert "mean_reward" not in text
+
+
+@needs_safetensors
+@pytest.mark.parametrize(
+    "text", ["[]", '{"a', '{"scores": 1}', '{"scores": {"x": {"return": {"mean": "a"}}}}']
+)
+def test_scores_that_are_none_are_named(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path / "run", ENCOUNTER, "es")
+    (tmp_path / "run" / "scores.json").write_text(text)
+    said = refused(capsys, "export", str(tmp_path / "run"), "--hub", str(tmp_path / "shared"))
+    assert "scores.json cannot be read" in said
+    assert not (tmp_path / "shared").exists()
+
+
+@needs_safetensors
 def test_the_card_is_read_by_hubs_and_people(tmp_path: Path) -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
     run, shared = tmp_path / "run", tmp_path / "shared"
@@ -170,7 +208,7 @@ def test_what_is_no_run_or_no_weights_is_refused(
     for name, value, words in (
         ("other.weight", torch.zeros(3), "no weight of a policy"),
         (first, tensors[first] * float("nan"), "not finite"),
-        (first, torch.zeros(3, 3, 3), "does not fit"),
+        (first, torch.zeros(3, 3, 3), r"model\.safetensors does not fit"),
     ):
         save_file({**tensors, name: value}, weights)
         with pytest.raises(ValueError, match=words):

@@ -108,6 +108,10 @@ def test_more_steps_than_asked_are_told(tmp_path: Path, capsys: pytest.CaptureFi
     assert "120 agent-steps in 3 updates" in said
     assert "rounded" not in said
     assert "goes on from 80" in said
+    assert main(train(out, "--resume", "--steps", "81")) == 0  # an update that is begun is whole
+    assert main(train(out, "--resume", "--steps", "80")) == 2
+    assert "has made 120 agent-steps already, more than --steps 80" in capsys.readouterr().err
+    assert json.loads((out / "config.json").read_text())["steps"] == 81
 
 
 # Lines that can be pasted

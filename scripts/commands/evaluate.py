@@ -9,6 +9,7 @@ training seeds.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,13 +25,17 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """What is scored: a policy on a system; `algo` trained it, or is empty for one by name."""
+    """What is scored: a policy on a system; `algo` trained it, or is empty for one by name.
+
+    settings: of its training and of the system, as JSON: what several runs must share.
+    """
 
     id: str
     name: str
     system: System
     policy: Policy
     algo: str
+    settings: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +130,7 @@ def _exact(entry: Entry) -> dict[str, float]:
 
 
 def _groups(entries: list[Entry]) -> dict[str, list[int]]:
-    """Places of the runs of every id that has several, all by the same algorithm."""
+    """Places of the runs of every id that has several, all of the same algorithm and settings."""
     groups: dict[str, list[int]] = {}
     for i, entry in enumerate(entries):
         if entry.algo:
@@ -137,6 +142,12 @@ def _groups(entries: list[Entry]) -> dict[str, list[int]]:
         if len(algos) > 1:
             say(f"runs of {id} by {', '.join(algos)} are not put together")
             del groups[id]
+        elif len({Path(entries[i].name).resolve() for i in groups[id]}) < len(groups[id]):
+            say(f"runs of {id} are not put together: one of them is given twice")
+            del groups[id]
+        elif len({entries[i].settings for i in groups[id]}) > 1:
+            say(f"runs of {id} with other settings, steps or parameters are not put together")
+            del groups[id]
     return groups
 
 
@@ -144,6 +155,7 @@ def _entry(target: str, args: argparse.Namespace) -> Entry:
     """Everything that can be wrong with a target is found here."""
     import invariantzoo
     from invariantzoo.agents.policy import policy_names
+    from invariantzoo.envs.core.observation import parameter_values
     from invariantzoo.training.runs.run import read_config
 
     settings = options.parse_settings(args.set)
@@ -159,8 +171,12 @@ def _entry(target: str, args: argparse.Namespace) -> Entry:
             raise ValueError(f"say which --policy acts in {id}: {known}, or a run folder")
         name = args.policy
     policy = options.load_policy(name, system, trust=args.trust, device=device)
-    algo = read_config(Path(name))["algo"] if options.is_run(name) else ""
-    return Entry(id, name, system, policy, algo)
+    if not options.is_run(name):
+        return Entry(id, name, system, policy, "")
+    config = read_config(Path(name))
+    hyper = {**config["hyperparameters"], "device": None}
+    made = [hyper, config["steps"], parameter_values(system)]
+    return Entry(id, name, system, policy, config["algo"], json.dumps(made, sort_keys=True))
 
 
 def _print(console: Console, title: str, metrics: dict[str, Summary], each: str) -> None:

@@ -270,6 +270,11 @@ def _resumed(args: argparse.Namespace, folder: Path) -> Plan:
     made = trainer.make_trainer(config["algo"], system, hyper, seed=config["seed"], steps=steps)
     if (folder / runs.CHECKPOINT).exists():
         runs.restore(folder, made)
+    if steps <= made.steps - made.per_update:
+        raise ValueError(
+            f"{folder} has made {made.steps} agent-steps already, more than --steps {steps}; "
+            "leave it out, or give as many"
+        )
     config["steps"], config["total_steps"] = steps, _whole_updates(made, steps)
     curriculum = runs.curriculum_of(folder, config, system, made)
     if processes.is_first():

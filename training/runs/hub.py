@@ -6,6 +6,7 @@ Nothing in it is ever unpickled, so that it can be read whoever wrote it. `load_
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from ...envs.core.extras import require_extra
 from ...envs.core.files import write_folder
 from ...envs.core.registry import spec
-from .folder import CONFIG, FILM, SCORES, WEIGHTS
+from .folder import CONFIG, FILM, SCORES, WEIGHTS, read_progress
 
 CARD, REPLAY = "README.md", "replay.mp4"  # as model hubs expect them
 PARTS = ("policy", "network")  # of a trainer's state: what holds the weights of a policy
@@ -32,8 +33,9 @@ def export(folder: Path, config: dict[str, Any], state: dict[str, Any], out: Pat
 
     weights = save(weights_of(state))
     scores, film = folder / SCORES, (folder / FILM).is_file()
-    report = json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else {}
-    text = card(config, report.get("scores", {}), film=film)
+    rows = read_progress(folder)
+    made = rows[-1]["steps"] if rows else config["steps"]
+    text = card({**config, "steps": made}, _scores(scores) if scores.is_file() else {}, film=film)
 
     def write(part: Path) -> None:
         (part / WEIGHTS).write_bytes(weights)
@@ -45,6 +47,26 @@ def export(folder: Path, config: dict[str, Any], state: dict[str, Any], out: Pat
     out.parent.mkdir(parents=True, exist_ok=True)
     write_folder(out, write)
     return [CARD, CONFIG, WEIGHTS, *([REPLAY] if film else [])]
+
+
+def _scores(path: Path) -> dict[str, dict[str, Any]]:
+    """Summaries of scores.json by policy and metric; ValueError for a file that holds none."""
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))["scores"]
+        return {
+            policy: {
+                metric: {name: _number(summary[name]) for name in ("mean", "se")}
+                for metric, summary in summaries.items()
+            }
+            for policy, summaries in scores.items()
+        }
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+def _number(value: Any) -> float:
+    """A number of scores.json, where null stands for what is not defined."""
+    return math.nan if value is None else float(value)
 
 
 def weights_of(state: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -96,7 +118,9 @@ def card(config: dict[str, Any], scores: dict[str, Any], *, film: bool = False) 
             "    metrics:",
         ]
         for name, summary in trained.items():
-            value = json.dumps(f"{summary['mean']:.4g} +/- {summary['se']:.2g}")
+            if math.isnan(summary["mean"]):
+                continue  # no episode defined it
+            value = json.dumps(_with_error(summary, "+/-"))
             label = json.dumps("mean_reward" if name == "return" else name)
             head.append(f"    - {{type: {label}, value: {value}, name: {json.dumps(name)}}}")
     lines = [*head, "---", "", f"# {algo} on {id}", "", f"{_sentence(spec(id).summary)}", ""]
@@ -123,8 +147,8 @@ def card(config: dict[str, Any], scores: dict[str, Any], *, film: bool = False) 
         metrics = list(next(iter(scores.values())))
         lines += [_row("policy", *metrics), _row(*["---"] * (1 + len(metrics)))]
         for policy, summaries in scores.items():
-            cells = (f"{s['mean']:.4g} ± {s['se']:.2g}" for s in map(summaries.get, metrics) if s)
-            lines.append(_row(policy, *cells))
+            cells = map(summaries.get, metrics)
+            lines.append(_row(policy, *(_with_error(s, "±") if s else "–" for s in cells)))
         lines.append("")
     for title, values in (
         ("Parameters of the system", config["parameters"]),
@@ -134,6 +158,14 @@ def card(config: dict[str, Any], scores: dict[str, Any], *, film: bool = False) 
         lines += [_row(f"`{name}`", f"`{value!r}`") for name, value in values.items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def _with_error(summary: dict[str, float], sign: str) -> str:
+    """A mean and its standard error, as far as they are defined."""
+    mean, error = summary["mean"], summary["se"]
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:.4g}" if math.isnan(error) else f"{mean:.4g} {sign} {error:.2g}"
 
 
 def _row(*cells: str) -> str:

@@ -201,7 +201,7 @@ def load_run(path: str | os.PathLike[str], *, trust: bool = False, device: str =
         return Run(folder, config, system, load_trusted(config["algo"], folder / POLICY))
     shared = (folder / WEIGHTS).is_file() and not (folder / CHECKPOINT).is_file()
     state = _read_shared(folder / WEIGHTS) if shared else read_checkpoint(folder)
-    with _fitting(folder):
+    with _fitting(folder / (WEIGHTS if shared else CHECKPOINT)):
         policy = load_policy(config["algo"], system, hyper, state, device)
     return Run(folder, config, system, policy)
 
@@ -209,7 +209,7 @@ def load_run(path: str | os.PathLike[str], *, trust: bool = False, device: str =
 def restore(folder: Path, trainer: Trainer) -> None:
     """Bring a trainer to the checkpoint of a run; ValueError if it does not fit."""
     state = read_checkpoint(folder)
-    with _fitting(folder):
+    with _fitting(folder / CHECKPOINT):
         trainer.load_state_dict(state)
         if trainer.steps < 1:
             raise ValueError(f"it counts {trainer.steps} steps")
@@ -228,13 +228,13 @@ def on_the_side(folder: Path, config: dict[str, Any], updates: int) -> Trainer:
 
 
 @contextmanager
-def _fitting(folder: Path) -> Iterator[None]:
-    """Say in one line that a checkpoint is not one of this run."""
+def _fitting(path: Path) -> Iterator[None]:
+    """Say in one line that a checkpoint, or a file of weights, is not one of this run."""
     try:
         yield
     except _MISFIT as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{folder / CHECKPOINT} does not fit {CONFIG}: {reason}") from None
+        raise ValueError(f"{path} does not fit {CONFIG}: {reason}") from None
 
 
 class Recorder:
