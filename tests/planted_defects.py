@@ -1,6 +1,7 @@
 """Small parallel environments: sound ones of several kinds, and ones with a single planted defect.
 
 `HEALTHY` lists the sound ones; `DEFECTS` pairs a defective one with the name of the finding.
+Torch is imported by the two that need it: the processes in which others are checked start sooner.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
@@ -569,6 +569,8 @@ class NoneReward(Walkers):
 @defect("reward-type")
 class TensorReward(Walkers):
     def reward(self, agent: str) -> Any:
+        import torch
+
         return torch.tensor(super().reward(agent))
 
 
@@ -1112,6 +1114,8 @@ class LateRandom(Walkers):
 @defect("global-generator")
 class GlobalTorch(Walkers):
     def noise(self) -> np.ndarray:
+        import torch
+
         return torch.randn(2).numpy()
 
 

@@ -28,9 +28,20 @@ WORDS = ["benchmark", "--ids", ID, "--algos", "ppo", "--seeds", "2", "--steps", 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A benchmark of two runs."""
+    """A benchmark of two runs; the first was killed at its start, and went on to its end."""
     out = tmp_path_factory.mktemp("benchmark")
+    unit = Unit(ID, "ppo", "adam", 0, 3000)
+    assert "--resume" not in unit.words(out)
+    process = engines.start(unit, out)
+    while not (out / unit.name / "config.json").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not unit.done(out)
+    assert "--resume" in unit.words(out)
     assert main([*WORDS, "--out", str(out)]) == 0
+    assert unit.done(out)
     return out
 
 
@@ -110,22 +121,6 @@ def test_algorithms_that_cannot_train_an_id_are_a_dash() -> None:
     planned, refused = units.plan(["tasep-open-v0"], ["ppo", "sac"], ["adam"], 1, most_steps=10)
     assert [unit.algo for unit in planned] == ["ppo"]
     assert list(refused) == [("tasep-open-v0", "sac")]
-
-
-def test_a_unit_that_was_killed_goes_on(tmp_path: Path) -> None:
-    """In the same folder, to its end."""
-    unit = Unit(ID, "ppo", "adam", 3, 6000)
-    assert "--resume" not in unit.words(tmp_path)
-    process = engines.start(unit, tmp_path)
-    folder = tmp_path / unit.name
-    while not (folder / "config.json").exists():
-        assert process.poll() is None
-    process.kill()
-    process.wait()
-    assert not unit.done(tmp_path)
-    assert "--resume" in unit.words(tmp_path)
-    assert engines.local([unit], tmp_path, jobs=1) == []
-    assert unit.done(tmp_path)
 
 
 class Ended:

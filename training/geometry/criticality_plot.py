@@ -47,3 +47,4 @@ def _draw(axis: Any, name: str, verdict: Verdict) -> None:
             axis.axvspan(law.low, law.high, color="0.5", alpha=0.12, lw=0)
     axis.set_title(f"{name}\n{verdict.text}", fontsize=6)
     axis.tick_params(labelsize=6)
+    axis.minorticks_off()  # a hundred of them in each part would take most of the time
