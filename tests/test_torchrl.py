@@ -62,6 +62,19 @@ def test_worlds_are_those_of_the_arrays(id: str) -> None:
             assert np.isnan(told[~step.done]).all()
 
 
+def test_illegal_actions_are_reported() -> None:
+    env = invariantzoo.torchrl_env(MASKED, n_worlds=3, seed=0, horizon=6)
+    state, worlds = env.reset(), VectorEnv(env.system, 3, seed=0, autoreset=False)
+    worlds.reset()
+    assert env.metric_names == (*env.system.reductions, "illegal_actions")
+    for _ in range(6):
+        state["agents", "action"] = torch.ones(3, 4, dtype=torch.int64)
+        state = env.step(state)["next"]
+        step = worlds.step(np.ones((3, 4), np.int64))
+    assert step.metrics["illegal_actions"].min() > 0
+    assert state["metrics"][:, -1].tolist() == step.metrics["illegal_actions"].tolist()
+
+
 def test_agents_that_leave_act_in_turn_and_may_not_do_all() -> None:
     from torchrl.envs import ActionMask, TransformedEnv
 

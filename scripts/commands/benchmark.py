@@ -21,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=options.count, metavar="N", help="runs of each, with seeds from --seed on"
     )
     parser.add_argument(
-        "--steps", type=options.count, metavar="N", help="agent-steps of a run at most"
+        "--steps",
+        type=options.count,
+        metavar="N",
+        help="agent-steps of a run at most, but for whole updates",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of all runs")
     parser.add_argument(
@@ -82,6 +85,12 @@ def run(args: argparse.Namespace) -> int:
     for unit, reason in [*failed, *damaged]:
         say(f"{unit.name} failed: {reason}")
     document = results.collect(whole, refused, args.out, suite=args.suite)
+    for unit, run in zip(whole, document["runs"], strict=True):
+        if 5 * run["steps"] > 6 * unit.steps and unit.seed == args.seed:
+            say(
+                f"{unit.id} by {unit.algo}: {run['steps']:,} agent-steps in place of "
+                f"{unit.steps:,}, for an update has no fewer"
+            )
     document["runs"] += others
     document |= results.summaries(document)
     document["scales"] |= {

@@ -19,7 +19,7 @@ from ..registry import make_system
 from ..rng import Rng, fresh_seed
 from ..seeds import require_seed
 from ..system import System
-from ..vector import VectorEnv
+from ..vector import ILLEGAL, VectorEnv
 
 GROUP = "agents"
 _FLAGS = ("done", "terminated", "truncated")
@@ -53,7 +53,6 @@ class SystemTorchEnv(EnvBase):
         env = VectorEnv(system, n_worlds, seed=seed, autoreset=False)
         super().__init__(device=torch.device(device), batch_size=torch.Size([n_worlds]))
         self.system = system
-        self.metric_names = tuple(system.reductions)
         names = [f"{system.agent_name}_{agent}" for agent in range(system.n_agents)]
         self.group_map = {GROUP: names}
         self._env = env
@@ -63,6 +62,7 @@ class SystemTorchEnv(EnvBase):
             probe = system.initial(Rng.single(0, 1), 1)
             self._leaves = system.terminated(probe) is not None
             self._has_legal = system.action_mask(probe) is not None
+        self.metric_names = (*system.reductions, *([ILLEGAL] if self._has_legal else []))
         self._turns = self._leaves or system.one_at_a_time
         self._state_size = sum(array[0].numel() for array in probe) if with_state else 0
         self._make_specs()
