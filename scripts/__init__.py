@@ -10,8 +10,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from invariantzoo.envs.core import renamed
-from invariantzoo.envs.core.registry import ids, make_system, register, spec
+from invariantzoo import signals
+
+signals.end_at_once_while_importing()
+
+from invariantzoo.envs.core import renamed  # noqa: E402 - what takes long comes after
+from invariantzoo.envs.core.registry import ids, make_system, register, spec  # noqa: E402
 
 if TYPE_CHECKING:
     import torch

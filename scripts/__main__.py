@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import NoReturn
 
 import invariantzoo
-from invariantzoo import options, streams
+from invariantzoo import options, signals, streams
 from invariantzoo.envs.core.files import IN_USE, InUseError
 
 COMMANDS = (
@@ -60,9 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         _collect_rarely()
     words = list(sys.argv[1:] if argv is None else argv)
-    streams.open_all()
-    streams.take_every_letter()
     try:
+        signals.raise_again()
+        streams.open_all()
+        streams.take_every_letter()
         code = _dispatch(words)
         streams.flush()
         _say_what_is_not_kept()

@@ -1,14 +1,41 @@
-"""Ctrl-C and SIGTERM that a command obeys at the next moment at which it can save its work."""
+"""Ctrl-C and SIGTERM: while a command is imported, and where it must first save its work."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+
+def end_at_once(number: int, frame: FrameType | None) -> None:
+    """Handler of Ctrl-C where there is nothing to save: one line, exit code 130."""
+    os.write(2, b"invariantzoo: interrupted\n")
+    os._exit(130)
+
+
+def end_at_once_while_importing() -> None:
+    """In a process that is the command line, let Ctrl-C end it quietly until `main` begins.
+
+    Importing the libraries takes a moment, in which Python would show where it was.
+    """
+    program = sys.argv[0] if sys.argv else ""
+    if program == "-m":  # what Python calls it until it has found the module
+        ours = "invariantzoo" in sys.orig_argv
+    else:  # not in a process that a command starts, which has its name but other words
+        ours = os.path.basename(program) == "invariantzoo" and program in sys.orig_argv
+    if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end_at_once)
+
+
+def raise_again() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt, if `end_at_once_while_importing` has changed that."""
+    if signal.getsignal(signal.SIGINT) is end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Terminated(KeyboardInterrupt):

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from commands import refused
 
 import invariantzoo
-from invariantzoo import options
+from invariantzoo import options, signals
 from invariantzoo.__main__ import COMMANDS, main
 from invariantzoo.agents.policy import make_policy
 from invariantzoo.commands.bench import with_section
@@ -151,6 +152,49 @@ def test_interrupt_gives_130(
     monkeypatch.setattr("invariantzoo.commands.list.run", interrupted)
     assert main(["list"]) == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["module", "script", "library"])
+def test_interrupt_while_the_libraries_are_imported(how: str, tmp_path: Path) -> None:
+    """A command ends with one line; where others import the package it is for them to say."""
+    (tmp_path / "gymnasium.py").write_text(
+        "import signal\nsignal.raise_signal(signal.SIGINT)\nraise SystemExit('not interrupted')\n"
+    )
+    script = tmp_path / "invariantzoo"  # as pip makes it
+    script.write_text("import sys\nfrom invariantzoo.__main__ import main\nsys.exit(main())\n")
+    command = {
+        "module": ["-m", "invariantzoo", "list"],
+        "script": [str(script), "list"],
+        "library": ["-c", "import invariantzoo", "invariantzoo"],
+    }[how]
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        # a shell may have ignored it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert done.stdout == ""
+    if how == "library":
+        assert done.returncode == -signal.SIGINT
+        assert done.stderr.endswith("\nKeyboardInterrupt\n")
+    else:
+        assert done.returncode == 130
+        assert done.stderr == "invariantzoo: interrupted\n"
+
+
+def test_an_interrupt_is_raised_again_once_a_command_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        "invariantzoo.commands.list.run", lambda args: seen.append(signal.getsignal(signal.SIGINT))
+    )
+    before = signal.signal(signal.SIGINT, signals.end_at_once)
+    try:
+        main(["list"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.default_int_handler]
 
 
 def test_a_reader_that_leaves_hears_no_complaint() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pettingzoo
 import pytest
 from pettingzoo.utils import aec_to_parallel
+from pettingzoo.utils.wrappers import TerminateIllegalWrapper
 
 import invariantzoo
 from invariantzoo.envs.core import registry
@@ -553,3 +554,71 @@ def test_rllib_accepts(id: str) -> None:
     env = ParallelPettingZooEnv(invariantzoo.parallel_env(id))
     env.reset(seed=0)
     env.step({agent: env.get_action_space(agent).sample() for agent in env.agents})
+
+
+@pytest.mark.parametrize("make", [invariantzoo.parallel_env, invariantzoo.env])
+def test_wrappers_draw_by_the_seed_without_moving_the_world(make: Any) -> None:
+    """`np_random` begins anew with a seed, goes on without one, and is not the world's own."""
+    env, other = (make("ising-equilibrium-v0", lattice_size=3) for _ in range(2))
+    env.reset(seed=5)
+    other.reset(seed=5)
+    first = env.np_random.random(3)
+    assert np.array_equal(env.state(), other.state())
+    env.reset()
+    other.reset()
+    assert np.array_equal(env.state(), other.state())
+    later = env.np_random.random(3)
+    assert not np.array_equal(first, later)
+    assert np.array_equal(other.np_random.random(6), [*first, *later])
+    env.reset(seed=5, options={"world": 1})
+    assert np.array_equal(env.np_random.random(3), first)
+    with pytest.raises(ValueError, match="seed"):
+        env.reset(seed=-1)
+    assert np.array_equal(env.np_random.random(3), later)
+
+
+def test_supersuit_skips_frames() -> None:
+    supersuit = pytest.importorskip("supersuit", reason="SuperSuit is not installed")
+    plain = invariantzoo.parallel_env("particles-crowd-v0", n_agents=4, horizon=6)
+    skipping = supersuit.frame_skip_v0(
+        invariantzoo.parallel_env("particles-crowd-v0", n_agents=4, horizon=6), 3
+    )
+    plain.reset(seed=0)
+    skipping.reset(seed=0)
+    for last in (False, True):
+        actions = {agent: plain.action_space(agent).sample() for agent in plain.agents}
+        steps = [plain.step(actions) for _ in range(3)]
+        seen, rewards, _, truncations, _ = skipping.step(actions)
+        for agent, action in actions.items():
+            assert np.array_equal(seen[agent], steps[-1][0][agent]), action
+            assert rewards[agent] == sum(step[1][agent] for step in steps)
+            assert truncations[agent] is last
+
+
+def test_pettingzoo_ends_an_episode_at_what_a_mask_forbids() -> None:
+    wrapped = TerminateIllegalWrapper(invariantzoo.env("test-leave-v0"), illegal_reward=-7.0)
+    plain = invariantzoo.env("test-leave-v0")
+    plain.reset(seed=0)
+    wrapped.reset(seed=0)
+    for agent in plain.agent_iter():  # nothing illegal: nothing is different
+        assert wrapped.agent_selection == agent
+        seen, *rest, info = plain.last()
+        again, *others, _ = wrapped.last()
+        assert np.array_equal(seen, again)
+        assert rest == others
+        action = None if rest[1] or rest[2] else int(info["action_mask"][1])
+        plain.step(action)
+        wrapped.step(action)
+    wrapped.reset(seed=0)
+    offender, rewards = "", {}
+    for agent in wrapped.agent_iter():
+        _, reward, terminated, truncated, info = wrapped.last()
+        if terminated or truncated:
+            rewards[agent] = reward
+            wrapped.step(None)
+            continue
+        offender = "" if info["action_mask"][1] else agent
+        wrapped.step(1)
+    assert wrapped.agents == []
+    assert rewards[offender] == -7.0
+    assert len(rewards) == 4

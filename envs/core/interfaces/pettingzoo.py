@@ -97,6 +97,8 @@ class _World:
         self._number = {agent: i for i, agent in enumerate(self.possible_agents)}
         self._spaces: dict[str, tuple[spaces.Box, spaces.Space]] = {}
         self._painter: Painter | None = None
+        self._seed: int | None = None
+        self._np_random: np.random.Generator | None = None
         probe = system.initial(Rng.single(0, 1), 1)
         self._state_size = sum(array[0].numel() for array in probe)
         legal = system.action_mask(probe)
@@ -124,6 +126,16 @@ class _World:
     def action_spaces(self) -> dict[str, spaces.Space]:
         """Action spaces of every agent by name."""
         return {agent: self.action_space(agent) for agent in self.possible_agents}
+
+    @property
+    def np_random(self) -> np.random.Generator:
+        """Draws for wrappers (SuperSuit's `frame_skip_v0` asks); the world has draws of its own.
+
+        Begun anew where `reset` is given a seed.
+        """
+        if self._np_random is None:
+            self._np_random = np.random.default_rng(self._seed)
+        return self._np_random
 
     def _agent_spaces(self, agent: str) -> tuple[spaces.Box, spaces.Space]:
         if agent not in self._spaces:
@@ -173,8 +185,11 @@ class _World:
         given_state(self._env.system, options, 1)  # refused before anything has changed
         if options and "world" in options:
             self._env.become(options["world"], seed)
-            seed = None
-        observation = self._env.reset(seed, options=options)[0]
+            observation = self._env.reset(options=options)[0]
+        else:
+            observation = self._env.reset(seed, options=options)[0]
+        if seed is not None:
+            self._seed, self._np_random = seed, None
         alive = self._env.alive[0]
         self.agents = list(itertools.compress(self.possible_agents, alive))
         return observation
