@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import runpy
 import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import invariantzoo
 
@@ -78,3 +82,22 @@ def test_every_extra_has_its_versions_in_the_constraints(extra: str) -> None:
         re.split(r"[\[<>=;! ]", line)[0].lower() for line in PROJECT["optional-dependencies"][extra]
     }
     assert names <= pinned
+
+
+def test_the_constraints_are_versions_that_fit_together() -> None:
+    """Of what is installed in its version of the constraints: each needs what the others pin."""
+    pins = dict(line.split("==") for line in read("constraints.txt").splitlines()[1:])
+    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    looked_at = 0
+    for found in importlib.metadata.distributions():
+        name = canonicalize_name(found.name)
+        if pins.get(name) != Version(found.version).public:
+            continue
+        for need in map(Requirement, found.requires or []):
+            if need.marker is not None and not need.marker.evaluate({"extra": ""}):
+                continue
+            pinned = pins.get(canonicalize_name(need.name))
+            if pinned is not None:
+                assert need.specifier.contains(pinned, prereleases=True), f"{name} needs {need}"
+                looked_at += 1
+    assert looked_at > 20
