@@ -45,21 +45,22 @@ def module_name(path: Path) -> str:
 
 
 @functools.cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def import_nodes(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """All imports of a file, those within functions and for the type checker included."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 @functools.cache
 def imports(path: Path) -> list[str]:
     """Absolute names of what a file imports."""
     package, found = module_name(path).split(".")[:-1], []
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+    for node in import_nodes(path):
+        start = ""
+        if isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
-            start = ".".join([*base, *([node.module] if node.module else [])])
-            found += [f"{start}.{alias.name}" for alias in node.names]
+            start = ".".join([*base, *([node.module] if node.module else []), ""])
+        found += [start + alias.name for alias in node.names]
     return found
 
 
@@ -86,7 +87,7 @@ def test_imports_are_relative_below_and_absolute_in_scripts() -> None:
     wrong = []
     for path in SOURCES:
         in_scripts = path.relative_to(ROOT).parts[0] == "scripts"
-        for node in ast.walk(parsed(path)) if path.parts[-2] != "scripts" else ():
+        for node in import_nodes(path) if path.parts[-2] != "scripts" else ():
             if not isinstance(node, ast.ImportFrom):
                 continue
             ours = node.level or "invariantzoo" in str(node.module)

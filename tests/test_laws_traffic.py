@@ -211,19 +211,23 @@ def test_a_boost_of_everything_leaves_actions_as_they_are(name: str) -> None:
 # ------------------------------------------------------------------------------------ contacts
 
 
-def slow_gap(before: Any, after: Any, radius: np.ndarray, w: int, substeps: int = 10) -> float:
+def slow_gap(before: Any, after: Any, radius: list[float], w: int, substeps: int = 10) -> float:
     """Smallest gap of any two, or of one and a building, on the straight way; plain code."""
-    here = np.flatnonzero(before.arrival_time[w] < 0)
+    here = np.flatnonzero(before.arrival_time[w] < 0).tolist()
+    walls = list(zip(before.building[w].tolist(), before.thickness[w].tolist(), strict=True))
     smallest = math.inf
     for part in np.linspace(0, 1, substeps + 1):
-        x = (1 - part) * before.position[w] + part * after.position[w]
+        x = ((1 - part) * before.position[w] + part * after.position[w]).tolist()
         for i in here:
-            for j in here[here > i]:
-                smallest = min(smallest, math.dist(x[i], x[j]) - radius[i] - radius[j])
-            for (a, b), thick in zip(before.building[w], before.thickness[w], strict=True):
-                s = b - a
-                t = np.clip((x[i] - a) @ s / max(s @ s, 1e-300), 0, 1)
-                smallest = min(smallest, math.dist(x[i], a + t * s) - thick - radius[i])
+            for j in here:
+                if j > i:
+                    smallest = min(smallest, math.dist(x[i], x[j]) - radius[i] - radius[j])
+            for ((ax, ay), (bx, by)), thick in walls:
+                sx, sy = bx - ax, by - ay
+                t = ((x[i][0] - ax) * sx + (x[i][1] - ay) * sy) / max(sx * sx + sy * sy, 1e-300)
+                t = min(max(t, 0.0), 1.0)
+                gap = math.dist(x[i], (ax + t * sx, ay + t * sy)) - thick - radius[i]
+                smallest = min(smallest, gap)
     return smallest
 
 
@@ -252,7 +256,7 @@ def test_guarded_agents_never_touch(layout: str, wild: bool) -> None:
         seen = env.step(action.numpy()).observation
         moved += float(np.abs(env.state.velocity).mean())
         if step % 3 == 0:
-            radius = system.tables.radius[env.state.kind[0] - 1]
+            radius = system.tables.radius[env.state.kind[0] - 1].tolist()
             smallest = min(smallest, *(slow_gap(before, env.state, radius, w) for w in range(2)))
     assert smallest > -1e-11
     assert smallest < 0.05
