@@ -12,7 +12,7 @@ import reference
 import torch
 from torch import Tensor
 
-from invariantzoo import make_system
+from invariantzoo import make_system, spec
 from invariantzoo.agents.policy import make_policy
 from invariantzoo.envs.core.observation import by_name
 from invariantzoo.envs.core.rng import POLICY, Rng
@@ -20,7 +20,7 @@ from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.ising import exact
 from invariantzoo.envs.ising.equilibrium import Ising, State
 from invariantzoo.envs.ising.ground_state import ground_energy
-from invariantzoo.envs.ising.policies import heat_bath, metropolis
+from invariantzoo.envs.ising.policies import cold, heat_bath, metropolis
 from invariantzoo.envs.ising.transport import IsingTransport
 from invariantzoo.training.rl.score import evaluate
 
@@ -271,6 +271,67 @@ def test_the_agents_reach_equilibrium(
     for name, metric in known.items():
         assert abs(off(found[name], exact[metric])) < 3, name
     assert found["energy"].std(ddof=1) / np.sqrt(512) < 0.01, "too few samples to tell"
+
+
+def test_no_policy_gets_more_than_aligned_spins_and_cold_ones_nearly_do() -> None:
+    """Exact returns on 3 x 3: of policies by their chains, of the best by value iteration.
+
+    The best sees all spins, so that no policy of what a spin sees can do better.
+    """
+    system = Ising(lattice_size=3)
+    s, n = spins(3), system.n_agents
+    bit = 1 << np.arange(n)
+    place = np.empty(len(s), int)
+    place[(s > 0) @ bit] = np.arange(len(s))
+    after = place[((s > 0) @ bit)[:, None] ^ bit]  # [states, spin that is flipped]
+    before = as_state(system, s)
+
+    def reward(flipped: np.ndarray) -> np.ndarray:
+        loss = system.loss(before, before.turn, as_state(system, flipped))
+        return -loss.mean(1).numpy()
+
+    kept = np.repeat(reward(s)[:, None], n, 1)
+    flipped = np.stack([reward(s[after[:, i]]) for i in range(n)], 1)
+    most = np.maximum(kept, flipped).max(1)
+    assert most.max() == 4
+    assert (abs(s.sum(1)[most == 4]) == n).all()
+    best = np.zeros(len(s))
+    for _ in range(500):
+        best = np.maximum(kept + best[:, None], flipped + best[after]).mean(1)
+    lost = 4 * 500 - best.mean()  # what it costs to align the spins, once
+    assert 10 < lost < 60
+
+    def lost_by(chance: Callable[..., torch.Tensor]) -> float:
+        flip = flips(system, chance)
+        step = np.diag((1 - flip).mean(1))
+        np.add.at(step, (np.arange(len(s))[:, None], after), flip / n)
+        steps, total = 1, ((1 - flip) * kept + flip * flipped).mean(1)
+        while steps < 2**16:
+            steps, total, step = 2 * steps, total + step @ total, step @ step
+        return float(4 * steps - total.mean())
+
+    assert lost < lost_by(cold) < 0.001 * 4 * 2**16
+    assert lost_by(heat_bath) > 0.2 * 4 * 2**16
+
+
+def test_cold_spins_have_the_return_of_the_scale() -> None:
+    """Whole episodes of the id, fused, and fewer sweeps one step after the other."""
+    scale = spec("ising-equilibrium-v0").score
+    assert scale is not None
+    env = VectorEnv(Ising(), 64, seed=13)
+    env.reset()
+    steps = env.system.horizon
+    returns = -steps * env.rollout("cold", steps, every=16)["loss"].mean(0)
+    assert (returns <= scale.best).all()
+    assert scale.score(returns.mean()) > 0.999
+    one = rollout(Ising(lattice_size=6, temperature=5.0), "cold", 256, 40 * 36, 18)
+    env = VectorEnv(Ising(lattice_size=6, temperature=5.0, n_sweeps=40, burn_in=13), 256, seed=12)
+    env.reset()
+    env.rollout("cold", env.system.horizon, every=18)
+    other = env.episode_metrics()["energy"]
+    error = np.hypot(one["energy"].std(), other.std()) / np.sqrt(256)
+    assert abs(one["energy"].mean() - other.mean()) < 3.5 * error
+    assert -1.99 < other.mean() < -1.5
 
 
 def test_all_at_once_reaches_the_other_law() -> None:

@@ -17,7 +17,10 @@ steps after `burn_in` sweeps of an episode of `n_sweeps`. With a `final_temperat
 same factor at every step, so that heat-bath and Metropolis agents are simulated annealing.
 
 The policy "wolff" flips clusters (Wolff 1989), one per sweep, a move that no lone spin can make: it
-runs fused only, as whole episodes do under the other two.
+runs fused only, as whole episodes do under the others. The policy "cold" is a heat bath at 0.3 of
+the temperature. It is for the return, which is largest for aligned spins and not for those at the
+temperature of the world: on the torus of 4 x 4, at 2.5, it gets 0.9995 of all that there can be.
+Colder ones stay in stripes for long, warmer ones flip aligned spins too often.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ from ..core.types import Bound, LiveParameter, Range, Symmetry
 from ..core.validation import ends_of, require_choice, require_count, require_range
 from . import picture, stationary
 from .ground_state import above_ground, ground_energy, require_annealing
-from .policies import heat_bath, metropolis, sample
+from .policies import cold, heat_bath, metropolis, sample
 
 SCENARIOS = {
     "ising-equilibrium-v0": {
@@ -75,9 +78,10 @@ SCENARIOS = {
         ],
         "score": {
             "random": 87.39,
-            "best": 441300.0,
-            "policy": "heat-bath",
-            "origin": "500 episodes of docs/scores.md",
+            "best": 640_000.0,
+            "policy": "cold",
+            "exact": True,
+            "origin": "500 episodes of random actions; 4 per step while all spins are aligned",
         },
     },
 }
@@ -263,10 +267,10 @@ class Ising(ScheduledSystem):
         return picture.torus(state.spin, size, captions, charts, bonds)
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
-        return {
-            "heat-bath": partial(sample, heat_bath),
-            "metropolis": partial(sample, metropolis),
-        }
+        chances = {"heat-bath": heat_bath, "metropolis": metropolis}
+        if self.final_temperature is None:
+            chances["cold"] = cold
+        return {name: partial(sample, chance) for name, chance in chances.items()}
 
     def references(self) -> dict[str, float]:
         """Means under heat-bath agents at rest, exact, where they are known without simulation.

@@ -9,10 +9,17 @@ from torch import Tensor
 from ..core.physics.updates import heat_bath_chance, metropolis_chance
 from ..core.rng import Rng
 
+COLD = 0.3  # temperature of the policy "cold", over that of the world
+
 
 def heat_bath(invariants: dict[str, Tensor]) -> Tensor:
     """Chance to flip [worlds, agents] that forgets the old spin: 1 / (1 + exp(change / T))."""
     return heat_bath_chance(reduced_change(invariants))
+
+
+def cold(invariants: dict[str, Tensor]) -> Tensor:
+    """Chance to flip [worlds, agents] of a heat bath at COLD times the temperature."""
+    return heat_bath_chance(reduced_change(invariants) / COLD)
 
 
 def metropolis(invariants: dict[str, Tensor]) -> Tensor:

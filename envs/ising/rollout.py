@@ -16,7 +16,7 @@ from .rollout_colours import run_colours
 from .rollout_words import in_words, run_words
 from .step import Spins
 
-POLICIES = ("heat-bath", "metropolis", "wolff")
+POLICIES = ("heat-bath", "metropolis", "wolff", "cold")
 RECORDED = ("energy", "magnetization", "abs_magnetization", "loss")
 
 

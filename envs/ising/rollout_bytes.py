@@ -16,8 +16,9 @@ from ..core.physics.kernels.updates import (
     heat_bath_chance,
     metropolis_chance,
 )
+from .policies import COLD
 
-HEAT_BATH, METROPOLIS, WOLFF = 0, 1, 2
+HEAT_BATH, METROPOLIS, WOLFF, COLD_BATH = 0, 1, 2, 3
 
 _compile = compiled(error_model="numpy")
 _part = compiled_part(error_model="numpy")
@@ -37,7 +38,10 @@ def flip_table(policy: int, temperature: float, field: float, coupling: float, t
     for up in range(2):
         for n in range(-4, 5):
             change = 2.0 * (2 * up - 1) * (coupling * n + field) / temperature
-            chance = heat_bath_chance(change) if policy == HEAT_BATH else metropolis_chance(change)
+            if policy == METROPOLIS:
+                chance = metropolis_chance(change)
+            else:
+                chance = heat_bath_chance(change / COLD if policy == COLD_BATH else change)
             table[up, n + 4] = threshold(chance)
 
 
