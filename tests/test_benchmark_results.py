@@ -14,7 +14,7 @@ import invariantzoo
 from invariantzoo.agents.networks.choose import make_network
 from invariantzoo.agents.policy import network_policy
 from invariantzoo.envs.core.rng import Rng
-from invariantzoo.figures import benchmark, invariants_gain
+from invariantzoo.figures import benchmark, benchmark_searches, invariants_gain
 from invariantzoo.figures import benchmark_verdicts as verdicts
 from invariantzoo.training.benchmark import results
 
@@ -218,3 +218,40 @@ def test_turned_worlds_are_the_same_to_agents_with_invariants_alone() -> None:
         assert scores["relabel"][2] < 1e-9
     assert changes["invariants"] < 1e-6
     assert changes["x and y"] > 1e-2
+
+
+def test_new_settings_stand_beside_those_of_the_record(tmp_path: Path) -> None:
+    id, random, best = "neurons-v0", *results.scale("neurons-v0")[:2]
+
+    def run(seed: int, score: float, **settings: object) -> Path:
+        folder = tmp_path / f"{seed}-{len(settings)}"
+        folder.mkdir()
+        hyperparameters = {"optimizer": "", "lr": 0.01, "gamma": 0.9, **settings}
+        config = {"id": id, "algo": "ppo", "steps": 500, "seed": seed}
+        config |= {"hyperparameters": hyperparameters, "optimizer": {"name": "adam"}}
+        (folder / "config.json").write_text(json.dumps(config))
+        mean = random + score * (best - random)
+        scores = {"scores": {"trained": {"return": {"mean": mean}}}}
+        (folder / "scores.json").write_text(json.dumps(scores))
+        return folder
+
+    cell = {"id": id, "algo": "ppo", "optimizer": "adam"}
+    then = {"optimizer": "adam", "lr": 0.02, "gamma": 0.9}
+    record = {
+        "runs": [{**cell, "seed": 0, "score": 0.25}, {**cell, "optimizer": "cgd", "score": 0.9}],
+        "settings": [{**cell, "steps": 400, "hyperparameters": then}],
+    }
+    name, entry = benchmark_searches.compared([run(7, 0.5), run(9, 0.7)], record, 0)
+    assert name == "neurons-v0, ppo"
+    assert entry == {
+        "trials": 0,
+        "found": "lr=0.01, steps=500",
+        "before": "0.250 (seed 0)",
+        "after": "0.600, 0.500 to 0.700 (seeds 7, 9)",
+        "kept": "yes",
+    }
+    assert benchmark_searches.compared([run(8, 0.1)], record, 3)[1]["kept"] == "no"
+    with pytest.raises(ValueError, match="same id, algorithm, settings and steps"):
+        benchmark_searches.compared([run(10, 0.5), run(11, 0.5, gamma=1.0, lr=1)], record, 0)
+    with pytest.raises(ValueError, match="no runs of ppo on neurons-v0"):
+        benchmark_searches.compared([run(12, 0.5)], {**record, "runs": []}, 0)

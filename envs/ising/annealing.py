@@ -25,7 +25,8 @@ SCENARIOS = {
                 "batch_size": 8192,
                 "lr": 3e-3,
                 "gamma": 0.98,
-            }
+            },
+            "es": {"std": 0.15, "std_final": 0.05, "lr": 0.15},  # few updates: episodes are long
         },
         "film": {
             "parameters": {"update": "checkerboard", "n_sweeps": 30},

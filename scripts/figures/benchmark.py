@@ -91,7 +91,7 @@ has for Adam and nothing else changed; runs are compared by id and seed.
 ## How it was made
 
 Settings are those of each id for an algorithm, as its [page](index.md) lists them, else the
-algorithm's own defaults. They were chosen by hand when the id was made; ids with settings of their
+algorithm's own defaults. Most were chosen by hand when the id was made; ids with settings of their
 own: {own}.
 
 {searched}
@@ -144,12 +144,12 @@ def collect(folder: Path, former: Mapping[str, Any]) -> dict[str, Any]:
     document = results.document(runs, refused, suite="standard")
     del document["improvement"]  # the page has its own, without what differs by its optimizer
     kinds = dict.fromkeys((run["id"], run["algo"], run["optimizer"]) for run in runs)
-    settings = [
+    suite = [
         {"id": id, "algo": algo, "optimizer": optimizer, **suite_settings(id, algo, optimizer)}
         for id, algo, optimizer in kinds
     ]
     machines = list(dict.fromkeys([*former.get("machines", []), _machine()]))
-    return {**document, "settings": settings, "machines": machines}
+    return {**document, "settings": suite, "machines": machines}
 
 
 def _key(run: Mapping[str, Any]) -> tuple[str, str, str, int]:
@@ -441,13 +441,19 @@ def _searched(searches: Mapping[str, Any]) -> str:
     if not searches:
         return "No search was made for this benchmark so far."
     rows = [
-        [f"`{name}`", of["trials"], f"`{of['found']}`", of["before"], of["after"], of["kept"]]
+        [
+            f"`{name}`",
+            str(of["trials"]) if of["trials"] else "by hand",
+            f"`{of['found']}`",
+            *(of[column] for column in ("before", "after", "kept")),
+        ]
         for name, of in searches.items()
     ]
     head = ["id, algorithm", "trials", "found", "score before", "with it", "kept"]
     return (
-        "Cells that were poor where another algorithm was good were searched by `invariantzoo\n"
-        "search`, on seeds from 10,000 on; what was found counts by three other seeds:\n\n"
+        "Cells that were poor where another algorithm was good have new settings, by hand or by\n"
+        "trials of `invariantzoo search`, on seeds from 10,000 on; what was found counts by other\n"
+        "seeds, which no benchmark has. Runs of such cells that the record had are made anew.\n\n"
         f"{table(head, rows)}"
     )
 

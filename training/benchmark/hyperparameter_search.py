@@ -86,8 +86,9 @@ _ON_POLICY: Space = {
     "gamma": Choice((0.8, 0.9, 0.95, 0.98, 0.99, 0.995)),
     "gae_lambda": Choice((0.8, 0.9, 0.95, 0.98)),
     "ent_coef": Choice((0.0, 1e-4, 1e-3, 1e-2)),
+    "vf_coef": Choice((0.0, 0.5)),  # 0: no critic, for returns that hardly vary
     "reward_scale": Between(0.01, 1.0, log=True),
-    "log_std_init": Between(-2.5, 0.0),
+    "log_std_init": Between(-4.0, 0.0),
 }
 _PPO: Space = {
     **_ON_POLICY,
@@ -119,7 +120,7 @@ SPACES: dict[str, Space] = {
     "es": {
         "lr": Between(3e-3, 0.1, log=True),
         "pairs": Choice((10, 20, 40)),
-        "n_worlds": Choice((2, 4, 8)),
+        "n_worlds": Choice((1, 2, 4, 8)),
         "std": Between(0.01, 0.2, log=True),
         "std_final": Between(0.005, 0.1, log=True),
     },
