@@ -27,8 +27,10 @@ from invariantzoo.envs.core.interfaces.pettingzoo import make_parallel
 from invariantzoo.figures.conformance import CHECKS
 
 SMALL: dict[str, dict[str, Any]] = {
-    "particles-crowd-v0": {"n_agents": 6, "n_neighbours": 3, "horizon": 25},
+    "particles-crowd-v0": {"n_agents": 6, "n_neighbours": 3, "horizon": 9},
     "ising-equilibrium-v0": {"lattice_size": 3, "n_sweeps": 3, "burn_in": 1},
+    "test-hold-v0": {"horizon": 9},
+    "test-leave-v0": {"n_agents": 2, "length": 3},
 }
 
 
@@ -60,7 +62,7 @@ def test_every_update_order_of_ising_passes(update: str) -> None:
 @pytest.mark.parametrize("id", invariantzoo.ids())
 def test_every_id_passes(id: str) -> None:
     make = functools.partial(make_parallel, id, **SMALL.get(id, {}))
-    assert check_parallel(make, steps=40) == []
+    assert check_parallel(make, steps=20) == []
 
 
 def test_sound_environments_agree_across_processes() -> None:
