@@ -338,7 +338,7 @@ class Ising(ScheduledSystem):
             records |= above_ground(records["energy"], state.ground)
         return after, records
 
-    def kernel(self, worlds: int) -> Kernel:
+    def kernel(self, worlds: int) -> Kernel | None:
         from .step import PARAMETERS, make_kernel
 
         bounds = self.bounds

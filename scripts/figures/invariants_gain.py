@@ -322,7 +322,7 @@ def register() -> None:
     """Register what sees no invariants, with the settings of the ids whose worlds they are."""
     for world in WORLDS.values():
         of = invariantzoo.spec(world.id)
-        settings = {"parameters": of.parameters, "training": of.training}
+        settings: dict[str, Any] = {"parameters": of.parameters, "training": of.training}
         invariantzoo.register(world.name, world.bare, **settings)
 
 
