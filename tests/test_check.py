@@ -26,9 +26,16 @@ from invariantzoo.envs.core.conformance.contract import Finding
 from invariantzoo.envs.core.interfaces.pettingzoo import make_parallel
 from invariantzoo.figures.conformance import CHECKS
 
-SMALL: dict[str, dict[str, Any]] = {
+TWO_WATERS = str(Path(__file__).parent / "data" / "water2.npz")
+SMALL: dict[str, dict[str, Any]] = {  # few agents, whom the checks meet one by one, and ends
     "particles-crowd-v0": {"n_agents": 6, "n_neighbours": 3, "horizon": 9},
+    "particles-goals-v0": {"n_agents": 8},
+    "particles-circle-v0": {"n_agents": 8},
     "ising-equilibrium-v0": {"lattice_size": 3, "n_sweeps": 3, "burn_in": 1},
+    "dirac-steer-v0": {"side": 12, "width": 1.5},
+    "klein-gordon-force-v0": {"lattice_size": 12},
+    "water-inference-v0": {"data": TWO_WATERS},
+    "water-dynamics-v0": {"data": TWO_WATERS},
     "test-hold-v0": {"horizon": 9},
     "test-leave-v0": {"n_agents": 2, "length": 3},
 }
