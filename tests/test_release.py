@@ -101,3 +101,14 @@ def test_the_constraints_are_versions_that_fit_together() -> None:
                 assert need.specifier.contains(pinned, prereleases=True), f"{name} needs {need}"
                 looked_at += 1
     assert looked_at > 20
+
+
+def test_every_python_that_is_named_is_tried_by_the_workflow() -> None:
+    named = [
+        line.rpartition(" ")[2] for line in PROJECT["classifiers"] if ":: Python :: 3." in line
+    ]
+    tried = re.search(r"python: \[(.*)\]", read(".github/workflows/tests.yml"))
+    assert tried is not None
+    assert len(named) > 1
+    assert set(named) <= set(re.findall(r"[\d.]+", tried[1]))
+    assert f">={named[0]}" == PROJECT["requires-python"]
