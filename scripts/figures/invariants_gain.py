@@ -401,7 +401,8 @@ def returns(system: System, policy: Any, worlds: int, state: Any = None) -> np.n
     env = VectorEnv(system, worlds, seed=HELD_OUT, autoreset=False)
     options = None if state is None else {"state": state._asdict()}
     started = env.reset(options=options)
-    return run_episodes(env, policy, deterministic=True, started=started)["return"]
+    most_likely = not system.stochastic
+    return run_episodes(env, policy, deterministic=most_likely, started=started)["return"]
 
 
 def seen_otherwise(world: World, system: System, policy: Any) -> dict[str, Any]:
@@ -491,7 +492,7 @@ where they begin: {start}.
 ![Scores while learning, with invariants and with x and y](images/invariants-gain.png)
 
 Lines are means over runs, thin ones runs: scores of held-out worlds of the kind that is trained in,
-with the most likely actions.{same}
+with the most likely actions of discs, and with spins' actions drawn.{same}
 
 {verdict}
 
