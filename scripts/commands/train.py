@@ -90,9 +90,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.resume and Path(args.id).is_dir():
         raise ValueError(f"{args.id} is a folder, not an id: train ID --out {args.id} --resume")
-    id = invariantzoo.spec(
-        args.id
-    ).id  # the module that it names is imported before the run is read
+    # The module that an id names is imported before the run is read.
+    id = invariantzoo.spec(args.id).id
     folder = args.out or Path("runs") / id
     if not processes.is_first():
         return _follow(args, folder)
