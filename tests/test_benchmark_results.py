@@ -156,6 +156,8 @@ def test_runs_of_other_steps_are_left_out(
     stale = {**kept, "algo": "es", "seed": 4}
     old = [{**settings, "id": id, "algo": algo, "optimizer": "adam"} for algo in ("ppo", "es")]
     record = {**document, "scales": {id: scale}, "runs": [kept, stale], "settings": old}
+    older = {name: v for name, v in settings["hyperparameters"].items() if name != "regimes"}
+    old[0]["hyperparameters"] = older  # of a version that had one less
     both = benchmark.collect(tmp_path, record)
     assert [(run["algo"], run["seed"]) for run in both["runs"]] == [("ppo", 0), ("ppo", 3)]
     expected = pytest.approx(results.scale(id).score(-1.0), abs=1e-4)

@@ -128,7 +128,7 @@ def collect(folder: Path, former: Mapping[str, Any]) -> dict[str, Any]:
         if unit.id not in known:
             continue
         settings = {"steps": unit.steps, "hyperparameters": config["hyperparameters"]}
-        if settings == suite_settings(*unit[:3]):
+        if _is_current(settings, suite_settings(*unit[:3])):
             current.append(unit)
         else:
             print(f"{unit.name}: its settings or steps are no more those of the suite: left out")
@@ -168,8 +168,7 @@ def _kept(former: Mapping[str, Any]) -> list[dict[str, Any]]:
         kind = run["id"], run["algo"], run["optimizer"]
         if spec(run["id"]).score is None:
             continue
-        now = suite_settings(*kind)
-        if any(then[kind][name] != now[name] for name in now):
+        if not _is_current(then[kind], suite_settings(*kind)):
             print(f"{_key(run)} of the record: its settings are no more those of the suite")
             continue
         old, new = ScoreScale(**former["scales"][run["id"]]), results.scale(run["id"])
@@ -194,6 +193,14 @@ def suite_settings(id: str, algo: str, optimizer: str) -> dict[str, Any]:
         "steps": steps.get(algo, default_steps(id, algo)),
         "hyperparameters": json.loads(json.dumps(dataclasses.asdict(config))),  # lists, not tuples
     }
+
+
+def _is_current(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the settings of a run are those of now; what it did not have yet makes none stale."""
+    made = then["hyperparameters"]
+    return then["steps"] == now["steps"] and all(
+        made.get(name, value) == value for name, value in now["hyperparameters"].items()
+    )
 
 
 def _short(run: dict[str, Any]) -> dict[str, Any]:
