@@ -41,7 +41,7 @@ def steps_per_second(id: str, algo: str) -> float:
             return (steps - first) / spent
 
 
-def standard_steps(id: str, algo: str) -> int:
+def steps_by_time(id: str, algo: str) -> int:
     """Agent-steps of a run, to two digits."""
     speed = steps_per_second(id, algo)
     stated = spec(id).training.get(algo, {}).get("steps")
@@ -61,7 +61,7 @@ def main() -> int:
         table.setdefault(id, {})
         for algo in ALGORITHMS:
             if algo not in table[id] and not units.refusal(id, algo):
-                table[id][algo] = standard_steps(id, algo)
+                table[id][algo] = steps_by_time(id, algo)
         print(id, table[id], flush=True)
         write_json(units.STANDARD_STEPS, dict(sorted(table.items())))
     return 0

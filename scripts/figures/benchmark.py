@@ -184,13 +184,12 @@ def _kept(former: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def suite_settings(id: str, algo: str, optimizer: str) -> dict[str, Any]:
     """Agent-steps and hyper-parameters that the standard suite has now for a kind of run."""
-    from invariantzoo.training.benchmark.units import STANDARD_STEPS
-    from invariantzoo.training.rl.algorithms import default_steps, make_config
+    from invariantzoo.training.benchmark.units import standard_steps
+    from invariantzoo.training.rl.algorithms import make_config
 
-    steps = json.loads(STANDARD_STEPS.read_text(encoding="utf-8")).get(id, {})
     config = make_config(id, algo, {"optimizer": optimizer})
     return {
-        "steps": steps.get(algo, default_steps(id, algo)),
+        "steps": standard_steps(id, algo),
         "hyperparameters": json.loads(json.dumps(dataclasses.asdict(config))),  # lists, not tuples
     }
 

@@ -102,9 +102,6 @@ def plan(
         require_choice("algos", algo, ALGORITHMS)
     for optimizer in optimizers:
         require_choice("optimizers", optimizer, OPTIMIZERS)
-    measured: dict[str, dict[str, int]] = {}
-    if most_steps is None:
-        measured = json.loads(STANDARD_STEPS.read_text(encoding="utf-8"))
     units, refused = [], {}
     for id in ids:
         for algo in algos:
@@ -112,14 +109,22 @@ def plan(
             if reason:
                 refused[id, algo] = reason
                 continue
-            steps = measured.get(id, {}).get(algo, default_steps(id, algo))
-            steps = min(steps, most_steps or steps)
+            if most_steps is None:
+                steps = standard_steps(id, algo)
+            else:
+                steps = min(default_steps(id, algo), most_steps)
             units += [
                 Unit(id, algo, optimizer, seed, steps)
                 for optimizer in optimizers
                 for seed in range(first_seed, first_seed + seeds)
             ]
     return units, refused
+
+
+def standard_steps(id: str, algo: str) -> int:
+    """Agent-steps of a run of the standard suite: those of STANDARD_STEPS, or those of the id."""
+    measured = json.loads(STANDARD_STEPS.read_text(encoding="utf-8"))
+    return int(measured.get(id, {}).get(algo, default_steps(id, algo)))
 
 
 def refusal(id: str, algo: str) -> str:
