@@ -17,7 +17,7 @@ import invariantzoo
 from invariantzoo.__main__ import main
 from invariantzoo.benchmark_page import page, write
 from invariantzoo.commands.benchmark import _distinct, _of_others
-from invariantzoo.envs.core.files import IN_USE
+from invariantzoo.envs.core.files import IN_USE, LOCK
 from invariantzoo.envs.core.registry import ScoreScale, spec
 from invariantzoo.training.benchmark import engines, results, scoring, units
 from invariantzoo.training.benchmark.units import Unit
@@ -157,7 +157,10 @@ def test_a_unit_whose_folder_is_held_is_waited_for(
 def test_benchmarks_in_one_folder_share_its_units(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A unit that another process holds is looked at again, and not begun if it is done then."""
+    """A unit that another process holds is looked at again, and not begun if it is done then.
+
+    Meanwhile it is said who holds it.
+    """
     units, started = [Unit(ID, "ppo", "adam", seed, 9) for seed in range(3)], []
     held, begun = units[0], units[1]
 
@@ -165,6 +168,7 @@ def test_benchmarks_in_one_folder_share_its_units(
         started.append(unit.seed)
         (tmp_path / unit.name).mkdir(parents=True, exist_ok=True)
         if unit is held and started.count(0) < 3:
+            (tmp_path / unit.name / LOCK).write_text("12 elsewhere")
             return Ended(IN_USE)
         (tmp_path / unit.name / "scores.json").touch()
         if unit is begun:
@@ -175,10 +179,15 @@ def test_benchmarks_in_one_folder_share_its_units(
     monkeypatch.setattr(engines, "start", start)
     monkeypatch.setattr(engines, "_WAIT", 0.0)
     monkeypatch.setattr(engines, "_POLL", 0.0)
-    heard: list[int] = []
-    assert engines.local(units, tmp_path, jobs=1, watch=heard.append) == []
+    heard: list[tuple[int, str]] = []
+
+    def watch(*told: Any) -> None:
+        heard.append(told)
+
+    assert engines.local(units, tmp_path, jobs=1, watch=watch) == []
     assert sorted(started) == [0, 0, 0, 1]
-    assert heard[-1] == 3
+    assert (0, f"{held.name} is held by process 12 on elsewhere") in heard
+    assert heard[-1] == (3, "")
 
 
 def test_termination_stops_the_runs_as_an_interrupt_does(

@@ -219,6 +219,10 @@ def test_a_run_is_never_overwritten(copied: Path, capsys: pytest.CaptureFixture[
     other = ["train", "test-hold-v0", "--out", str(copied), "--resume"]
     assert f"run of {CROWD}, not of test-hold-v0" in refused(capsys, *other)
     assert contents(copied) == before
+    path = copied / runs.CONFIG
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seed": 5}))
+    line = ["train", CROWD, "--out", str(copied), "--resume", "--seed", "0"]
+    assert "--seed 5, not 0" in refused(capsys, *line)
 
 
 def test_a_folder_with_results_of_others_is_left_alone(

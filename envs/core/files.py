@@ -28,13 +28,18 @@ class InUseError(ValueError):
     """Another process holds a folder: it may be free later."""
 
 
+def process_name() -> str:
+    """What no other process is called now, on whatever machine: several may share a folder."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in its place.
 
     Raises OSError, in one line that names `path` and the reason; an earlier file is then as it was,
     and no temporary one is left.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{process_name()}.tmp{path.suffix}")
     try:
         write(temporary)
         os.replace(temporary, path)
@@ -74,7 +79,7 @@ def write_folder(path: Path, write: Callable[[Path], object], *, size: int = 0) 
     Raises OSError, in one line that names `path` and the reason; nothing is left then.
     """
     # In full: libraries take paths in their own ways, Minari a relative one twice over.
-    temporary = path.absolute().with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.absolute().with_name(f".{path.name}.{process_name()}.tmp")
     with _removed_after(temporary, path):
         temporary.mkdir()
         _require_space(temporary, size)
@@ -88,7 +93,7 @@ def write_together(folder: Path, write: Callable[[Path], object]) -> None:
     Raises OSError, in one line that names `folder` and the reason; earlier files are then as they
     were.
     """
-    temporary = folder / f".{os.getpid()}.tmp"
+    temporary = folder / f".{process_name()}.tmp"
     with _removed_after(temporary, folder):
         temporary.mkdir(parents=True)
         write(temporary)
@@ -155,7 +160,7 @@ def _locked(path: Path) -> Iterator[bool]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InUseError(
-                f"{path.parent} is in use by {_holder(path)}; wait, or choose another"
+                f"{path.parent} is in use by {holder(path.parent)}; wait, or choose another"
             ) from None
         except OSError:  # no locks here
             path.unlink(missing_ok=True)
@@ -181,10 +186,10 @@ def _open_lock(path: Path) -> int:
         raise OSError(f"{path.parent} cannot be written: {error.strerror}") from error
 
 
-def _holder(path: Path) -> str:
-    """Who holds a lock, as the lock file says."""
+def holder(folder: Path) -> str:
+    """Who holds a folder, as its lock file says."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        number, _, host = path.read_text(encoding="utf-8").partition(" ")
+        number, _, host = (folder / LOCK).read_text(encoding="utf-8").partition(" ")
         if number.isdecimal():
             return f"process {number}" + (f" on {host}" if host != socket.gethostname() else "")
     return "another process"

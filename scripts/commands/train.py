@@ -48,6 +48,7 @@ class Plan(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `train` takes."""
+    parser.set_defaults(seed=None)  # 0; a run that goes on keeps its own
     parser.add_argument("id", metavar="ID", help="see `list`")
     parser.add_argument(
         "--algo",
@@ -240,8 +241,9 @@ def _fresh(args: argparse.Namespace, folder: Path) -> Plan:
     )
     hyper = trainer.make_config(args.id, algo, chosen)
     steps = args.steps or trainer.default_steps(args.id, algo)
-    made = trainer.make_trainer(algo, system, hyper, seed=args.seed, steps=steps)
-    config = runs.describe(args.id, algo, system, hyper, steps=steps, seed=args.seed)
+    seed = args.seed or 0
+    made = trainer.make_trainer(algo, system, hyper, seed=seed, steps=steps)
+    config = runs.describe(args.id, algo, system, hyper, steps=steps, seed=seed)
     config["total_steps"] = _whole_updates(made, steps)
     if moves:
         config["curriculum"] = {name: list(move) for name, move in moves.items()}
@@ -344,7 +346,7 @@ def _require_same(
         raise ValueError(f"{folder} is a run of {made}, not of {wanted}")
     if args.algo not in (None, config["algo"]):
         raise ValueError(f"{folder} was trained by {config['algo']}, not by {args.algo}")
-    if args.seed not in (0, config["seed"]):
+    if args.seed not in (None, config["seed"]):
         raise ValueError(f"{folder} was made with --seed {config['seed']}, not {args.seed}")
     given, chosen = sorted_settings(args.id, config["algo"], _settings(args))
     chosen.pop("device", None)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...envs.core.extras import require_packages
-from ...envs.core.files import IN_USE
+from ...envs.core.files import IN_USE, holder
 from ...envs.core.validation import require_choice
 from .units import Unit
 
@@ -105,9 +105,9 @@ def local(
     out: Path,
     *,
     jobs: int,
-    watch: Callable[[int], object] = lambda done: None,
+    watch: Callable[[int, str], object] = lambda done, waits: None,
 ) -> list[Failed]:
-    """Run units in `jobs` processes at a time; `watch` hears how many have ended.
+    """Run units in `jobs` processes at a time; `watch` hears how many have ended, and who waits.
 
     A unit whose folder another process holds is waited for while others run, so that several
     benchmarks in one folder share its units.
@@ -115,6 +115,7 @@ def local(
     """
     waiting, running = list(units), dict[Unit, subprocess.Popen[bytes]]()
     not_before: dict[Unit, float] = {}  # units that were held, and when to look again
+    held: dict[Unit, str] = {}  # and by whom
     failed: list[Failed] = []
     try:
         while waiting or running:
@@ -122,6 +123,7 @@ def local(
             ready = [unit for unit in waiting if not_before.get(unit, now) <= now]
             for unit in ready[: jobs - len(running)]:
                 waiting.remove(unit)
+                held.pop(unit, None)
                 if not unit.done(out):
                     running[unit] = start(unit, out)
             for unit, process in list(running.items()):
@@ -130,10 +132,11 @@ def local(
                 del running[unit]
                 if process.returncode == IN_USE:
                     not_before[unit] = time.monotonic() + _WAIT
+                    held[unit] = f"{unit.name} is held by {holder(out / unit.name)}"
                     waiting.append(unit)
                 elif reason := outcome(unit, out, process.returncode):
                     failed.append(Failed(unit, reason))
-            watch(len(units) - len(waiting) - len(running))
+            watch(len(units) - len(waiting) - len(running), next(iter(held.values()), ""))
             time.sleep(_POLL)
     finally:
         for process in running.values():
@@ -144,7 +147,10 @@ def local(
 
 
 def ray(
-    units: Sequence[Unit], out: Path, *, watch: Callable[[int], object] = lambda done: None
+    units: Sequence[Unit],
+    out: Path,
+    *,
+    watch: Callable[[int, str], object] = lambda done, waits: None,
 ) -> list[Failed]:
     """Run units as tasks of Ray, on the cluster of RAY_ADDRESS or one on this machine.
 
@@ -168,7 +174,7 @@ def ray(
                 reason = str(error).strip().partition("\n")[0]
             if reason:
                 failed.append(Failed(unit, reason))
-        watch(len(units) - len(pending))
+        watch(len(units) - len(pending), "")
     return failed
 
 

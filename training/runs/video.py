@@ -13,7 +13,7 @@ import numpy as np
 
 from ...agents.player import Player
 from ...agents.policy import Policy
-from ...envs.core.files import write_atomically
+from ...envs.core.files import process_name, write_atomically
 from ...envs.core.rendering.painter import BACKGROUND, Painter
 from ...envs.core.scene import Scene
 from ...envs.core.system import System
@@ -178,7 +178,7 @@ def film(path: str | Path, *, fps: int = FPS) -> Iterator[Callable[[np.ndarray],
         return
     import imageio.v2 as imageio
 
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{process_name()}{path.suffix}")
     try:
         writer = imageio.get_writer(temporary, fps=fps, quality=7, macro_block_size=_BLOCK)
 
