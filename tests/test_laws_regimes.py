@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import invariantzoo
 from invariantzoo.envs.core.rng import TRANSITION, Rng
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.envs.quadratic.regimes import EXPONENTS, Quadratic, State, relaxation_steps
@@ -100,7 +102,43 @@ def test_choosing_the_exponent_pays() -> None:
             total += float(system.loss(state, action, after).mean())
             state = after
         losses[name] = total
-    assert losses["annealed"] < 0.9 * min(v for k, v in losses.items() if k != "annealed")
+    constant = min(losses[name] for name in EXPONENTS)
+    assert losses["adaptive"] < losses["annealed"] < 0.9 * constant
+
+
+def least_loss(curvature: float, noise: float, rate: float, steps: int) -> float:
+    """The least mean loss of a coordinate over an episode that starts at a normal height.
+
+    Dynamic programming on a grid of heights x: x' = (1 - s) x + s noise^{1/2} xi with s between
+    rate h and rate h / kappa; the mean over xi by Gauss-Hermite quadrature.
+    """
+    grid = np.concatenate([[0.0], np.geomspace(1e-3, 8, 200)])
+    share = np.geomspace(rate * curvature, rate / noise, 1 if curvature == 1 else 17)
+    xi, weight = np.polynomial.hermite_e.hermegauss(21)
+    after = (1 - share)[:, None] * grid[:, None, None] + (share * noise**0.5)[:, None] * xi
+    place = np.clip(np.searchsorted(grid, np.abs(after)) - 1, 0, grid.size - 2)
+    part = (np.abs(after) - grid[place]) / np.diff(grid)[place]
+    value, now = np.zeros(grid.size), (after**2 / 2) @ weight
+    for _ in range(steps):
+        later = ((1 - part) * value[place] + part * value[place + 1]) @ weight
+        value = ((now + later) / weight.sum()).min(1)
+    height = np.linspace(0, 8, 2001)
+    density = np.exp(-(height**2) / 2)
+    return float(np.interp(height, grid, value) @ density / density.sum())
+
+
+def test_the_best_return_is_that_of_dynamic_programming() -> None:
+    id = "quadratic-regimes-v0"
+    system, scale = invariantzoo.make_system(id), invariantzoo.spec(id).score
+    assert isinstance(system, Quadratic)
+    assert scale is not None
+    curvatures = np.geomspace(system.softest, system.stiffest, system.n_agents)
+    least = [least_loss(h, system.noise, system.rate, system.horizon) for h in curvatures]
+    assert scale.best == pytest.approx(-np.mean(least), rel=3e-3)
+    policy = invariantzoo.make_policy("adaptive", system)
+    scores = invariantzoo.evaluate(system, policy, episodes=1000, seeds=1, deterministic=False)
+    error = scores["return"].std() / 1000**0.5
+    assert abs(scores["return"].mean() - scale.best) < 3 * error + 0.01 * abs(scale.best)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 0.75, 1.0])

@@ -13,9 +13,10 @@ Reference  for constant alpha the coordinates are independent and stationary wit
            the rate gamma h_i^{1 - alpha}
 
 A large exponent is quick on soft coordinates and noisy; a small one is slow and quiet. Far from the
-minimum an agent should take a large one and near it a small one. The metric g = kappa^alpha and its
-three regimes are those of "Geometric Learning Dynamics" (Vanchurin, arXiv 2504.14728); this system,
-its loss and all numbers are ours.
+minimum an agent should take a large one and near it a small one. What can be gained so at most is
+the bound of the score: dynamic programming finds it for each coordinate alone. The metric
+g = kappa^alpha and its three regimes are those of "Geometric Learning Dynamics" (Vanchurin, arXiv
+2504.14728); this system, its loss and all numbers are ours.
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ SCENARIOS = {
         ],
         "score": {
             "random": -12.73,
-            "best": -5.342,
-            "policy": "annealed",
-            "origin": "500 episodes of docs/scores.md",
+            "best": -4.951,
+            "policy": "adaptive",
+            "origin": "mean of the best policy, by dynamic programming on each coordinate",
+            "exact": True,
         },
     },
 }
@@ -222,10 +224,12 @@ class Quadratic(System):
         )
 
     def policies(self) -> dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]:
-        return {
-            **{name: partial(_constant, alpha) for name, alpha in EXPONENTS.items()},
-            "annealed": _annealed,
-        }
+        policies: dict[str, Callable[[dict[str, Tensor], Rng], Tensor]]
+        policies = {name: partial(_constant, alpha) for name, alpha in EXPONENTS.items()}
+        policies["annealed"] = _annealed
+        if not isinstance(self.rate, tuple):
+            policies["adaptive"] = partial(_adaptive, self.rate)
+        return policies
 
     def references(self) -> dict[str, float]:
         """Means under "efficient", after the warm-up and without what is left of the start."""
@@ -266,3 +270,19 @@ def _annealed(invariants: dict[str, Tensor], rng: Rng) -> Tensor:
     """Exponent 1 far from the minimum, 0 at a height of less than 0.1."""
     height = invariants["height"].abs()
     return (2 * (height > 0.1).to(height.dtype) - 1).unsqueeze(-1)
+
+
+def _adaptive(rate: float, invariants: dict[str, Tensor], rng: Rng) -> Tensor:
+    """The step of twice the share s that makes the next loss the least on average.
+
+    q' = (1 - s) q - s (kappa / h^2)^{1/2} xi with s = rate h / g, whose mean loss is least at
+    s = x^2 / (x^2 + kappa / h), x = q h^{1/2}. Twice that share loses 0.5 % more than what is
+    optimal, which dynamic programming finds; once, 3 % more.
+    """
+    height, curvature = invariants["height"].double(), 10 ** invariants["log_curvature"].double()
+    log_noise = math.log(10) * invariants["log_noise"].double()
+    squared = height**2
+    share = 2 * squared / (squared + log_noise.exp() / curvature)
+    log_metric = (rate * curvature / share.clamp(min=1e-300)).log()
+    alpha = (log_metric / log_noise.clamp(max=-1e-9)).clamp(0, 1)
+    return (2 * alpha - 1).to(invariants["height"].dtype).unsqueeze(-1)
