@@ -72,7 +72,7 @@ def test_curves_are_read_from_progress(tmp_path: Path) -> None:
     report = {"steps": 30, "seconds": 2.5, "cpu_seconds": 1.5, "scores": scores}
     (folder / "scores.json").write_text(json.dumps(report))
     (folder / "progress.csv").write_text(
-        "steps,seconds,cpu_seconds,loss,return\n10,1,0.5,3,\n20,2,1,3,-12.73\n30,2.5,1.5,3,-5.342\n"
+        "steps,seconds,cpu_seconds,loss,return\n10,1,0.5,3,\n20,2,1,3,-12.73\n30,2.5,1.5,3,-4.951\n"
     )
     document = results.collect([unit, Unit(ID, "es", "cgd", 2, 10)], {}, tmp_path, suite="quick")
     (run,) = document["runs"]

@@ -25,7 +25,15 @@ SCENARIOS = {
         "summary": "discs on a circle that all change sides through its middle",
         "training": {
             "es": {"steps": 30_000_000, "n_worlds": 4, "std": 0.08, "std_final": 0.03, "lr": 0.05},
-            "ppo": {"n_steps": 20, "n_worlds": 32, "lr": 3e-3, "gamma": 0.97},
+            "ppo": {
+                "steps": 5_000_000,
+                "n_worlds": 8,
+                "n_steps": 64,
+                "n_epochs": 1,
+                "lr": 3e-3,
+                "gamma": 0.95,
+            },
+            "descent": {"n_worlds": 8, "rollout": 60},
         },
         "film": {"policy": "learned", "steps": 230, "every": 3},
         "variants": [

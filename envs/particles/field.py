@@ -70,7 +70,15 @@ SCENARIOS = {
         "system": "FieldDiscs",
         "summary": "discs that make a field and know of each other by it alone",
         "training": {
-            "ppo": {"steps": 4_000_000, "n_steps": 8, "lr": 3e-3, "gamma": 0.9, "width": 24},
+            "ppo": {
+                "steps": 7_000_000,
+                "n_steps": 50,
+                "n_epochs": 2,
+                "lr": 3e-3,
+                "gamma": 0.97,
+                "log_std_init": -0.5,
+                "width": 24,
+            },
             "es": {"steps": 20_000_000},
         },
         "film": {"policy": "social-force", "steps": 117, "every": 3},

@@ -61,6 +61,17 @@ SCENARIOS = {
     "particles-traffic-v0": {
         "system": "Traffic",
         "summary": "cars and pedestrians among houses and signs, on a crossing or a street",
+        "training": {
+            "ppo": {
+                "steps": 3_000_000,
+                "n_worlds": 32,
+                "n_steps": 64,
+                "n_epochs": 1,
+                "lr": 3e-3,
+                "gamma": 0.98,
+                "log_std_init": -2.5,
+            },
+        },
         "film": {"policy": "buffered-voronoi", "steps": 240},
         "variants": [
             {"layout": "street"},

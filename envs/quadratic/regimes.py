@@ -44,7 +44,19 @@ SCENARIOS = {
     "quadratic-regimes-v0": {
         "system": "Quadratic",
         "summary": "trainable coordinates under noise that choose the exponent of their metric",
-        "training": {"ppo": {"reward_scale": 10.0}, "es": {"steps": 20_000_000}},
+        "training": {
+            "ppo": {
+                "steps": 8_000_000,
+                "n_worlds": 16,
+                "n_steps": 400,
+                "n_epochs": 2,
+                "lr": 3e-3,
+                "gamma": 0.97,
+                "reward_scale": 10.0,
+                "log_std_init": -0.5,
+            },
+            "es": {"steps": 20_000_000},
+        },
         "film": {"parameters": {"start": 2.0}, "policy": "annealed", "steps": 80},
         "variants": [
             {"n_agents": 2, "rate": (0.05, 0.2)},
