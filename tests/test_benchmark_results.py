@@ -223,7 +223,7 @@ def test_turned_worlds_are_the_same_to_agents_with_invariants_alone() -> None:
 
 
 def test_new_settings_stand_beside_those_of_the_record(tmp_path: Path) -> None:
-    id, random, best = "neurons-v0", *results.scale("neurons-v0")[:2]
+    id, of = "neurons-v0", results.scale("neurons-v0").mean_return
 
     def run(seed: int, score: float, **settings: object) -> Path:
         folder = tmp_path / f"{seed}-{len(settings)}"
@@ -232,15 +232,14 @@ def test_new_settings_stand_beside_those_of_the_record(tmp_path: Path) -> None:
         config = {"id": id, "algo": "ppo", "steps": 500, "seed": seed}
         config |= {"hyperparameters": hyperparameters, "optimizer": {"name": "adam"}}
         (folder / "config.json").write_text(json.dumps(config))
-        mean = random + score * (best - random)
-        scores = {"scores": {"trained": {"return": {"mean": mean}}}}
+        scores = {"scores": {"trained": {"return": {"mean": of(score)}}}}
         (folder / "scores.json").write_text(json.dumps(scores))
         return folder
 
     cell = {"id": id, "algo": "ppo", "optimizer": "adam"}
     then = {"optimizer": "adam", "lr": 0.02, "gamma": 0.9}
     record = {
-        "runs": [{**cell, "seed": 0, "score": 0.25}, {**cell, "optimizer": "cgd", "score": 0.9}],
+        "runs": [{**cell, "seed": 0, "return": of(0.25)}, {**cell, "optimizer": "cgd"}],
         "settings": [{**cell, "steps": 400, "hyperparameters": then}],
     }
     name, entry = benchmark_searches.compared([run(7, 0.5), run(9, 0.7)], record, 0)

@@ -458,8 +458,8 @@ def _searched(searches: Mapping[str, Any]) -> str:
     head = ["id, algorithm", "trials", "found", "score before", "with it", "kept"]
     return (
         "Cells that were poor where another algorithm was good have new settings, by hand or by\n"
-        "trials of `invariantzoo search`, on seeds from 10,000 on; what was found counts by other\n"
-        "seeds, which no benchmark has. Runs of such cells that the record had are made anew.\n\n"
+        "trials of `invariantzoo search`, on seeds that no benchmark has (20 and 21 by hand, from\n"
+        "10,000 on by trials). Runs of such cells that the record had are made anew.\n\n"
         f"{table(head, rows)}"
     )
 

@@ -56,9 +56,7 @@ def compared(
     def of_cell(row: Mapping[str, Any]) -> bool:
         return bool((row["id"], row["algo"], row["optimizer"]) == (id, algo, settings["optimizer"]))
 
-    former = {
-        run["seed"]: scale(id).score(run["return"]) for run in record["runs"] if of_cell(run)
-    }
+    former = {run["seed"]: scale(id).score(run["return"]) for run in record["runs"] if of_cell(run)}
     if not former:
         raise ValueError(f"the record has no runs of {algo} on {id}")
     row = next(row for row in record["settings"] if of_cell(row))
