@@ -523,6 +523,7 @@ def _draw_profiles(
             )
         axis.set_title(f"{title}: {verdicts.counted(ids)}")
         axis.set_xlabel("score")
+        axis.set_xticks(np.arange(scoring.LEVELS[0], scoring.LEVELS[-1] + 0.1, 0.5))
     axes[0, 0].set_ylabel("share of runs above it", fontsize=TEXT_SIZE)
     _legend(figure, axes[0, 0], panels, colours)
     save_figure(figure, path)
