@@ -22,7 +22,8 @@ class Player:
     A policy on observations is asked with them. One of the system's `state_policies` is asked with
     the state itself, and what it remembers is kept here: worlds whose episode has just begun, of
     age 0, remember nothing of the one before. One with a true attribute `heeds_masks` is handed the
-    legal actions [worlds, agents, n] as well, after the generator.
+    legal actions [worlds, agents, n] as well, after the generator; one with a true attribute
+    `heeds_turns` flags of who acts in this step [worlds, agents], an array.
 
     deterministic: hand the policy no generator.
     """
@@ -31,6 +32,7 @@ class Player:
         self.env, self.policy, self.deterministic = env, policy, deterministic
         self._own = policy.of_state if isinstance(policy, OwnPolicy) else None
         self._heeds_masks = getattr(policy, "heeds_masks", False)
+        self._heeds_turns = getattr(policy, "heeds_turns", False)
         self._memory: tuple[Tensor, ...] | None = None
 
     @property
@@ -49,10 +51,12 @@ class Player:
                 return self._act_on_state()
             rng = None if self.deterministic else env.rng(POLICY)
             seen = torch.from_numpy(observation)
+            asked: Any = self.policy
+            if self._heeds_turns:
+                return asked(seen, rng, env.active()).numpy()
             if self._heeds_masks:
-                asked: Any = self.policy
                 return asked(seen, rng, torch.from_numpy(env.legal_actions())).numpy()
-            return self.policy(seen, rng).numpy()
+            return asked(seen, rng).numpy()
 
     def step(self, observation: np.ndarray) -> Step:
         """Act and let all worlds make a step."""

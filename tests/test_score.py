@@ -7,12 +7,14 @@ import pytest
 import torch
 
 import invariantzoo
-from invariantzoo.agents.policy import make_policy
+from invariantzoo.agents.networks.choose import make_network
+from invariantzoo.agents.player import Player
+from invariantzoo.agents.policy import Policy, make_policy
 from invariantzoo.envs.core.observation import parameters
 from invariantzoo.envs.core.rng import POLICY
 from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.training.rl import score
+from invariantzoo.training.rl import categorical, score
 
 
 def brief(id: str) -> System:
@@ -124,3 +126,42 @@ def test_wrong_counts_are_refused() -> None:
     for wrong in ({"episodes": 0, "seeds": 1}, {"episodes": 1, "seeds": 0}):
         with pytest.raises(ValueError, match="at least 1"):
             score.evaluate(system, policy, deterministic=True, **wrong)
+
+
+def played(system: System, policy: Policy, steps: int) -> list[np.ndarray]:
+    """Rewards of every step of three worlds."""
+    player = Player(VectorEnv(system, 3, seed=5), policy)
+    observation, rewards = player.env.reset(), []
+    for _ in range(steps):
+        step = player.step(observation)
+        observation = step.observation
+        rewards.append(step.reward)
+    return rewards
+
+
+@pytest.mark.parametrize("id", ["tasep-open-v0", "tasep-ring-v0", "ising-equilibrium-v0"])
+def test_what_is_remembered_chooses_the_same(id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Step by step; and the network is asked of each observation once, until there are too many."""
+    system, asked = invariantzoo.make_system(id), []
+    network = make_network("mlp", system, 0)
+    with torch.no_grad():
+        network.heads[0].weight.mul_(50.0)  # untrained ones hardly prefer anything
+
+    def logits(observation: torch.Tensor) -> torch.Tensor:
+        asked.append(len(observation))
+        return network(observation)
+
+    policy = categorical.CategoricalPolicy(logits)
+    plain = played(system, policy, 400)
+    assert len(asked) == 400
+    asked.clear()
+    remembering = categorical.remembering(system, policy)
+    assert isinstance(remembering, categorical.RememberingPolicy)
+    assert np.array_equal(played(system, remembering, 400), plain)
+    assert len(asked) < 40
+    monkeypatch.setattr(categorical, "_MOST", 1)
+    asked.clear()
+    assert np.array_equal(played(system, categorical.remembering(system, policy), 400), plain)
+    assert len(asked) > 390
+    together = invariantzoo.make_system("resampling-neutral-v0")
+    assert categorical.remembering(together, policy) is policy

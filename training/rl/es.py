@@ -35,10 +35,10 @@ from ...envs.core.vector import VectorEnv
 from ..geometry.regimes import StepRecorder
 from ..optim.config import choose
 from . import sb3
+from .categorical import CategoricalPolicy
 from .configs import ESConfig
 from .devices import computing_device
 from .episode_log import EpisodeLog
-from .policies import CategoricalPolicy
 from .score import Scores, run_episodes, score_means
 from .trainer import Update
 

@@ -12,7 +12,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 
 from .buffers import MaskedRolloutBuffer
-from .policies import NetworkActorCritic, legal_logits
+from .categorical import legal_logits
+from .policies import NetworkActorCritic
 
 __all__ = ["LegalRolloutBuffer", "MaskableNetworkPolicy", "MaskablePPO"]
 

@@ -6,8 +6,6 @@ Sampling draws from the policy's own generator, never from torch's global one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
@@ -37,9 +35,9 @@ from ...agents.networks.plain import PlainNetwork
 from ...agents.policy import Policy, computing
 from ...envs.core.rng import Rng
 from ...envs.core.system import System
+from .categorical import CategoricalPolicy, MaskedPolicy
 from .processes import Share
 
-_NEVER = -1e8  # a logit that has no chance, and whose entropy is 0 and not NaN
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -364,50 +362,6 @@ def network_of(policy: NetworkActorCritic | NetworkSACPolicy) -> nn.Module:
 def as_policy(policy: NetworkActorCritic | NetworkSACPolicy) -> Policy:
     """The same as a function of observations [worlds, agents, size]; it draws from `rng`."""
     return _squashed(policy) if isinstance(policy, NetworkSACPolicy) else _plain(policy)
-
-
-@dataclass(frozen=True)
-class CategoricalPolicy:
-    """Draws one of n actions; the likeliest without a generator.
-
-    logits: from observations [..., size] to [..., n].
-    """
-
-    logits: Callable[[Tensor], Tensor]
-
-    def probabilities(self, observation: Tensor) -> Tensor:
-        """Chance of every action [..., n] at observations [..., size]."""
-        return self.logits(observation.float()).softmax(-1)
-
-    def __call__(self, observation: Tensor, rng: Rng | None) -> Tensor:
-        return _chosen(self.logits(observation.float()), rng)
-
-
-@dataclass(frozen=True)
-class MaskedPolicy(CategoricalPolicy):
-    """The same among the legal actions [..., n], where they are given."""
-
-    heeds_masks: ClassVar[bool] = True
-
-    def __call__(self, observation: Tensor, rng: Rng | None, mask: Tensor | None = None) -> Tensor:
-        return _chosen(legal_logits(self.logits(observation.float()), mask), rng)
-
-
-def legal_logits(logits: Tensor, mask: Any) -> Tensor:
-    """Logits [..., n] without a chance for what flags [..., n], an array or a tensor, forbid."""
-    if mask is None:
-        return logits
-    legal = torch.as_tensor(mask, device=logits.device).bool().view(logits.shape)
-    return logits.masked_fill(~legal, _NEVER)
-
-
-def _chosen(logits: Tensor, rng: Rng | None) -> Tensor:
-    if rng is None:
-        return logits.argmax(-1)
-    chances = logits.softmax(-1)
-    below = chances.cumsum(-1) <= rng.uniform(*chances.shape[:-1], 1)
-    last = chances.shape[-1] - 1 - (chances > 0).flip(-1).long().argmax(-1)  # that has a chance
-    return torch.minimum(below.sum(-1), last)
 
 
 def _plain(policy: NetworkActorCritic) -> Policy:

@@ -24,6 +24,7 @@ from ...envs.core.seeds import HELD_OUT, require_seed
 from ...envs.core.system import System
 from ...envs.core.validation import require_count
 from ...envs.core.vector import VectorEnv
+from .categorical import remembering
 
 RESAMPLES = 2000
 _CHUNK = 2**22  # numbers that a batch of observations or of resamples may hold
@@ -73,6 +74,7 @@ def evaluate(
     require_count("seeds", seeds)
     require_seed("first_seed", first_seed, HELD_OUT)
     require_memory_of_scores(system, episodes=episodes, seeds=seeds)
+    policy = remembering(system, policy)
     fused = isinstance(policy, OwnPolicy) and policy.name in system.fused
     size = system.n_agents * (observation_space(system).shape or (1,))[0]
     if fused:
