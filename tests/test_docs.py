@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import pytest
 
 import invariantzoo
 from invariantzoo import report as records
-from invariantzoo.__main__ import main
+from invariantzoo.__main__ import _module, _parse, main
 from invariantzoo.site import pages
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -149,6 +150,35 @@ def test_links_lead_somewhere(page: Path) -> None:
     local = [link for link in _LINK.findall(text) if not link.startswith(("http", "#"))]
     missing = [link for link in local if not (page.parent / link.partition("#")[0]).exists()]
     assert not missing
+
+
+def command_lines(page: Path, program: str) -> list[str]:
+    """Lines of a page's code blocks that call a program, without comments; no outlines of usage."""
+    found = []
+    for _, _, code in _FENCE.findall(page.read_text(encoding="utf-8")):
+        for line in code.replace("\\\n", " ").split("\n"):
+            for command in re.split(r"&&|\||;", line):
+                words = command.partition(" #")[0].strip().removeprefix("$ ")
+                if words.startswith(f"{program} ") and "[" not in words:
+                    found.append(words)
+    return found
+
+
+def test_every_command_in_the_docs_is_one() -> None:
+    """Its command and arguments are known, of the right kinds; nothing is run."""
+    lines = [line for page in PAGES for line in command_lines(page, "invariantzoo")]
+    assert len(lines) > 100
+    for line in lines:
+        name, *words = shlex.split(line)[1:]
+        stop = min([words.index(sign) for sign in (">", "2>", "<", "&") if sign in words] or [99])
+        _parse(_module(name), name, words[:stop])
+
+
+def test_every_module_in_the_docs_is_there() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    names = set(re.findall(r"python -m (invariantzoo[\w.]*\w)", text))
+    assert len(names) > 40
+    assert not [name for name in sorted(names) if importlib.util.find_spec(name) is None]
 
 
 def test_every_page_can_be_found_from_the_index() -> None:
