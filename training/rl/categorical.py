@@ -88,10 +88,8 @@ class RememberingPolicy:
         keys = [row.tobytes() for row in observation.numpy()[active]]
         if not all(key in self._known for key in keys):
             chances = self.policy.probabilities(observation)[torch.from_numpy(active)]
-            below, last = _cumulated(chances)
-            self._known.update(
-                zip(keys, zip(below.numpy(), last.tolist(), strict=True), strict=True)
-            )
+            laws = zip(*(part.tolist() for part in _cumulated(chances)), strict=True)
+            self._known.update(zip(keys, laws, strict=True))
         action = np.zeros(active.shape, np.int64)
         action[active] = [
             min(bisect_right(below, number), last)
