@@ -346,8 +346,9 @@ def _pictures() -> str:
         "the axis stands at its edge.",
         "profiles": "Share of runs above a score, on the ids that all of a panel have run; bands "
         "are 95 % intervals.",
-        "curves": "Interquartile mean of the score while training, which explores, over the same "
-        "ids; 0 before the first episode ends. Of a run that is over the last value counts.",
+        "curves": "Interquartile mean of the score while training, which explores, over those of "
+        "these ids where an episode of every run ended; 0 before the first one ends. Of a run "
+        "that is over the last value counts.",
     }
     return "\n".join(
         f"![{text.partition(';')[0].partition(',')[0]}](images/benchmark-{name}.png)\n\n{text}\n"
@@ -473,7 +474,9 @@ def draw(document: Mapping[str, Any], folder: Path) -> None:
     _draw_scores(groups, ids, colours, folder / "benchmark-scores.png")
     panels = {n: of for n, of in _panels(groups, ids).items() if n != "all ids"}
     _draw_profiles(groups, panels, colours, folder / "benchmark-profiles.png")
-    _draw_curves(runs, panels, colours, folder / "benchmark-curves.png")
+    seen = {name: (of, _with_curves(runs, of, here)) for name, (of, here) in panels.items()}
+    seen = {name: panel for name, panel in seen.items() if panel[1]}
+    _draw_curves(runs, seen, colours, folder / "benchmark-curves.png")
 
 
 def _draw_scores(
@@ -557,6 +560,14 @@ def _legend(figure: Any, axis: Any, panels: Mapping[str, Any], colours: dict[str
         if any(name in names for names, _ in panels.values()):
             axis.plot([], [], color=colour, lw=1.5, label=name)
     page_legend(figure, 7, axis)
+
+
+def _with_curves(
+    runs: Sequence[Mapping[str, Any]], names: Sequence[str], ids: Sequence[str]
+) -> list[str]:
+    """The ids on which every run of these algorithms ended an episode while it was trained."""
+    without = {run["id"] for run in runs if not run["curve"] and verdicts.label(run) in names}
+    return [id for id in ids if id not in without]
 
 
 def _curve(runs: Sequence[Mapping[str, Any]], column: int) -> tuple[np.ndarray, np.ndarray]:

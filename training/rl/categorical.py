@@ -102,5 +102,7 @@ def remembering(system: System, policy: Policy) -> Policy:
     """`policy`, or where one agent of `system` acts at a time what chooses the same, but faster."""
     if not system.one_at_a_time or not isinstance(policy, CategoricalPolicy):
         return policy
-    masked = system.action_mask(system.initial(Rng.single(0, 1), 1)) is not None
-    return policy if masked else RememberingPolicy(policy)
+    if system.action_mask(system.initial(Rng.single(0, 1), 1)) is not None:
+        return policy
+    remembers: Any = RememberingPolicy(policy)  # asked in another way: see `Player`
+    return remembers
