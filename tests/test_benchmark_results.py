@@ -256,3 +256,15 @@ def test_new_settings_stand_beside_those_of_the_record(tmp_path: Path) -> None:
         benchmark_searches.compared([run(10, 0.5), run(11, 0.5, gamma=1.0, lr=1)], record, 0)
     with pytest.raises(ValueError, match="no runs of ppo on neurons-v0"):
         benchmark_searches.compared([run(12, 0.5)], {**record, "runs": []}, 0)
+
+
+def test_curves_are_of_ids_whose_episodes_end_in_every_run() -> None:
+    point = [10, 1.0, 0.5]
+    runs = [
+        {"id": "a", "algo": "ppo", "optimizer": "adam", "curve": [point]},
+        {"id": "a", "algo": "sac", "optimizer": "adam", "curve": []},
+        {"id": "b", "algo": "ppo", "optimizer": "adam", "curve": []},
+        {"id": "c", "algo": "ppo", "optimizer": "adam", "curve": [point]},
+    ]
+    assert benchmark._with_curves(runs, ["ppo"], ["a", "b", "c"]) == ["a", "c"]
+    assert benchmark._with_curves(runs, ["ppo", "sac"], ["a", "b", "c"]) == ["c"]
