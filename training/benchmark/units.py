@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -123,8 +124,13 @@ def plan(
 
 def standard_steps(id: str, algo: str) -> int:
     """Agent-steps of a run of the standard suite: those of STANDARD_STEPS, or those of the id."""
-    measured = json.loads(STANDARD_STEPS.read_text(encoding="utf-8"))
-    return int(measured.get(id, {}).get(algo, default_steps(id, algo)))
+    return _measured_steps().get(id, {}).get(algo, default_steps(id, algo))
+
+
+@functools.cache
+def _measured_steps() -> dict[str, dict[str, int]]:
+    measured: dict[str, dict[str, int]] = json.loads(STANDARD_STEPS.read_text(encoding="utf-8"))
+    return measured
 
 
 def refusal(id: str, algo: str) -> str:
