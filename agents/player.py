@@ -21,9 +21,8 @@ class Player:
 
     A policy on observations is asked with them. One of the system's `state_policies` is asked with
     the state itself, and what it remembers is kept here: worlds whose episode has just begun, of
-    age 0, remember nothing of the one before. One with a true attribute `heeds_masks` is handed the
-    legal actions [worlds, agents, n] as well, after the generator; one with a true attribute
-    `heeds_turns` flags of who acts in this step [worlds, agents], an array.
+    age 0, remember nothing of the one before. One with an attribute `also_sees` is handed one array
+    more, what the method of `VectorEnv` of that name returns: "legal_actions" or "active".
 
     deterministic: hand the policy no generator.
     """
@@ -31,8 +30,8 @@ class Player:
     def __init__(self, env: VectorEnv, policy: Policy, *, deterministic: bool = False) -> None:
         self.env, self.policy, self.deterministic = env, policy, deterministic
         self._own = policy.of_state if isinstance(policy, OwnPolicy) else None
-        self._heeds_masks = getattr(policy, "heeds_masks", False)
-        self._heeds_turns = getattr(policy, "heeds_turns", False)
+        also_sees = getattr(policy, "also_sees", None)
+        self._also_seen = () if also_sees is None else (getattr(env, also_sees),)
         self._memory: tuple[Tensor, ...] | None = None
 
     @property
@@ -50,13 +49,9 @@ class Player:
             if self._own is not None:
                 return self._act_on_state()
             rng = None if self.deterministic else env.rng(POLICY)
-            seen = torch.from_numpy(observation)
             asked: Any = self.policy
-            if self._heeds_turns:
-                return asked(seen, rng, env.active()).numpy()
-            if self._heeds_masks:
-                return asked(seen, rng, torch.from_numpy(env.legal_actions())).numpy()
-            return asked(seen, rng).numpy()
+            more = [look() for look in self._also_seen]
+            return asked(torch.from_numpy(observation), rng, *more).numpy()
 
     def step(self, observation: np.ndarray) -> Step:
         """Act and let all worlds make a step."""

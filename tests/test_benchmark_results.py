@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,6 +127,15 @@ def test_a_benchmark_becomes_a_page_and_results_to_compare_with(tmp_path: Path) 
     assert len(results.read(record)["runs"]) == len(runs)
 
 
+def _write_run(folder: Path, config: dict[str, Any], mean: float) -> None:
+    """A run's config.json, with what every run has, and a scores.json of that mean return."""
+    common = {"schema": 1, "version": "1.0.0", "parameters": {}, "network": "default"}
+    (folder / "config.json").write_text(json.dumps(common | config), encoding="utf-8")
+    scores = {"trained": {"return": {"mean": mean}}}
+    report = {"scores": scores, "steps": config["steps"], "seconds": 2.0, "cpu_seconds": 1.0}
+    (folder / "scores.json").write_text(json.dumps(report), encoding="utf-8")
+
+
 def test_runs_of_other_steps_are_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,11 +146,8 @@ def test_runs_of_other_steps_are_left_out(
     for seed, steps in enumerate((standard, standard + 1)):
         folder = tmp_path / id / f"ppo-adam-{seed}"
         folder.mkdir(parents=True)
-        scores = {"trained": {"return": {"mean": -1.0}}}
-        report = {"scores": scores, "steps": steps, "seconds": 2.0, "cpu_seconds": 1.0}
-        (folder / "scores.json").write_text(json.dumps(report), encoding="utf-8")
-        config = {**settings, "steps": steps}
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        config = {"id": id, "algo": "ppo", "seed": seed, **settings, "steps": steps}
+        _write_run(folder, config, -1.0)
         rows = "steps,cpu_seconds,return\n100,0.5,-9.0\n200,1.0,-1.0\n"
         (folder / "progress.csv").write_text(rows, encoding="utf-8")
     (tmp_path / id / "es-adam-0").mkdir()  # under way
@@ -231,9 +238,7 @@ def test_new_settings_stand_beside_those_of_the_record(tmp_path: Path) -> None:
         hyperparameters = {"optimizer": "", "lr": 0.01, "gamma": 0.9, **settings}
         config = {"id": id, "algo": "ppo", "steps": 500, "seed": seed}
         config |= {"hyperparameters": hyperparameters, "optimizer": {"name": "adam"}}
-        (folder / "config.json").write_text(json.dumps(config))
-        scores = {"scores": {"trained": {"return": {"mean": of(score)}}}}
-        (folder / "scores.json").write_text(json.dumps(scores))
+        _write_run(folder, config, of(score))
         return folder
 
     cell = {"id": id, "algo": "ppo", "optimizer": "adam"}

@@ -118,12 +118,13 @@ def collect(folder: Path, former: Mapping[str, Any]) -> dict[str, Any]:
     """
     from invariantzoo import ids, spec
     from invariantzoo.training.benchmark import results, units
+    from invariantzoo.training.runs.folder import read_config
 
     known = [id for id in ids() if spec(id).score is not None]
     current: list[units.Unit] = []
     for scores in sorted(folder.glob("*/*/scores.json")):
         algo, optimizer, seed = scores.parent.name.rsplit("-", 2)
-        config = json.loads((scores.parent / "config.json").read_text(encoding="utf-8"))
+        config = read_config(scores.parent)
         unit = units.Unit(scores.parent.parent.name, algo, optimizer, int(seed), config["steps"])
         if unit.id not in known:
             continue

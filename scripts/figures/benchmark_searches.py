@@ -46,8 +46,10 @@ def compared(
     Raises ValueError for runs of several cells or settings, and for one that the record has not.
     """
     from invariantzoo.training.benchmark.results import scale
+    from invariantzoo.training.benchmark.units import read_report
+    from invariantzoo.training.runs.folder import read_config
 
-    configs = [json.loads((run / "config.json").read_text(encoding="utf-8")) for run in runs]
+    configs = [read_config(run) for run in runs]
     kinds = [(config["id"], config["algo"], _settings(config)) for config in configs]
     if any(kind != kinds[0] for kind in kinds):
         raise ValueError("the runs must have the same id, algorithm, settings and steps")
@@ -63,7 +65,7 @@ def compared(
     then = {**row["hyperparameters"], "steps": row["steps"]}
     found = [f"{name}={value}" for name, value in settings.items() if value != then.get(name)]
     scores = {
-        config["seed"]: scale(id).score(_mean_return(run))
+        config["seed"]: scale(id).score(read_report(run)["scores"]["trained"]["return"]["mean"])
         for config, run in zip(configs, runs, strict=True)
     }
     kept = np.mean(list(scores.values())) > np.mean(list(former.values()))
@@ -80,11 +82,6 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """All that a run's result depends on but for its seed; its optimizer by name."""
     optimizer = config["optimizer"]["name"]
     return {**config["hyperparameters"], "optimizer": optimizer, "steps": config["steps"]}
-
-
-def _mean_return(run: Path) -> float:
-    report = json.loads((run / "scores.json").read_text(encoding="utf-8"))
-    return float(report["scores"]["trained"]["return"]["mean"])
 
 
 def _told(scores: Mapping[int, float]) -> str:

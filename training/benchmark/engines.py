@@ -51,6 +51,13 @@ class Failed(NamedTuple):
     reason: str
 
 
+class Held(NamedTuple):
+    """A unit's folder that another process holds: which one, and until when to leave it alone."""
+
+    by: str
+    until: float  # by the monotonic clock
+
+
 def run_unit(unit: Unit, out: Path) -> str:
     """Train a unit to its end in a process of its own; what went wrong, or nothing.
 
@@ -114,13 +121,12 @@ def local(
     After KeyboardInterrupt every unit that runs has saved what it has.
     """
     waiting, running = list(units), dict[Unit, subprocess.Popen[bytes]]()
-    not_before: dict[Unit, float] = {}  # units that were held, and when to look again
-    held: dict[Unit, str] = {}  # and by whom
+    held: dict[Unit, Held] = {}
     failed: list[Failed] = []
     try:
         while waiting or running:
             now = time.monotonic()
-            ready = [unit for unit in waiting if not_before.get(unit, now) <= now]
+            ready = [unit for unit in waiting if unit not in held or held[unit].until <= now]
             for unit in ready[: jobs - len(running)]:
                 waiting.remove(unit)
                 held.pop(unit, None)
@@ -131,12 +137,12 @@ def local(
                     continue
                 del running[unit]
                 if process.returncode == IN_USE:
-                    not_before[unit] = time.monotonic() + _WAIT
-                    held[unit] = f"{unit.name} is held by {holder(out / unit.name)}"
+                    held[unit] = Held(holder(out / unit.name), time.monotonic() + _WAIT)
                     waiting.append(unit)
                 elif reason := outcome(unit, out, process.returncode):
                     failed.append(Failed(unit, reason))
-            watch(len(units) - len(waiting) - len(running), next(iter(held.values()), ""))
+            said = [f"{unit.name} is held by {other.by}" for unit, other in held.items()]
+            watch(len(units) - len(waiting) - len(running), said[0] if said else "")
             time.sleep(_POLL)
     finally:
         for process in running.values():

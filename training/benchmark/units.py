@@ -67,19 +67,24 @@ class Unit(NamedTuple):
 
     def report(self, out: Path) -> dict[str, Any]:
         """scores.json of its folder; ValueError for one that holds no finite mean return."""
-        path = out / self.name / SCORES
-        try:
-            report = json.loads(path.read_text(encoding="utf-8"))
-            mean = report["scores"]["trained"]["return"]["mean"]
-            steps, seconds = report["steps"], report["seconds"]
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            what = f"it has no {error}" if isinstance(error, KeyError) else error
-            raise ValueError(
-                f"{path} cannot be read: {what}; without it the run is scored again"
-            ) from None
-        for name, value in (("the mean return", mean), ("steps", steps), ("seconds", seconds)):
-            require_number(f"{path}: {name}", value)
-        return report
+        return read_report(out / self.name)
+
+
+def read_report(run: Path) -> dict[str, Any]:
+    """scores.json of a run; ValueError for one that holds no finite mean return."""
+    path = run / SCORES
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        mean = report["scores"]["trained"]["return"]["mean"]
+        steps, seconds = report["steps"], report["seconds"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(
+            f"{path} cannot be read: {what}; without it the run is scored again"
+        ) from None
+    for name, value in (("the mean return", mean), ("steps", steps), ("seconds", seconds)):
+        require_number(f"{path}: {name}", value)
+    return report
 
 
 def plan(

@@ -40,9 +40,9 @@ class CategoricalPolicy:
 class MaskedPolicy(CategoricalPolicy):
     """The same among the legal actions [..., n], where they are given."""
 
-    heeds_masks: ClassVar[bool] = True
+    also_sees: ClassVar[str] = "legal_actions"
 
-    def __call__(self, observation: Tensor, rng: Rng | None, mask: Tensor | None = None) -> Tensor:
+    def __call__(self, observation: Tensor, rng: Rng | None, mask: Any = None) -> Tensor:
         return _chosen(legal_logits(self.logits(observation.float()), mask), rng)
 
 
@@ -77,7 +77,7 @@ class RememberingPolicy:
     """
 
     policy: CategoricalPolicy
-    heeds_turns: ClassVar[bool] = True
+    also_sees: ClassVar[str] = "active"
     _known: dict[bytes, tuple[list[float], int]] = field(default_factory=dict, repr=False)
 
     def __call__(self, observation: Tensor, rng: Rng | None, active: np.ndarray) -> Tensor:
