@@ -12,6 +12,7 @@ from torch import Tensor
 import invariantzoo
 from invariantzoo.envs.core.rng import TRANSITION, Rng
 from invariantzoo.envs.core.vector import VectorEnv
+from invariantzoo.envs.quadratic.optimum import best_return
 from invariantzoo.envs.quadratic.regimes import EXPONENTS, Quadratic, State, relaxation_steps
 from invariantzoo.envs.quadratic.regimes import stationary_loss as exact_loss
 from invariantzoo.envs.resampling import Resampling, inverse_fisher
@@ -106,25 +107,18 @@ def test_choosing_the_exponent_pays() -> None:
     assert losses["adaptive"] < losses["annealed"] < 0.9 * constant
 
 
-def least_loss(curvature: float, noise: float, rate: float, steps: int) -> float:
-    """The least mean loss of a coordinate over an episode that starts at a normal height.
-
-    Dynamic programming on a grid of heights x: x' = (1 - s) x + s noise^{1/2} xi with s between
-    rate h and rate h / kappa; the mean over xi by Gauss-Hermite quadrature.
-    """
-    grid = np.concatenate([[0.0], np.geomspace(1e-3, 8, 200)])
-    share = np.geomspace(rate * curvature, rate / noise, 1 if curvature == 1 else 17)
-    xi, weight = np.polynomial.hermite_e.hermegauss(21)
-    after = (1 - share)[:, None] * grid[:, None, None] + (share * noise**0.5)[:, None] * xi
-    place = np.clip(np.searchsorted(grid, np.abs(after)) - 1, 0, grid.size - 2)
-    part = (np.abs(after) - grid[place]) / np.diff(grid)[place]
-    value, now = np.zeros(grid.size), (after**2 / 2) @ weight
-    for _ in range(steps):
-        later = ((1 - part) * value[place] + part * value[place + 1]) @ weight
-        value = ((now + later) / weight.sum()).min(1)
-    height = np.linspace(0, 8, 2001)
-    density = np.exp(-(height**2) / 2)
-    return float(np.interp(height, grid, value) @ density / density.sum())
+def test_best_return_of_one_step_is_the_closed_one() -> None:
+    """Of the height x the best share is x^2 / (x^2 + noise), as far as exponents reach."""
+    system = Quadratic(n_agents=2, softest=0.1, noise=0.4, rate=0.3, start=1.5, horizon=1)
+    x = system.start * np.linspace(-8, 8, 40_001)
+    density = np.exp(-((x / system.start) ** 2) / 2)
+    least = []
+    for curvature in (0.1, 1.0):
+        share = (x**2 / (x**2 + system.noise)).clip(0.3 * curvature, 0.3 / system.noise)
+        loss = ((1 - share) ** 2 * x**2 + share**2 * system.noise) / 2
+        least.append(loss @ density / density.sum())
+    best = best_return(system, heights=2000, rates=200)
+    assert best == pytest.approx(-np.mean(least), rel=1e-4)
 
 
 def test_the_best_return_is_that_of_dynamic_programming() -> None:
@@ -132,9 +126,7 @@ def test_the_best_return_is_that_of_dynamic_programming() -> None:
     system, scale = invariantzoo.make_system(id), invariantzoo.spec(id).score
     assert isinstance(system, Quadratic)
     assert scale is not None
-    curvatures = np.geomspace(system.softest, system.stiffest, system.n_agents)
-    least = [least_loss(h, system.noise, system.rate, system.horizon) for h in curvatures]
-    assert scale.best == pytest.approx(-np.mean(least), rel=3e-3)
+    assert scale.best == pytest.approx(best_return(system), rel=3e-3)
     policy = invariantzoo.make_policy("adaptive", system)
     scores = invariantzoo.evaluate(system, policy, episodes=1000, seeds=1, deterministic=False)
     error = scores["return"].std() / 1000**0.5
