@@ -13,6 +13,7 @@ from ..envs.core.vector import Step, VectorEnv
 from .policy import OwnPolicy, Policy
 
 _MEMORY = "memory."  # how parts of a policy's memory are named among what is saved
+_FORMER = {"heeds_masks": "legal_actions"}  # what said the same until 1.0
 
 
 @final
@@ -21,8 +22,8 @@ class Player:
 
     A policy on observations is asked with them. One of the system's `state_policies` is asked with
     the state itself, and what it remembers is kept here: worlds whose episode has just begun, of
-    age 0, remember nothing of the one before. One with an attribute `also_sees` is handed one array
-    more, what the method of `VectorEnv` of that name returns: "legal_actions" or "active".
+    age 0, remember nothing of the one before. One with an attribute `also_sees` is handed a
+    tensor more, what the method of `VectorEnv` of that name returns: "legal_actions" or "active".
 
     deterministic: hand the policy no generator.
     """
@@ -30,8 +31,7 @@ class Player:
     def __init__(self, env: VectorEnv, policy: Policy, *, deterministic: bool = False) -> None:
         self.env, self.policy, self.deterministic = env, policy, deterministic
         self._own = policy.of_state if isinstance(policy, OwnPolicy) else None
-        also_sees = getattr(policy, "also_sees", None)
-        self._also_seen = () if also_sees is None else (getattr(env, also_sees),)
+        self._also_seen = [getattr(env, name) for name in _also_sees(policy)]
         self._memory: tuple[Tensor, ...] | None = None
 
     @property
@@ -50,7 +50,7 @@ class Player:
                 return self._act_on_state()
             rng = None if self.deterministic else env.rng(POLICY)
             asked: Any = self.policy
-            more = [look() for look in self._also_seen]
+            more = [torch.from_numpy(look()) for look in self._also_seen]
             return asked(torch.from_numpy(observation), rng, *more).numpy()
 
     def step(self, observation: np.ndarray) -> Step:
@@ -96,6 +96,12 @@ class Player:
     def _start(self, state: Any) -> tuple[Tensor, ...]:
         started = self._own.start(state) if self._own is not None else ()
         return tuple(part.clone() for part in started)
+
+
+def _also_sees(policy: Policy) -> list[str]:
+    former = [method for name, method in _FORMER.items() if getattr(policy, name, False)]
+    name = getattr(policy, "also_sees", None)
+    return former if name is None else [name]
 
 
 def _parts(saved: dict[str, Any]) -> list[str]:

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from invariantzoo.training.rl.score import evaluate, summarise
     from invariantzoo.training.runs.run import load_run, train
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"
 
 _MODULES = {  # name -> the module that it is imported from when it is used
     "System": "envs.core.system",

@@ -146,3 +146,26 @@ def test_policies_on_the_state_follow_the_world(id: str) -> None:
                 env.step(a, unbounded=True) for env, a in zip(envs, (batch, alone), strict=True)
             )
             seen = [step.observation for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "sees"),
+    [
+        ({"also_sees": "active"}, "active"),
+        ({"also_sees": "legal_actions"}, "legal_actions"),
+        ({"heeds_masks": True}, "legal_actions"),  # what it was called in 1.0
+    ],
+)
+def test_a_policy_is_handed_what_it_also_sees(attribute: dict[str, Any], sees: str) -> None:
+    env = VectorEnv(invariantzoo.make_system("ising-equilibrium-v0"), 2, seed=3)
+    handed = []
+
+    def policy(observation: Tensor, rng: Rng | None, also: Tensor) -> Tensor:
+        handed.append(also)
+        return torch.zeros(observation.shape[:2], dtype=torch.int64)
+
+    for name, value in attribute.items():
+        setattr(policy, name, value)
+    observation = env.reset()
+    Player(env, policy).act(observation)  # type: ignore[arg-type]
+    assert (handed[0].numpy() == getattr(env, sees)()).all()

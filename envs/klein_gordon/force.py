@@ -61,6 +61,14 @@ SCENARIOS = {
                 "n_epochs": 8,
                 "log_std_init": -3.5,
             },
+            "a2c": {
+                "steps": 20_000_000,
+                "gamma": 0.0,
+                "gae_lambda": 0.0,
+                "n_steps": 4,
+                "lr": 1e-3,
+                "log_std_init": -3.5,
+            },
             "sac": {"gamma": 0.0},
         },
         "score": {

@@ -60,6 +60,7 @@ SCENARIOS = {
         },
         "training": {
             "ppo": {"n_worlds": 256, "n_steps": 50, "gamma": 0.9, "reward_scale": 0.02},
+            "a2c": {"steps": 2_100_000, "n_steps": 10, "gamma": 0.9, "reward_scale": 0.02},
         },
         "film": {
             "parameters": {"n_networks": 10_000, "rate": 0.7, "start": 0.3, "horizon": 400},

@@ -77,6 +77,13 @@ SCENARIOS = {
                 "lr": 3e-4,
                 "log_std_init": -1.0,
             },
+            "a2c": {
+                "steps": 4_000_000,
+                "n_worlds": 8,
+                "n_steps": 10,
+                "lr": 1e-3,
+                "log_std_init": -1.0,
+            },
             "descent": {"n_worlds": 4, "rollout": 20, "lr": 5e-3},
         },
         "film": {

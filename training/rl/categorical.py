@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +41,7 @@ class MaskedPolicy(CategoricalPolicy):
 
     also_sees: ClassVar[str] = "legal_actions"
 
-    def __call__(self, observation: Tensor, rng: Rng | None, mask: Any = None) -> Tensor:
+    def __call__(self, observation: Tensor, rng: Rng | None, mask: Tensor | None = None) -> Tensor:
         return _chosen(legal_logits(self.logits(observation.float()), mask), rng)
 
 
@@ -80,22 +79,23 @@ class RememberingPolicy:
     also_sees: ClassVar[str] = "active"
     _known: dict[bytes, tuple[list[float], int]] = field(default_factory=dict, repr=False)
 
-    def __call__(self, observation: Tensor, rng: Rng | None, active: np.ndarray) -> Tensor:
+    def __call__(self, observation: Tensor, rng: Rng | None, active: Tensor) -> Tensor:
         """Actions [worlds, agents], 0 of agents that are not `active`, flags of the same shape."""
         if rng is None or len(self._known) > _MOST:
             return self.policy(observation, rng)
-        drawn = rng.uniform(*active.shape, 1)[..., 0].numpy()[active]
-        keys = [row.tobytes() for row in observation.numpy()[active]]
+        drawn = rng.uniform(*active.shape, 1)[..., 0][active].tolist()
+        keys = [row.tobytes() for row in observation[active].numpy()]
         if not all(key in self._known for key in keys):
-            chances = self.policy.probabilities(observation)[torch.from_numpy(active)]
+            chances = self.policy.probabilities(observation)[active]
             laws = zip(*(part.tolist() for part in _cumulated(chances)), strict=True)
             self._known.update(zip(keys, laws, strict=True))
-        action = np.zeros(active.shape, np.int64)
-        action[active] = [
+        chosen = [
             min(bisect_right(below, number), last)
             for number, (below, last) in zip(drawn, map(self._known.__getitem__, keys), strict=True)
         ]
-        return torch.from_numpy(action)
+        action = torch.zeros(active.shape, dtype=torch.int64)
+        action[active] = torch.tensor(chosen, dtype=torch.int64)
+        return action
 
 
 def remembering(system: System, policy: Policy) -> Policy:
