@@ -20,7 +20,7 @@ from invariantzoo.figures import benchmark_verdicts as verdicts
 from invariantzoo.training.benchmark import results
 
 IDS = ["particles-encounter-v0", "tasep-gates-v0", "quadratic-regimes-v0", "neurons-v0"]
-SEEDS = 3
+SEEDS = 5
 
 
 def planted(better: float, cgd: float) -> list[dict[str, object]]:

@@ -44,9 +44,9 @@ SCENARIOS = {
         ],
         "score": {
             "random": -14.63,
-            "best": -0.2284,
+            "best": -0.197,
             "policy": "ppo",
-            "origin": "5 trained runs of docs/scores.md",
+            "origin": "random: docs/scores.md; best: two runs of docs/results/benchmark.json",
         },
     },
 }

@@ -74,7 +74,7 @@ SCENARIOS = {
         ],
         "score": {
             "random": -12.73,
-            "best": -4.951,
+            "best": -4.953,
             "policy": "adaptive",
             "origin": "mean of the best policy, by dynamic programming on each coordinate",
             "exact": True,

@@ -288,7 +288,8 @@ def _counts(numbers: Sequence[int]) -> str:
     low, high = min(numbers, default=0), max(numbers, default=0)
     if high == 1:
         return "one seed of each: differences of single runs, to be read with care"
-    return f"{low} to {high} seeds of each" if low < high else f"{high} seeds of each"
+    seeds = f"{low} to {high} seeds of each" if low < high else f"{high} seeds of each"
+    return seeds + (": of two, an interval is their range" if high == 2 else "")
 
 
 def _scores(groups: Mapping[str, verdicts.Runs], document: Mapping[str, Any], most: int) -> str:

@@ -17,6 +17,7 @@ from invariantzoo.training.rl.score import iqm
 
 Runs = Mapping[str, Mapping[int, float]]  # by id and seed: scores
 LEAST_IDS = 4  # fewer of them decide nothing
+LEAST_PAIRS = 5  # of an id: of 2, half have one sign by chance, of 5 one in 16
 _FEW = 6  # agents
 
 
@@ -188,15 +189,11 @@ def covariant(groups: Mapping[str, Runs], ids: Sequence[str]) -> tuple[list[str]
 
 
 def _listed(column: dict[str, np.ndarray], holds: Callable[[float, float], bool]) -> str:
-    """Ids whose difference has an interval that holds; single runs have none."""
-    names = []
-    for id, values in column.items():
-        low, high = mean_interval(values)
-        if len(values) > 1 and holds(low, high):
-            names.append(f"`{id}`")
-    if any(len(values) > 1 for values in column.values()):
-        return ", ".join(names) or "none"
-    return "none that is known (one run of each)"
+    """Ids whose difference has an interval that holds, of those with enough pairs."""
+    known = {id: values for id, values in column.items() if len(values) >= LEAST_PAIRS}
+    if not known:
+        return f"none that is known (no id has {LEAST_PAIRS} pairs yet)"
+    return ", ".join(f"`{id}`" for id in known if holds(*mean_interval(known[id]))) or "none"
 
 
 def _difference(values: np.ndarray | None) -> str:
