@@ -120,7 +120,7 @@ def test_a_benchmark_becomes_a_page_and_results_to_compare_with(tmp_path: Path) 
     assert cells[3] == ""  # mappo could, and was not yet
     assert cells[6] == "–"
     last = next(line for line in page.splitlines() if line.startswith(f"| `{IDS[-1]}`"))
-    assert last.split("|")[8].endswith("(2) ")
+    assert last.split("|")[8].endswith(f"({SEEDS - 1}) ")
     assert "sac needs continuous actions: `particles-encounter-v0`" in page
     record = tmp_path / "benchmark.json"
     record.write_text(json.dumps(document), encoding="utf-8")
