@@ -3,7 +3,7 @@
     python -m invariantzoo.figures.regimes_optimum [--episodes 10000]
 
 Prints the largest return by dynamic programming on finer and finer grids, and the mean return of
-the policy "adaptive". A minute of one core.
+the policy "adaptive". Some minutes of one core.
 """
 
 from __future__ import annotations
