@@ -65,6 +65,7 @@ def test_a_benchmark_leaves_runs_results_a_page_and_pictures(done: Path) -> None
 
 
 def test_curves_are_read_from_progress(tmp_path: Path) -> None:
+    scale = results.scale(ID)
     unit = Unit(ID, "es", "cgd", 1, 10)
     folder = tmp_path / unit.name
     folder.mkdir(parents=True)
@@ -72,7 +73,8 @@ def test_curves_are_read_from_progress(tmp_path: Path) -> None:
     report = {"steps": 30, "seconds": 2.5, "cpu_seconds": 1.5, "scores": scores}
     (folder / "scores.json").write_text(json.dumps(report))
     (folder / "progress.csv").write_text(
-        "steps,seconds,cpu_seconds,loss,return\n10,1,0.5,3,\n20,2,1,3,-12.73\n30,2.5,1.5,3,-4.951\n"
+        "steps,seconds,cpu_seconds,loss,return\n10,1,0.5,3,\n"
+        f"20,2,1,3,{scale.random}\n30,2.5,1.5,3,{scale.best}\n"
     )
     document = results.collect([unit, Unit(ID, "es", "cgd", 2, 10)], {}, tmp_path, suite="quick")
     (run,) = document["runs"]
