@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..core.validation import require_number
 from .regimes import Quadratic
 
 _WIDTHS = 8.0  # of a normal law, that are worth a place on the grid
@@ -16,14 +15,19 @@ def best_return(system: Quadratic, *, heights: int = 200, rates: int = 17) -> fl
 
     Coordinates do not meet, so each has the least loss of its own curvature: that of the best
     choice at every height q h^{1/2} and step, on a grid of `heights` and of `rates` that exponents
-    stand for. Raises TypeError or ValueError for a `rate` that is drawn and not a number.
+    stand for. Raises ValueError for a `rate` that is drawn and not a number.
     """
-    require_number("rate", system.rate)
+    if isinstance(system.rate, tuple):
+        raise ValueError(f"rate={system.rate!r} must be a number here")
     curvatures = np.geomspace(system.softest, system.stiffest, system.n_agents)
-    return -float(np.mean([_least_loss(system, h, heights, rates) for h in curvatures]))
+    return -float(
+        np.mean([_least_loss(system, system.rate, h, heights, rates) for h in curvatures])
+    )
 
 
-def _least_loss(system: Quadratic, curvature: float, heights: int, rates: int) -> float:
+def _least_loss(
+    system: Quadratic, rate: float, curvature: float, heights: int, rates: int
+) -> float:
     """The least mean loss of one coordinate.
 
     Its height becomes x' = (1 - s) x + s noise^{1/2} xi, where s lies between rate h and
@@ -31,7 +35,7 @@ def _least_loss(system: Quadratic, curvature: float, heights: int, rates: int) -
     """
     grid = np.geomspace(1e-3, _WIDTHS * max(1.0, system.start), heights)
     grid = np.concatenate([[0.0], grid])
-    share = np.geomspace(system.rate * curvature, system.rate / system.noise, rates)
+    share = np.geomspace(rate * curvature, rate / system.noise, rates)
     xi, weight = np.polynomial.hermite_e.hermegauss(_QUADRATURE)
     weight = weight / weight.sum()
     after = (1 - share)[:, None] * grid[:, None, None] + (share * system.noise**0.5)[:, None] * xi
