@@ -141,8 +141,8 @@ def local(
                     waiting.append(unit)
                 elif reason := outcome(unit, out, process.returncode):
                     failed.append(Failed(unit, reason))
-            said = [f"{unit.name} is held by {other.by}" for unit, other in held.items()]
-            watch(len(units) - len(waiting) - len(running), said[0] if said else "")
+            waits = next((f"{unit.name} is held by {other.by}" for unit, other in held.items()), "")
+            watch(len(units) - len(waiting) - len(running), waits)
             time.sleep(_POLL)
     finally:
         for process in running.values():
