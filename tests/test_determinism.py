@@ -70,7 +70,7 @@ SHORT: dict[str, list[dict[str, Any]]] = {  # episodes that end within STEPS, wh
 
 MANY = 4096  # worlds of a large batch of a compiled form
 MANY_TORCH = 1024  # beyond, torch computes in the same way in one thread
-FEWER = {"particles-goals-v0": 512, "particles-circle-v0": 512}  # as a step takes all pairs
+FEWER = {"particles-goals-v0": 256, "particles-circle-v0": 256}  # as a step takes all pairs
 
 
 def cases() -> list[Any]:
@@ -89,7 +89,7 @@ def cases() -> list[Any]:
 def many_worlds(case: Any) -> Any:
     """The case, and how many worlds of it a large batch has."""
     id, _, form = case.id.rsplit("-", 2)
-    worlds = FEWER.get(id, MANY_TORCH) if form == "torch" else MANY
+    worlds = FEWER.get(id, MANY_TORCH if form == "torch" else MANY)
     return pytest.param(*case.values, worlds, id=case.id)
 
 

@@ -20,7 +20,7 @@ from invariantzoo.envs.core.types import State, Symmetry
 from invariantzoo.envs.ising.equilibrium import Ising
 from invariantzoo.envs.particles.crowd import Crowd
 
-WORLDS, STEPS, BEFORE = 5, 10, 4
+WORLDS, STEPS, BEFORE = 5, 5, 4
 ONE_STEP, MANY_STEPS = 1e-12, 1e-8  # relative, in float64
 
 

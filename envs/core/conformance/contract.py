@@ -77,11 +77,11 @@ def _feed(digest: Any, value: Any, depth: int) -> None:
     if isinstance(value, np.ndarray) and value.dtype != object:
         digest.update(f"{value.dtype.str}{value.shape}".encode())
         digest.update(value.tobytes())
-    elif isinstance(value, bool | int | float | complex | str | bytes | None | np.generic):
+    elif isinstance(value, _ATOMS):
         digest.update(f"{value!r};".encode())
     elif depth == _DEPTH:
         digest.update(b"...")
-    elif isinstance(value, Mapping):
+    elif isinstance(value, _MAPPINGS):
         digest.update(f"{{{len(value)}".encode())
         for key in sorted(value, key=repr):
             digest.update(f"{key!r}:".encode())
@@ -97,6 +97,10 @@ def _feed(digest: Any, value: Any, depth: int) -> None:
         if callable(getattr(value, "__array__", None)) and not isinstance(value, type):
             with contextlib.suppress(Exception):
                 _feed(digest, np.asarray(value), depth + 1)
+
+
+_ATOMS = (bool, int, float, complex, str, bytes, type(None), np.generic)
+_MAPPINGS = (dict, Mapping)  # dict first, as it is told at once
 
 
 def arrays(value: Any) -> list[np.ndarray]:
