@@ -8,13 +8,12 @@ import torch
 
 import invariantzoo
 from invariantzoo.agents.networks.choose import make_network
-from invariantzoo.agents.player import Player
-from invariantzoo.agents.policy import Policy, make_policy
+from invariantzoo.agents.policy import make_policy
 from invariantzoo.envs.core.observation import parameters
 from invariantzoo.envs.core.rng import POLICY
 from invariantzoo.envs.core.system import System
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.training.rl import categorical, score
+from invariantzoo.training.rl import categorical, choice_table, score
 
 
 def brief(id: str) -> System:
@@ -128,21 +127,13 @@ def test_wrong_counts_are_refused() -> None:
             score.evaluate(system, policy, deterministic=True, **wrong)
 
 
-def played(system: System, policy: Policy, steps: int) -> list[np.ndarray]:
-    """Rewards of every step of three worlds."""
-    player = Player(VectorEnv(system, 3, seed=5), policy)
-    observation, rewards = player.env.reset(), []
-    for _ in range(steps):
-        step = player.step(observation)
-        observation = step.observation
-        rewards.append(step.reward)
-    return rewards
-
-
+@pytest.mark.parametrize("steps", [None, 100])
 @pytest.mark.parametrize("id", ["tasep-open-v0", "tasep-ring-v0", "ising-equilibrium-v0"])
-def test_what_is_remembered_chooses_the_same(id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Step by step; and the network is asked of each observation once, until there are too many."""
-    system, asked = invariantzoo.make_system(id), []
+def test_a_table_chooses_what_its_policy_does(
+    id: str, steps: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit; and the network is asked of each observation once, until they are many."""
+    system, asked = invariantzoo.make_system(id, n_sweeps=12, burn_in=3), []
     network = make_network("mlp", system, 0)
     with torch.no_grad():
         network.heads[0].weight.mul_(50.0)  # untrained ones hardly prefer anything
@@ -152,16 +143,34 @@ def test_what_is_remembered_chooses_the_same(id: str, monkeypatch: pytest.Monkey
         return network(observation)
 
     policy = categorical.CategoricalPolicy(logits)
-    plain = played(system, policy, 400)
-    assert len(asked) == 400
-    asked.clear()
-    remembering = categorical.remembering(system, policy)
-    assert isinstance(remembering, categorical.RememberingPolicy)
-    assert np.array_equal(played(system, remembering, 400), plain)
-    assert len(asked) < 40
-    monkeypatch.setattr(categorical, "_MOST", 1)
-    asked.clear()
-    assert np.array_equal(played(system, categorical.remembering(system, policy), 400), plain)
-    assert len(asked) > 390
-    together = invariantzoo.make_system("resampling-neutral-v0")
-    assert categorical.remembering(together, policy) is policy
+
+    def played() -> score.Scores:
+        asked.clear()
+        env = VectorEnv(system, 3, seed=5, autoreset=False)
+        return score.run_episodes(env, policy, deterministic=False, steps=steps)
+
+    by_table = played()
+    assert 1 < len(asked) < 40
+    monkeypatch.setattr(choice_table, "_MOST", 1)
+    of_one_row = played()
+    assert len(asked) > 90
+    monkeypatch.setattr(score, "is_tabled", lambda env, policy: False)
+    plain = played()
+    assert len(asked) == (system.horizon if steps is None else steps)
+    np.testing.assert_equal(by_table, plain)
+    np.testing.assert_equal(of_one_row, plain)
+
+
+@pytest.mark.parametrize(
+    ("id", "parameters"),
+    [
+        ("resampling-neutral-v0", {}),
+        ("ising-equilibrium-v0", {"update": "checkerboard"}),
+        ("ising-equilibrium-v0", {"update": "parallel"}),
+        ("test-leave-v0", {}),
+    ],
+)
+def test_where_several_act_there_is_no_table(id: str, parameters: dict[str, str]) -> None:
+    env = VectorEnv(invariantzoo.make_system(id, **parameters), 1, seed=0)
+    env.reset()
+    assert not choice_table.is_tabled(env, categorical.CategoricalPolicy(torch.zeros_like))

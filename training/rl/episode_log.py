@@ -5,7 +5,6 @@ from __future__ import annotations
 from ...agents.policy import Policy
 from ...envs.core.system import System
 from ...envs.core.vector import VectorEnv
-from .categorical import remembering
 from .score import run_episodes, score_means
 
 _CURVE_POINTS = 22  # times that whole episodes are run for the log, at most
@@ -48,5 +47,5 @@ class EpisodeLog:
         first = update * self.n_worlds
         env = VectorEnv(self.system, n_worlds, seed=self.seed, first_world=first, autoreset=False)
         likely = not self.system.stochastic
-        scores = run_episodes(env, remembering(self.system, policy), deterministic=likely)
+        scores = run_episodes(env, policy, deterministic=likely)
         return score_means(scores)

@@ -24,7 +24,8 @@ from ...envs.core.seeds import HELD_OUT, require_seed
 from ...envs.core.system import System
 from ...envs.core.validation import require_count
 from ...envs.core.vector import VectorEnv
-from .categorical import remembering
+from .categorical import CategoricalPolicy
+from .choice_table import is_tabled, steps_by_table
 
 RESAMPLES = 2000
 _CHUNK = 2**22  # numbers that a batch of observations or of resamples may hold
@@ -74,7 +75,6 @@ def evaluate(
     require_count("seeds", seeds)
     require_seed("first_seed", first_seed, HELD_OUT)
     require_memory_of_scores(system, episodes=episodes, seeds=seeds)
-    policy = remembering(system, policy)
     fused = isinstance(policy, OwnPolicy) and policy.name in system.fused
     size = system.n_agents * (observation_space(system).shape or (1,))[0]
     if fused:
@@ -121,7 +121,7 @@ def run_episodes(
 ) -> Scores:
     """Metrics, "return" and "loss" [worlds] of one episode of every world, from a reset on.
 
-    `watch` is called with the steps that were made, after each.
+    `watch` is called with the steps that were made, after each or, where they are quick, some.
     started: observations of worlds that have just started, in place of the reset.
     steps: how many to make at most; scores are then of these, where the episode goes on.
     """
@@ -130,6 +130,10 @@ def run_episodes(
     player = Player(env, policy, deterministic=deterministic)
     observation, made, over = env.reset() if started is None else started, 0, False
     scores = {name: np.empty(env.n_worlds) for name in ("return", "loss", *env.metric_names)}
+    if isinstance(policy, CategoricalPolicy) and not deterministic and is_tabled(env, policy):
+        most = env.system.horizon if steps is None else min(steps, env.system.horizon)
+        made, observation = steps_by_table(env, policy, observation, most - 1, total, watch)
+        present += made * env.n_agents
     while not over:
         action = player.act(observation)
         if action.dtype.kind == "f" and env.dtype != np.float64 and not player.unbounded:
