@@ -147,7 +147,7 @@ def test_a_table_chooses_what_its_policy_does(
     def played() -> score.Scores:
         asked.clear()
         env = VectorEnv(system, 3, seed=5, autoreset=False)
-        return score.run_episodes(env, policy, deterministic=False, steps=steps)
+        return score.run_episodes(env, policy, deterministic=False, steps=steps, by_table=True)
 
     by_table = played()
     assert 1 < len(asked) < 40

@@ -47,5 +47,5 @@ class EpisodeLog:
         first = update * self.n_worlds
         env = VectorEnv(self.system, n_worlds, seed=self.seed, first_world=first, autoreset=False)
         likely = not self.system.stochastic
-        scores = run_episodes(env, policy, deterministic=likely)
+        scores = run_episodes(env, policy, deterministic=likely, by_table=True)
         return score_means(scores)

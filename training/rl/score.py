@@ -98,7 +98,11 @@ def evaluate(
             if isinstance(policy, OwnPolicy) and fused:
                 parts.append(_fused_episode(env, policy.name))
             else:
-                parts.append(run_episodes(env, policy, deterministic=deterministic, watch=step))
+                parts.append(
+                    run_episodes(
+                        env, policy, deterministic=deterministic, watch=step, by_table=True
+                    )
+                )
             step(system.horizon)
             done += worlds * system.horizon
         by_seed.append(
@@ -118,19 +122,22 @@ def run_episodes(
     watch: Callable[[int], object] = lambda steps: None,
     started: np.ndarray | None = None,
     steps: int | None = None,
+    by_table: bool = False,
 ) -> Scores:
     """Metrics, "return" and "loss" [worlds] of one episode of every world, from a reset on.
 
     `watch` is called with the steps that were made, after each or, where they are quick, some.
     started: observations of worlds that have just started, in place of the reset.
     steps: how many to make at most; scores are then of these, where the episode goes on.
+    by_table: use `steps_by_table` where it can; the policy must do the same in every world.
     """
     total, present = np.zeros(env.n_worlds), np.zeros(env.n_worlds)
     running = np.ones(env.n_worlds, bool)
     player = Player(env, policy, deterministic=deterministic)
     observation, made, over = env.reset() if started is None else started, 0, False
     scores = {name: np.empty(env.n_worlds) for name in ("return", "loss", *env.metric_names)}
-    if isinstance(policy, CategoricalPolicy) and not deterministic and is_tabled(env, policy):
+    by_table = by_table and not deterministic and is_tabled(env, policy)
+    if by_table and isinstance(policy, CategoricalPolicy):
         most = env.system.horizon if steps is None else min(steps, env.system.horizon)
         made, observation = steps_by_table(env, policy, observation, most - 1, total, watch)
         present += made * env.n_agents
