@@ -55,6 +55,17 @@ SCENARIOS = {
                 "reward_scale": 1000.0,
                 "lr": 3e-3,
             },
+            "a2c": {
+                "steps": 20_000_000,
+                "gamma": 1.0,
+                "gae_lambda": 1.0,
+                "n_steps": 48,
+                "n_worlds": 8,
+                "vf_coef": 0.0,
+                "reward_scale": 1000.0,
+                "lr": 3e-3,
+                "normalize_advantage": True,
+            },
             "descent": {"steps": 15_000_000, "rollout": 48},  # losses come with the last step
         },
         "score": {

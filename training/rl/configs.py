@@ -119,6 +119,7 @@ class A2CConfig(OnPolicyConfig):
     n_steps: int = _default(SB3Config, "n_steps", 8)
     lr: float = _default(SB3Config, "lr", 2e-3)
     checkpoint_every: int = _default(SB3Config, "checkpoint_every", 100)
+    normalize_advantage: bool = _default(PPOConfig, "normalize_advantage", False)
 
 
 @dataclass(frozen=True)

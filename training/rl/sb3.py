@@ -461,7 +461,8 @@ def _maskable() -> Any:
 
 def _a2c(env: SystemVecEnv, config: A2CConfig, common: dict[str, Any], seed: int) -> A2C:
     policy = WorldPolicy if _sees_worlds(config) else NetworkPolicy
-    model = A2C(policy, env, **common, **_on_policy_arguments(env, config, seed))
+    common |= _on_policy_arguments(env, config, seed)
+    model = A2C(policy, env, normalize_advantage=config.normalize_advantage, **common)
     _rollout_buffer(model).watch(env)
     return model
 
