@@ -33,6 +33,18 @@ SCENARIOS = {
                 "lr": 3e-3,
                 "gamma": 0.95,
             },
+            # The loss of a critic of all discs would take up most of the length that the gradient
+            # is allowed, and with less noise discs do not find the way around.
+            "mappo": {
+                "steps": 4_200_000,
+                "n_worlds": 8,
+                "n_steps": 64,
+                "n_epochs": 1,
+                "lr": 3e-3,
+                "gamma": 0.95,
+                "reward_scale": 0.01,
+                "log_std_init": -1.0,
+            },
             "descent": {"n_worlds": 8, "rollout": 60},
         },
         "film": {"policy": "learned", "steps": 230, "every": 3},
