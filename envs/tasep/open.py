@@ -39,7 +39,16 @@ SCENARIOS = {
     "tasep-open-v0": {
         "system": "OpenTasep",
         "summary": "bonds of an open chain over which particles hop, exactly solved",
-        "training": {"ppo": {"gamma": 0.0}, "es": {"steps": 200_000_000, "rollout": 410}},
+        "training": {
+            "ppo": {"gamma": 0.0},
+            "es": {
+                "steps": 50_000_000,
+                "rollout": 410,
+                "std": 0.15,
+                "std_final": 0.05,
+                "lr": 0.15,
+            },
+        },
         "film": {
             "parameters": {
                 "update": "parallel",
