@@ -127,10 +127,10 @@ def test_wrong_counts_are_refused() -> None:
             score.evaluate(system, policy, deterministic=True, **wrong)
 
 
-@pytest.mark.parametrize("steps", [None, 100])
+@pytest.mark.parametrize(("steps", "kernel"), [(None, True), (100, True), (None, False)])
 @pytest.mark.parametrize("id", ["tasep-open-v0", "tasep-ring-v0", "ising-equilibrium-v0"])
 def test_a_table_chooses_what_its_policy_does(
-    id: str, steps: int | None, monkeypatch: pytest.MonkeyPatch
+    id: str, steps: int | None, kernel: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To the last bit; and the network is asked of each observation once, until they are many."""
     system, asked = invariantzoo.make_system(id, n_sweeps=12, burn_in=3), []
@@ -146,7 +146,7 @@ def test_a_table_chooses_what_its_policy_does(
 
     def played() -> score.Scores:
         asked.clear()
-        env = VectorEnv(system, 3, seed=5, autoreset=False)
+        env = VectorEnv(system, 3, seed=5, autoreset=False, kernel=kernel)
         return score.run_episodes(env, policy, deterministic=False, steps=steps, by_table=True)
 
     by_table = played()
@@ -154,7 +154,7 @@ def test_a_table_chooses_what_its_policy_does(
     monkeypatch.setattr(choice_table, "_MOST", 1)
     of_one_row = played()
     assert len(asked) > 90
-    monkeypatch.setattr(score, "is_tabled", lambda env, policy: False)
+    monkeypatch.setattr(score, "is_tabled", lambda policy, env: False)
     plain = played()
     assert len(asked) == (system.horizon if steps is None else steps)
     np.testing.assert_equal(by_table, plain)
@@ -173,4 +173,4 @@ def test_a_table_chooses_what_its_policy_does(
 def test_where_several_act_there_is_no_table(id: str, parameters: dict[str, str]) -> None:
     env = VectorEnv(invariantzoo.make_system(id, **parameters), 1, seed=0)
     env.reset()
-    assert not choice_table.is_tabled(env, categorical.CategoricalPolicy(torch.zeros_like))
+    assert not choice_table.is_tabled(categorical.CategoricalPolicy(torch.zeros_like), env)

@@ -8,7 +8,7 @@ chances are kept, and found again by compiled code. Draws and choices are those 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ _MOST = 1000  # rows of a table
 _WATCHED = 256  # steps between two calls of `watch`
 
 
-def is_tabled(env: VectorEnv, policy: Policy) -> bool:
+def is_tabled(policy: Policy, env: VectorEnv) -> TypeGuard[CategoricalPolicy]:
     """Whether `steps_by_table` can play for `policy` in the worlds of `env`, which was reset."""
     system = env.system
     return (
@@ -39,8 +39,8 @@ def is_tabled(env: VectorEnv, policy: Policy) -> bool:
 
 
 def steps_by_table(
-    env: VectorEnv,
     policy: CategoricalPolicy,
+    env: VectorEnv,
     observation: np.ndarray,
     steps: int,
     total: np.ndarray,

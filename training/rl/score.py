@@ -24,7 +24,6 @@ from ...envs.core.seeds import HELD_OUT, require_seed
 from ...envs.core.system import System
 from ...envs.core.validation import require_count
 from ...envs.core.vector import VectorEnv
-from .categorical import CategoricalPolicy
 from .choice_table import is_tabled, steps_by_table
 
 RESAMPLES = 2000
@@ -136,10 +135,9 @@ def run_episodes(
     player = Player(env, policy, deterministic=deterministic)
     observation, made, over = env.reset() if started is None else started, 0, False
     scores = {name: np.empty(env.n_worlds) for name in ("return", "loss", *env.metric_names)}
-    by_table = by_table and not deterministic and is_tabled(env, policy)
-    if by_table and isinstance(policy, CategoricalPolicy):
+    if by_table and not deterministic and is_tabled(policy, env):
         most = env.system.horizon if steps is None else min(steps, env.system.horizon)
-        made, observation = steps_by_table(env, policy, observation, most - 1, total, watch)
+        made, observation = steps_by_table(policy, env, observation, most - 1, total, watch)
         present += made * env.n_agents
     while not over:
         action = player.act(observation)
