@@ -27,7 +27,13 @@ def cases() -> Iterator[Case]:
             unit=UNIT,
             slow=True,
         )
-    yield Case("network loss, 64 waters", functools.partial(water, "water-best"), unit=UNIT)
+    yield Case(
+        "network loss, 64 waters",
+        functools.partial(water, "water-best"),
+        unit=UNIT,
+        slow=True,
+        turns=5,
+    )
     yield Case(
         "pair loss, 64 waters",
         functools.partial(water, "water-pair", steps=200),
@@ -73,7 +79,9 @@ def cases() -> Iterator[Case]:
         alone,
         at_least=1.8,
         unit=UNIT,
+        slow=True,
         wall=True,
+        turns=5,
     )
     yield Case(
         "the same in two processes: what the machine can give",
@@ -81,7 +89,9 @@ def cases() -> Iterator[Case]:
         "one thread, wall",
         alone,
         unit=UNIT,
+        slow=True,
         wall=True,
+        turns=5,
     )
 
 

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peers", action="store_true", help="measure mpe2, vmas and supersuit too, where installed"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="one short repeat, without what takes minutes"
+        "--quick", action="store_true", help="one short repeat, without what takes long"
     )
     parser.add_argument(
         "--device",
