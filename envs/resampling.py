@@ -33,7 +33,7 @@ from .core.rng import Rng
 from .core.scene import Chart, LegendEntry, Scene
 from .core.system import System
 from .core.types import Bound, Symmetry
-from .core.validation import require_count
+from .core.validation import require_count, require_fields
 
 SCENARIOS = {
     "resampling-neutral-v0": {
@@ -110,6 +110,9 @@ class Resampling(System):
     def world_bytes(self) -> int:
         """Every individual beside every type, from which shares are counted."""
         return 8 * self.n_agents * self.n_types
+
+    def require_state(self, state: State) -> None:
+        require_fields(state, ("type",), 0, self.n_types - 1)
 
     def transition(self, state: State, action: Tensor, rng: Rng) -> State:
         """`action` [worlds, agents]: 0 keep, 1 take the type of a random individual."""

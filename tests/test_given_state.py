@@ -116,6 +116,71 @@ def test_a_state_that_cannot_be_is_refused_and_nothing_has_changed(
         np.testing.assert_array_equal(value, before[name])
 
 
+@pytest.mark.parametrize(
+    ("id", "field", "value", "message"),
+    [
+        (SPINS, "spin", 7, "'spin' has 7; it must be -1 or 1"),
+        (SPINS, "turn", 10**9, r"'turn' has 1e\+09; it must be from 0 to 15"),
+        (SPINS, "temperature", 0, "'temperature' has 0; it must be above 0"),
+        ("particles-traffic-v0", "kind", 10**8, r"'kind' has 1e\+08; it must be 1 or 2"),
+        ("particles-crowd-v0", "radius", -1, "'radius' has -1; it must be above 0"),
+        ("particles-crowd-v0", "position", 1e10, r"'position' has 1e\+10; it must be from -1e\+09"),
+        ("resampling-neutral-v0", "type", 4, "'type' has 4; it must be from 0 to 3"),
+        ("tasep-open-v0", "occupied", 0.5, "'occupied' has 0.5; it must be 0 or 1"),
+        ("tasep-ring-v0", "position", 3, "'position' must be sites in the order"),
+        ("dirac-steer-v0", "u", 1, "'u' and 'd' have the norm"),
+        ("water-dynamics-v0", "oxygen", 2, "'oxygen' has 2; it must be 0 or 1"),
+        ("klein-gordon-force-v0", "dt", 0, "'dt' has 0; it must be above 0"),
+        ("latent-travel-v0", "chart", 99, "'chart' has 99; it must be from 0 to"),
+        ("neurons-v0", "rate", 0, "'rate' has 0; it must be above 0"),
+    ],
+)
+def test_what_compiled_code_relies_on_is_asked_of_a_state(
+    id: str, field: str, value: float, message: str
+) -> None:
+    """By a reset and by `restore`, and nothing has changed."""
+    env = walked(id, {}, 2)
+    before = env.save()
+    given = np.full_like(getattr(env.state, field), value)
+    with pytest.raises(ValueError, match=message):
+        env.reset(seed=9, options={"state": {field: given}})
+    with pytest.raises(ValueError, match=message):
+        env.restore(before | {f"state.{field}": given})
+    for name, now in env.save().items():
+        np.testing.assert_array_equal(now, before[name])
+
+
+@pytest.mark.parametrize("n_agents", [24, 150])
+def test_places_beside_the_box_are_those_in_it(n_agents: int) -> None:
+    env = walked("particles-crowd-v0", {"n_agents": n_agents}, 2)
+    expected, state = env.observe(), fields(env)
+    turns = np.random.default_rng(0).integers(-2, 3, state["position"].shape)
+    state["position"] = state["position"] + turns * state["box"][:, None]
+    observation = env.reset(options={"state": state})
+    np.testing.assert_allclose(observation, expected, rtol=1e-5, atol=1e-5)
+    assert (env.state.position >= 0).all()
+    assert (env.state.position <= env.state.box[:, None]).all()
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_what_the_window_may_adjust_stays_in_sight(id: str) -> None:
+    """At the ends of their ranges, parameters are observed as they are, and steps are numbers."""
+    system = invariantzoo.make_system(id)
+    for name in system.live_parameters:
+        for clicks in (-1000, 1000):
+            env = walked(id, {}, 2)
+            env.adjust(name, clicks)
+            found = system.invariants(env.tensors)
+            for invariant, bound in system.bounds.items():
+                if invariant in (name, "inverse_temperature", "field_alignment", "rate"):
+                    assert found[invariant].min() >= bound.low, (name, clicks)
+                    assert found[invariant].max() <= bound.high, (name, clicks)
+            action = np.zeros((2, env.n_agents, *(system.action_space.shape or ())), int)
+            step = env.step(action)
+            assert np.isfinite(step.reward).all(), (name, clicks)
+            system.require_state(env.tensors)
+
+
 def test_options_of_another_form_are_refused_through_every_door() -> None:
     batch = gymnasium.make_vec(f"invariantzoo/{SPINS}", num_envs=16)
     doors = (invariantzoo.parallel_env(SPINS), invariantzoo.env(SPINS), batch, walked(SPINS, {}, 1))

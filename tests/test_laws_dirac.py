@@ -386,6 +386,7 @@ def test_a_target_is_reached_by_who_stands_on_it() -> None:
         ({"dimensions": 3}, "dimensions=3"),
         ({"task": "stopp"}, "did you mean 'stop'"),
         ({"angle": 0.0}, "angle=0.0"),
+        ({"angle": math.pi / 2, "dimensions": 2}, "must be below pi / 2 in two dimensions"),
         ({"max_field": -1.0}, "max_field=-1.0"),
     ],
 )

@@ -414,6 +414,7 @@ def test_turns_are_drawn_evenly() -> None:
         ({"final_temperature": 0.0}, "final_temperature=0.0 must be a finite number"),
         ({"final_temperature": 1.0, "temperature": (2.0, 3.0)}, "must be a number with"),
         ({"final_temperature": 1.0, "lattice_size": 7}, "lattice_size=7 must be at most 6"),
+        ({"final_temperature": 3.0}, "final_temperature=3.0 must be at most temperature=2.5"),
     ],
 )
 def test_bad_parameters_are_refused(parameters: dict[str, object], message: str) -> None:
@@ -612,10 +613,30 @@ def test_records_are_of_the_state_that_is_left(update: str, policy: str, worlds:
         assert found[name].shape == (3, worlds)
         np.testing.assert_allclose(found[name][-1], value, rtol=0, atol=1e-12)
         np.testing.assert_allclose(env.episode_metrics()[name], found[name].mean(0), atol=1e-12)
-    at_rest = system.loss(env.tensors, None, env.tensors).mean(1)  # type: ignore[arg-type]
-    np.testing.assert_allclose(found["loss"][-1], at_rest, rtol=0, atol=1e-12)
+    if update != "parallel":
+        at_rest = system.loss(env.tensors, None, env.tensors).mean(1)  # type: ignore[arg-type]
+        np.testing.assert_allclose(found["loss"][-1], at_rest, rtol=0, atol=1e-12)
     assert (env.age == 9 * system.sweep).all()
     assert set(np.unique(env.state.spin)) == {-1.0, 1.0}
+
+
+@pytest.mark.parametrize("bonds", ["uniform", "random"])
+def test_the_loss_of_all_at_once_is_that_among_the_neighbours_as_they_were(bonds: str) -> None:
+    system = Ising(lattice_size=6, update="parallel", field=0.3, coupling=0.7, bonds=bonds)
+    env = VectorEnv(system, 9, seed=5)
+    env.reset()
+    for _ in range(3):
+        before = type(env.state)(*(torch.from_numpy(field.copy()) for field in env.state))
+        found = env.rollout("heat-bath", 1, every=1)["loss"][0]
+        expected = system.loss(before, before.turn, env.tensors).mean(1)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [5, 8])
+def test_exact_means_of_the_coldest(size: int) -> None:
+    """All spins along the field, where V has elements beyond any number."""
+    cold = Ising(lattice_size=size, temperature=0.01, field=0.1).references()
+    assert cold == pytest.approx({"energy": -2.1, "magnetization": 1.0}, abs=1e-12)
 
 
 def test_fused_worlds_do_not_depend_on_the_batch() -> None:
@@ -739,6 +760,7 @@ def test_the_learned_geodesic_is_nearly_as_short_as_the_exact_one() -> None:
         ({"side": 10}, "side=10 must be even and at most 8"),
         ({"start": (0.0, 0.1)}, "1 / T of start=0.0 must be a finite number"),
         ({"end": 0.5}, "end=0.5 must be two numbers"),
+        ({"reach": (0.5, 0.0)}, "h / T of reach=0.0 must be a finite number: above 0"),
     ],
 )
 def test_bad_transport_is_refused(parameters: dict[str, object], message: str) -> None:
@@ -762,6 +784,11 @@ def test_the_heat_bath_is_judged_to_be_exact() -> None:
     assert abs(found["kl"]) < 1e-9
     for name, value in system.references().items():
         assert found[name] == pytest.approx(value, abs=1e-6)
+
+
+def test_nobody_is_judged_by_the_law_of_another_update() -> None:
+    system = make_system("ising-equilibrium-v0", update="parallel")
+    assert system.exact_evaluation(chances_of(lambda a, x: 1 / (1 + (2 * a * x).exp()))) == {}
 
 
 def test_a_policy_of_another_temperature_is_judged_by_its_own_law() -> None:

@@ -362,3 +362,19 @@ def test_a_press_plucks_and_keeps_the_energy_exact() -> None:
     for _ in range(150):
         observation = player.step(observation).observation
     assert (env.episode_metrics()["band"] < 1e-12).all()
+
+
+def test_what_is_conserved_follows_a_parameter_that_is_adjusted() -> None:
+    """And the time step stays where waves are stable."""
+    system = KleinGordonForce(spacing=0.5, dt=0.2, horizon=400)
+    env = VectorEnv(system, 1, seed=0)
+    player, observation = Player(env, make_policy("leapfrog", system)), env.reset()
+    for name, clicks in (("mass", 4), ("dt", 50), ("mass", 50), ("dt", -50)):
+        env.adjust(name, clicks)
+        observation = env.observe()
+        for _ in range(50):
+            observation = player.step(observation).observation
+    assert (env.episode_metrics()["band"] < 1e-11).all()
+    assert 0 < env.state.dt[0, 0] <= 0.02
+    with pytest.raises(ValueError, match="must be below"):
+        KleinGordonForce(spacing=0.5, dt=system.live_parameters["dt"].high / 0.94, mass=1.0)

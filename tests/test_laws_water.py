@@ -175,6 +175,9 @@ def test_files_are_checked(tmp_path: Path) -> None:
         ({"numbers": np.array([8, 1, 7])}, "numbers 8 and 1"),
         ({"cell": 7.0 * np.eye(3)}, "at least 7.8 Angstrom wide"),
         ({"forces": np.full((1, 3, 3), np.nan)}, "finite"),
+        ({"forces": np.zeros((1, 2, 3))}, r"\(1, 3, 3\) and \(1, 2, 3\), of \(3,\) numbers"),
+        ({"numbers": np.array([8, 1])}, r"of \(2,\) numbers; they must be \[frames, atoms, 3\]"),
+        ({"positions": np.zeros((0, 3, 3)), "forces": np.zeros((0, 3, 3))}, "they must be"),
     ]
     for k, (change, said) in enumerate(wrong):
         path = tmp_path / f"{k}.npz"

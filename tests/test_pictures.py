@@ -320,6 +320,20 @@ def test_a_chart_is_drawn_from_what_was_drawn_before() -> None:
     assert np.ptp(again[1]) == np.ptp(first[1])
 
 
+def test_a_space_time_diagram_has_a_row_of_every_step() -> None:
+    """Also of one in which nothing changes; without steps, of all that is new."""
+    scenes = [Scene(UNIT, cells=np.full((1, 4), v), kept_rows=9) for v in (0.0, 0.0, 1.0, 1.0)]
+    painter = Painter(size=(90, 90), trail=2)
+    for step, scene in enumerate(scenes):
+        painter.draw(scene, step=step)
+        painter.draw(scene, step=step)
+        assert len(painter._rows) == step + 1
+    without = Painter(size=(90, 90), trail=2)
+    for scene in scenes:
+        without.draw(scene)
+    assert len(without._rows) == 2
+
+
 def test_charts_need_a_step_and_a_memory() -> None:
     scene = chart(series={"a": 0.5}, levels={"best": -0.5})
     bare = Painter(size=(300, 300)).draw(Scene(UNIT))

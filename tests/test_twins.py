@@ -201,6 +201,22 @@ def test_the_cell_list_does_not_change_the_physics() -> None:
             assert pairs.neighbour[world, i, : len(row)].tolist() == row
 
 
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+def test_contacts_are_seen_where_the_loss_sees_none(margin: float) -> None:
+    """Two discs head on, until they overlap by a fifth of their diameter."""
+    metrics = []
+    for kernel in (True, False):
+        straight = {"impact": 0.0, "angle": 0.0, "orientation": 0.0}
+        env = VectorEnv(Encounter(margin=margin, horizon=40, **straight), 1, seed=0, kernel=kernel)
+        env.reset()
+        action = np.zeros((1, 2, *env.system.action_space.shape), np.float32)
+        while env.age[0] < 39:
+            env.step(action)
+        metrics.append({name: float(value[0]) for name, value in env.episode_metrics().items()})
+    assert metrics[0] == pytest.approx(metrics[1])
+    assert metrics[0]["contact"] == 1
+
+
 @pytest.mark.parametrize(
     "parameters",
     [

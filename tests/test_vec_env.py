@@ -362,6 +362,8 @@ def test_rows_that_do_not_act_are_ignored() -> None:
 
 
 def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="first_world=4294967295"):
+        VectorEnv(invariantzoo.make_system("test-hold-v0"), 2, first_world=2**32 - 1)
     with pytest.raises(ValueError, match="render_mode='ascii'"):
         invariantzoo.vec_env("test-hold-v0", render_mode="ascii")
     with pytest.raises(ValueError, match="n_worlds=0"):

@@ -41,7 +41,7 @@ from ..core.rng import Rng
 from ..core.scene import Chart, LegendEntry, Scene
 from ..core.system import System
 from ..core.types import Bound, Symmetry
-from ..core.validation import require_count, require_number
+from ..core.validation import FARTHEST, require_count, require_fields, require_number
 
 SCENARIOS = {
     "cluster-relaxation-v0": {
@@ -162,6 +162,10 @@ class Clusters(System):
         position = radius * depth.unsqueeze(-1) * away
         age = torch.zeros(worlds, 1, dtype=position.dtype, device=position.device)
         return State(position, torch.zeros_like(position), age)
+
+    def require_state(self, state: State) -> None:
+        require_fields(state, ("position", "move"), -FARTHEST, FARTHEST)
+        require_fields(state, ("age",), 0)
 
     def transition(self, state: State, action: Tensor, rng: Rng | None) -> State:
         """`action` [worlds, agents, 9]: w of the eight channels, then of the last move."""

@@ -38,6 +38,9 @@ def given_state(
             fields = ", ".join(model._fields)
             raise ValueError(f"state has no field {shown(name)}{hint} (has {fields})")
         rows[name] = _field(name, value, getattr(model, name).numpy(), worlds)
+    others = (field.expand(worlds, *field.shape[1:]) for field in model)
+    tensors = {name: torch.from_numpy(array) for name, array in rows.items()}
+    system.require_state(type(model)(*others)._replace(**tensors))
     return rows
 
 

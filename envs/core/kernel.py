@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
 from .kernels.binding import address_record
-
-if TYPE_CHECKING:
-    pass
 
 
 class Episode(NamedTuple):
@@ -25,7 +22,7 @@ class Episode(NamedTuple):
     reward: np.ndarray  # [worlds, agents]; the loss until the step ends
     metric: np.ndarray  # [worlds, names] of this step
     totals: np.ndarray  # [worlds, names] over the episode
-    reduction: np.ndarray  # [names] codes of kernels/tally.py
+    reduction: np.ndarray  # [names] codes of kernels/reductions.py
     warm_up: np.ndarray  # [1] steps that the metrics leave out
 
 

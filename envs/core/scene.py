@@ -68,7 +68,7 @@ class Plot(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """One world as it can be drawn; `render.py` paints it. Lengths are in the system's units.
+    """One world as it can be drawn, by `rendering/painter.py`. Lengths are in the system's units.
 
     view: (left, bottom, right, top).
     discs, disc_radius, disc_value: [n, 2], [n], [n] in [0, 1] (colour: of `palette`).

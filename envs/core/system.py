@@ -37,7 +37,6 @@ class System(ABC):
     differentiable: ClassVar[bool] = True  # False: events are drawn, no gradient of the loss flows
     networks: ClassVar[tuple[str, ...]] = ()  # of agents/networks that are made for its family
     baseline_family: ClassVar[str] = "acceleration"  # whose policies the names in `baselines` mean
-    live_parameters: ClassVar[dict[str, LiveParameter]] = {}  # what the window may adjust
     press: ClassVar[str] = ""  # what `pressed` does, in the words of the window's list of keys
 
     # Read-only: a system has each as a field, a class attribute or a property.
@@ -71,9 +70,13 @@ class System(ABC):
         def fused(self) -> tuple[str, ...]:
             """Own policies that `rollout` knows."""
 
+        @property
+        def live_parameters(self) -> dict[str, LiveParameter]:
+            """Fields [worlds, 1] of the state that the window may adjust, with their limits."""
+
     else:
         warm_up, sweep, one_at_a_time = 0, 1, False
-        reductions, fused = {}, ()
+        reductions, fused, live_parameters = {}, (), {}
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
@@ -196,6 +199,20 @@ class System(ABC):
     def world_bytes(self) -> int:
         """What one world's state and a step of it need at least, beside what its agents see."""
         return 8 * self.n_agents
+
+    def require_state(self, state: State) -> None:  # noqa: B027  # it need not refuse any
+        """Raise ValueError for values that a state of a run never has, where code relies on that.
+
+        Called with what a reset is given, where fields that are not given are those of any world.
+        """
+
+    def adjusted(self, state: State) -> State:
+        """The state after a live parameter of it was changed: what is counted from there on."""
+        return state
+
+    def settled(self, state: State) -> State:
+        """A given state in the form that steps leave: with places brought into the box."""
+        return state
 
     def rollout(
         self, state: State, policy: str, steps: int, rng: Rng, every: int

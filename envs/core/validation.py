@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+FARTHEST = 1e9  # a place or velocity that a state may be given
 LARGEST = 2**63 - 1  # a whole number that compiled code and tensors can hold
 
 
@@ -89,6 +90,38 @@ def _finite(value: Any) -> bool:
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 100
+
+
+def require_fields(
+    state: Any,
+    names: tuple[str, ...],
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    strict: bool = False,
+) -> None:
+    """Raise ValueError unless fields of a state lie in [low, high] (above low if strict)."""
+    for name in names:
+        values = getattr(state, name)
+        outside = ~((values >= low) & (values <= high) & ((values > low) | (not strict)))
+        if outside.any():
+            above = f"above {low:g}" if strict else f"from {low:g}"
+            limits = above if high == math.inf else f"{above} to {high:g}"
+            raise ValueError(
+                f"state field {name!r} has {values[outside][0].item():g}; it must be {limits}"
+            )
+
+
+def require_codes(state: Any, names: tuple[str, ...], codes: tuple[float, ...]) -> None:
+    """Raise ValueError unless fields of a state have no other numbers than these."""
+    for name in names:
+        values = getattr(state, name)
+        other = (values.unsqueeze(-1) != values.new_tensor(codes)).all(-1)
+        if other.any():
+            listed = " or ".join(f"{code:g}" for code in codes)
+            raise ValueError(
+                f"state field {name!r} has {values[other][0].item():g}; it must be {listed}"
+            )
 
 
 def require_shape(actions: np.ndarray, shape: tuple[int, ...]) -> None:

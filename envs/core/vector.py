@@ -24,6 +24,7 @@ from .system import System
 from .types import State
 from .validation import require_choice, require_count, require_shape
 
+_MOST_WORLDS = 2**32  # indices that random numbers tell apart
 _SAVED = ("world", "clock", "age", "totals")  # of an episode, beside its seed
 ILLEGAL = "illegal_actions"  # among metrics
 _WORTH_A_LOOK = 2**22  # bytes of observations above which the size of a state is looked up
@@ -67,7 +68,7 @@ class VectorEnv:
         dtype: type[np.floating] = np.float32,
     ) -> None:
         require_count("n_worlds", n_worlds)
-        require_count("first_world", first_world, 0)
+        require_count("first_world", first_world, 0, _MOST_WORLDS - n_worlds)
         require_memory_of(system, n_worlds)
         self.system = system
         self.n_worlds = n_worlds
@@ -150,6 +151,8 @@ class VectorEnv:
         parameter = self.system.live_parameters[name]
         value = getattr(self._state, name)
         np.clip(value + clicks * parameter.step, parameter.low, parameter.high, out=value)
+        for array, new in zip(self._state, self.system.adjusted(self.tensors), strict=True):
+            array[:] = new.numpy()
 
     def press(self, agent: int) -> None:
         """Press an agent of the first world, where the system makes something of it."""
@@ -261,7 +264,7 @@ class VectorEnv:
         """
         if self.n_worlds != 1:
             raise ValueError(f"n_worlds={self.n_worlds}: only a world alone can become another")
-        require_count("world", world, 0)
+        require_count("world", world, 0, _MOST_WORLDS - 1)
         self._episode.world[:] = world
         self._seed(fresh_seed() if seed is None else seed)
 
@@ -500,6 +503,11 @@ class VectorEnv:
             if np.shape(saved[name]) != array.shape:
                 raise ValueError(f"{name} has shape {np.shape(saved[name])}, not {array.shape}")
         require_seed("seed", saved["seed"])
+        fields = [
+            np.asarray(saved[f"state.{name}"], array.dtype)
+            for name, array in zip(names, self._state, strict=True)
+        ]
+        self.system.require_state(type(self._state)(*map(torch.from_numpy, fields)))
         self._episode.seed[0] = np.uint64(int(saved["seed"]))
         for name, array in mine.items():
             array[:] = saved[name]
@@ -550,8 +558,12 @@ class VectorEnv:
         else:
             for array, new in zip(self._state, fresh, strict=True):
                 array[chosen] = new
-        for name, rows in (given or {}).items():
-            getattr(self._state, name)[chosen] = rows
+        if given:
+            for name, rows in given.items():
+                getattr(self._state, name)[chosen] = rows
+            started = type(self._state)(*(torch.from_numpy(a[chosen]) for a in self._state))
+            for array, new in zip(self._state, self.system.settled(started), strict=True):
+                array[chosen] = new.numpy()
         self._episode.clock[chosen] += 1
         self._episode.age[chosen] = 0
         self._illegal[chosen] = 0

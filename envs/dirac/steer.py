@@ -34,7 +34,7 @@ from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.system import System
 from ..core.types import Bound, StatePolicy, Symmetry
-from ..core.validation import require_choice, require_count, require_number
+from ..core.validation import require_choice, require_count, require_fields, require_number
 from .picture import packet_scene
 from .state import Problem, SteerState, as_spinor, target_overlap, translated
 from .walk import Spinor, flux, gauge_transformed, mixed, packets, velocity, walk_step
@@ -89,6 +89,7 @@ _FASTEST = 0.6  # wave number of a random task
 _STRAY = 10.0  # sites by which its target differs from what a constant force leads to
 _DENSEST = 2.0  # density that is told from larger ones, over the packet's peak
 _URGENT = 2.0  # the same of what remains to be done per step
+_UNIT = 1e-6  # by which the norm of a given state may differ from 1
 _FAINT = 1e-3  # density below which what is seen per density fades, over the packet's peak
 
 
@@ -125,6 +126,8 @@ class DiracSteer(System):
             raise ValueError(f"side={self.side} must be 0 or even, from 4 on")
         require_count("horizon", self.horizon)
         require_number("angle", self.angle, 0, math.pi / 2, strict=True)
+        if self.dimensions == 2 and self.angle == math.pi / 2:
+            raise ValueError(f"angle={self.angle} must be below pi / 2 in two dimensions")
         require_number("width", self.width, 0.5)
         require_number("max_field", self.max_field, 0, math.pi, strict=True)
         require_number("effort", self.effort, 0)
@@ -223,6 +226,16 @@ class DiracSteer(System):
             for place, k in ((first, start), (centre, end))
         ]
         return np.concatenate(fields, 1), centre, end
+
+    def require_state(self, state: SteerState) -> None:
+        require_fields(state, ("time",), 0)
+        require_fields(state, ("centre",), 0, self.lattice.shape[0] - 1)
+        for of in ("", "target_"):
+            u, d = getattr(state, f"{of}u"), getattr(state, f"{of}d")
+            norm = (u**2 + d**2).sum((1, 2))
+            if ((norm - 1).abs() > _UNIT).any():
+                shown = f"{norm[(norm - 1).abs() > _UNIT][0].item():g}"
+                raise ValueError(f"state fields '{of}u' and '{of}d' have the norm {shown}, not 1")
 
     def transition(self, state: SteerState, action: Tensor, rng: Rng) -> SteerState:
         """`action` [worlds, links, 1]: what to add to the gauge field, in units of `max_field`."""

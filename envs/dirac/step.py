@@ -143,7 +143,7 @@ def _observe_axis(
     sites = len(u)
     turned = plane and axis == 1
     tc, ts = math.cos(wave_number[axis]), math.sin(wave_number[axis])
-    left = 1.0 - time / parameter.horizon
+    left = max(1.0 - time / parameter.horizon, 0.0)
     to_go = max(parameter.horizon - time, 1)
     for r in range(rows):
         for y in range(columns):

@@ -42,7 +42,14 @@ from ..core.physics.updates import ScheduledSystem, Update, require_update
 from ..core.rng import Rng
 from ..core.scene import Chart, Scene
 from ..core.types import Bound, LiveParameter, Range, Symmetry
-from ..core.validation import ends_of, require_choice, require_count, require_range
+from ..core.validation import (
+    ends_of,
+    require_choice,
+    require_codes,
+    require_count,
+    require_fields,
+    require_range,
+)
 from . import picture, stationary
 from .ground_state import above_ground, ground_energy, require_annealing
 from .policies import cold, heat_bath, metropolis, sample
@@ -176,11 +183,12 @@ class Ising(ScheduledSystem):
 
     @property
     def bounds(self) -> dict[str, Bound]:
-        coldest = ends_of(self.temperature)[0]
+        live = self.live_parameters
+        coldest = min(ends_of(self.temperature)[0], live["temperature"].low)
         if self.final_temperature is not None:
             coldest = min(coldest, self.final_temperature)
         bond = 4 * float(np.abs(self.coupling).max())
-        field = max(float(np.abs(self.field).max()), 1.0)
+        field = max(float(np.abs(self.field).max()), live["field"].high)
         return {
             "alignment": Bound(-max(bond, 1.0), max(bond, 1.0)),
             "field_alignment": Bound(-field, field),
@@ -204,6 +212,16 @@ class Ising(ScheduledSystem):
         if self.final_temperature is not None:
             ground = ground_energy(coupling, field, self.lattice_size)
         return State(spin, temperature, field, coupling, turn, ground)
+
+    def require_state(self, state: State) -> None:
+        require_codes(state, ("spin",), (-1, 1))
+        require_fields(state, ("temperature",), 0, strict=True)
+        self.schedule.require_turn(state)
+        strength = state.coupling.abs()
+        if not (strength == strength[:, :1]).all():
+            raise ValueError(
+                "state field 'coupling' has bonds of more than one strength in a world"
+            )
 
     def transition(self, state: State, action: Tensor, rng: Rng) -> State:
         """`action` [worlds, agents]: 0 keep, 1 flip; only the active ones count."""
@@ -293,9 +311,10 @@ class Ising(ScheduledSystem):
 
         The chain flips spins drawn at random. kl: relative entropy of its law from Gibbs's.
         energy, magnetization, abs_magnetization: its means.
-        Known for equal bonds and parameters that are numbers.
+        Known for equal bonds and parameters that are numbers, unless all spins act at once.
         """
-        if not self._is_one_world or self.n_agents > stationary.ENUMERATED:
+        known = self.update != "parallel" and self._is_one_world
+        if not known or self.n_agents > stationary.ENUMERATED:
             return {}
         state = self._every_state()
         flip = probabilities(flatten(self, self.invariants(state)))[..., 1].double()

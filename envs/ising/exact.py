@@ -17,6 +17,7 @@ import numpy as np
 
 T_CRITICAL = 2 / math.log(1 + math.sqrt(2))
 _PARTS = 8  # of a step of a path, along which the metric is averaged
+_LARGEST = 600.0  # exponent of an element of V; products of some stay finite
 MOST_COLUMNS = 8  # side up to which the transfer matrix of a torus is used here
 
 
@@ -36,19 +37,22 @@ def _row(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (s * np.roll(s, -1, 1)).sum(1), s.sum(1), s @ s.T
 
 
-def transfer_matrix(size: int, x: float, y: float) -> np.ndarray:
-    """V [2^L, 2^L], symmetric, of a row of `size` spins."""
+def transfer_matrix(size: int, x: float, y: float) -> tuple[np.ndarray, float]:
+    """V e^-c [2^L, 2^L], symmetric, of a row of `size` spins, and c, 0 where V needs none."""
     inside, m, between = _row(size)
     half = 0.5 * (x * inside + y * m)
-    return np.exp(half[:, None] + half[None] + x * between)
+    exponent = half[:, None] + half[None] + x * between
+    c = max(0.0, float(exponent.max()) - _LARGEST)
+    return np.exp(exponent - c), c
 
 
 @lru_cache(maxsize=64)
 def log_z(size: int, x: float, y: float) -> float:
     """log Z of the size x size torus at x = J / T, y = h / T."""
-    values = np.linalg.eigvalsh(transfer_matrix(size, x, y))
+    v, c = transfer_matrix(size, x, y)
+    values = np.linalg.eigvalsh(v)
     top = np.abs(values).max()
-    return size * math.log(top) + math.log(np.sum((values / top) ** size))
+    return size * (math.log(top) + c) + math.log(np.sum((values / top) ** size))
 
 
 def moments(size: int, x: float, y: float) -> Moments:
@@ -58,7 +62,7 @@ def moments(size: int, x: float, y: float) -> Moments:
     log tr V^L are sums over pairs of eigenvalues (Daleckii and Krein).
     """
     inside, m, between = _row(size)
-    v = transfer_matrix(size, x, y)
+    v, c = transfer_matrix(size, x, y)
     values, vectors = np.linalg.eigh(v)
     top = np.abs(values).max()
     a = values / top
@@ -83,7 +87,7 @@ def moments(size: int, x: float, y: float) -> Moments:
             second = size * np.sum(base * curves[i][j])
             second += size * np.sum(pairs * turned[i] * turned[j].T)
             covariance[i, j] = covariance[j, i] = second / z - mean[i] * mean[j]
-    return Moments(float(size * math.log(top) + math.log(z)), mean, covariance)
+    return Moments(float(size * (math.log(top) + c) + math.log(z)), mean, covariance)
 
 
 def sample_rows(size: int, x: float, y: float, uniform: np.ndarray) -> np.ndarray:
@@ -91,7 +95,7 @@ def sample_rows(size: int, x: float, y: float, uniform: np.ndarray) -> np.ndarra
 
     Row by row: a row given the first and the one before has weight V[before, row] V^k[row, first].
     """
-    v = transfer_matrix(size, x, y)
+    v, _ = transfer_matrix(size, x, y)
     v /= v.max()
     powers = [np.eye(len(v))]
     for _ in range(size):

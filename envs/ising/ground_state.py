@@ -22,6 +22,10 @@ def require_annealing(final_temperature: float, temperature: Range, size: int) -
     require_number("final_temperature", final_temperature, 0, strict=True)
     if isinstance(temperature, tuple):
         raise ValueError(f"temperature={temperature!r} must be a number with a final_temperature")
+    if final_temperature > temperature:
+        raise ValueError(
+            f"final_temperature={final_temperature} must be at most temperature={temperature}"
+        )
     if size > GROUND_SIZE:
         raise ValueError(
             f"lattice_size={size} must be at most {GROUND_SIZE} "

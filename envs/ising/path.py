@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
@@ -38,7 +39,8 @@ class ReducedPath:
             if not isinstance(value, tuple) or len(value) != 2:
                 raise ValueError(f"{name}={value!r} must be two numbers, of 1 / T and h / T")
             require_number(f"1 / T of {name}", value[0], 0, strict=True)
-            require_number(f"h / T of {name}", value[1])
+            least = 0 if name == "reach" else -math.inf
+            require_number(f"h / T of {name}", value[1], least, strict=name == "reach")
 
     @property
     def bounds(self) -> dict[str, Bound]:

@@ -12,6 +12,7 @@ from ..core.kernels.philox import MASK
 from ..core.kernels.splitmix import advance, below, mixed, seed_of, threshold
 from ..core.physics.kernels.updates import (
     CHECKERBOARD,
+    PARALLEL,
     SEQUENTIAL,
     heat_bath_chance,
     metropolis_chance,
@@ -99,17 +100,23 @@ def sublattice(spin: Any, sign: Any, table: Any, size: Any, turn: Any, stream: A
 
 
 @_part
-def all_at_once(spin: Any, before: Any, sign: Any, table: Any, size: Any, stream: Any) -> None:
-    """One attempt at every spin, among the neighbours as they were; before [N] is scratch."""
+def all_at_once(spin: Any, before: Any, sign: Any, table: Any, size: Any, stream: Any) -> int:
+    """One attempt at every spin, among the neighbours as they were; before [N] is scratch.
+
+    Returns the sum over spins, as they are now, times their neighbours, as they were.
+    """
     for i in range(len(spin)):
         before[i] = spin[i]
     x = stream[0]
+    total: Any = 0
     for i in range(size * size):
         x = advance(x)
-        s = before[i]
-        if (mixed(x) & MASK) < table[(s + 1) >> 1, _around(before, sign, i, size) + 4]:
+        s, around = before[i], _around(before, sign, i, size)
+        if (mixed(x) & MASK) < table[(s + 1) >> 1, around + 4]:
             spin[i] = -s
+        total += spin[i] * around
     stream[0] = x
+    return total
 
 
 @_compile
@@ -219,7 +226,7 @@ def run_one_by_one(state: Any, plan: Any, policy: int, update: int, cooling: flo
             small[i] = np.int8(spin[w, i])
         t, h = state.temperature[w, 0], state.field[w, 0]
         flip_table(policy, t, h, strength, table)
-        done = 0
+        done, met = 0, 0
         while done < steps:
             ahead = min(every - done % every, steps - done)
             if cooling != 1.0:
@@ -236,13 +243,16 @@ def run_one_by_one(state: Any, plan: Any, policy: int, update: int, cooling: flo
                     turn[w, 0] = 1 - turn[w, 0]
             else:
                 for _ in range(ahead):
-                    all_at_once(small, before, sign, table, size, stream)
+                    met = all_at_once(small, before, sign, table, size, stream)
             if cooling != 1.0:
                 t *= cooling
                 flip_table(policy, t, h, strength, table)
             done += ahead
             if done % every == 0:
-                measure(small, sign, h, strength, size, records[done // every - 1, w])
+                row = records[done // every - 1, w]
+                measure(small, sign, h, strength, size, row)
+                if update == PARALLEL:  # neighbours have moved since
+                    row[3] = -(strength * met / n + h * row[1])
         state.temperature[w, 0] = t
         for i in range(n):
             spin[w, i] = small[i]

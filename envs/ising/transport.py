@@ -27,7 +27,7 @@ from ..core.rng import Rng
 from ..core.scene import Chart, Scene
 from ..core.system import System
 from ..core.types import Bound, Symmetry
-from ..core.validation import require_count
+from ..core.validation import require_codes, require_count, require_fields
 from . import picture
 from .exact import sample_rows
 from .path import ReducedPath
@@ -125,6 +125,10 @@ class IsingTransport(System):
         point = torch.tensor([self.start] * worlds, dtype=torch.float64, device=device)
         time = torch.zeros(worlds, 1, dtype=torch.int64, device=device)
         return TransportState(spin, point, time)
+
+    def require_state(self, state: TransportState) -> None:
+        require_codes(state, ("spin",), (-1, 1))
+        require_fields(state, ("time",), 0)
 
     def transition(self, state: TransportState, action: Tensor, rng: Rng) -> TransportState:
         """`action` [worlds, 1, 2]: how far from the straight line to go, in units of `reach`.

@@ -39,7 +39,7 @@ from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.system import System
 from ..core.types import Bound, StatePolicy, Symmetry
-from ..core.validation import require_count, require_number
+from ..core.validation import require_count, require_fields, require_number
 from . import boundary, layers, picture
 
 SCENARIOS = {
@@ -220,6 +220,9 @@ class KleinGordonAbsorber(System):
             step=torch.zeros(worlds, 1, dtype=torch.int64, device=phase.device),
         )
         return self._remembering(begun)
+
+    def require_state(self, state: AbsorberState) -> None:
+        require_fields(state, ("step",), 0)
 
     def transition(self, state: AbsorberState, action: Tensor, rng: Rng) -> AbsorberState:
         """`action` [worlds, agents, 1]: what is added to the value of Mur's law, over `reach`."""

@@ -41,6 +41,7 @@ from ..core.validation import (
     ends_of,
     require_choice,
     require_count,
+    require_fields,
     require_number,
     require_range,
 )
@@ -95,6 +96,7 @@ SCENARIOS = {
     },
 }
 
+_STABLE = 0.95  # of the largest time step, to which the window may go
 _FAINT = 1e-16  # height of a hill that is none: numbers near the smallest ones make steps slow
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 STARTS = ("random", "pluck")
@@ -141,10 +143,6 @@ class KleinGordonForce(System):
     reductions: ClassVar[dict[str, str]] = {"band": "max", "drift": "last"}
     fused: ClassVar[tuple[str, ...]] = ("leapfrog", "none")
     press: ClassVar[str] = "pluck the field"
-    live_parameters: ClassVar[dict[str, LiveParameter]] = {
-        "mass": LiveParameter(0.05, 0.0, 1.0),
-        "dt": LiveParameter(0.02, 0.0, 0.5),
-    }
 
     def __post_init__(self) -> None:
         require_count("dimensions", self.dimensions, 1, 3)
@@ -170,6 +168,20 @@ class KleinGordonForce(System):
     @property
     def n_agents(self) -> int:
         return self.lattice.n_sites
+
+    @property
+    def live_parameters(self) -> dict[str, LiveParameter]:
+        """The mass, and a time step at which waves are stable at any of these masses."""
+        closest, ends = ends_of(self.spacing)[0], ends_of(self.dt)
+        shortest, longest = ends[0], ends[-1]
+        heaviest = max(ends_of(self.mass)[-1], 1.0)
+        if longest >= field.largest_step(heaviest, closest, self.dimensions):
+            heaviest = ends_of(self.mass)[-1]
+        stable = _STABLE * field.largest_step(heaviest, closest, self.dimensions)
+        return {
+            "mass": LiveParameter(0.05, 0.0, heaviest),
+            "dt": LiveParameter(0.02, min(0.02, shortest), max(longest, min(0.5, stable))),
+        }
 
     @property
     def bounds(self) -> dict[str, Bound]:
@@ -204,6 +216,10 @@ class KleinGordonForce(System):
         pull = field.force(phi, mass, spacing, self.lattice)
         energy = field.conserved_energy(phi, momentum, pull, dt)
         return FieldState(phi, momentum, mass, dt, spacing, energy, energy.new_zeros(worlds, 4))
+
+    def require_state(self, state: FieldState) -> None:
+        require_fields(state, ("mass",), 0)
+        require_fields(state, ("dt", "spacing"), 0, strict=True)
 
     def transition(self, state: FieldState, action: Tensor, rng: Rng) -> FieldState:
         """`action` [worlds, agents, 1]: kicks in units of `kick`."""
@@ -270,9 +286,13 @@ class KleinGordonForce(System):
         sites = torch.full((len(state.phi),), agent)
         hill = 3 * self.amplitude * self._hill(sites).to(state.phi.dtype)
         phi = state.phi + hill * (torch.arange(len(hill)) == 0)[:, None]
-        pull = field.force(phi, state.mass, state.spacing, self.lattice)
-        energy = field.conserved_energy(phi, state.momentum, pull, state.dt)
-        return state._replace(phi=phi, energy=energy / (1 + state.course[:, 1:2]))
+        return self.adjusted(state._replace(phi=phi))
+
+    def adjusted(self, state: FieldState) -> FieldState:
+        """With the Q that the field, the mass and the time step have now as what is conserved."""
+        pull = field.force(state.phi, state.mass, state.spacing, self.lattice)
+        energy = field.conserved_energy(state.phi, state.momentum, pull, state.dt)
+        return state._replace(energy=energy / (1 + state.course[:, 1:2]))
 
     def state_policies(self) -> dict[str, StatePolicy]:
         return {

@@ -38,7 +38,13 @@ from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.system import System
 from ..core.types import Bound, StatePolicy, Symmetry
-from ..core.validation import require_choice, require_count, require_flag, require_number
+from ..core.validation import (
+    require_choice,
+    require_count,
+    require_fields,
+    require_flag,
+    require_number,
+)
 from . import chart, picture
 
 SCENARIOS = {
@@ -183,6 +189,11 @@ class LatentTravel(System):
             chart=number[:, None].to(device),
             time=still,
         )
+
+    def require_state(self, state: TravelState) -> None:
+        require_fields(state, ("time", "travelled"), 0)
+        require_fields(state, ("shortest",), 0, strict=True)
+        require_fields(state, ("chart",), 0, len(self.charts) - 1)
 
     def transition(self, state: TravelState, action: Tensor, rng: Rng) -> TravelState:
         """`action` [worlds, 1, 1]: half turns to the left of the target."""

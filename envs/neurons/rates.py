@@ -41,6 +41,7 @@ from ..core.types import Bound, LiveParameter, Range, StatePolicy, Symmetry
 from ..core.validation import (
     require_choice,
     require_count,
+    require_fields,
     require_flag,
     require_number,
     require_range,
@@ -180,6 +181,9 @@ class Neurons(System):
         x, t = self._sample(rng, worlds)
         rate = rng.draw(self.rate, worlds)
         return State(weight[..., :fan].flatten(1, 2), bias.flatten(1), x, t, rate)
+
+    def require_state(self, state: State) -> None:
+        require_fields(state, ("rate",), 0, strict=True)
 
     def transition(self, state: State, action: Tensor, rng: Rng) -> State:
         """`action` [worlds, agents, 1]: logarithms of factors of the step."""

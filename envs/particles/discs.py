@@ -42,9 +42,11 @@ from ..core.scene import LegendEntry, Scene
 from ..core.system import System
 from ..core.types import Bound, Neighbourhood, Range, Symmetry
 from ..core.validation import (
+    FARTHEST,
     ends_of,
     require_choice,
     require_count,
+    require_fields,
     require_number,
     require_range,
 )
@@ -167,6 +169,14 @@ class Discs(System):
     @property
     def action_space(self) -> spaces.Box:
         return spaces.Box(-1.0, 1.0, (self.control.size(self.sight),), np.float32)
+
+    def require_state(self, state: State) -> None:
+        require_fields(state, ("position", "velocity", "desired"), -FARTHEST, FARTHEST)
+        require_fields(state, ("radius",), 0, strict=True)
+        require_fields(state, ("box",), 0)
+
+    def settled(self, state: State) -> State:
+        return state._replace(position=wrap(state.position, state.box[..., None]))
 
     def transition(self, state: State, action: Tensor, rng: Rng | None) -> State:
         """`action` [worlds, agents, size]: (A_1..A_k, B.., C.., D.., E), or along and across."""

@@ -56,7 +56,7 @@ SCENARIOS = {
 class Encounter(Discs):
     """Parameters besides those of all discs, of which there are two.
 
-    separation: distance at the start.  impact: the impact parameter, length.
+    separation: distance at the start, where `impact` is 0.  impact: the impact parameter, length.
     angle: between the lines of motion, radians.  orientation: of the first line, radians.
     """
 

@@ -42,9 +42,11 @@ from ..core.scene import LegendEntry, Scene
 from ..core.system import System
 from ..core.types import Bound, Range, Symmetry
 from ..core.validation import (
+    FARTHEST,
     ends_of,
     require_choice,
     require_count,
+    require_fields,
     require_number,
     require_range,
 )
@@ -276,6 +278,14 @@ class FieldDiscs(System):
             nothing.expand(-1, 2).clone(),
         )
         return still._replace(energy=self.total_energy(still), momentum=self.total_momentum(still))
+
+    def require_state(self, state: State) -> None:
+        require_fields(state, ("position", "velocity", "desired"), -FARTHEST, FARTHEST)
+        require_fields(state, ("radius", "box"), 0, strict=True)
+        require_fields(state, ("mass",), 0)
+
+    def settled(self, state: State) -> State:
+        return state._replace(position=wrap(state.position, state.box[..., None]))
 
     def transition(self, state: State, action: Tensor, rng: Rng | None) -> State:
         """`action` [worlds, agents, 4]: V, G, H, E."""

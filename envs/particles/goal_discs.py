@@ -46,7 +46,14 @@ from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.system import System
 from ..core.types import Bound, Neighbourhood, Symmetry
-from ..core.validation import require_choice, require_count, require_number
+from ..core.validation import (
+    FARTHEST,
+    require_choice,
+    require_codes,
+    require_count,
+    require_fields,
+    require_number,
+)
 from .goal_geometry import Pairs, direction, distance_along, nearest, overlaps, shortened
 from .goal_picture import picture
 from .goal_state import SETTLED, TOLERANCE, State, seen_by_others
@@ -236,6 +243,14 @@ class GoalDiscs(System):
 
     def _over(self, state: State) -> Tensor:
         return (state.arrival_time >= 0).all(-1, keepdim=True)
+
+    def require_state(self, state: State) -> None:
+        require_fields(
+            state, ("position", "velocity", "goal", "goal_velocity"), -FARTHEST, FARTHEST
+        )
+        require_fields(state, ("radius", "scale"), 0, strict=True)
+        require_codes(state, ("hit",), (0, 1))
+        require_fields(state, ("distance", "deepest", "effort", "steps"), 0)
 
     def transition(self, state: State, action: Tensor, rng: Rng | None) -> State:
         """`action` [worlds, agents, 4 k + 2]: A_1..A_k, B.., C.., D.., alpha, beta."""

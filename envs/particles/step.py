@@ -178,11 +178,11 @@ def _score_and_observe(batch: Any, p: Any, out: Any, start: int, stop: int, scor
                     if w < scored and i1 < reach * reach:
                         overlap = reach - math.sqrt(i1)
                         penalty += overlap * overlap
-                        if i1 < contact * contact:
-                            touching = 1.0
-                            ox = image(before[0, c, j] - before[0, c, i], side, inverse)
-                            oy = image(before[1, c, j] - before[1, c, i], side, inverse)
-                            new += ox * ox + oy * oy >= contact * contact
+                    if w < scored and i1 < contact * contact:
+                        touching = 1.0
+                        ox = image(before[0, c, j] - before[0, c, i], side, inverse)
+                        oy = image(before[1, c, j] - before[1, c, i], side, inverse)
+                        new += ox * ox + oy * oy >= contact * contact
                 to = at + m
                 if p.sees_i1:
                     out[w, i, to] = clip(i1, 0.0, c2)

@@ -47,7 +47,14 @@ from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.system import System
 from ..core.types import Bound, Neighbourhood, Symmetry
-from ..core.validation import require_choice, require_count, require_number
+from ..core.validation import (
+    FARTHEST,
+    require_choice,
+    require_codes,
+    require_count,
+    require_fields,
+    require_number,
+)
 from . import traffic_layout as places
 from .goal_geometry import direction, distance_along, shortened
 from .traffic_geometry import Pairs, of_kind, overlaps, pairs_of, strictest_limit
@@ -274,6 +281,21 @@ class Traffic(System):
     def terminated(self, state: State) -> Tensor:
         """Who has arrived has left."""
         return state.arrival_time >= 0
+
+    def require_state(self, state: State) -> None:
+        require_fields(
+            state,
+            ("position", "velocity", "goal", "road_velocity", "building", "sign"),
+            -FARTHEST,
+            FARTHEST,
+        )
+        codes = tuple(float(self.kinds.code(kind.name)) for kind in self.present)
+        require_codes(state, ("kind",), codes)
+        require_codes(state, ("rank", "touched", "struck"), (0, 1))
+        require_codes(state, ("hand",), (-1, 1))
+        sums = ("effort", "watched", "over", "steps")
+        require_fields(state, ("thickness", "limit", "distance", "deepest", *sums), 0)
+        require_fields(state, ("scale",), 0, strict=True)
 
     def transition(self, state: State, action: Tensor, rng: Rng | None) -> State:
         """`action` [worlds, agents, 4 k + 2]: A_1..A_k, B.., C.., D.., alpha, beta."""

@@ -13,7 +13,7 @@ from .goal_geometry import nearest
 from .traffic_kinds import Tables
 from .traffic_state import State
 
-_FAR = 1e6  # where searches put those that have left, times 1, 2, ...
+FAR = 1e6  # where searches put those that have left, times 1, 2, ...
 
 
 class Pairs(NamedTuple):
@@ -35,7 +35,7 @@ class Pairs(NamedTuple):
 def apart(state: State) -> Tensor:
     """Places in which those that have left are far from everybody and from each other."""
     number = torch.arange(1, state.kind.shape[1] + 1, dtype=torch.float64)
-    far = torch.stack([_FAR * number, torch.zeros_like(number)], -1).to(state.position.device)
+    far = torch.stack([FAR * number, torch.zeros_like(number)], -1).to(state.position.device)
     return torch.where((state.arrival_time < 0).unsqueeze(-1), state.position.detach(), far)
 
 

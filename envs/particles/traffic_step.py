@@ -32,11 +32,10 @@ from .traffic_arrays import (
     fixed,
     scratch,
 )
+from .traffic_geometry import FAR
 from .traffic_losses import limit_at, lose, score
 from .traffic_scores import TOLERANCE
 from .traffic_walls import segment_gap, select_walls
-
-_FAR = 1e6  # where searches put those that have left, times 1, 2, ...
 
 
 def twin(system: Any, worlds: int) -> Kernel:
@@ -204,7 +203,7 @@ def _look(batch: Any, p: Any, rows: Any, w: int) -> None:
     n, n_others, k = s.kind.shape[1], near.neighbour.shape[2], near.code.shape[2]
     for i in range(n):
         here = s.arrival_time[w, i] < 0.0
-        near.place[w, i, 0] = s.position[w, i, 0] if here else _FAR * (i + 1)
+        near.place[w, i, 0] = s.position[w, i, 0] if here else FAR * (i + 1)
         near.place[w, i, 1] = s.position[w, i, 1] if here else 0.0
     nearest_of_all(near.place, w, p.cutoff, rows, near.neighbour)
     for i in range(n):

@@ -38,7 +38,7 @@ from ..core.rng import Rng
 from ..core.scene import Chart, LegendEntry, Scene
 from ..core.system import System
 from ..core.types import Bound, Range, Symmetry
-from ..core.validation import require_count, require_number, require_range
+from ..core.validation import require_count, require_fields, require_number, require_range
 
 SCENARIOS = {
     "quadratic-regimes-v0": {
@@ -105,7 +105,8 @@ class Quadratic(System):
 
     n_agents: coordinates; their curvatures are spread evenly in the logarithm.
     softest, stiffest: curvatures at the ends.  noise: kappa_i = noise h_i.
-    rate: gamma, at most 1 / stiffest; a number, or (low, high) drawn once per world.
+    rate: gamma, at most `noise`, so that no step overshoots; a number, or (low, high) drawn once
+        per world.
     start: size of q_i h_i^{1/2} at the start.
     horizon: steps of an episode; the metrics leave out the first half.
     """
@@ -160,6 +161,10 @@ class Quadratic(System):
         q = self.start * rng.normal(worlds, self.n_agents) / curvature.sqrt()
         half = torch.full_like(q, 0.5)
         return State(q, curvature, self.noise * curvature, half, rng.draw(self.rate, worlds))
+
+    def require_state(self, state: State) -> None:
+        require_fields(state, ("curvature", "noise", "rate"), 0, strict=True)
+        require_fields(state, ("exponent",), 0, 1)
 
     def transition(self, state: State, action: Tensor, rng: Rng) -> State:
         """`action` [worlds, agents, 1]: the exponent 0 at -1, 1/2 at 0 and 1 at 1."""

@@ -25,7 +25,7 @@ from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.system import System
 from ..core.types import Bound, Symmetry
-from ..core.validation import require_count, require_number
+from ..core.validation import require_codes, require_count, require_fields, require_number
 from .picture import diagram
 
 SCENARIOS = {
@@ -111,6 +111,11 @@ class GatedTasep(System):
         occupied = (rng.uniform(worlds, self.n_sites) < 0.5).double()
         hops = torch.zeros(worlds, 1, dtype=torch.float64, device=occupied.device)
         return GatesState(occupied, hops, (hops + 0.5).expand(-1, 2).clone())
+
+    def require_state(self, state: GatesState) -> None:
+        require_codes(state, ("occupied",), (0, 1))
+        require_fields(state, ("rate",), 0, 1)
+        require_fields(state, ("hops",), 0)
 
     def transition(self, state: GatesState, action: Tensor, rng: Rng) -> GatesState:
         """`action` [worlds, 2, 1]: -1 shuts a gate, 1 gives it rate 1."""

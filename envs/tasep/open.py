@@ -31,7 +31,13 @@ from ..core.physics.updates import PARALLEL, SEQUENTIAL, ScheduledSystem, requir
 from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.types import Bound, LiveParameter, Range, Symmetry
-from ..core.validation import require_count, require_number, require_range
+from ..core.validation import (
+    require_codes,
+    require_count,
+    require_fields,
+    require_number,
+    require_range,
+)
 from .picture import diagram
 from .policies import hop
 
@@ -138,6 +144,11 @@ class OpenTasep(ScheduledSystem):
         alpha, beta = rng.draw(self.alpha, worlds), rng.draw(self.beta, worlds)
         turn = self.schedule.first_turn(rng, worlds)
         return OpenState(occupied, alpha, beta, turn)
+
+    def require_state(self, state: OpenState) -> None:
+        require_codes(state, ("occupied",), (0, 1))
+        require_fields(state, ("alpha", "beta"), 0, 1)
+        self.schedule.require_turn(state)
 
     def transition(self, state: OpenState, action: Tensor, rng: Rng) -> OpenState:
         """`action` [worlds, agents]: 0 wait, 1 hop; a hop that is not free does nothing."""

@@ -29,7 +29,7 @@ from ..core.physics.updates import PARALLEL, SEQUENTIAL, ScheduledSystem, requir
 from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.types import Bound, Symmetry
-from ..core.validation import require_count, require_number
+from ..core.validation import require_count, require_fields, require_number
 from .picture import diagram
 from .policies import hop_ahead, hop_blindly
 
@@ -129,6 +129,13 @@ class RingTasep(ScheduledSystem):
         position = order[:, : self.n_particles].sort(-1).values
         turn = self.schedule.first_turn(rng, worlds)
         return RingState(position, turn)
+
+    def require_state(self, state: RingState) -> None:
+        require_fields(state, ("position",), 0, self.n_sites - 1)
+        ahead = (state.position.roll(-1, -1) - state.position) % self.n_sites
+        if self.n_particles > 1 and ((ahead == 0).any() or (ahead.sum(-1) != self.n_sites).any()):
+            raise ValueError("state field 'position' must be sites in the order of the particles")
+        self.schedule.require_turn(state)
 
     def transition(self, state: RingState, action: Tensor, rng: Rng) -> RingState:
         """`action` [worlds, agents]: 0 wait, 1 hop; at a taken site a hop is a crash: no move."""

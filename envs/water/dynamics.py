@@ -40,7 +40,14 @@ from ..core.rng import Rng
 from ..core.scene import LegendEntry, Scene
 from ..core.system import System
 from ..core.types import Bound, Range, Symmetry
-from ..core.validation import require_count, require_number, require_range
+from ..core.validation import (
+    FARTHEST,
+    require_codes,
+    require_count,
+    require_fields,
+    require_number,
+    require_range,
+)
 from .descriptors import (
     BIN,
     BINS,
@@ -175,6 +182,11 @@ class WaterDynamics(System):
         velocity = thermal(velocity, oxygen, kt)
         age = torch.zeros_like(kt)
         return DynamicsState(position, velocity, oxygen, cell, mean, histogram, kt, age)
+
+    def require_state(self, state: DynamicsState) -> None:
+        require_fields(state, ("position", "velocity"), -FARTHEST, FARTHEST)
+        require_codes(state, ("oxygen",), (0, 1))
+        require_fields(state, ("kt", "age", "histogram"), 0)
 
     def transition(self, state: DynamicsState, action: Tensor, rng: Rng | None) -> DynamicsState:
         """`action` [worlds, agents, 21]: w of the functions of oxygens, of hydrogens, along v."""

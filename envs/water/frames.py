@@ -52,14 +52,22 @@ def read(name: str, split: str = "") -> Data:
         position, force = (arrays[key].astype(float) for key in ("positions", "forces"))
     except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"data={name!r} is no such data: {error}") from None
-    if set(numbers.tolist()) != {1, 8}:
+    if set(numbers.ravel().tolist()) != {1, 8}:
         raise ValueError(f"data={name!r} must hold oxygen and hydrogen, numbers 8 and 1")
+    shape = (max(len(position), 1), len(numbers), 3)
+    if numbers.ndim != 1 or position.shape != shape or force.shape != shape:
+        shapes = f"{position.shape} and {force.shape}, of {numbers.shape} numbers"
+        raise ValueError(
+            f"data={name!r} has positions and forces {shapes}; they must be [frames, atoms, 3]"
+        )
     if cell.shape != (3, 3) or half_width(cell) < CUTOFF:
         raise ValueError(f"data={name!r} must have one cell at least {2 * CUTOFF:g} Angstrom wide")
     if not (np.isfinite(position).all() and np.isfinite(force).all()):
         raise ValueError(f"data={name!r} must have finite positions and forces")
     if split:
         blocks = arrays.get("split", np.array([""] * len(position)))
+        if blocks.shape != (len(position),):
+            raise ValueError(f"data={name!r} must name the split of each of its frames")
         if split not in blocks:
             names = ", ".join(sorted(set(map(str, blocks)) - {""})) or "none"
             raise ValueError(f"split={split!r} must be one of those of the data: {names}")

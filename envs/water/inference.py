@@ -37,7 +37,7 @@ from ..core.rng import Rng
 from ..core.scene import Chart, LegendEntry, Scene
 from ..core.system import System
 from ..core.types import Bound, Symmetry
-from ..core.validation import require_count
+from ..core.validation import FARTHEST, require_codes, require_count, require_fields
 from .descriptors import (
     CUTOFF,
     N_FUNCTIONS,
@@ -146,6 +146,10 @@ class WaterInference(System):
         position, force, oxygen, cell = drawn_frames(read(self.data, self.split), rng, worlds)
         residual = torch.zeros_like(force)
         return InferenceState(position, force, oxygen, cell, residual[..., 0], residual)
+
+    def require_state(self, state: InferenceState) -> None:
+        require_fields(state, ("position",), -FARTHEST, FARTHEST)
+        require_codes(state, ("oxygen",), (0, 1))
 
     def transition(self, state: InferenceState, action: Tensor, rng: Rng | None) -> InferenceState:
         """`action` [worlds, agents, 20]: w of the functions of oxygens, then of hydrogens."""

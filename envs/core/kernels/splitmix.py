@@ -1,7 +1,8 @@
 """Sequential generators for fused runs: one short state per world, lane or word, for speed.
 
 A fused run is another realisation of the law that the step by step form obeys. Its generators are
-seeded from Philox, by (seed, world, clock at entry, purpose), so they do not depend on the batch.
+seeded from Philox, by (seed, world, clock at entry, purpose). Of lattices whose worlds go a bit
+each, the 64 of a word share one, so that there a run depends on which worlds are beside it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..rng import Rng
 from ..system import System
-from ..validation import require_choice, require_count
+from ..types import State
+from ..validation import require_choice, require_count, require_fields
 
 SEQUENTIAL, CHECKERBOARD, PARALLEL = UPDATES = ("sequential", "checkerboard", "parallel")
 
@@ -47,6 +48,11 @@ class Update:
     def code(self) -> int:
         """The number that stands for the order in compiled code, its place in `UPDATES`."""
         return UPDATES.index(self.order)
+
+    def require_turn(self, state: State) -> None:
+        """Raise ValueError for a state in which it is nobody's turn."""
+        last = {SEQUENTIAL: self.n_agents, CHECKERBOARD: self.n_colours, PARALLEL: 1}[self.order]
+        require_fields(state, ("turn",), 0, last - 1)
 
     def first_turn(self, rng: Rng, worlds: int) -> Tensor:
         """Who acts in the first step."""

@@ -91,6 +91,7 @@ class Painter:
         self.legend, self._time = legend, time
         self._past: deque[np.ndarray] = deque(maxlen=trail + 1)
         self._rows: list[np.ndarray] = []
+        self._row_step: int | None = None
         self._history = plots.History()
         self._followed: int | None = None
         self._followed_history = plots.History()
@@ -134,7 +135,7 @@ class Painter:
         layout = self.layout(scene, charts=step is not None)
         lens = self._look(scene, layout)
         if scene.cells is not None:
-            kernel.cells(image, self._cells(scene), CELL_PALETTE, lens.clip)
+            kernel.cells(image, self._cells(scene, step), CELL_PALETTE, lens.clip)
         if scene.segments is not None:
             ends = scene.segments[:, 2:] - scene.segments[:, :2]
             _strokes(image, lens, _OPEN, scene.segments[:, :2], ends, _SEGMENT_WIDTH, SEGMENT)
@@ -293,15 +294,20 @@ class Painter:
         nearest = int(gap.argmin())
         return nearest if gap[nearest] <= CLOSE else None
 
-    def _cells(self, scene: Scene) -> np.ndarray:
-        """The cells of a scene below those that it keeps of earlier ones."""
+    def _cells(self, scene: Scene, step: int | None) -> np.ndarray:
+        """The cells of a scene below those that it keeps of earlier ones.
+
+        Another step has a row of its own; without a step, other cells have.
+        """
         cells = scene.cells
         assert cells is not None
         if not scene.kept_rows or not self._keeps:
             return cells
         if self._rows and self._rows[-1].shape != cells[-1].shape:
             self._rows.clear()
-        if not self._rows or not np.array_equal(self._rows[-1], cells[-1]):
+        same = np.array_equal(self._rows[-1], cells[-1]) if self._rows else False
+        if not same or step != self._row_step:
+            self._row_step = step
             self._rows = [*self._rows, *np.array(cells)][-scene.kept_rows :]
         empty = np.zeros((scene.kept_rows - len(self._rows), cells.shape[1]))
         return np.concatenate([empty, *(row[None] for row in self._rows)])

@@ -99,8 +99,8 @@ def _cell_list(position: Any, w: int, side: float, cells: int, index: Any) -> An
     start = np.zeros(cells * cells + 1, np.int64)
     home = np.empty(n, np.int64)
     for i in range(n):
-        cx = min(int(position[w, i, 0] * scale), cells - 1)
-        cy = min(int(position[w, i, 1] * scale), cells - 1)
+        cx = max(min(int(position[w, i, 0] * scale), cells - 1), 0)
+        cy = max(min(int(position[w, i, 1] * scale), cells - 1), 0)
         home[i] = cy * cells + cx
         start[home[i] + 1] += 1
     for c in range(cells * cells):
