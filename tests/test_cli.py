@@ -283,7 +283,7 @@ def test_evaluate_knows_the_law_of_learned_spins(
     monkeypatch.setattr("invariantzoo.commands.train.EPISODES", 2)
     monkeypatch.setattr("invariantzoo.commands.train.FRAMES", 2)
     run = str(tmp_path / "spins")
-    brief = ["--set", "n_sweeps=8", "--set", "burn_in=0", "--set", "update=parallel"]
+    brief = ["--set", "n_sweeps=8", "--set", "burn_in=0"]
     words = ["train", "ising-equilibrium-v0", "--algo", "a2c", "--steps", "1000", "--out", run]
     assert main([*words, *brief]) == 0
     capsys.readouterr()
@@ -359,12 +359,13 @@ def test_runs_of_different_algorithms_are_not_put_together() -> None:
     algos = ["ppo", "sac", "", "ppo", "ppo"]
     ids = [CROWD, CROWD, "x-y-v0", "x-y-v0", "x-y-v0"]
     entries = [
-        Entry(id, str(number), system, policy, algo)
+        Entry(id, str(number), system, policy, algo, seed=number)
         for number, (id, algo) in enumerate(zip(ids, algos, strict=True))
     ]
     assert groups_of(entries) == {"x-y-v0": [3, 4]}
     assert groups_of([entries[3], entries[3]._replace(name="./3")]) == {}
     assert groups_of([entries[3], entries[4]._replace(settings="others")]) == {}
+    assert groups_of([entries[3], entries[4]._replace(seed=entries[3].seed)]) == {}
 
 
 def test_runs_of_other_settings_are_not_put_together(
@@ -373,12 +374,25 @@ def test_runs_of_other_settings_are_not_put_together(
     other = tmp_path / "other"
     shutil.copytree(trained[1], other)
     config = runs.read_config(other)
+    words = ["evaluate", str(trained[0]), str(other), "--episodes", "1", "--seeds", "1"]
+    runs.write_config(
+        other, {**config, "curriculum": {"radius": [0.1, config["parameters"]["radius"]]}}
+    )
+    assert answer(capsys, *words)["metrics"] == {}
     config["hyperparameters"]["lr"] *= 2
     runs.write_config(other, config)
-    words = ["evaluate", str(trained[0]), str(other), "--episodes", "1", "--seeds", "1"]
     assert answer(capsys, *words)["metrics"] == {}
     assert main(words) == 0
     assert "with other settings, steps or parameters" in capsys.readouterr().err
+
+
+def test_a_run_is_scored_with_its_own_parameters(
+    trained: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether it is named alone or as the policy of its id."""
+    few = ("--episodes", "2", "--seeds", "1")
+    alone = answer(capsys, "evaluate", str(trained[0]), *few)
+    assert answer(capsys, "evaluate", CROWD, "--policy", str(trained[0]), *few) == alone
 
 
 def test_training_and_evaluation_do_not_share_worlds(trained: list[Path]) -> None:

@@ -328,3 +328,20 @@ def test_an_interrupted_fit_leaves_nothing(
     assert main([*words, "--out", str(tmp_path / "model.npz")]) == 130
     assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--picture", "p.foo"], "--picture 'p.foo' must end in .png or .svg or .pdf"),
+        (["--loss", "net", "--picture", "p.png"], "--picture: a net has no sensitivities"),
+        (["--loss", "pair", "--epochs", "7"], "--epochs 7 is of --loss net"),
+        (["--loss", "pair", "--order", "3"], "--order 3 is of --loss angular"),
+        (["--loss", "net", "--ridge", "1"], "--ridge 1.0 is of linear losses"),
+    ],
+)
+def test_an_option_of_another_loss_is_refused_before_data_are_read(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "nowhere.npz", "--out", "m.npz", *words]) == 2
+    assert said in capsys.readouterr().err

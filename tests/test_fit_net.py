@@ -104,6 +104,10 @@ def test_a_net_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
         fit_net(frames, epochs=8, checkpoint=file, **{**SMALL, "lr": 0.02})
     with pytest.raises(ValueError, match=r"is of another fit \(data=0, not 1\)"):
         fit_net(frames._replace(digest="1"), epochs=8, checkpoint=file, **SMALL)
+    with pytest.raises(ValueError, match=r"is of another fit \(forces="):
+        fit_net(frames._replace(forces=0.5 * frames.forces), epochs=8, checkpoint=file, **SMALL)
+    with pytest.raises(ValueError, match=r"is of another fit \(units="):
+        fit_net(frames._replace(units="others"), epochs=8, checkpoint=file, **SMALL)
 
 
 def _error(net: Any, frames: Frames) -> float:

@@ -14,6 +14,7 @@ from invariantzoo.__main__ import main
 from invariantzoo.envs.core.files import IN_USE, claim
 from invariantzoo.envs.ising import exact
 from invariantzoo.figures import geometry_epidemic
+from invariantzoo.training.geometry.sampling import draw_samples
 
 QUICK = ["--members", "2", "--json"]
 
@@ -89,6 +90,10 @@ def test_the_law_of_epidemics_is_that_of_their_simulation() -> None:
     [
         (["quadratic-regimes-v0"], "has no policy that runs fused"),
         (["ising-equilibrium-v0"], "none of its live parameters"),
+        (
+            ["klein-gordon-force-v0", "--set", "mass=(0.2,0.8)", "--sweeps", "2", "--points", "9"],
+            "KleinGordonForce: its state is no lattice of small whole numbers",
+        ),
     ],
 )
 def test_bad_input_gets_one_line(
@@ -122,3 +127,10 @@ def test_a_file_without_the_arrays_is_refused(
         np.savez(tmp_path / "s.npz", samples=np.zeros((3, 4)), parameters=parameters)
         assert main(["geometry", str(tmp_path / "s.npz"), "--out", str(tmp_path / "out")]) == 2
         assert "they must be [points, d]" in capsys.readouterr().err
+
+
+def test_sites_are_sampled_where_agents_are_bonds() -> None:
+    system = invariantzoo.make_system("tasep-open-v0", n_sites=6, alpha=(0.2, 0.8))
+    samples = draw_samples(system, points=5, per_point=2, sweeps=3).samples
+    assert samples.shape == (5, 2, 6)
+    assert set(np.unique(samples)) == {0, 1}

@@ -92,6 +92,11 @@ class TestPettingZoo:
         )
         max_cycles_test(module)
 
+    def test_max_cycles_is_the_length_of_the_task(self, id: str) -> None:
+        if "horizon" in parameters(registry.system_class(id)):
+            short = invariantzoo.parallel_env(id, max_cycles=7)
+            assert short.unwrapped.system == invariantzoo.make_system(id, horizon=7)
+
     def test_make(self, id: str) -> None:
         parallel = pettingzoo.make("parallel", f"invariantzoo/{id}")
         assert parallel.metadata["name"] == id

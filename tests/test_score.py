@@ -68,6 +68,13 @@ def test_interval_covers_the_truth_19_times_in_20(shape: tuple[int, int]) -> Non
     assert 0.90 <= covered / trials <= 0.995
 
 
+def test_an_episode_without_a_metric_leaves_its_run_in() -> None:
+    runs = [{"ratio": np.array([[1.0, np.nan, 3.0]])}, {"ratio": np.array([[4.0, 4.0, 4.0]])}]
+    found = score.over_runs(runs)["ratio"]
+    assert found["per_seed"] == [2.0, 4.0]
+    assert found["mean"] == 3.0
+
+
 def test_interval_over_runs_sees_runs_and_not_episodes() -> None:
     runs = [{"return": np.full((2, 500), float(value))} for value in range(8)]
     found = score.over_runs(runs)["return"]

@@ -23,9 +23,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import invariantzoo
 from invariantzoo.__main__ import main
 from invariantzoo.commands import train
-from invariantzoo.envs.core.registry import make_system
+from invariantzoo.commands.train import sorted_settings
+from invariantzoo.envs.core.observation import parameters as parameters_of
+from invariantzoo.envs.core.registry import make_system, system_class
 from invariantzoo.training.rl import score
 from invariantzoo.training.rl.algorithms import make_config, make_trainer
+from invariantzoo.training.rl.hyperparameters import ALGORITHMS, hyperparameters
 from invariantzoo.training.runs import run as runs
 
 CROWD = "particles-crowd-v0"
@@ -258,6 +261,38 @@ def test_bad_input_is_refused_before_anything_is_made(
 ) -> None:
     assert said in refused(capsys, "train", *line, "--out", str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("id", invariantzoo.ids())
+def test_a_setting_of_both_the_world_and_the_learner_is_never_guessed(id: str) -> None:
+    """Bare it is refused; with its owner it is what that says, alone and together."""
+    world = parameters_of(system_class(id))
+    for algo in ALGORITHMS:
+        learner = [parameter.name for parameter in hyperparameters(algo)]
+        for name in {*world, *learner}:
+            if name not in world or name not in learner:
+                expected = ({name: 1}, {}) if name in world else ({}, {name: 1})
+                assert sorted_settings(id, algo, [f"{name}=1"]) == expected
+                continue
+            with pytest.raises(ValueError, match=f"both have it; say system.{name} or {algo}"):
+                sorted_settings(id, algo, [f"{name}=1"])
+            both = [f"system.{name}=1", f"{algo}.{name}=2"]
+            assert sorted_settings(id, algo, both) == ({name: 1}, {name: 2})
+    with pytest.raises(ValueError, match="--set wheels: no parameter of system"):
+        sorted_settings(id, "es", ["system.wheels=4"])
+    with pytest.raises(ValueError, match="--set lr is given twice"):
+        sorted_settings(id, "es", ["lr=1", "es.lr=2"])
+
+
+def test_a_setting_of_the_world_is_trained_with(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    small = {"system.width": 2.0, "es.width": 3, "side": 12, "horizon": 5, "pairs": 1}
+    words = [word for name, value in small.items() for word in ("--set", f"{name}={value}")]
+    words += ["--steps", "1", "--no-film", "--no-baselines", "--out", str(folder)]
+    assert main(["train", "dirac-steer-v0", "--algo", "es", *words]) == 0
+    config = runs.read_config(folder)
+    assert config["parameters"]["width"] == 2.0
+    assert config["hyperparameters"]["width"] == 3
 
 
 def spoil(folder: Path, **changes: Any) -> None:

@@ -28,6 +28,7 @@ class Entry(NamedTuple):
     """What is scored: a policy on a system; `algo` trained it, or is empty for one by name.
 
     settings: of its training and of the system, as JSON: what several runs must share.
+    seed: of its training, in which they must differ.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Entry(NamedTuple):
     policy: Policy
     algo: str
     settings: str = ""
+    seed: int = 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -145,6 +147,9 @@ def _groups(entries: list[Entry]) -> dict[str, list[int]]:
         elif len({Path(entries[i].name).resolve() for i in groups[id]}) < len(groups[id]):
             say(f"runs of {id} are not put together: one of them is given twice")
             del groups[id]
+        elif len({entries[i].seed for i in groups[id]}) < len(groups[id]):
+            say(f"runs of {id} are not put together: some have the same --seed")
+            del groups[id]
         elif len({entries[i].settings for i in groups[id]}) > 1:
             say(f"runs of {id} with other settings, steps or parameters are not put together")
             del groups[id]
@@ -165,7 +170,11 @@ def _entry(target: str, args: argparse.Namespace) -> Entry:
         id, system = run.id, run.system_with(settings)
         name = args.policy or target
     else:
-        id, system = invariantzoo.spec(target).id, invariantzoo.make_system(target, **settings)
+        id, run = invariantzoo.spec(target).id, None
+        if args.policy is not None and options.is_run(args.policy):
+            run = options.read_run(args.policy, trust=args.trust)
+        own = run is not None and run.id == id
+        system = run.system_with(settings) if own else invariantzoo.make_system(target, **settings)
         if args.policy is None:
             known = ", ".join(policy_names(system))
             raise ValueError(f"say which --policy acts in {id}: {known}, or a run folder")
@@ -175,8 +184,9 @@ def _entry(target: str, args: argparse.Namespace) -> Entry:
         return Entry(id, name, system, policy, "")
     config = read_config(Path(name))
     hyper = {**config["hyperparameters"], "device": None}
-    made = [hyper, config["steps"], parameter_values(system)]
-    return Entry(id, name, system, policy, config["algo"], json.dumps(made, sort_keys=True))
+    made = [hyper, config["steps"], config.get("curriculum"), parameter_values(system)]
+    settings_of_run = json.dumps(made, sort_keys=True)
+    return Entry(id, name, system, policy, config["algo"], settings_of_run, config["seed"])
 
 
 def _print(console: Console, title: str, metrics: dict[str, Summary], each: str) -> None:

@@ -15,6 +15,14 @@ from invariantzoo.progress import progress, say
 
 LOSSES = ("pair", "quadratic", "angular", "net")
 TIMED_STEPS = 10  # of a net, from which the time of all is told
+PICTURES = (".png", ".svg", ".pdf")
+NET_DEFAULTS = {
+    "epochs": 140,
+    "channels": 16,
+    "lr": 3e-3,
+    "optimizer": "adam",
+    "metric": "diagonal",
+}
 METRICS = ("diagonal", "block", "row", "lowrank")
 
 
@@ -38,15 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--order", type=int, choices=(1, 2, 3), help="largest l of angular losses")
     parser.add_argument("--pair-cutoff", type=float, default=6.0, metavar="A", help="Angstrom")
     parser.add_argument("--cutoff", type=float, default=4.5, metavar="A", help="of angles and nets")
-    parser.add_argument("--epochs", type=options.count, default=140, help="of a net")
-    parser.add_argument("--channels", type=options.count, default=16, help="of a net")
-    parser.add_argument("--lr", type=float, default=3e-3, help="of a net")
-    parser.add_argument(
-        "--optimizer", choices=("adam", "cgd"), default="adam", help="of a net (default: adam)"
-    )
-    parser.add_argument(
-        "--metric", choices=METRICS, default="diagonal", help="of --optimizer cgd (diagonal)"
-    )
+    parser.add_argument("--epochs", type=options.count, help="of a net (default: 140)")
+    parser.add_argument("--channels", type=options.count, help="of a net (default: 16)")
+    parser.add_argument("--lr", type=float, help="of a net (default: 0.003)")
+    parser.add_argument("--optimizer", choices=("adam", "cgd"), help="of a net (default: adam)")
+    parser.add_argument("--metric", choices=METRICS, help="of --optimizer cgd (default: diagonal)")
     parser.add_argument(
         "--threads",
         type=options.count,
@@ -70,10 +74,14 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--{option} {value} must be above 0 and finite")
     if args.loss == "net" and args.forces == "own":
         raise ValueError("--forces own: a net is fitted to shared losses; leave it out")
-    if args.metric != "diagonal" and args.optimizer != "cgd":
-        raise ValueError(f"--metric {args.metric} needs --optimizer cgd")
+    _require_options_of(args)
+    for name, default in NET_DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
     options.require_output_file("--out", args.out, (".npz",))
-    options.require_output_file("--picture", args.picture)
+    if args.loss == "net" and args.picture is not None:
+        raise ValueError("--picture: a net has no sensitivities to draw; leave it out")
+    options.require_output_file("--picture", args.picture, PICTURES)
     frames = options.read_data(args, args.data, ("train", "val"))
     started, began = time.process_time(), time.perf_counter()
     model, report = (_net if args.loss == "net" else _linear)(args, frames)
@@ -112,6 +120,20 @@ def run(args: argparse.Namespace) -> int:
         )
         return 130
     return 0
+
+
+def _require_options_of(args: argparse.Namespace) -> None:
+    """Raise ValueError for an option that is given and of another loss."""
+    for name in NET_DEFAULTS:
+        value = getattr(args, name)
+        if value is not None and args.loss != "net":
+            raise ValueError(f"--{name} {value} is of --loss net, not of {args.loss}")
+    if args.metric not in (None, "diagonal") and args.optimizer != "cgd":
+        raise ValueError(f"--metric {args.metric} needs --optimizer cgd")
+    if args.order is not None and args.loss != "angular":
+        raise ValueError(f"--order {args.order} is of --loss angular, not of {args.loss}")
+    if args.ridge is not None and args.loss == "net":
+        raise ValueError(f"--ridge {args.ridge} is of linear losses, not of a net")
 
 
 def _few(frames: Any) -> np.ndarray:

@@ -251,12 +251,14 @@ class Session:
         require_memory(f"--npz of {n_steps} steps", 2 * n_steps * row)
 
     def results(self) -> dict[str, float]:
-        """The return per agent and the metrics: means over episodes."""
+        """The return per agent and the metrics: means over the episodes that have them."""
+        from invariantzoo.training.rl.score import score_means
+
         values: dict[str, Any] = self.scores
         self.begin()
         if not values:
             values = self._running(self.env.episode_metrics() if self.env.age.any() else {})
-        return {name: float(np.mean(value)) for name, value in values.items()}
+        return score_means({name: np.asarray(value, float) for name, value in values.items()})
 
     def trajectory(self) -> dict[str, np.ndarray]:
         """Arrays over time, by name."""

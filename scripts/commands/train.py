@@ -234,7 +234,7 @@ def _fresh(args: argparse.Namespace, folder: Path) -> Plan:
     from invariantzoo.training.runs import run as runs
 
     algo = args.algo or "ppo"
-    given, chosen = sorted_settings(args.id, algo, _settings(args))
+    given, chosen = sorted_settings(args.id, algo, _settings(args, algo))
     moves = _moves(given)
     system = invariantzoo.make_system(
         args.id, **{**given, **{name: move.last for name, move in moves.items()}}
@@ -263,7 +263,7 @@ def _resumed(args: argparse.Namespace, folder: Path) -> Plan:
     config = runs.read_config(folder)
     system, hyper = runs.rebuild(folder, config)
     _require_same(args, folder, config, system, hyper)
-    _, chosen = sorted_settings(args.id, config["algo"], _settings(args))
+    _, chosen = sorted_settings(args.id, config["algo"], _settings(args, config["algo"]))
     if "device" in chosen:  # a run may go on elsewhere
         hyper = dataclasses.replace(hyper, device=chosen["device"])
         config["hyperparameters"]["device"] = hyper.device
@@ -300,10 +300,10 @@ def _whole_updates(trainer: Trainer, steps: int) -> int:
     return max(-(-steps // trainer.per_update) * trainer.per_update, trainer.steps)
 
 
-def _settings(args: argparse.Namespace) -> list[str]:
+def _settings(args: argparse.Namespace, algo: str) -> list[str]:
     """What `--set` and the options that are short for it give."""
     names = ("optimizer", "metric", "share")
-    short = [f"{name}={value}" for name in names if (value := vars(args)[name])]
+    short = [f"{algo}.{name}={value}" for name in names if (value := vars(args)[name])]
     return [*args.set, *short]
 
 
@@ -312,7 +312,8 @@ def sorted_settings(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What "name=value" texts of `--set` give the system, and what they give the learner.
 
-    Raises ValueError for a name that neither has.
+    Where both have a name, "system.name=value" and "ppo.name=value", with the algorithm's name, say
+    which is meant. Raises ValueError for a name that neither has, and for one that is not clear.
     """
     import invariantzoo
     from invariantzoo.envs.core.observation import parameters
@@ -321,18 +322,33 @@ def sorted_settings(
     from invariantzoo.training.rl.hyperparameters import ALGORITHMS, hyperparameters
 
     require_choice("--algo", algo, ALGORITHMS)
-    settings = options.parse_settings(given)
     hyper = [parameter.name for parameter in hyperparameters(algo)]
     of_system = list(parameters(system_class(invariantzoo.spec(id).id)))
-    for name in settings:
-        if name not in (*hyper, *of_system):
-            hint = nearest_parameter(name, [*hyper, *of_system])
+    known = {"": [*hyper, *of_system], "system": of_system, algo: hyper}
+    texts: dict[str, list[str]] = {owner: [] for owner in known}
+    for text in given:
+        owner, dot, _ = text.partition("=")[0].strip().partition(".")
+        owner = owner if dot and owner in known else ""
+        texts[owner].append(text.strip().removeprefix(f"{owner}.") if owner else text)
+    settings = {owner: options.parse_settings(of) for owner, of in texts.items()}
+    for owner, name in [(owner, name) for owner, of in settings.items() for name in of]:
+        if name not in known[owner]:
+            hint = nearest_parameter(name, known[owner])
             raise ValueError(
-                f"--set {name}: no parameter of {id} or {algo}{hint} ({id} has "
+                f"--set {name}: no parameter of {owner or f'{id} or {algo}'}{hint} ({id} has "
                 f"{', '.join(of_system)}; for {algo} see `invariantzoo train --help`)"
             )
-    chosen = {name: value for name, value in settings.items() if name in hyper}
-    return {name: settings[name] for name in settings if name not in hyper}, chosen
+    for name in settings[""]:
+        if name in hyper and name in of_system:
+            raise ValueError(
+                f"--set {name}: {id} and {algo} both have it; say system.{name} or {algo}.{name}"
+            )
+        if name in settings["system"] or name in settings[algo]:
+            raise ValueError(f"--set {name} is given twice")
+    plain = settings[""]
+    of_world = {name: value for name, value in plain.items() if name in of_system}
+    of_learner = {name: value for name, value in plain.items() if name in hyper}
+    return of_world | settings["system"], of_learner | settings[algo]
 
 
 def _require_same(
@@ -348,12 +364,13 @@ def _require_same(
         raise ValueError(f"{folder} was trained by {config['algo']}, not by {args.algo}")
     if args.seed not in (None, config["seed"]):
         raise ValueError(f"{folder} was made with --seed {config['seed']}, not {args.seed}")
-    given, chosen = sorted_settings(args.id, config["algo"], _settings(args))
+    given, chosen = sorted_settings(args.id, config["algo"], _settings(args, config["algo"]))
     chosen.pop("device", None)
     moves, moved = _moves(given), config.get("curriculum", {})
-    for name, value in {**given, **chosen}.items():
-        before = getattr(hyper if name in chosen else system, name)
-        if name in moves or name in moved:
+    asked = [(system, *item) for item in given.items()]
+    for owner, name, value in [*asked, *((hyper, *item) for item in chosen.items())]:
+        before = getattr(owner, name)
+        if owner is system and (name in moves or name in moved):
             was, now = moved.get(name), list(moves[name]) if name in moves else None
             if json.dumps(was) != json.dumps(now):
                 was_text = "..".join(map(str, was)) if was else repr(before)

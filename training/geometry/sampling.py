@@ -74,11 +74,22 @@ def draw_samples(
     env.reset()
     steps = max(1, round(sweeps * system.horizon / getattr(system, "n_sweeps", system.horizon)))
     lattice = getattr(system, "lattice", None)
-    shape = lattice.shape if isinstance(lattice, Torus) else (system.n_agents,)
+    sites = env.state[0].shape[1:]
+    shape = lattice.shape if isinstance(lattice, Torus) else sites
     states = []
     for k in range(per_point):
         more = steps if k == 0 else max(1, steps // 10)
         env.rollout(system.fused[0], more, every=more)
-        states.append(env.state[0].reshape(points, *shape).astype(np.int8))
+        states.append(_small_numbers(title, env.state[0]).reshape(points, *shape))
     parameters = np.concatenate([getattr(env.state, name) for name in names], 1)
     return Samples(np.stack(states, 1), parameters, names)
+
+
+def _small_numbers(title: str, field: np.ndarray) -> np.ndarray:
+    """A field of a state as int8; ValueError where it holds anything else."""
+    small = field.astype(np.int8)
+    if not np.array_equal(small, field):
+        raise ValueError(
+            f"{title}: its state is no lattice of small whole numbers: bring samples of your own"
+        )
+    return small

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -124,6 +125,10 @@ def fit_net(
         course = Course({key: value.clone() for key, value in net.state_dict().items()})
         settings: dict[str, Any] = {"cutoff": cutoff, "channels": channels, "epochs": epochs}
         settings |= {"lr": lr, "optimizer": str(optimizer), "seed": seed, "data": frames.digest}
+        settings |= {
+            "forces": hashlib.sha256(frames.forces.tobytes()).hexdigest(),
+            "units": frames.units,
+        }
         if checkpoint is not None and checkpoint.exists():
             course = _resumed(checkpoint, settings, net, descent)
         count = len(train.position)
@@ -194,7 +199,7 @@ def _resumed(
     other = [
         f"{key}={was.get(key)}, not {value}"
         for key, value in settings.items()
-        if was.get(key) != value
+        if was.get(key, value) != value  # a version before did not keep all of them
     ]
     if other:
         raise ValueError(

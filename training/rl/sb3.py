@@ -54,6 +54,7 @@ from .policies import (
     network_of,
 )
 from .processes import GradientSum, Share, mean_rows
+from .score import score_means
 from .trainer import Update
 from .world_policies import WorldPolicy
 
@@ -321,7 +322,7 @@ class RewardScalingCallback(BaseCallback):
     def episodes_ended(self) -> dict[str, float]:
         """Return and metrics, means over the episodes that ended; empty if none did."""
         names = self.ended[0] if self.ended else ()
-        return {name: float(np.mean([each[name] for each in self.ended])) for name in names}
+        return score_means({name: np.array([each[name] for each in self.ended]) for name in names})
 
     def _on_training_start(self) -> None:
         env: Any = self.training_env.unwrapped

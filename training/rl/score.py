@@ -188,8 +188,9 @@ def summarise(scores: Scores) -> dict[str, Summary]:
 
 
 def over_runs(runs: Sequence[Scores]) -> dict[str, Summary]:
-    """Summaries over training runs, each of which counts as one number: its mean."""
-    return {name: summary(np.array([[run[name].mean()] for run in runs])) for name in runs[0]}
+    """Summaries over training runs, each of which counts as one number: its mean without NaNs."""
+    means = [score_means(run) for run in runs]
+    return {name: summary(np.array([[mean[name]] for mean in means])) for name in means[0]}
 
 
 def summary(values: np.ndarray, *, seed: int = 0) -> Summary:

@@ -8,6 +8,7 @@ obey the same law whatever the system's update order.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from ..given_state import given_state
 from ..kernels.announcement import announce_to_standard_error
 from ..kernels.reductions import ACTION_LIMIT
 from ..memory import require_memory
-from ..observation import is_discrete, observation_space
+from ..observation import is_discrete, observation_space, parameters
 from ..registry import make_system
 from ..rng import Rng
 from ..system import System
@@ -83,6 +84,8 @@ class _World:
             raise ValueError(f"render_mode={render_mode!r} must be None, 'human' or 'rgb_array'")
         if max_cycles is not None:
             require_count("max_cycles", max_cycles)
+            if "horizon" in parameters(type(system)):
+                system = dataclasses.replace(system, horizon=max_cycles)  # type: ignore[type-var]
         if render_mode == "human":
             announce_to_standard_error()
         self.system = system
