@@ -288,8 +288,12 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 def is_run(name: str) -> bool:
     """Whether `name` is a run folder rather than an id or the name of a policy."""
-    known = name.removeprefix("invariantzoo/") in invariantzoo.ids() or ":" in name
-    return not known and (os.sep in name or Path(name).is_dir())
+    if name.removeprefix("invariantzoo/") in invariantzoo.ids():
+        return False
+    path = Path(name)
+    if (path / "config.json").is_file():
+        return True
+    return ":" not in name and (os.sep in name or path.is_dir())
 
 
 def require_runs(*names: str | None) -> None:

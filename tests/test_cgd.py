@@ -633,6 +633,7 @@ def test_large_blocks_are_refused(settings: dict[str, Any], said: str) -> None:
     [
         (lambda p: CGD.adam(p, betas=(0.9, 1.0)), r"betas\[1\]=1.0 must be below 1"),
         (lambda p: CGD.momentum(p, momentum=1.2), "momentum=1.2 must be"),
+        (lambda p: CGD.momentum(p, momentum=1.0), "momentum=1.0 must be below 1"),
         (lambda p: CGD.momentum(p, momentum=0.9, dampening=0.5), "dampening=0.5 must be"),
         (lambda p: CGD.rmsprop(p, alpha=-0.1), "alpha=-0.1 must be"),
     ],

@@ -58,6 +58,8 @@ def test_values_on_the_way() -> None:
         ("0.5", None),
         ("0..", None),
         ("..", None),
+        ("data/../x.npz", None),
+        (".../x.npz", None),
     ],
 )
 def test_how_it_is_written(text: str, ends: tuple[str, str] | None) -> None:

@@ -88,6 +88,22 @@ def test_the_scale_of_many_numbers_is_seen() -> None:
     assert np.median(relative_error(metric(at), 16 / at[..., None] ** 2)) < 0.2
 
 
+def test_all_members_have_the_statistic_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a network helps the first and not the second, it is left out of both."""
+    rng = np.random.default_rng(0)
+    place = rng.uniform(-1, 1, (200, 1))
+    samples = place[:, None] + rng.normal(size=(200, 2, 12))
+    metrics = []
+    for answers in ([True, False], [False]):
+        told = iter(answers)
+        asked = "invariantzoo.training.geometry.members.tells_more"
+        monkeypatch.setattr(asked, lambda *_, told=told: next(told))
+        metrics.append(invariantzoo.estimate_metric(samples, place, members=2, steps=30))
+        assert metrics[-1].statistic == "linear"
+        assert next(told, None) is None
+    np.testing.assert_array_equal(metrics[0](place[:5]), metrics[1](place[:5]))
+
+
 def test_labels_that_are_told_apart() -> None:
     """Of 4 to 12 values; for as many numbers as there is room for."""
     values = np.random.default_rng(0).integers(0, 5, (50, 4, 6))

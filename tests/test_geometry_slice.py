@@ -108,6 +108,7 @@ def test_a_fractal_boundary_has_its_dimension() -> None:
         (lambda s: s.image([0.0, 1.0]), r"t has shape \(2,\)"),
         (lambda s: s.crossing([0.1, 0], [0.2, 0]), "have label 1"),
         (lambda s: s.box_dimension([5.0, 0.0], 1.0), "all of the square of width 1 has label 1"),
+        (lambda s: s.box_dimension([0.52, 0.0], 1.0, resolution=64), "has label"),
         (lambda s: s.box_dimension([0.0, 0.0], 1.0, resolution=20), "resolution=20"),
         (lambda s: s.zoom([0, 0], [0, 0], [1.0]), "direction="),
         (lambda s: s.zoom([0, math.nan], [0, 1], [1.0]), r"centre\[1\] is nan"),

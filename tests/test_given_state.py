@@ -73,9 +73,9 @@ def test_fields_that_are_not_given_are_drawn_as_ever_and_options_hold_once() -> 
     plain = VectorEnv(invariantzoo.make_system(SPINS), 3, seed=1)
     plain.reset()
     env = VectorEnv(plain.system, 3, seed=1)
-    env.reset(options={"state": {"temperature": torch.tensor([[1.0], [2.0], [3.0]])}})
+    env.reset(options={"state": {"temperature": torch.tensor([[2.5], [3.0], [4.0]])}})
     np.testing.assert_array_equal(env.state.spin, plain.state.spin)
-    np.testing.assert_array_equal(env.state.temperature[:, 0], [1, 2, 3])
+    np.testing.assert_array_equal(env.state.temperature[:, 0], [2.5, 3, 4])
     slots = invariantzoo.vec_env(SPINS, seed=1)
     slots.set_options({"state": {"spin": np.ones((1, 16))}})
     slots.reset()
@@ -122,6 +122,9 @@ def test_a_state_that_cannot_be_is_refused_and_nothing_has_changed(
         (SPINS, "spin", 7, "'spin' has 7; it must be -1 or 1"),
         (SPINS, "turn", 10**9, r"'turn' has 1e\+09; it must be from 0 to 15"),
         (SPINS, "temperature", 0, "'temperature' has 0; it must be above 0"),
+        (SPINS, "temperature", 2, "'temperature' has 2; it must be from 2.5"),  # seen as 2.5
+        (SPINS, "field", -3, "'field' has -3; it must be from -1 to 1"),
+        ("klein-gordon-force-v0", "mass", 3, "'mass' has 3; it must be from 0 to 1"),
         ("particles-traffic-v0", "kind", 10**8, r"'kind' has 1e\+08; it must be 1 or 2"),
         ("particles-crowd-v0", "radius", -1, "'radius' has -1; it must be above 0"),
         ("particles-crowd-v0", "position", 1e10, r"'position' has 1e\+10; it must be from -1e\+09"),

@@ -106,6 +106,7 @@ def test_the_best_settings_fit_the_file_of_the_system(
     literal = ast.literal_eval(f"{{{line}}}")["training"]["ppo"]
     best = searches.best_trial(searches.read_trials(folder))
     assert best is not None
+    literal.pop("steps", None)  # which is of the id, not of the algorithm
     fixed = {"n_worlds": 2, "batch_size": 16}
     trained = make_config(ID, "ppo", {**fixed, **best.settings})
     assert type(trained)(**literal) == trained
@@ -184,6 +185,29 @@ def test_what_cannot_be_trained_is_a_trial_that_failed(
     best = searches.best_trial(trials)
     assert best is not None
     assert best.settings["n_steps"] != 10**15
+
+
+def test_a_training_that_diverges_is_a_trial_that_failed(tmp_path: Path) -> None:
+    """Of discrete actions too; and by the command with several processes."""
+    fixed = ["--set", "lr=1e20", "--set", "n_worlds=2", "--set", "n_steps=64"]
+    words = ["search", "tasep-open-v0", "--algo", "ppo", "--steps", "9000", "--trials", "1"]
+    assert main([*words, *fixed, "--episodes", "1", "--out", str(tmp_path / "found")]) == 1
+    (trial,) = searches.read_trials(tmp_path / "found")
+    assert trial.state == "failed"
+    assert "the training has diverged" in trial.reason
+
+
+def test_workers_that_crash_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def crash(words: list[str], log: Path) -> subprocess.Popen[bytes]:
+        log.write_text("working\nRuntimeError: crashed\n")
+        return subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
+
+    monkeypatch.setattr("invariantzoo.training.benchmark.engines.start_command", crash)
+    words = ["search", "particles-encounter-v0", "--algo", "es", "--trials", "2", "--jobs", "2"]
+    assert main([*words, "--out", str(tmp_path / "found")]) == 2
+    assert "a process ended with code 1: RuntimeError: crashed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)

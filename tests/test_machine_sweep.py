@@ -38,6 +38,7 @@ WRONG: dict[str, tuple[str, ...]] = {
         f"{CROWD} --out /proc/no/run",
         f"{CROWD} --set n_agents={HUGE}",
         f"{CROWD} --set normalize_advantage=3",
+        f"{CROWD} --algo a2c --set normalize_advantage=true --set n_worlds=1 --set n_steps=1",
         "tasep-ring-v0 --algo sac",
         "tasep-ring-v0 --algo descent",
         "tasep-ring-v0 --set horizon=5",

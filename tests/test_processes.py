@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -69,6 +70,18 @@ def test_one_process_goes_on_where_two_stopped(together: Path) -> None:
     list(ours)
     list(theirs)
     assert_close(ours.state_dict(), theirs.state_dict(), "ppo")
+
+
+def test_a_metric_that_one_process_has_not_is_that_of_the_others() -> None:
+    class Two(train_together.processes.Share):
+        def objects(self, value: Any) -> list[Any]:
+            return [value, ({"ratio": 0.9, "loss": 2.0, "none": math.nan}, 3.0)]
+
+    row = {"ratio": math.nan, "loss": 1.0, "none": math.nan}
+    means = train_together.processes.mean_rows(Two(0, 2), row, 1.0)
+    assert means["ratio"] == pytest.approx(0.9)
+    assert means["loss"] == pytest.approx(1.75)
+    assert math.isnan(means["none"])
 
 
 def test_choices_are_drawn_as_torch_draws_them() -> None:

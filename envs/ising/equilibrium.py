@@ -94,6 +94,7 @@ SCENARIOS = {
 }
 
 BONDS = ("uniform", "random")
+_HOTTEST = 10.0  # to which the window may go
 _DRAWN_BONDS = 16  # side up to which a picture shows bonds
 _MEANS = {"energy": "mean", "magnetization": "mean", "abs_magnetization": "mean"}
 
@@ -132,10 +133,6 @@ class Ising(ScheduledSystem):
 
     agent_name: ClassVar[str] = "spin"
     stochastic: ClassVar[bool] = True
-    live_parameters: ClassVar[dict[str, LiveParameter]] = {
-        "temperature": LiveParameter(0.05, 0.05, 10.0),
-        "field": LiveParameter(0.05, -2.0, 2.0),
-    }
 
     def __post_init__(self) -> None:
         require_count("lattice_size", self.lattice_size, 2)
@@ -182,17 +179,34 @@ class Ising(ScheduledSystem):
         return (*self.policies(), *cluster)
 
     @property
+    def live_parameters(self) -> dict[str, LiveParameter]:
+        """Within what agents see: nothing colder than the coldest of this system."""
+        field = self._strongest_field
+        hottest = max(ends_of(self.temperature)[-1], _HOTTEST)
+        return {
+            "temperature": LiveParameter(0.05, self._coldest, hottest),
+            "field": LiveParameter(0.05, -field, field),
+        }
+
+    @property
+    def _coldest(self) -> float:
+        temperature = ends_of(self.temperature)[0]
+        if self.final_temperature is None:
+            return float(temperature)
+        return min(float(temperature), self.final_temperature)
+
+    @property
+    def _strongest_field(self) -> float:
+        return max(float(np.abs(self.field).max()), 1.0)
+
+    @property
     def bounds(self) -> dict[str, Bound]:
-        live = self.live_parameters
-        coldest = min(ends_of(self.temperature)[0], live["temperature"].low)
-        if self.final_temperature is not None:
-            coldest = min(coldest, self.final_temperature)
         bond = 4 * float(np.abs(self.coupling).max())
-        field = max(float(np.abs(self.field).max()), live["field"].high)
+        field = self._strongest_field
         return {
             "alignment": Bound(-max(bond, 1.0), max(bond, 1.0)),
             "field_alignment": Bound(-field, field),
-            "inverse_temperature": Bound(0.0, 1 / coldest),
+            "inverse_temperature": Bound(0.0, 1 / self._coldest),
         }
 
     @property
@@ -216,6 +230,9 @@ class Ising(ScheduledSystem):
     def require_state(self, state: State) -> None:
         require_codes(state, ("spin",), (-1, 1))
         require_fields(state, ("temperature",), 0, strict=True)
+        if self.final_temperature is None:
+            require_fields(state, ("temperature",), self._coldest)
+        require_fields(state, ("field",), -self._strongest_field, self._strongest_field)
         self.schedule.require_turn(state)
         strength = state.coupling.abs()
         if not (strength == strength[:, :1]).all():

@@ -218,8 +218,9 @@ class KleinGordonForce(System):
         return FieldState(phi, momentum, mass, dt, spacing, energy, energy.new_zeros(worlds, 4))
 
     def require_state(self, state: FieldState) -> None:
-        require_fields(state, ("mass",), 0)
-        require_fields(state, ("dt", "spacing"), 0, strict=True)
+        require_fields(state, ("mass",), 0, self.bounds["mass"].high)
+        require_fields(state, ("dt",), 0, self.bounds["dt"].high, strict=True)
+        require_fields(state, ("spacing",), 0, strict=True)
 
     def transition(self, state: FieldState, action: Tensor, rng: Rng) -> FieldState:
         """`action` [worlds, agents, 1]: kicks in units of `kick`."""

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         "algo": config["algo"],
         "optimizer": optimizer,
         "window": len(steps),
-        "parts": described(steps),
+        "parts": described(steps, exponents),
     }
     draw_regimes(exponents, path, title=f"{title}: {len(steps)} steps")
     if args.json:
@@ -97,11 +97,10 @@ def estimates(steps: StepRecorder) -> dict[str, Any]:
     return exponents
 
 
-def described(steps: StepRecorder) -> list[dict[str, Any]]:
+def described(steps: StepRecorder, exponents: dict[str, Any]) -> list[dict[str, Any]]:
     """One entry per tensor and one for all together, as --json prints it."""
     from invariantzoo.training.geometry.regimes import regime, summarise
 
-    exponents = estimates(steps)
     rows = []
     for name, (gradients, updates) in [*steps.tensors().items(), (WHOLE, steps.together())]:
         exponent = exponents.get(name)

@@ -204,6 +204,9 @@ def _announce(args: argparse.Namespace, plan: Plan) -> None:
         if 5 * plan.total > 6 * args.steps:
             line += " (fewer worlds make smaller updates: --set n_worlds=N)"
     say(line)
+    starts = getattr(plan.hyper, "learning_starts", 0)
+    if starts >= plan.total:
+        say(f"nothing is learned before {starts:,} agent-steps (learning_starts), so nothing here")
     if plan.since:
         say(f"goes on from {plan.since:,}")
     elif args.resume:

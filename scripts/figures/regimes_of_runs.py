@@ -47,11 +47,16 @@ def watch(optimizer: str, seed: int) -> dict[str, Any]:
     trainer.watch(steps)
     while len(steps) < WINDOW:
         next(updates)
+    exponents = estimates(steps)
     points = {
         name: [estimate.variances.log10().tolist(), estimate.powers.log10().tolist()]
-        for name, estimate in estimates(steps).items()
+        for name, estimate in exponents.items()
     }
-    return {"loss": [losses[0], losses[-1]], "parts": described(steps), "points": points}
+    return {
+        "loss": [losses[0], losses[-1]],
+        "parts": described(steps, exponents),
+        "points": points,
+    }
 
 
 def main() -> None:

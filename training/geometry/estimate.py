@@ -100,7 +100,8 @@ def estimate_metric(
         if progress is not None:
             progress(len(fits) * (2 + learns), total)
 
-    for k in range(members):
+    while len(fits) < members:
+        k = len(fits)
         report()
         here, there = splits[k // 2][k % 2], splits[k // 2][1 - k % 2]
         statistic_here, eta = given, None
@@ -111,8 +112,11 @@ def estimate_metric(
             features = min(2 * t.shape[1] + 2, 12)
             net = statistics.learned(x, t, there, features, schedule, seed + 1000 * k)
             statistic_here, gained = fitted.with_learned(given, net.features, here)
-            if not gained:
+            if not gained:  # for none, then: a metric is of one statistic
                 names, learns, statistic_here = names[:-1], False, given
+                if fits:
+                    fits.clear()
+                    continue
             elif recipe == "posterior":
                 eta = _combined(net, statistic_here)
         assert statistic_here is not None

@@ -178,8 +178,9 @@ class LatentSlice:
             first = margin - side // 2
             mixed = (high != low)[first:, first:][:resolution, :resolution]
             counts.append(mixed.mean() * (resolution / side) ** 2)
-        if not counts[-1]:
-            raise ValueError(f"all of the square of width {width:g} has label {labels[0, 0]:g}")
+        if not counts[0]:
+            centre_label = labels[len(labels) // 2, len(labels) // 2]
+            raise ValueError(f"all of the square of width {width:g} has label {centre_label:g}")
         sizes = steps / resolution
         return BoxDimension(*_slope(-np.log(sizes), np.log(counts)), sizes, np.asarray(counts))
 

@@ -1,6 +1,6 @@
 """What a run shows: structure, diffusion, vibrations, temperature and energy, with errors.
 
-Errors are those of the mean over blocks (of 2 ps, or 10 ps for slow quantities) of all worlds.
+Errors are those of the mean over blocks (of 10 ps, of diffusion 20 ps) of all worlds.
 """
 
 from __future__ import annotations

@@ -168,10 +168,11 @@ class CGD(Optimizer):
         """
         if dampening not in (0, momentum):
             raise ValueError(f"dampening={dampening!r} must be 0 or equal to momentum={momentum!r}")
+        tau1 = _tau("momentum", momentum)
         return cls(
             params,
             lr if dampening else lr / (1 - momentum),
-            tau1=_tau("momentum", momentum),
+            tau1=tau1,
             alpha=0,
             eps=0,
             bias_correction=False,

@@ -121,6 +121,14 @@ class A2CConfig(OnPolicyConfig):
     checkpoint_every: int = _default(SB3Config, "checkpoint_every", 100)
     normalize_advantage: bool = _default(PPOConfig, "normalize_advantage", False)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.normalize_advantage and self.n_worlds * self.n_steps < 2:
+            raise ValueError(
+                f"normalize_advantage=True needs n_worlds={self.n_worlds} times "
+                f"n_steps={self.n_steps} to be at least 2: one advantage has no spread"
+            )
+
 
 @dataclass(frozen=True)
 class SACConfig(SB3Config):
@@ -161,7 +169,7 @@ class DescentConfig(OptimizerConfig):
     """Hyper-parameters of descent through the dynamics."""
 
     n_worlds: int = hyper(16, "worlds rolled out per update")
-    rollout: int = hyper(40, "steps that the gradient flows through")
+    rollout: int = hyper(40, "steps that the gradient flows through, past an episode's end too")
     lr: float = hyper(5e-3, "learning rate at the start; it falls to zero as a cosine")
     max_grad_norm: float = hyper(1.0, "the gradient is shortened to this length")
     network: str = hyper("", '"pair", "set" or "mlp"; empty: the best suited')

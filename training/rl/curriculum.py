@@ -104,10 +104,12 @@ def _widths(system: System) -> dict[str, int]:
 
 
 def parse_move(text: str) -> tuple[str, str] | None:
-    """First and last value of "0..0.2", as text; None for anything else.
+    """First and last value of "0..0.2", as text; None for anything else, such as a path.
 
     Raises ValueError for "1...5", which could end at 5 or at .5.
     """
+    if "/" in text or "\\" in text:
+        return None
     if "..." in text:
         raise ValueError(f"{text!r} must be first..last, with a digit before each point")
     first, dots, last = text.partition("..")

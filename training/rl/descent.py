@@ -29,7 +29,8 @@ from .devices import computing_device
 class Update(NamedTuple):
     """What one update leaves: the loss per agent and step of its rollout, and the gradient's norm.
 
-    A rollout is the first steps of episodes, so its loss is not that of whole ones.
+    A rollout has as many steps as it is given, from the start of episodes on and past their end, so
+    its loss is not that of whole ones.
     """
 
     update: int

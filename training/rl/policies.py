@@ -266,7 +266,12 @@ class NetworkActorCritic(OwnNetworkPolicy):
         return self.processes.part(torch.randn(whole, generator=self.generator))
 
     def _drawn(self, chances: Tensor) -> Tensor:
-        """Choices [rows]; of several processes each takes its share, as torch draws them."""
+        """Choices [rows]; of several processes each takes its share, as torch draws them.
+
+        Raises ValueError for chances that are no numbers.
+        """
+        if not chances.isfinite().all():
+            raise ValueError("the chances of actions are not finite: the training has diverged")
         if self.processes is None:
             return torch.multinomial(chances, 1, generator=self.generator).squeeze(-1)
         whole = chances.new_empty(self.processes.size * len(chances), chances.shape[1])

@@ -7,6 +7,7 @@ worlds, to the error of sums in another order, and a checkpoint is the same file
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -123,11 +124,12 @@ class GradientSum:
 
 
 def mean_rows(share: Share, row: dict[str, float], weight: float) -> dict[str, float]:
-    """Numbers by name as means over processes, weighted."""
+    """Numbers by name as means over processes, weighted, without NaNs where there are others."""
     rows = share.objects((row, weight))
     means = {}
     for name in dict.fromkeys(name for each, _ in rows for name in each):
-        those = [(each[name], w) for each, w in rows if name in each]
+        every = [(each[name], w) for each, w in rows if name in each]
+        those = [(value, w) for value, w in every if not math.isnan(value)] or every
         total = sum(w for _, w in those)
         means[name] = sum(value * w for value, w in those) / total if total else those[0][0]
     return means
