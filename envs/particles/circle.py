@@ -45,6 +45,7 @@ SCENARIOS = {
                 "reward_scale": 0.01,
                 "log_std_init": -1.0,
             },
+            "sac": {"gamma": 0.97, "reward_scale": 0.3},
             "descent": {"n_worlds": 8, "rollout": 60},
         },
         "film": {"policy": "learned", "steps": 230, "every": 3},

@@ -26,6 +26,7 @@ SCENARIOS = {
         "training": {
             "es": {"steps": 30_000_000, "n_worlds": 4, "std": 0.08, "std_final": 0.03, "lr": 0.05},
             "ppo": {"n_steps": 20, "n_worlds": 32, "lr": 3e-3, "gamma": 0.97},
+            "sac": {"gamma": 0.97},
         },
         "film": {"policy": "learned", "parameters": {"cover": 0.35}, "steps": 124, "every": 4},
         "variants": [

@@ -64,6 +64,7 @@ SCENARIOS = {
                 "reward_scale": 10.0,
                 "log_std_init": -0.5,
             },
+            "sac": {"gamma": 0.97, "reward_scale": 10.0},
             "descent": {"steps": 1_600_000, "n_worlds": 4, "rollout": 400},
             "es": {"steps": 20_000_000},
         },
