@@ -76,8 +76,8 @@ class Discs(System):
     radius: of a disc.  speed: |w|.
     max_acceleration: limit of |a|.  gain: acceleration per unit of A..D times vector.
     relaxation: rate at which E = 1 restores the desired velocity, 1 / time.
-    n_neighbours: how many are seen at most.  cutoff: how far; contacts, and the penalty of the loss,
-        count among those.  seen: which of I1..I4.
+    n_neighbours: how many are seen at most, and may be touched: contacts and the penalty of the
+        loss count among those.  cutoff: how far.  seen: which of I1..I4.
     actions: "pair" (coefficients A..E) or "heading" (along and across a covariant heading).
     collision_weight, speed_weight, effort_weight: terms of the loss.  margin: reach of the first
         of them, in sums of radii.
@@ -209,7 +209,7 @@ class Discs(System):
         """collisions: new contacts per particle and time (each pair counts once).
 
         progress: mean of v.w / w.w, which no collision lowers: it ranks no policies.
-        contact: 1 if any two discs overlap. All of those that an agent sees alone.
+        contact: 1 if any disc overlaps one that it sees.
         """
         pairs = self.pairs(next_state)
         contact = self._contact(next_state, pairs.neighbour)
