@@ -173,8 +173,10 @@ def _entry(target: str, args: argparse.Namespace) -> Entry:
         id, run = invariantzoo.spec(target).id, None
         if args.policy is not None and options.is_run(args.policy):
             run = options.read_run(args.policy, trust=args.trust)
-        own = run is not None and run.id == id
-        system = run.system_with(settings) if own else invariantzoo.make_system(target, **settings)
+        if run is not None and run.id == id:
+            system = run.system_with(settings)
+        else:
+            system = invariantzoo.make_system(target, **settings)
         if args.policy is None:
             known = ", ".join(policy_names(system))
             raise ValueError(f"say which --policy acts in {id}: {known}, or a run folder")
