@@ -135,7 +135,7 @@ def test_what_a_system_is_asked_for_has_former_names() -> None:
         former = system.judge(probabilities)
     assert former == system.exact_evaluation(probabilities) != {}
     with pytest.warns(DeprecationWarning, match=r"System\.live_parameters"):
-        assert system.knobs is system.live_parameters
+        assert system.knobs == system.live_parameters
     env = VectorEnv(system, 1, seed=0)
     env.reset()
     with pytest.warns(DeprecationWarning, match=r"System\.gone is now System\.terminated"):

@@ -68,8 +68,8 @@ class VectorEnv:
         dtype: type[np.floating] = np.float32,
     ) -> None:
         require_count("n_worlds", n_worlds)
-        require_count("first_world", first_world, 0, _MOST_WORLDS - n_worlds)
         require_memory_of(system, n_worlds)
+        require_count("first_world", first_world, 0, _MOST_WORLDS - n_worlds)
         self.system = system
         self.n_worlds = n_worlds
         self.n_agents = system.n_agents
