@@ -632,6 +632,15 @@ def test_the_loss_of_all_at_once_is_that_among_the_neighbours_as_they_were(bonds
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
+def test_the_loss_of_clusters_is_at_rest_whatever_the_update() -> None:
+    system = Ising(lattice_size=6, update="parallel", field=0.3)
+    env = VectorEnv(system, 9, seed=5)
+    env.reset()
+    found = env.rollout("wolff", 4, every=2)["loss"][-1]
+    at_rest = system.loss(env.tensors, None, env.tensors).mean(1)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, at_rest, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("size", [5, 8])
 def test_exact_means_of_the_coldest(size: int) -> None:
     """All spins along the field, where V has elements beyond any number."""

@@ -251,7 +251,7 @@ def run_one_by_one(state: Any, plan: Any, policy: int, update: int, cooling: flo
             if done % every == 0:
                 row = records[done // every - 1, w]
                 measure(small, sign, h, strength, size, row)
-                if update == PARALLEL:  # neighbours have moved since
+                if update == PARALLEL and policy != WOLFF:  # neighbours have moved since
                     row[3] = -(strength * met / n + h * row[1])
         state.temperature[w, 0] = t
         for i in range(n):
