@@ -95,7 +95,7 @@ _REPR.maxstring = _REPR.maxother = 100
 def require_fields(
     state: Any,
     names: tuple[str, ...],
-    low: float = -math.inf,
+    low: float,
     high: float = math.inf,
     *,
     strict: bool = False,

@@ -153,9 +153,9 @@ def _spread(args: argparse.Namespace, folder: Path, search: Search, stop: Interr
                 process.send_signal(signal.SIGINT)
         for process in processes:
             process.wait()
-    left = sum(trial.state != "running" for trial in read_trials(folder)) < args.trials
+    unfinished = sum(trial.state != "running" for trial in read_trials(folder)) < args.trials
     for process, log in zip(processes, logs, strict=True):
-        fine = (0,) if left else (0, 1)  # 1: no trial is complete, or an error
+        fine = (0,) if unfinished else (0, 1)  # 1: no trial is complete, or an error
         if stop.number is None and process.returncode not in fine:
             lines = log.read_text(encoding="utf-8", errors="replace").strip().split("\n")
             raise ValueError(f"a process ended with code {process.returncode}: {lines[-1]}")

@@ -51,8 +51,7 @@ class Update:
 
     def require_turn(self, state: State) -> None:
         """Raise ValueError for a state in which it is nobody's turn."""
-        last = {SEQUENTIAL: self.n_agents, CHECKERBOARD: self.n_colours, PARALLEL: 1}[self.order]
-        require_fields(state, ("turn",), 0, last - 1)
+        require_fields(state, ("turn",), 0, self.sweep - 1)
 
     def first_turn(self, rng: Rng, worlds: int) -> Tensor:
         """Who acts in the first step."""
