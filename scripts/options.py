@@ -238,6 +238,25 @@ def read_data(args: argparse.Namespace, path: str, splits: Iterable[str] = ()) -
     return frames
 
 
+def require_not_given(args: argparse.Namespace, names: Iterable[str], whose: str) -> None:
+    """Raise ValueError for one of the options `names` that is given: it is `whose`, not used here.
+
+    Such options have no default of argparse; `fill_in` gives them theirs.
+    """
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value != []:
+            shown_value = value[0] if isinstance(value, list) else value
+            raise ValueError(f"--{name.replace('_', '-')} {shown_value} is of {whose}")
+
+
+def fill_in(args: argparse.Namespace, defaults: dict[str, Any]) -> None:
+    """Give options that were not given their defaults."""
+    for name, default in defaults.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+
+
 def add_viscosity(parser: argparse.ArgumentParser) -> None:
     """Declare `--viscosity`."""
     parser.add_argument(

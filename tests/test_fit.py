@@ -338,6 +338,8 @@ def test_an_interrupted_fit_leaves_nothing(
         (["--loss", "pair", "--epochs", "7"], "--epochs 7 is of --loss net"),
         (["--loss", "pair", "--order", "3"], "--order 3 is of --loss angular"),
         (["--loss", "net", "--ridge", "1"], "--ridge 1.0 is of linear losses"),
+        (["--loss", "net", "--pair-cutoff", "4"], "--pair-cutoff 4.0 is of linear losses"),
+        (["--loss", "pair", "--cutoff", "4"], "--cutoff 4.0 is of angles and nets"),
     ],
 )
 def test_an_option_of_another_loss_is_refused_before_data_are_read(

@@ -94,6 +94,11 @@ def test_the_law_of_epidemics_is_that_of_their_simulation() -> None:
             ["klein-gordon-force-v0", "--set", "mass=(0.2,0.8)", "--sweeps", "2", "--points", "9"],
             "KleinGordonForce: its state is no lattice of small whole numbers",
         ),
+        (["s.npz", "--points", "9"], "--points 9 is of an id"),
+        (["s.npz", "--set", "x=1"], "--set x=1 is of an id"),
+        (["digits", "--per-point", "9"], "--per-point 9 is of an id"),
+        (["digits", "--recipe", "swap"], "--recipe swap is of samples"),
+        (["digits", "--nearest", "9"], "--nearest 9 is of samples"),
     ],
 )
 def test_bad_input_gets_one_line(

@@ -23,6 +23,7 @@ NET_DEFAULTS = {
     "optimizer": "adam",
     "metric": "diagonal",
 }
+CUTOFFS = {"pair_cutoff": 6.0, "cutoff": 4.5}  # Angstrom
 METRICS = ("diagonal", "block", "row", "lowrank")
 
 
@@ -44,8 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ridge", type=float, metavar="L", help="regularisation; default: chosen on validation"
     )
     parser.add_argument("--order", type=int, choices=(1, 2, 3), help="largest l of angular losses")
-    parser.add_argument("--pair-cutoff", type=float, default=6.0, metavar="A", help="Angstrom")
-    parser.add_argument("--cutoff", type=float, default=4.5, metavar="A", help="of angles and nets")
+    parser.add_argument(
+        "--pair-cutoff", type=float, metavar="A", help="of linear losses, Angstrom (default: 6)"
+    )
+    parser.add_argument(
+        "--cutoff", type=float, metavar="A", help="of angles and nets, Angstrom (default: 4.5)"
+    )
     parser.add_argument("--epochs", type=options.count, help="of a net (default: 140)")
     parser.add_argument("--channels", type=options.count, help="of a net (default: 16)")
     parser.add_argument("--lr", type=float, help="of a net (default: 0.003)")
@@ -75,9 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if args.loss == "net" and args.forces == "own":
         raise ValueError("--forces own: a net is fitted to shared losses; leave it out")
     _require_options_of(args)
-    for name, default in NET_DEFAULTS.items():
-        if getattr(args, name) is None:
-            setattr(args, name, default)
+    options.fill_in(args, NET_DEFAULTS | CUTOFFS)
     options.require_output_file("--out", args.out, (".npz",))
     if args.loss == "net" and args.picture is not None:
         raise ValueError("--picture: a net has no sensitivities to draw; leave it out")
@@ -124,16 +127,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _require_options_of(args: argparse.Namespace) -> None:
     """Raise ValueError for an option that is given and of another loss."""
-    for name in NET_DEFAULTS:
-        value = getattr(args, name)
-        if value is not None and args.loss != "net":
-            raise ValueError(f"--{name} {value} is of --loss net, not of {args.loss}")
+    if args.loss != "net":
+        options.require_not_given(args, NET_DEFAULTS, f"--loss net, not of {args.loss}")
     if args.metric not in (None, "diagonal") and args.optimizer != "cgd":
         raise ValueError(f"--metric {args.metric} needs --optimizer cgd")
-    if args.order is not None and args.loss != "angular":
-        raise ValueError(f"--order {args.order} is of --loss angular, not of {args.loss}")
-    if args.ridge is not None and args.loss == "net":
-        raise ValueError(f"--ridge {args.ridge} is of linear losses, not of a net")
+    if args.loss != "angular":
+        options.require_not_given(args, ["order"], f"--loss angular, not of {args.loss}")
+    if args.loss not in ("angular", "net"):
+        whose = f"angles and nets, not of --loss {args.loss}"
+        options.require_not_given(args, ["cutoff"], whose)
+    if args.loss == "net":
+        options.require_not_given(args, ["ridge", "pair_cutoff"], "linear losses, not of a net")
 
 
 def _few(frames: Any) -> np.ndarray:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _GRID = 41  # points along a side of the map
 _REPORT = "report.json"
+_OF_AN_ID = {"points": 2000, "per_point": 4, "sweeps": 300}
+_OF_A_FIT = {"members": 4, "recipe": "moments", "statistic": "auto"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,18 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results")
     options.add_settings(parser)
     counts = (
-        ("--points", 2000, "values of the parameters, of an id"),
-        ("--per-point", 4, "samples at each, of an id"),
-        ("--sweeps", 300, "attempts per agent before the first sample, of an id"),
-        ("--members", 4, "fits, whose spread gives the errors"),
+        ("points", "values of the parameters, of an id"),
+        ("per_point", "samples at each, of an id"),
+        ("sweeps", "attempts per agent before the first sample, of an id"),
+        ("members", "fits, whose spread gives the errors"),
     )
-    for name, count, words in counts:
-        help = f"{words} (default: {count})"
-        parser.add_argument(name, type=options.count, default=count, metavar="N", help=help)
+    for name, words in counts:
+        default = (_OF_AN_ID | _OF_A_FIT)[name]
+        option, help = f"--{name.replace('_', '-')}", f"{words} (default: {default})"
+        parser.add_argument(option, type=options.count, metavar="N", help=help)
     recipes = "moments (default), posterior, or swap or chain where parameters are natural"
-    parser.add_argument("--recipe", default="moments", metavar="NAME", help=recipes)
+    parser.add_argument("--recipe", metavar="NAME", help=recipes)
     statistics = "auto (default), polynomial, network, convolution, patterns, mean or pca-vae"
-    parser.add_argument("--statistic", default="auto", metavar="NAME", help=statistics)
+    parser.add_argument("--statistic", metavar="NAME", help=statistics)
     metrics = "features (default), embedding, logits, posterior or pixels, of a diffusion model"
     parser.add_argument("--metric", metavar="NAME", help=metrics)
     nearest = "points whose samples alone tell the covariance at a place, such as 200; for lattices"
@@ -63,11 +66,28 @@ def run(args: argparse.Namespace) -> int:
     """Sample or read, estimate, measure paths, draw, write."""
     from invariantzoo.envs.core.files import claim
 
+    _require_options_of(args)
+    options.fill_in(args, _OF_AN_ID | _OF_A_FIT)
     options.require_output_folder("--out", args.out)
     files = (_REPORT, "metric.npz", "metric.png", "slice.png")
     options.require_own_files("--out", args.out, _REPORT, "source", files)
     with claim(args.out):
         return _run(args)
+
+
+def _require_options_of(args: argparse.Namespace) -> None:
+    """Raise ValueError for an option that is given and of another source."""
+    from invariantzoo.training.geometry.diffusion import MODELS
+
+    if args.source in MODELS:
+        of_samples = (*_OF_A_FIT, "nearest")
+        options.require_not_given(args, of_samples, f"samples; {args.source} is a diffusion model")
+    else:
+        models = ", ".join(MODELS)
+        options.require_not_given(args, ["metric"], f"a diffusion model: {models}")
+    if args.source in MODELS or args.source.endswith(".npz"):
+        whose = f"an id, which is sampled; {args.source} is as it is"
+        options.require_not_given(args, ("set", *_OF_AN_ID), whose)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -81,8 +101,6 @@ def _run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     if args.source in MODELS:
         return _run_slice(args)
-    if args.metric is not None:
-        raise ValueError(f"--metric {args.metric} is of a diffusion model: {', '.join(MODELS)}")
     start = time.process_time()
     data = _samples(args)
     with progress(options.messages(), 1, name="estimating") as show:
@@ -121,8 +139,6 @@ def _run_slice(args: argparse.Namespace) -> int:
     from invariantzoo.training.geometry.survey import summary, survey
     from invariantzoo.training.runs.folder import write_json
 
-    if args.set:
-        raise ValueError("--set is of an id; a diffusion model is as it is")
     start = time.process_time()
     metric = args.metric or "features"
     surveyed = survey(invariantzoo.load_diffusion(args.source), args.seed, metric=metric)
@@ -153,8 +169,6 @@ def _samples(args: argparse.Namespace) -> Samples:
     from invariantzoo.training.geometry.sampling import draw_samples, read_samples
 
     if args.source.endswith(".npz"):
-        if args.set:
-            raise ValueError("--set is of an id; samples of a file are as they are")
         return read_samples(args.source)
     system = invariantzoo.make_system(args.source, **options.parse_settings(args.set))
     return draw_samples(
