@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -100,6 +101,11 @@ def make_policy(name: str, system: System) -> Policy:
     known = policy_names(system)
     hint = nearest(name, known)
     raise KeyError(f"unknown policy {name!r}{hint} (this environment has {', '.join(known)})")
+
+
+def seen_dtype(policy: Policy) -> type[np.floating]:
+    """The precision of the observations that a policy asks for, by its attribute `dtype`."""
+    return getattr(policy, "dtype", np.float32)
 
 
 def computing(network: nn.Module) -> Callable[[Tensor], Tensor]:

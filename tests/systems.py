@@ -202,3 +202,11 @@ class Leave(System):
     def _turn(self, cell: Tensor, rng: Rng) -> Tensor:
         """One of those who are still there [worlds, 1]."""
         return rng.uniform(*cell.shape).where(cell > 0, -1.0).argmax(-1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Still(Leave):
+    """Walkers to whom nothing is legal unless it is their turn."""
+
+    def action_mask(self, state: Corridor) -> Tensor:
+        return super().action_mask(state) & self.active(state).unsqueeze(-1)

@@ -132,6 +132,8 @@ def test_resetting_some_worlds_leaves_the_others(system: System, kernel: bool) -
     batch, untouched = start(system, 7, kernel), start(system, 7, kernel)
     before = record(batch, actions[:2])
     flags = np.isin(np.arange(7), [1, 4])
+    seen = batch.observe()
+    assert batch.reset(worlds=flags & False).tobytes() == seen.tobytes()
     shown = batch.reset(worlds=flags)
     after = record(batch, actions[2:])
     for world in (0, 1, 4):  # the others are those of an untouched batch, below
@@ -145,6 +147,29 @@ def test_resetting_some_worlds_leaves_the_others(system: System, kernel: bool) -
     for world in np.flatnonzero(~flags):
         one = slice(world, world + 1)
         require_same(part_of(before + after, one), part_of(rest, one))
+
+
+@pytest.mark.parametrize(
+    ("worlds", "message"),
+    [
+        (np.ones((4, 3), bool), r"worlds are flags of shape \(4, 3\); they must be \(4,\)"),
+        (np.array([True, False]), r"worlds are flags of shape \(2,\); they must be \(4,\)"),
+        (np.array([1.5]), r"worlds=array\(\[1\.5\]\) must be flags, or indices between 0 and 3"),
+        (np.array([[1, 2]]), "must be flags, or indices between 0 and 3"),
+        (2, "worlds=2 must be flags, or indices between 0 and 3"),
+        ([0, 4], r"worlds=\[0, 4\] must be flags, or indices between 0 and 3"),
+    ],
+)
+def test_which_worlds_to_reset_is_never_guessed(worlds: Any, message: str) -> None:
+    """Flags of agents, such as a step's `terminated`, were once taken for indices of worlds."""
+    system = invariantzoo.make_system("particles-crowd-v0", n_agents=3)
+    env = VectorEnv(system, 4, seed=SEED)
+    before = env.reset()
+    with pytest.raises(ValueError, match=message):
+        env.reset(worlds=worlds)
+    assert np.array_equal(env.observe(), before)
+    env.reset(worlds=[])
+    assert np.array_equal(env.observe(), before)
 
 
 @pytest.mark.parametrize(("system", "kernel"), cases())

@@ -14,7 +14,7 @@ import invariantzoo
 from invariantzoo.envs.core.vector import VectorEnv
 
 IDS = invariantzoo.ids()
-SPINS = "ising-equilibrium-v0"
+SPINS, CROWD = "ising-equilibrium-v0", "particles-crowd-v0"
 
 
 def walked(id: str, parameters: dict[str, Any], n_worlds: int) -> VectorEnv:
@@ -185,13 +185,53 @@ def test_what_the_window_may_adjust_stays_in_sight(id: str) -> None:
 
 
 def test_options_of_another_form_are_refused_through_every_door() -> None:
-    batch = gymnasium.make_vec(f"invariantzoo/{SPINS}", num_envs=16)
+    batch = gymnasium.make_vec(f"invariantzoo/{SPINS}", num_envs=32)
+    slots = invariantzoo.vec_env(SPINS, n_worlds=2)
+    slots.set_options({"world": 1})
     doors = (invariantzoo.parallel_env(SPINS), invariantzoo.env(SPINS), batch, walked(SPINS, {}, 1))
     for door in doors:
         with pytest.raises(ValueError, match=r"^options=\[1\] must be a dictionary$"):
             door.reset(options=[1])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="only a world alone takes one"):
+    message = "^world=1: only a world alone can become another, not one of 2$"
+    with pytest.raises(ValueError, match=message):
         batch.reset(options={"world": 1})
+    with pytest.raises(ValueError, match=message):
+        slots.reset()
+    with pytest.raises(ValueError, match=message):
+        VectorEnv(invariantzoo.make_system(SPINS), 2).reset(options={"world": 1})
+
+
+def test_a_world_alone_becomes_any_world_of_a_batch_through_every_door() -> None:
+    system = invariantzoo.make_system(CROWD, n_agents=3)
+    expected = VectorEnv(system, 5, seed=9).reset()[4]
+    options = {"world": 4}
+    parallel, aec = (
+        make(CROWD, n_agents=3) for make in (invariantzoo.parallel_env, invariantzoo.env)
+    )
+    aec.reset(seed=9, options=options)
+    slots = invariantzoo.vec_env(CROWD, seed=9, n_agents=3)
+    slots.set_options(options)
+    vector = gymnasium.make_vec(f"invariantzoo/{CROWD}", num_envs=3, n_agents=3)
+    doors: list[Any] = [
+        VectorEnv(system, 1).reset(9, options=options)[0],
+        list(parallel.reset(seed=9, options=options)[0].values()),
+        [aec.observe(agent) for agent in aec.agents],
+        slots.reset(),
+        vector.reset(seed=9, options=options)[0],
+    ]
+    for seen in doors:
+        np.testing.assert_array_equal(seen, expected)
+
+
+def test_another_world_without_a_seed_goes_on_with_the_one_it_has() -> None:
+    """And not with one from the operating system: what follows a seed can be made again."""
+    runs: list[Any] = []
+    for _ in range(2):
+        env = invariantzoo.parallel_env(CROWD, n_agents=3)
+        env.reset(seed=9)
+        runs.append([env.reset(options={"world": k})[0]["particle_0"] for k in (4, 4, 2)])
+    np.testing.assert_array_equal(*runs)
+    assert len(np.unique(runs[0], axis=0)) == 3  # episodes of their own, as after any reset
 
 
 def test_slots_of_a_vec_env_share_their_options() -> None:

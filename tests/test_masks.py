@@ -15,11 +15,12 @@ import pytest
 import torch
 from commands import refused
 from stable_baselines3.common.vec_env import VecNormalize
-from systems import Leave
+from systems import Leave, Still
 
 import invariantzoo
 from invariantzoo.__main__ import main
 from invariantzoo.envs.core.interfaces.gymnasium import SystemEnv
+from invariantzoo.envs.core.interfaces.pettingzoo import AecEnv, ParallelEnv
 from invariantzoo.envs.core.observation import is_discrete
 from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.training.benchmark.units import plan
@@ -59,6 +60,19 @@ def test_infos_of_every_door_hold_the_same_masks() -> None:
         if parallel.agents:
             chosen = dict(zip(parallel.possible_agents, action, strict=False))
             agent_infos = parallel.step({agent: chosen[agent] for agent in parallel.agents})[-1]
+
+
+def test_whom_a_mask_leaves_nothing_may_do_anything_through_every_door() -> None:
+    """What is done there does nothing, and networks cannot choose among no actions."""
+    worlds = VectorEnv(Still(), 1, seed=3)
+    worlds.reset()
+    mask, expected = worlds.action_mask(), worlds.legal_actions()[0]
+    assert mask is not None
+    assert (~mask.any(-1)).sum() == 3
+    for env in (ParallelEnv(Still(), name="still"), AecEnv(Still(), name="still")):
+        env.reset(seed=3)
+        infos = env.reset(seed=3)[1] if isinstance(env, ParallelEnv) else env.infos
+        assert np.array_equal([info["action_mask"] for info in infos.values()], expected)
 
 
 def test_a_single_agent_has_a_mask_too() -> None:

@@ -58,6 +58,16 @@ def test_every_kind_of_system_makes_a_dataset(
 
 
 @needs_minari
+def test_observations_are_those_of_the_space_however_precise_the_policy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--set", "n_agents=3", "--policy", "straight", "--n-steps", 2]
+    rollout(capsys, "particles-circle-v0", *words, "--minari", tmp_path / "a")
+    data = load(tmp_path / "a")
+    assert all(row in data.observation_space for row in data[0].observations)
+
+
+@needs_minari
 def test_a_full_disk_is_said_before_it_is_written_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

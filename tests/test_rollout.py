@@ -15,8 +15,10 @@ from typing import Any
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+import torch
 
 import invariantzoo
+from invariantzoo import options
 from invariantzoo.__main__ import main
 from invariantzoo.agents.policy import make_policy
 from invariantzoo.commands.rollout import Session
@@ -193,6 +195,30 @@ def test_a_film_has_a_frame_per_state(
     assert {frame.shape[:2] for frame in film} == {size}
     assert (film[0] != film[-1]).any()
     assert os.listdir(tmp_path) == [path.name]
+
+
+class Precise:
+    """A policy that asks for what is not rounded, as the drivers of discs with goals do."""
+
+    dtype = np.float64
+
+    def __init__(self) -> None:
+        self.seen: set[torch.dtype] = set()
+
+    def __call__(self, observation: torch.Tensor, rng: Any) -> torch.Tensor:
+        self.seen.add(observation.dtype)
+        return torch.zeros(*observation.shape[:2], 5)
+
+
+def test_a_policy_sees_in_the_precision_that_it_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that rollouts and films show what `evaluate` scores."""
+    policy = Precise()
+    monkeypatch.setattr(options, "load_policy", lambda *words, **more: policy)
+    assert rollout(ENCOUNTER, "--policy", "brake", "--n-steps", 2) == 0
+    record_video(invariantzoo.make_system(ENCOUNTER), policy, tmp_path / "a.gif", n_steps=2)
+    assert policy.seen == {torch.float64}
 
 
 def test_a_film_shows_what_the_painter_paints(tmp_path: Path) -> None:

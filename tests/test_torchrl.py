@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from systems import Still
 
 import invariantzoo
 from invariantzoo.envs.core.vector import VectorEnv
@@ -114,6 +116,35 @@ def test_seeds() -> None:
     assert not torch.equal(env.reset()["agents", "observation"], first)
     with pytest.raises(ValueError, match="seed=-1"):
         env.set_seed(-1)
+
+
+def test_a_reset_takes_a_seed_and_a_state() -> None:
+    """Both were once taken and left aside."""
+    make = partial(invariantzoo.torchrl_env, "particles-crowd-v0", n_worlds=2, n_agents=4)
+    expected = make(seed=3).reset()["agents", "observation"]
+    env = make(seed=0)
+    env.set_seed(1)
+    assert torch.equal(env.reset(seed=3)["agents", "observation"], expected)
+    assert not torch.equal(env.reset()["agents", "observation"], expected)
+    worlds = VectorEnv(env.system, 2, seed=3)
+    worlds.reset()
+    given = {"state": worlds.state._asdict()}
+    assert torch.equal(env.reset(options=given)["agents", "observation"], expected)
+    with pytest.raises(ValueError, match="seed=-1"):
+        env.reset(seed=-1)
+    with pytest.raises(TypeError, match="sed"):
+        env.reset(sed=3)
+
+
+def test_nobody_is_left_without_an_action() -> None:
+    """Where a mask forbids all that agents do who cannot act: TorchRL could draw nothing."""
+    from torchrl.envs import ActionMask, TransformedEnv
+
+    from invariantzoo.envs.core.interfaces.torchrl import SystemTorchEnv
+
+    mask = ActionMask(action_key=("agents", "action"), mask_key=("agents", "action_mask"))
+    env = TransformedEnv(SystemTorchEnv(Still(), 4, seed=0), mask)
+    assert env.rollout(20, break_when_any_done=False)["agents", "action_mask"].any(-1).all()
 
 
 def test_a_part_of_the_worlds_can_be_reset() -> None:

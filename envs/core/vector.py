@@ -22,7 +22,7 @@ from .rng import INITIAL, Rng, fresh_seed
 from .seeds import require_seed
 from .system import System
 from .types import State
-from .validation import require_choice, require_count, require_shape
+from .validation import require_choice, require_count, require_shape, shown
 
 _MOST_WORLDS = 2**32  # indices that random numbers tell apart
 _SAVED = ("world", "clock", "age", "totals")  # of an episode, beside its seed
@@ -241,8 +241,9 @@ class VectorEnv:
         options: `{"state": {name: array}}` starts from arrays [worlds that start, ...] in place of
             those fields of the state that are named; the others are drawn as ever. A world alone
             may leave out the first axis. What follows from a field must be given with it.
-        Raises ValueError for a field, shape or value that the state cannot have; then nothing has
-        changed.
+            `{"world": i}` lets a world alone `become` world i of a batch.
+        Raises ValueError for worlds that are not there, and for a field, shape or value that the
+        state cannot have; then nothing has changed.
         """
         if seed is not None:
             if worlds is not None:
@@ -250,11 +251,14 @@ class VectorEnv:
             require_seed("seed", seed)
         chosen = np.arange(self.n_worlds) if worlds is None else _indices(worlds, self.n_worlds)
         given = given_state(self.system, options, len(chosen))
-        if seed is not None:
-            self._seed(seed)
         if self._state is None and len(chosen) < self.n_worlds:
             raise ValueError("the first reset must be of all worlds: leave out `worlds`")
-        self._start(chosen, given)
+        if options and "world" in options:
+            self.become(options["world"], seed)
+        elif seed is not None:
+            self._seed(seed)
+        if len(chosen):
+            self._start(chosen, given)
         return self.observe()
 
     def become(self, world: int, seed: int | None = None) -> None:
@@ -263,10 +267,14 @@ class VectorEnv:
         It begins with the next reset.
         """
         if self.n_worlds != 1:
-            raise ValueError(f"n_worlds={self.n_worlds}: only a world alone can become another")
+            raise ValueError(
+                f"world={world!r}: only a world alone can become another, not one of "
+                f"{self.n_worlds}"
+            )
         require_count("world", world, 0, _MOST_WORLDS - 1)
+        if seed is not None:
+            self._seed(seed)
         self._episode.world[:] = world
-        self._seed(fresh_seed() if seed is None else seed)
 
     def observe(self) -> np.ndarray:
         """Observations of all worlds [worlds, agents, size], freshly made."""
@@ -660,8 +668,15 @@ def _as_tensors(state: State) -> State:
 
 
 def _indices(worlds: np.ndarray, n_worlds: int) -> np.ndarray:
-    worlds = np.asarray(worlds)
-    chosen = np.flatnonzero(worlds) if worlds.dtype == bool else worlds.astype(np.int64)
-    if chosen.size and (chosen.min() < 0 or chosen.max() >= n_worlds):
-        raise ValueError(f"worlds={worlds.tolist()} must be between 0 and {n_worlds - 1}")
-    return chosen
+    chosen = np.asarray(worlds)
+    if chosen.dtype == bool:
+        if chosen.shape != (n_worlds,):
+            raise ValueError(
+                f"worlds are flags of shape {chosen.shape}; they must be ({n_worlds},)"
+            )
+        return np.flatnonzero(chosen)
+    whole = chosen.ndim == 1 and (chosen.dtype.kind in "iu" or not chosen.size)
+    if not whole or not ((chosen >= 0) & (chosen < n_worlds)).all():
+        allowed = f"flags, or indices between 0 and {n_worlds - 1}"
+        raise ValueError(f"worlds={shown(worlds)} must be {allowed}")
+    return chosen.astype(np.int64)

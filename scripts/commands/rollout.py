@@ -103,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
     options.require_runs(args.policy)
     import torch
 
+    from invariantzoo.agents.policy import seen_dtype
     from invariantzoo.envs.core.system import System
     from invariantzoo.envs.core.vector import VectorEnv
     from invariantzoo.training.runs import replay
@@ -128,7 +129,8 @@ def run(args: argparse.Namespace) -> int:
     if steps is None and not args.human:
         steps = skip + ((play.film.steps if filmed else 0) or play.system.horizon)
     again = args.human or (steps or 0) > play.system.horizon
-    env = VectorEnv(play.system, worlds, seed=args.seed, autoreset=again)
+    dtype = seen_dtype(play.policy)
+    env = VectorEnv(play.system, worlds, seed=args.seed, autoreset=again, dtype=dtype)
     episodes = None if args.minari is None else Episodes(env)
     session = Session(env, play.policy, play.deterministic, args.npz is not None, episodes)
     if episodes is not None and session.unbounded:

@@ -369,6 +369,7 @@ def make_replay(id: str, path: str) -> None:
 
     from invariantzoo import options
     from invariantzoo.agents.player import Player
+    from invariantzoo.agents.policy import seen_dtype
     from invariantzoo.envs.core.vector import VectorEnv
     from invariantzoo.training.runs.replay import replaying
 
@@ -377,7 +378,8 @@ def make_replay(id: str, path: str) -> None:
     system = invariantzoo.make_system(id, **film.parameters)
     policy = options.load_policy(film.policy or "random", system)
     steps = film.steps or system.horizon
-    env = VectorEnv(system, 1, seed=0, autoreset=film.skip + steps > system.horizon)
+    again, dtype = film.skip + steps > system.horizon, seen_dtype(policy)
+    env = VectorEnv(system, 1, seed=0, autoreset=again, dtype=dtype)
     observation, player = env.reset(), Player(env, policy, deterministic=False)
     about = f"policy {film.policy or 'random'}"
     every = max(film.every, -(-steps // REPLAY_FRAMES))

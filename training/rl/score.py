@@ -17,7 +17,7 @@ from typing import TypedDict
 import numpy as np
 
 from ...agents.player import Player
-from ...agents.policy import OwnPolicy, Policy
+from ...agents.policy import OwnPolicy, Policy, seen_dtype
 from ...envs.core.memory import require_memory
 from ...envs.core.observation import observation_space
 from ...envs.core.seeds import HELD_OUT, require_seed
@@ -79,7 +79,7 @@ def evaluate(
     if fused:
         size = max(size, 4 * (system.horizon // system.sweep))
     chunk = max(1, _CHUNK // size)
-    dtype = getattr(policy, "dtype", np.float32)
+    dtype = seen_dtype(policy)
     whole, done = seeds * episodes * system.horizon, 0  # steps of worlds
     by_seed = []
     for seed in range(HELD_OUT + first_seed, HELD_OUT + first_seed + seeds):

@@ -87,16 +87,16 @@ class Episodes:
         going: worlds that count [worlds].
         """
         last = step.observation if step.final_observation is None else step.final_observation
-        dtype = self.env.system.action_space.dtype
+        seen, acts = observation_space(self.env.system).dtype, self.env.system.action_space.dtype
         self._rows.append(
             _Row(
-                observation,
-                np.array(action, dtype),
+                observation.astype(seen, copy=False),
+                np.array(action, acts),
                 step.reward,
                 self.env.acted.copy(),
                 present,
                 step.terminated,
-                last,
+                last.astype(seen, copy=False),
                 step.done,
                 going,
             )

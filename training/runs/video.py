@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...agents.player import Player
-from ...agents.policy import Policy
+from ...agents.policy import Policy, seen_dtype
 from ...envs.core.files import process_name, write_atomically
 from ...envs.core.rendering.painter import BACKGROUND, Painter
 from ...envs.core.scene import Scene
@@ -54,7 +54,8 @@ def record_video(
     if deterministic is None:
         deterministic = not system.stochastic
     steps = skip + (system.horizon if n_steps is None else n_steps)
-    env = VectorEnv(system, n_worlds, seed=seed, autoreset=steps > system.horizon)
+    again, dtype = steps > system.horizon, seen_dtype(policy)
+    env = VectorEnv(system, n_worlds, seed=seed, autoreset=again, dtype=dtype)
     observation, player = env.reset(), Player(env, policy, deterministic=deterministic)
     with filming(path, env, size=size, fps=fps, skip=skip, every=every) as shoot:
         shoot()

@@ -9,10 +9,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from ..given_state import given_state, require_options
+from ..given_state import require_options
 from ..observation import observation_space
 from ..registry import make_system
-from ..seeds import require_seed
 from ..system import System
 from ..validation import nearest, require_count, require_shape
 from ..vector import Step, VectorEnv
@@ -83,8 +82,6 @@ class SystemVectorEnv(gymnasium.vector.VectorEnv):
         """
         worlds = None
         require_options(options)
-        if options and "world" in options:
-            raise ValueError(f"options world={options['world']!r}: only a world alone takes one")
         if options and options.get("reset_mask") is not None:
             if seed is not None:
                 raise ValueError(f"seed={seed!r} resets all worlds: leave out reset_mask")
@@ -95,9 +92,8 @@ class SystemVectorEnv(gymnasium.vector.VectorEnv):
                 raise ValueError(
                     f"seed={seed!r} must be one whole number: worlds draw their own streams from it"
                 )
-            require_seed("seed", seed)
-            super().reset(seed=int(seed))
         observation = self._env.reset(seed, worlds=worlds, options=options)
+        super().reset(seed=None if seed is None else int(seed))
         self._ended[slice(None) if worlds is None else worlds] = False
         return observation.reshape(self.num_envs, -1), self._masks()
 
@@ -223,14 +219,9 @@ class SystemEnv(gymnasium.Env[np.ndarray, Any]):
         options: `{"world": i}` runs world i of a batch with the same seed; `{"state": {name:
         array}}` starts from these fields of the state, as `VectorEnv.reset` says.
         """
-        if seed is not None:
-            require_seed("seed", seed)
+        observation = self._env.reset(seed, options=options)[0, 0]
         super().reset(seed=None if seed is None else int(seed))
-        given_state(self._env.system, options, 1)  # refused before anything has changed
-        if options and "world" in options:
-            self._env.become(options["world"], seed)
-            seed = None
-        return self._env.reset(seed, options=options)[0, 0], self._mask()
+        return observation, self._mask()
 
     def action_masks(self) -> np.ndarray:
         """Flags [n] of the legal discrete actions; ValueError for continuous ones."""

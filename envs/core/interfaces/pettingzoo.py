@@ -20,7 +20,6 @@ import numpy as np
 import pettingzoo
 from gymnasium import spaces
 
-from ..given_state import given_state
 from ..kernels.announcement import announce_to_standard_error
 from ..kernels.reductions import ACTION_LIMIT
 from ..memory import require_memory
@@ -185,12 +184,7 @@ class _World:
             self._painter = None
 
     def _begin(self, seed: int | None, options: dict[str, Any] | None) -> np.ndarray:
-        given_state(self._env.system, options, 1)  # refused before anything has changed
-        if options and "world" in options:
-            self._env.become(options["world"], seed)
-            observation = self._env.reset(options=options)[0]
-        else:
-            observation = self._env.reset(seed, options=options)[0]
+        observation = self._env.reset(seed, options=options)[0]
         if seed is not None:
             self._seed, self._np_random = seed, None
         alive = self._env.alive[0]
@@ -227,10 +221,10 @@ class _World:
             info["metrics"] = Metrics(self._env.metric_names, metrics)
 
     def _tell_turns(self, infos: dict[str, dict[str, Any]]) -> None:
-        mask = self._env.action_mask()
-        if mask is not None:
+        if self._env.may_be_illegal:
+            mask = self._env.legal_actions()[0].astype(np.int8)
             for agent, info in infos.items():
-                info["action_mask"] = mask[0, self._number[agent]].astype(np.int8)
+                info["action_mask"] = mask[self._number[agent]].copy()
         if self.system.one_at_a_time:
             active = self._env.active()[0].tolist()
             for agent, info in infos.items():

@@ -104,16 +104,26 @@ class SystemTorchEnv(EnvBase):
         parts = {GROUP: Composite(group, shape=shape)} if group else {}
         return Composite({**parts, **(whole or {})}, shape=shape[:1]).to(self.device)
 
-    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
-        """Start all worlds anew, or those that "_reset" [worlds, 1] flags."""
+    def _reset(
+        self,
+        tensordict: TensorDictBase | None = None,
+        *,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> TensorDictBase:
+        """Start all worlds anew, or those that "_reset" [worlds, 1] flags.
+
+        seed, options: as `VectorEnv.reset` has them; the seed goes before that of `set_seed`.
+        """
         flags = None if tensordict is None else tensordict.get("_reset", None)
         chosen = None
         if flags is not None:
             chosen = flags.reshape(self._env.n_worlds).cpu().numpy()
-        seed = None
         if chosen is None or chosen.all():
-            seed, self._next_seed, chosen = self._next_seed, None, None
-        observation = self._env.reset(seed, worlds=chosen)
+            seed, chosen = self._next_seed if seed is None else seed, None
+        observation = self._env.reset(seed, worlds=chosen, options=options)
+        if chosen is None:
+            self._next_seed = None
         left = ~self._env.alive
         nobody = np.zeros_like(left)
         return self._tensors(observation, left, nobody, nobody[:, 0], {}, {})
@@ -149,9 +159,7 @@ class SystemTorchEnv(EnvBase):
         if self._turns:
             group["mask"] = torch.from_numpy(self._env.active().copy())
         if self._has_legal:
-            legal = self._env.action_mask()
-            assert legal is not None
-            group["action_mask"] = torch.from_numpy(legal.copy())
+            group["action_mask"] = torch.from_numpy(self._env.legal_actions())
         if self.metric_names:
             whole["metrics"] = self._metrics(done, metrics)
         if self._state_size:
