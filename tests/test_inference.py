@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ase.build import molecule
 from numba import njit
 
 from invariantzoo.__main__ import main
 from invariantzoo.envs.core.physics.kernels.simd import sum_products, sum_rows
 from invariantzoo.envs.core.physics.units import HARTREE, HARTREE_PER_BOHR
 from invariantzoo.envs.molecules.files import SHIPPED, NetModel, load_model, save_model
-from invariantzoo.envs.molecules.forces import forces_of_frame, make_forces
+from invariantzoo.envs.molecules.forces import bonds_of, forces_of_frame, make_forces
 from invariantzoo.envs.molecules.linear import LossModel, agent_losses, no_walls
 from invariantzoo.training.molecules import fit_linear as fitting
 from invariantzoo.training.molecules.errors import force_errors
@@ -206,6 +207,39 @@ def test_the_walls_stand_outside_the_data() -> None:
     force, _ = make_forces(model, cells, numbers, bonds=bonds)(x[:8])
     assert force[0, 1, 0] > 10
     assert force[1, 1, 1] < -10
+
+
+def molecules_of(name: str) -> Frames:
+    """Frames of a molecule in open space, with springs between all of its atoms."""
+    atoms = molecule(name)
+    x = atoms.positions + np.random.default_rng(1).normal(0, 0.04, (40, len(atoms), 3))
+    r = x[:, :, None] - x[:, None]
+    d = np.linalg.norm(r, axis=-1, keepdims=True) + np.eye(len(atoms))[..., None]
+    force = (20 * r * (atoms.get_all_distances()[..., None] - d) / d).sum(2)
+    split = np.where(np.arange(40) < 32, "train", "val")
+    cell, energy = np.zeros((40, 3, 3)), np.full(40, np.nan)
+    return Frames(x, force, atoms.numbers, cell, energy, split, None, "test", "0")
+
+
+def test_hydrogens_of_carbon_are_not_bonds_of_oxygen() -> None:
+    frames = molecules_of("CH3CH2OH")
+    own = owners(frames)
+    assert own is not None
+    near = molecule("CH3CH2OH").get_all_distances()[frames.numbers == 1]
+    assert np.allclose(near[np.arange(6), own], 1.03, rtol=0, atol=0.1)
+    assert (frames.numbers[own] == 6).sum() == 5
+    model = fit_losses(frames, loss="pair", shared=True).model
+    assert model.walls.pull
+    bonds = bonds_of(frames.numbers, own)
+    held, _ = make_forces(model, frames.cell[:1], frames.numbers, bonds=bonds)(frames.positions[:1])
+    free, _ = make_forces(model, frames.cell[:1], frames.numbers)(frames.positions[:1])
+    assert len(bonds) == 1
+    assert np.array_equal(held, free)
+
+
+def test_hydrogens_may_be_bonded_where_there_is_no_oxygen() -> None:
+    ammonia = molecules_of("NH3")._replace(owner=np.zeros(3, np.int64))
+    assert not fit_losses(ammonia, loss="pair", shared=True).model.walls.pull
 
 
 # ---------------------------------------------------------------------------------- files

@@ -164,7 +164,9 @@ def forces_of_frame(
 
 
 def bonds_of(numbers: np.ndarray, owner: np.ndarray | None) -> np.ndarray:
-    """Bonds [m, 2] of hydrogens with the atoms that own them."""
+    """Bonds [m, 2] of hydrogens with the oxygens that own them: models know how long these get."""
     if owner is None:
         return np.zeros((0, 2), np.int64)
-    return np.stack([np.flatnonzero(numbers == 1), owner], 1).astype(np.int64)
+    bonds = np.stack([np.flatnonzero(numbers == 1), owner], 1).astype(np.int64)
+    held: np.ndarray = bonds[numbers[bonds[:, 1]] == 8]
+    return held

@@ -25,6 +25,7 @@ import torch
 
 from ...envs.core.memory import require_memory
 from ...envs.core.physics.kernels.neighbours import periodic_neighbours
+from ...envs.molecules.forces import bonds_of
 from ...envs.molecules.kernels.design import ChannelColumns, angular_columns, pair_columns
 from ...envs.molecules.linear import (
     LossModel,
@@ -533,7 +534,7 @@ def _walls(
             nearest = ranges[first, second].nearest
             walls.nearest[a, b] = 0.98 * nearest
             walls.stiffness[a, b] = 200.0 if nearest < 1.2 else 60.0
-    if owners(frames) is None:
+    if not len(bonds_of(frames.numbers, owners(frames))):
         return walls
     longest = ranges[1, 8].bond
     return walls._replace(longest=longest, pull=_PULL if longest else 0.0)

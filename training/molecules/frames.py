@@ -17,6 +17,7 @@ from .raw import Raw
 _GUARD = 0.02  # part of the frames left out between training and validation
 _VALIDATION = 0.2
 _LONGEST_BOND = 2.5  # Angstrom, of hydrogen, with room for any
+_PAIRS = 1 << 20  # distances that are held at once
 
 
 class Frames(NamedTuple):
@@ -136,15 +137,29 @@ def chosen(frames: Frames, split: str) -> Frames:
 
 
 def owners(frames: Frames) -> np.ndarray | None:
-    """Index of the atom that each hydrogen is bonded to, the nearest oxygen; None without these."""
+    """Index of the atom that each hydrogen is bonded to; None without hydrogens or oxygens.
+
+    The one that it touches most, by covalent radii: carbon's hydrogens are not those of an alcohol's
+    oxygen.
+    """
     if frames.owner is not None:
         return frames.owner
-    hydrogens, oxygens = np.flatnonzero(frames.numbers == 1), np.flatnonzero(frames.numbers == 8)
-    if not len(hydrogens) or not len(oxygens):
+    numbers = frames.numbers
+    hydrogens = np.flatnonzero(numbers == 1)
+    if not len(hydrogens) or not (numbers == 8).any():
         return None
-    r = frames.positions[0, hydrogens][:, None] - frames.positions[0, oxygens]
-    d2 = (minimum_image(r, frames.cell[0]) ** 2).sum(-1)
-    return oxygens[d2.argmin(1)]
+    from ase.data import covalent_radii
+
+    x, reach = frames.positions[0], covalent_radii[1] + covalent_radii[numbers]
+    owner: np.ndarray = np.empty(len(hydrogens), np.int64)
+    each = max(1, _PAIRS // len(numbers))
+    for first in range(0, len(hydrogens), each):
+        some = hydrogens[first : first + each]
+        r = minimum_image(x[some, None] - x, frames.cell[0])
+        apart = np.sqrt((r**2).sum(-1)) / reach
+        apart[np.arange(len(some)), some] = np.inf
+        owner[first : first + each] = apart.argmin(1)
+    return owner
 
 
 def minimum_image(r: np.ndarray, cell: np.ndarray) -> np.ndarray:
