@@ -11,13 +11,14 @@ import torch
 from invariantzoo.envs.core.physics import integrators as readable
 from invariantzoo.envs.core.physics.cell import (
     copies_for,
+    half_width,
     nearest_image,
     replicate,
     require_cutoff,
     widths,
 )
 from invariantzoo.envs.core.physics.integrators import REDUCED
-from invariantzoo.envs.core.physics.kernels.neighbours import NeighbourList
+from invariantzoo.envs.core.physics.kernels.neighbours import NeighbourList, periodic_neighbours
 from invariantzoo.envs.core.physics.units import ACCELERATION, ATOMIC_WEIGHTS, KINETIC, WAVENUMBER
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.molecules import molecular_dynamics as dynamics
@@ -81,6 +82,23 @@ def test_lists_hold_what_brute_force_finds(cell: np.ndarray) -> None:
     d = torch.linalg.vector_norm(r, dim=-1).fill_diagonal_(99).numpy()
     for i in range(60):
         assert near.index[0, i, : near.count[0, i]].tolist() == np.flatnonzero(d[i] < 3.5).tolist()
+
+
+@pytest.mark.parametrize("cell", [np.diag([8.5] * 3), 6 * (np.ones((3, 3)) - np.eye(3))])
+def test_lists_hold_what_comes_within_the_cutoff_later(cell: np.ndarray) -> None:
+    """In a cell that is hardly two cutoffs wide, from beyond half its width."""
+    rng, cutoff = np.random.default_rng(5), half_width(cell) - 0.02
+    x = rng.uniform(size=(60, 3)) @ cell
+    near = NeighbourList(cell[None], 60, cutoff, 0.8)
+    near.update(x[None])
+    step = rng.normal(size=(60, 3))
+    x += 0.39 * step / np.linalg.norm(step, axis=1, keepdims=True)
+    near.update(x[None])
+    assert near.builds == 1
+    exact = periodic_neighbours(x, cell, cutoff)
+    for i in range(60):
+        row = near.index[0, i, : near.count[0, i]]
+        assert set(exact.neighbour[exact.start[i] : exact.start[i + 1]]) <= set(row)
 
 
 @pytest.mark.parametrize("shear", [0.0, 3.0])

@@ -139,8 +139,8 @@ def chosen(frames: Frames, split: str) -> Frames:
 def owners(frames: Frames) -> np.ndarray | None:
     """Index of the atom that each hydrogen is bonded to; None without hydrogens or oxygens.
 
-    The one that it touches most, by covalent radii: carbon's hydrogens are not those of an alcohol's
-    oxygen.
+    The one that it touches most, by covalent radii: the hydrogens of carbon are not those of an
+    oxygen beside it.
     """
     if frames.owner is not None:
         return frames.owner

@@ -19,13 +19,31 @@ _compile = compiled(error_model="numpy", nogil=True)
 
 
 @_compile
-def _all_pairs(x: Any, h: Any, inv: Any, reach: float, index: Any, count: Any) -> int:
+def _least_square(rx: float, ry: float, rz: float, h: Any) -> float:
+    """Of the vector and those to the images around."""
+    least = np.inf
+    for a in range(-1, 2):
+        for b in range(-1, 2):
+            for c in range(-1, 2):
+                qx = rx + a * h[0, 0] + b * h[1, 0] + c * h[2, 0]
+                qy = ry + a * h[0, 1] + b * h[1, 1] + c * h[2, 1]
+                qz = rz + a * h[0, 2] + b * h[1, 2] + c * h[2, 2]
+                least = min(least, qx * qx + qy * qy + qz * qz)
+    return least
+
+
+@_compile
+def _all_pairs(x: Any, h: Any, inv: Any, reach: float, narrow: bool, index: Any, count: Any) -> int:
+    """narrow: whether the image within reach may be another than that of the rounded vector."""
     n, room = index.shape
     count[:] = 0
     for i in range(n):
         for j in range(i + 1, n):
             rx, ry, rz = vector_between(x, i, j, h, inv)
-            if rx * rx + ry * ry + rz * rz < reach * reach:
+            d2 = rx * rx + ry * ry + rz * rz
+            if narrow and d2 >= reach * reach:
+                d2 = _least_square(rx, ry, rz, h)
+            if d2 < reach * reach:
                 if count[i] < room:
                     index[i, count[i]] = j
                 if count[j] < room:
@@ -209,10 +227,15 @@ class NeighbourList:
         norms = np.linalg.norm(self.inverse[w], axis=0)
         bins = np.floor(1 / np.maximum(norms * reach, 1e-300)).clip(max=1 << 10).astype(np.int64)
         cells = self.inverse[w].any() and len(x) > ALL_PAIRS_TO and bins.min() >= 3
+        # What comes within the cutoff while the list is kept may still be beyond half the width.
+        narrow = bool(2 * reach * norms.max() > 1) and _is_oblique(self.cell[w])
         while True:
             arguments = (x, self.cell[w], self.inverse[w], reach)
             kept = (self.index[w], self.count[w])
-            most = _by_cells(*arguments, bins, *kept) if cells else _all_pairs(*arguments, *kept)
+            if cells:
+                most = _by_cells(*arguments, bins, *kept)
+            else:
+                most = _all_pairs(*arguments, narrow, *kept)
             if most <= self.index.shape[2]:
                 break
             wider = np.zeros((*self.count.shape, int(1.2 * most) + 4), np.int32)
@@ -220,6 +243,12 @@ class NeighbourList:
             self.index = wider
         self.built[w] = x
         self.builds += 1
+
+
+def _is_oblique(cell: np.ndarray) -> bool:
+    """Whether the rounded vector in a cell may be another than that to the nearest image."""
+    products = cell @ cell.T
+    return not np.allclose(products, np.diag(np.diag(products)), rtol=0, atol=1e-9 * products.max())
 
 
 class PeriodicNeighbours(NamedTuple):
