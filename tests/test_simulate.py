@@ -255,6 +255,23 @@ def test_a_run_can_be_longer_and_another_begins_where_it_ended(
     assert "leaves nothing of 4 ps" in capsys.readouterr().err
 
 
+def test_what_begins_after_noise_has_its_centre_of_mass_at_rest(
+    model: Path, tmp_path: Path, quick: None
+) -> None:
+    """Else the kinetic energy of the whole counts as temperature, of 3 n - 3 degrees of freedom."""
+    noise, more = ("--thermostat", "langevin", "--tau", "100"), ("--after", str(tmp_path / "a"))
+    assert main(words(model, tmp_path / "a", 30, *noise)) == 0
+    for name, thermostat in (("b", "none"), ("c", "langevin")):
+        assert main(words(model, tmp_path / name, 5, *more, "--thermostat", thermostat)) == 0
+    drift = {
+        name: np.abs(simulation.final_state(tmp_path / name)["velocity"].mean(1)).max()
+        for name in "abc"
+    }
+    assert drift["a"] > 1e-5
+    assert drift["b"] < 1e-15
+    assert drift["c"] > 1e-5
+
+
 def test_fewer_steps_than_made_change_nothing(
     model: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

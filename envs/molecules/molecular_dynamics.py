@@ -69,8 +69,13 @@ def maxwell(
 ) -> np.ndarray:
     """Velocities [worlds, n, 3] of temperature kT without total momentum."""
     spread = np.sqrt(kt / (units.kinetic * mass))
-    v = rng.normal(size=(worlds, len(mass), 3)) * spread[:, None]
-    return v - (mass[:, None] * v).sum(1, keepdims=True) / mass.sum()
+    return at_rest(rng.normal(size=(worlds, len(mass), 3)) * spread[:, None], mass)
+
+
+def at_rest(velocity: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """Velocities [worlds, n, 3] less that of the centre of mass."""
+    centre: np.ndarray = (mass[:, None] * velocity).sum(1, keepdims=True) / mass.sum()
+    return velocity - centre
 
 
 def require_thermostat(name: str) -> None:

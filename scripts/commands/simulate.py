@@ -257,7 +257,9 @@ def _start(args: argparse.Namespace, saved: Saved) -> Start:
 
 def _after(args: argparse.Namespace) -> Start:
     """Where another run was saved last."""
+    from invariantzoo.envs.core.physics.units import ATOMIC_WEIGHTS
     from invariantzoo.envs.molecules.files import Sample
+    from invariantzoo.envs.molecules.molecular_dynamics import at_rest
     from invariantzoo.training.molecules.frames import owners
     from invariantzoo.training.molecules.simulate import final_state, read_config
 
@@ -269,7 +271,11 @@ def _after(args: argparse.Namespace) -> Start:
     numbers, cell = np.array(config["numbers"]), np.array(config["cell"])
     frames = read_frames_of(state["position"], numbers, cell)
     sample = Sample(state["position"], cell, numbers, owners(frames))
-    return Start(sample, state["velocity"], Path(args.after).name)
+    velocity = state["velocity"]
+    if config["plan"]["thermostat"] == "langevin" != args.thermostat:
+        # Noise moved the centre of mass, which no other thermostat counts among what moves.
+        velocity = at_rest(velocity, np.array(ATOMIC_WEIGHTS)[numbers])
+    return Start(sample, velocity, Path(args.after).name)
 
 
 def read_frames_of(position: np.ndarray, numbers: np.ndarray, cell: np.ndarray) -> Any:
