@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -141,6 +142,26 @@ def test_gradients_made_to_follow_a_law(tmp_path: Path) -> None:
     json.dumps(told, allow_nan=False)
     draw_criticality(verdicts, tmp_path / "picture.png", title="three")
     assert (tmp_path / "picture.png").stat().st_size > 5000
+
+
+def test_the_error_of_an_exponent_knows_that_sizes_of_a_sample_go_together() -> None:
+    """Sizes of a sample are a scale, of an exact law, times numbers of its own."""
+    exponents, errors = [], []
+    for seed in range(16):
+        generator = torch.Generator().manual_seed(seed)
+        u = torch.rand(1000, 1, generator=generator, dtype=torch.float64)
+        scale = (1e3 + u * (1 - 1e3)) ** -2
+        law = judge((scale * torch.randn(1000, 16, generator=generator)).abs()).law
+        assert law is not None
+        exponents.append(law.exponent)
+        errors.append(law.error)
+    spread = float(np.std(exponents, ddof=1))
+    assert abs(np.mean(exponents) - 1.5) < spread
+    assert 0.6 * spread < np.mean(errors) < 1.6 * spread
+    alone = judge(scale)
+    assert alone.law is not None
+    plain = invariantzoo.fit_power_law(scale, alone.law.low, alone.law.high)
+    assert plain.error <= alone.law.error < 1.2 * plain.error
 
 
 def test_a_callback_logs_it() -> None:

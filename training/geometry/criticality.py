@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 
 from ...agents.networks.neighbours import PairNetwork
 from ...envs.core.validation import require_count
-from .power_law import FEWEST, PowerLaw, fit_power_law, running_exponents, top_window
+from .power_law import FEWEST, PowerLaw, error_by_rows, fit_power_law, running_exponents, top_window
 
 TIED = "of weights that layers share"
 DECADES = 5  # below the top for which exponents are told
@@ -314,7 +314,10 @@ def require_samples_apart(network: nn.Module) -> None:
 
 
 def judge(sizes: Tensor, coupling: float = math.nan) -> Verdict:
-    """The verdict on sizes of gradients, any shape; those that are not finite do not count."""
+    """The verdict on sizes of gradients [samples, ...]; those that are not finite do not count.
+
+    The error of the exponent holds for independent samples, each with all of its sizes.
+    """
     flat = sizes.detach().flatten()
     flat = flat[(flat > 0) & (flat < math.inf)]
     if len(flat) < FEWEST:
@@ -327,6 +330,9 @@ def judge(sizes: Tensor, coupling: float = math.nan) -> Verdict:
         law = fit_power_law(values, high * 10.0**-_WIDTH, high)
     except ValueError:
         law = None
+    if law is not None:
+        by_sample = error_by_rows(sizes.detach().cpu().double().numpy(), law)
+        law = law._replace(error=max(law.error, by_sample))
     return Verdict(law, running, coupling, flat)
 
 

@@ -87,6 +87,19 @@ def fit_power_law(samples: Any, low: float, high: float) -> PowerLaw:
     )
 
 
+def error_by_rows(samples: Any, law: PowerLaw) -> float:
+    """Standard error of an exponent where only rows of samples [rows, ...] are independent.
+
+    What pulls at the exponent is summed up by row, as sizes of one row may be large together.
+    """
+    table = np.asarray(samples, float).reshape(len(samples), -1)
+    inside = (table >= law.low) & (table <= law.high)
+    y = np.log(np.where(inside, table, law.low) / law.low)
+    pull = np.where(inside, y - y.sum() / inside.sum(), 0).sum(1)
+    variance = _variance(law.exponent - 1, math.log(law.high / law.low))
+    return float(np.sqrt((pull**2).sum()) / (inside.sum() * variance))
+
+
 def running_exponents(samples: Any, low: float, high: float) -> tuple[float, ...]:
     """Exponents of successive parts of a window, equal in the logarithm: whole decades, or thirds.
 
