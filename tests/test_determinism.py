@@ -149,6 +149,13 @@ def test_resetting_some_worlds_leaves_the_others(system: System, kernel: bool) -
         require_same(part_of(before + after, one), part_of(rest, one))
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.float16, bool])
+def test_observations_are_of_one_of_two_precisions(dtype: Any) -> None:
+    """Whole numbers were once what was left of them."""
+    with pytest.raises(ValueError, match=r"^dtype=.* must be np\.float32 or np\.float64$"):
+        VectorEnv(invariantzoo.make_system("neurons-v0"), dtype=dtype)
+
+
 @pytest.mark.parametrize(
     ("worlds", "message"),
     [

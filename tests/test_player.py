@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from systems import Hold, Point
+from systems import Hold, Point, Relay
 from torch import Tensor
 
 import invariantzoo
@@ -169,3 +169,14 @@ def test_a_policy_is_handed_what_it_also_sees(attribute: dict[str, Any], sees: s
     observation = env.reset()
     Player(env, policy).act(observation)  # type: ignore[arg-type]
     assert (handed[0].numpy() == getattr(env, sees)()).all()
+
+
+def test_who_acts_next_is_said_in_flags_that_stay_as_they_are() -> None:
+    env = VectorEnv(Relay(turns=False), 8, seed=3, autoreset=False)
+    env.reset()
+    first = env.active()
+    assert first.all()
+    while env.alive.all():
+        env.step(np.ones((8, 4, 2), np.float32))
+    assert first.all()
+    assert np.array_equal(env.active(), env.alive)

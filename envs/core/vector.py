@@ -27,6 +27,7 @@ from .validation import require_choice, require_count, require_shape, shown
 _MOST_WORLDS = 2**32  # indices that random numbers tell apart
 _SAVED = ("world", "clock", "age", "totals")  # of an episode, beside its seed
 ILLEGAL = "illegal_actions"  # among metrics
+_PRECISIONS = (np.dtype(np.float32), np.dtype(np.float64))  # of observations
 _WORTH_A_LOOK = 2**22  # bytes of observations above which the size of a state is looked up
 
 
@@ -76,6 +77,8 @@ class VectorEnv:
         self.autoreset = autoreset
         self._wants_kernel = kernel
         self._dtype = np.dtype(dtype)
+        if self._dtype not in _PRECISIONS:
+            raise ValueError(f"dtype={shown(dtype)} must be np.float32 or np.float64")
         low, high = observation_limits(system)
         self._absent = np.clip(np.float32(0), low, high)
         self._shape = (n_worlds, system.n_agents, len(low))
@@ -169,12 +172,12 @@ class VectorEnv:
 
     @property
     def age(self) -> np.ndarray:
-        """Steps that each world has made in its episode [worlds]."""
+        """Steps that each world has made in its episode [worlds]; it changes with every step."""
         return self._episode.age
 
     @property
     def alive(self) -> np.ndarray:
-        """Who has not left [worlds, agents]."""
+        """Who has not left [worlds, agents]; it changes with every step."""
         return self._alive
 
     @property
@@ -193,10 +196,10 @@ class VectorEnv:
         return self._acted is None
 
     def active(self) -> np.ndarray:
-        """Who acts in the next step [worlds, agents]."""
+        """Who acts in the next step [worlds, agents], fresh flags."""
         self.require_reset("active()")
         flags = self.system.active(self.tensors) if self.system.one_at_a_time else None
-        return self._alive if flags is None else self._alive & flags.numpy()
+        return self._alive.copy() if flags is None else self._alive & flags.numpy()
 
     def action_mask(self) -> np.ndarray | None:
         """Legal discrete actions [worlds, agents, n], or None if all are."""
@@ -327,7 +330,7 @@ class VectorEnv:
         """The bare step: observation and reward, without time limit and reset."""
         system, alive = self.system, self._alive
         if system.one_at_a_time or self._leaves:
-            self._acted = self.active().copy()
+            self._acted = self.active()
             alive = self._alive.copy()
         observation = np.empty(self._shape, self._dtype)
         action = self._plain(action)

@@ -248,7 +248,8 @@ class WorldRolloutBuffer(MaskedRolloutBuffer):
 class MaskedReplayBuffer(ReplayBuffer):
     """Transitions [buffer_size, n_envs]; samples are of those whose agent acted.
 
-    The transition in which an agent leaves for good counts as its last one.
+    The transition in which an agent leaves for good counts as its last one. Rows are of single
+    steps: what an agent gets between two actions of its own is left out.
     Raises ValueError for `optimize_memory_usage=True`.
     """
 

@@ -157,7 +157,7 @@ class SystemTorchEnv(EnvBase):
             whole["terminated"] = torch.zeros(n_worlds, 1, dtype=torch.bool)
             whole["truncated"] = whole["done"].clone()
         if self._turns:
-            group["mask"] = torch.from_numpy(self._env.active().copy())
+            group["mask"] = torch.from_numpy(self._env.active())
         if self._has_legal:
             group["action_mask"] = torch.from_numpy(self._env.legal_actions())
         if self.metric_names:
