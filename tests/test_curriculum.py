@@ -125,6 +125,29 @@ def test_a_run_that_was_continued_is_the_same(algo: str, tmp_path: Path) -> None
     assert all(torch.equal(states[1][name][key], value) for key, value in states[0][name].items())
 
 
+@pytest.mark.parametrize(
+    ("id", "more", "name", "ends"),
+    [
+        ("ising-equilibrium-v0", {"n_sweeps": 40, "burn_in": 1}, "temperature", (1.0, 3.0)),
+        ("ising-equilibrium-v0", {"n_sweeps": 40, "burn_in": 1}, "field", (2.0, 0.0)),
+        ("klein-gordon-force-v0", {"horizon": 40}, "mass", (2.0, 0.5)),
+        ("klein-gordon-force-v0", {"horizon": 40, "dt": 0.1}, "spacing", (0.5, 1.0)),
+    ],
+)
+def test_worlds_beyond_what_the_last_system_shows_go_on(
+    id: str, more: dict[str, Any], name: str, ends: tuple[float, float]
+) -> None:
+    """They were once refused where a run was continued: a reset may not be given such."""
+    system = invariantzoo.make_system(id, lattice_size=2, **{**more, name: ends[1]})
+    start = dataclasses.replace(system, **{name: ends[0]})  # type: ignore[type-var]
+    env = VectorEnv(start, 3, seed=0)
+    env.reset()
+    again = VectorEnv(system, 3, seed=1)
+    seen = again.restore(env.save())
+    assert np.array_equal(seen, env.use(system))
+    assert np.array_equal(getattr(again.state, name), np.full((3, 1), ends[0]))
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     words = ["train", "particles-encounter-v0", "--out", str(run), "--no-film", "--no-baselines"]

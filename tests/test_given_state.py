@@ -122,9 +122,6 @@ def test_a_state_that_cannot_be_is_refused_and_nothing_has_changed(
         (SPINS, "spin", 7, "'spin' has 7; it must be -1 or 1"),
         (SPINS, "turn", 10**9, r"'turn' has 1e\+09; it must be from 0 to 15"),
         (SPINS, "temperature", 0, "'temperature' has 0; it must be above 0"),
-        (SPINS, "temperature", 2, "'temperature' has 2; it must be from 2.5"),  # seen as 2.5
-        (SPINS, "field", -3, "'field' has -3; it must be from -1 to 1"),
-        ("klein-gordon-force-v0", "mass", 3, "'mass' has 3; it must be from 0 to 1"),
         ("particles-traffic-v0", "kind", 10**8, r"'kind' has 1e\+08; it must be 1 or 2"),
         ("particles-crowd-v0", "radius", -1, "'radius' has -1; it must be above 0"),
         ("particles-crowd-v0", "position", 1e10, r"'position' has 1e\+10; it must be from -1e\+09"),
@@ -151,6 +148,27 @@ def test_what_compiled_code_relies_on_is_asked_of_a_state(
         env.restore(before | {f"state.{field}": given})
     for name, now in env.save().items():
         np.testing.assert_array_equal(now, before[name])
+
+
+@pytest.mark.parametrize(
+    ("id", "field", "value", "message"),
+    [
+        (SPINS, "temperature", 2, "'temperature' has 2; it must be from 2.5"),  # seen as 2.5
+        (SPINS, "field", -3, "'field' has -3; it must be from -1 to 1"),
+        ("klein-gordon-force-v0", "mass", 3, "'mass' has 3; it must be from 0 to 1"),
+        ("klein-gordon-force-v0", "dt", 2, "'dt' has 2; it must be from 0 to 1"),
+    ],
+)
+def test_what_agents_would_not_see_is_asked_of_a_given_state_alone(
+    id: str, field: str, value: float, message: str
+) -> None:
+    """By a reset; worlds that are restored may have it from a curriculum."""
+    env = walked(id, {}, 2)
+    given = np.full_like(getattr(env.state, field), value)
+    with pytest.raises(ValueError, match=message):
+        env.reset(options={"state": {field: given}})
+    env.restore(env.save() | {f"state.{field}": given})
+    np.testing.assert_array_equal(getattr(env.state, field), given)
 
 
 @pytest.mark.parametrize("n_agents", [24, 150])
@@ -182,6 +200,7 @@ def test_what_the_window_may_adjust_stays_in_sight(id: str) -> None:
             step = env.step(action)
             assert np.isfinite(step.reward).all(), (name, clicks)
             system.require_state(env.tensors)
+            system.require_given(env.tensors)
 
 
 def test_options_of_another_form_are_refused_through_every_door() -> None:

@@ -40,7 +40,9 @@ def given_state(
         rows[name] = _field(name, value, getattr(model, name).numpy(), worlds)
     others = (field.expand(worlds, *field.shape[1:]) for field in model)
     tensors = {name: torch.from_numpy(array) for name, array in rows.items()}
-    system.require_state(type(model)(*others)._replace(**tensors))
+    state = type(model)(*others)._replace(**tensors)
+    system.require_state(state)
+    system.require_given(state)
     return rows
 
 

@@ -203,7 +203,14 @@ class System(ABC):
     def require_state(self, state: State) -> None:  # noqa: B027  # it need not refuse any
         """Raise ValueError for values that a state of a run never has, where code relies on that.
 
-        Called with what a reset is given, where fields that are not given are those of any world.
+        Called with what a reset is given, where fields that are not given are those of any world,
+        and with what is restored.
+        """
+
+    def require_given(self, state: State) -> None:  # noqa: B027  # it need not refuse any
+        """The same for values that a reset may not be given though a run can have them.
+
+        What lies beyond the bounds of what agents see: a curriculum leaves worlds with such.
         """
 
     def adjusted(self, state: State) -> State:

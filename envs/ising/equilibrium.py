@@ -230,15 +230,17 @@ class Ising(ScheduledSystem):
     def require_state(self, state: State) -> None:
         require_codes(state, ("spin",), (-1, 1))
         require_fields(state, ("temperature",), 0, strict=True)
-        if self.final_temperature is None:
-            require_fields(state, ("temperature",), self._coldest)
-        require_fields(state, ("field",), -self._strongest_field, self._strongest_field)
         self.schedule.require_turn(state)
         strength = state.coupling.abs()
         if not (strength == strength[:, :1]).all():
             raise ValueError(
                 "state field 'coupling' has bonds of more than one strength in a world"
             )
+
+    def require_given(self, state: State) -> None:
+        if self.final_temperature is None:
+            require_fields(state, ("temperature",), self._coldest)
+        require_fields(state, ("field",), -self._strongest_field, self._strongest_field)
 
     def transition(self, state: State, action: Tensor, rng: Rng) -> State:
         """`action` [worlds, agents]: 0 keep, 1 flip; only the active ones count."""

@@ -218,9 +218,12 @@ class KleinGordonForce(System):
         return FieldState(phi, momentum, mass, dt, spacing, energy, energy.new_zeros(worlds, 4))
 
     def require_state(self, state: FieldState) -> None:
-        require_fields(state, ("mass",), 0, self.bounds["mass"].high)
-        require_fields(state, ("dt",), 0, self.bounds["dt"].high, strict=True)
-        require_fields(state, ("spacing",), 0, strict=True)
+        require_fields(state, ("mass",), 0)
+        require_fields(state, ("dt", "spacing"), 0, strict=True)
+
+    def require_given(self, state: FieldState) -> None:
+        for name in ("mass", "dt"):
+            require_fields(state, (name,), 0, self.bounds[name].high)
 
     def transition(self, state: FieldState, action: Tensor, rng: Rng) -> FieldState:
         """`action` [worlds, agents, 1]: kicks in units of `kick`."""
