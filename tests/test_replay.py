@@ -165,9 +165,13 @@ def test_a_page_holds_what_happened(tmp_path: Path) -> None:
     assert page.meta["followed"] is None
 
 
-def test_rows_of_cells_hold_every_step(tmp_path: Path) -> None:
-    """Where rows run over time none is lost, though only one step of three is shown."""
-    system = invariantzoo.make_system("tasep-ring-v0", update="parallel")
+@pytest.mark.parametrize("update", ["parallel", "sequential"])
+def test_rows_of_cells_hold_every_step(update: str, tmp_path: Path) -> None:
+    """Where rows run over time none is lost, though only one step of three is shown.
+
+    Nor where nothing moves: time runs in the page as in a film.
+    """
+    system = invariantzoo.make_system("tasep-ring-v0", update=update)
     env = VectorEnv(system, 1, seed=0)
     observation, player = env.reset(), Player(env, make_policy("hop", system), deterministic=False)
     rows: list[np.ndarray] = []
@@ -178,8 +182,7 @@ def test_rows_of_cells_hold_every_step(tmp_path: Path) -> None:
             scene = system.scene(type(env.state)(*(array[:1] for array in env.tensors)))
             assert scene is not None
             assert scene.cells is not None
-            if not rows or not np.array_equal(rows[-1], scene.cells[-1]):
-                rows.append(scene.cells[-1])
+            rows.append(scene.cells[-1])
             if k < 10:
                 step = player.step(observation)
                 observation = step.observation
@@ -205,6 +208,21 @@ def test_several_worlds_and_episodes(tmp_path: Path) -> None:
     assert [int(episode[0, 0]) for episode in first["episode"]] == [0] * 4 + [1] * 4 + [2] * 2
     assert [int(step[0, 0]) for step in second["step"]] == [0, 1, 2, 3] * 2 + [0, 1]
     assert not np.allclose(first["discs"][0], second["discs"][0], atol=0.01)
+
+
+def test_an_episode_that_is_broken_off_has_ended(tmp_path: Path) -> None:
+    """As a key of the window does it: the page sees the next one from its first step on."""
+    env = VectorEnv(invariantzoo.make_system("neurons-v0"), 1, seed=0)
+    action = np.zeros((1, 1, 1), np.float32)
+    env.reset()
+    with replay.replaying(tmp_path / "x.html", env, title="x") as shoot:
+        shoot(None)
+        for k in range(6):
+            if k in (3, 4):
+                env.reset()
+            shoot(env.step(action))
+    (world,) = read(tmp_path / "x.html").worlds
+    assert [int(episode[0, 0]) for episode in world["episode"]] == [0] * 4 + [1] + [2] * 2
 
 
 @pytest.mark.parametrize("most", [700_000, 300_000])

@@ -99,13 +99,15 @@ class Frame:
 
 @dataclass
 class Tape:
-    """The frames of one world, and the rows of cells that came up, of which scenes show the last.
+    """The frames of one world, and its row of cells at every step, of which scenes show the last.
 
-    episode: how many have ended.  begun: rows before this episode.
+    age: steps of the episode so far, -1 before the first look.  episode: how many have ended.
+    begun: rows before this episode.
     """
 
     frames: list[Frame] = field(default_factory=list)
     rows: list[np.ndarray] = field(default_factory=list)
+    age: int = -1
     episode: int = 0
     begun: int = 0
 
@@ -173,17 +175,15 @@ class Recorder:
         return scene
 
     def _add_rows(self, tape: Tape, scene: Scene, age: int) -> None:
-        """Keep a scene's row of cells where rows are shown over time, unless it came up before."""
-        if age == 0 and self.made:
+        """Keep a scene's row of cells where rows are shown over time; notice a new episode."""
+        if age <= tape.age:
             tape.episode += 1
             tape.begun = len(tape.rows)
+        tape.age = age
         if not scene.kept_rows or scene.cells is None:
             return
-        row = shades(scene.cells[-1], rounded=True)
         fresh = len(tape.rows) == tape.begun
-        if fresh or not np.array_equal(tape.rows[-1], row):
-            new = shades(scene.cells, rounded=True) if fresh else row[None]
-            tape.rows += list(new)
+        tape.rows += list(shades(scene.cells if fresh else scene.cells[-1:], rounded=True))
 
     def _frame(
         self,
