@@ -14,6 +14,7 @@ from ase.build import molecule
 from numba import njit
 
 from invariantzoo.__main__ import main
+from invariantzoo.commands.fit import sample_of
 from invariantzoo.envs.core.physics.kernels.simd import sum_products, sum_rows
 from invariantzoo.envs.core.physics.units import HARTREE, HARTREE_PER_BOHR
 from invariantzoo.envs.molecules.files import SHIPPED, NetModel, load_model, save_model
@@ -235,6 +236,16 @@ def test_hydrogens_of_carbon_are_not_bonds_of_oxygen() -> None:
     free, _ = make_forces(model, frames.cell[:1], frames.numbers)(frames.positions[:1])
     assert len(bonds) == 1
     assert np.array_equal(held, free)
+
+
+def test_molecules_of_the_frame_to_start_from_are_its_own() -> None:
+    """A proton that has hopped since the first frame is bonded to where it is."""
+    x = waters(9, 10, SHEARED)
+    x[5:, [1, 4]] = x[5:, [4, 1]]
+    frames = frames_with(np.ones_like(x), x, SHEARED)
+    sample = sample_of(frames)
+    assert sample.owner[:4].tolist() == [3, 0, 0, 3]
+    assert owners(frames)[:4].tolist() == [0, 0, 3, 3]
 
 
 def test_hydrogens_may_be_bonded_where_there_is_no_oxygen() -> None:

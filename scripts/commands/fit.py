@@ -245,7 +245,8 @@ def sample_of(frames: Any) -> Any:
     from invariantzoo.training.molecules.frames import owners
 
     at = int(np.flatnonzero(frames.split == "train")[-1])
-    return Sample(frames.positions[at], frames.cell[at], frames.numbers, owners(frames))
+    last = frames.part(np.array([at]))
+    return Sample(last.positions[0], last.cell[0], last.numbers, owners(last))
 
 
 def structure_of(frames: Any) -> np.ndarray | None:

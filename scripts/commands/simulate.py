@@ -227,8 +227,8 @@ def _start(args: argparse.Namespace, saved: Saved) -> Start:
         return _after(args)
     sample, name = saved.sample, "model"
     if args.start is not None:
-        frames = options.read_data(args, args.start)
-        sample = Sample(frames.positions[-1], frames.cell[-1], frames.numbers, owners(frames))
+        last = options.read_data(args, args.start).part(np.array([-1]))
+        sample = Sample(last.positions[0], last.cell[0], last.numbers, owners(last))
         name = Path(args.start).name
     if sample is None:
         raise ValueError(f"{args.model} holds no frame to start from: give one with --start")
