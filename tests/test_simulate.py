@@ -272,6 +272,23 @@ def test_what_begins_after_noise_has_its_centre_of_mass_at_rest(
     assert drift["c"] > 1e-5
 
 
+@pytest.mark.parametrize("thermostat", ["langevin", "csvr"])
+def test_a_run_after_another_does_not_hear_its_noise_again(
+    thermostat: str, saved: Saved, tmp_path: Path
+) -> None:
+    """With equal noise what starts differently grows alike, and a solid repeats itself."""
+    plan = PLAN._replace(thermostat=thermostat)
+    assert saved.sample is not None
+    velocity = planning.draw_velocity(saved.sample, plan)
+    go(saved, tmp_path / "first", 20, plan)
+    go(saved, tmp_path / "after", 20, plan, velocity=velocity)
+    places = [simulation.final_state(tmp_path / name)["position"] for name in ("first", "after")]
+    assert np.abs(places[0] - places[1]).max() > 1e-4
+    for steps in (7, 20):
+        go(saved, tmp_path / "goes", steps, plan, velocity=velocity)
+    assert differences(tmp_path / "after", tmp_path / "goes") == []
+
+
 def test_fewer_steps_than_made_change_nothing(
     model: Path, tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

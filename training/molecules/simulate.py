@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,6 +162,7 @@ class _Run:
         self.world = World(saved, sample, plan, threads)
         self.measured = Measurements(self.world.numbers, self.world.cells)
         self.trajectories: list[Trajectory] = []
+        self.noise = plan.seed  # of thermostats
         marks = [Mark()] * plan.worlds
         if (folder / CHECKPOINT).exists():
             marks = self._restore(final_state(folder))
@@ -257,7 +259,7 @@ class _Run:
                 steps,
                 thermostat=world.bath,
                 freedom=world.freedom,
-                seed=plan.seed,
+                seed=self.noise,
             )
         except NotFinite as error:
             raise OutOfDomain(
@@ -321,6 +323,7 @@ class _Run:
         state |= {"sizes": np.array([mark.size for mark in marks]), "start": self.start}
         state["checksums"] = np.array([mark.checksum for mark in marks])
         state["built"] = self.world.forces.built
+        state["noise"] = np.array(self.noise % 2**64, np.uint64)
         write_arrays(self.folder / CHECKPOINT, state)
         self.saved_step = self.step
 
@@ -347,6 +350,9 @@ class _Run:
         if position.ndim == 2:
             position = np.repeat(position[None], plan.worlds, 0)
         v = draw_velocity(sample, plan) if velocity is None else velocity
+        if velocity is not None:
+            # With the noise of the run that it goes on from, a solid would repeat that run.
+            self.noise = zlib.crc32(np.ascontiguousarray(v).tobytes(), plan.seed % 2**32)
         self.bodies = start_md(position, v, world.forces)
         self.start = world.energy(self.bodies)
 
@@ -354,6 +360,7 @@ class _Run:
         """MDState, lists and measurements of a checkpoint; what is sure of the trajectories."""
         self.bodies = MDState(*(state[name] for name in MDState._fields))
         self.start = state["start"]
+        self.noise = int(state.get("noise", self.noise))
         within = self.step % self.every.block != 0
         if within and "built" not in state and self.step < self.plan.steps:
             raise ValueError(
