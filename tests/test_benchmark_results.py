@@ -85,6 +85,21 @@ def test_who_is_ahead_is_named_and_who_is_not_is_undecided() -> None:
     assert "undecided against" in verdicts.leaders(even, IDS)
 
 
+def test_who_wins_on_most_ids_is_not_undecided_for_a_lower_mean() -> None:
+    """A few ids by which `es` is far behind lower its mean, not its chance."""
+    ids = [f"id{k}" for k in range(8)]
+    ppo = dict(zip(ids, [0.9, 0.9, 0.9, 0.9, 0.5, 0.5, 0.5, 0.5], strict=True))
+    es = dict(zip(ids, [0.91, 0.91, 0.91, 0.1, 0.51, 0.51, 0.51, 0.51], strict=True))
+    groups = {
+        name: {id: {seed: score for seed in range(3)} for id, score in scores.items()}
+        for name, scores in (("ppo", ppo), ("es", es))
+    }
+    said = verdicts.leaders(groups, ids)
+    assert said.startswith("`ppo` has the highest")
+    assert "worse than `es` (0.12 [0.00, 0.38])" in said
+    assert "undecided" not in said
+
+
 @pytest.mark.parametrize(
     ("ahead", "said"), [(0.4, "`cgd` is better"), (-0.4, "Adam is better"), (0.0, "undecided")]
 )

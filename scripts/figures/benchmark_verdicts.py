@@ -133,12 +133,16 @@ def leaders(groups: Mapping[str, Runs], ids: Sequence[str]) -> str:
     text = f"`{first}` has the highest interquartile mean, {rivals[first]:.2f}"
     beaten: list[str] = []
     even: list[str] = []
+    ahead: list[str] = []  # on most ids, by less than they lose by on the others
     for name in ranked[1:]:
         of = chance(groups[first], groups[name], ids)
         assert of is not None  # both have runs of all ids
-        (beaten if of.decided and of.low > 0.5 else even).append(f"`{name}` ({of})")
+        decided = beaten if of.low > 0.5 else ahead
+        (decided if of.decided else even).append(f"`{name}` ({of})")
     if beaten:
         text += f"; it is better than {', '.join(beaten)}"
+    if ahead:
+        text += f"; yet run by run it is worse than {', '.join(ahead)}"
     if even:
         text += f"; undecided against {', '.join(even)}"
     return text + "."
