@@ -92,7 +92,7 @@ def _row(id: str, groups: dict[str, dict[str, np.ndarray]], scales: dict[str, An
         *cells,
         f"{scale['random']:.4g}",
         f"{scale['best']:.4g}",
-        f"`{scale['policy']}`, {kind}: {scale['origin']}",
+        _cell_text(f"`{scale['policy']}`, {kind}: {scale['origin']}"),
     ]
 
 
@@ -103,8 +103,8 @@ def _cell(values: np.ndarray | None) -> str:
     return _interval(float(values.mean()), (None, None) if few else scoring.mean_interval(values))
 
 
-def _cell_text(label: str) -> str:
-    return label.replace("|", "\\|")
+def _cell_text(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _legend_text(label: str) -> str:
@@ -153,7 +153,8 @@ def _draw(document: dict[str, Any], folder: Path) -> None:
     for name, group in groups.items():
         profile = scoring.profile(group)
         axes.plot(scoring.LEVELS, profile["share"], label=_legend_text(name))
-        axes.fill_between(scoring.LEVELS, profile["low"], profile["high"], alpha=0.2)
+        if profile["low"]:
+            axes.fill_between(scoring.LEVELS, profile["low"], profile["high"], alpha=0.2)
     axes.set_xlabel("score")
     axes.set_ylabel("share of runs above it")
     axes.legend(fontsize=8)

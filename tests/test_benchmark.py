@@ -95,6 +95,24 @@ def test_a_run_of_other_steps_is_not_taken_for_what_is_asked(
     assert "ppo-adam-0 is a run of 3000 agent-steps, not 2000" in said
 
 
+def test_a_run_of_other_settings_is_not_taken_for_what_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of another version; in an array also where another job has the share that it is of."""
+    first, second = (Unit(ID, "ppo", "adam", seed, 3000) for seed in (0, 1))
+    settings = units.hyperparameters(ID, "ppo", "adam")
+    former = {name: value for name, value in settings.items() if name != "n_epochs"}
+    for unit, made in ((first, {**former, "device": "cuda"}), (second, {**settings, "gamma": 0.5})):
+        (tmp_path / unit.name).mkdir(parents=True)
+        config = {"steps": 3000, "hyperparameters": made}
+        (tmp_path / unit.name / "config.json").write_text(json.dumps(config))
+    units.require_same_settings([first], tmp_path)
+    for name, value in (("ID", 1), ("MIN", 1), ("MAX", 2)):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    said = refused(capsys, *WORDS, "--engine", "array", "--out", str(tmp_path))
+    assert "ppo-adam-1 is a run with gamma=0.5, not " in said
+
+
 def test_seeds_begin_with_the_one_that_is_given() -> None:
     planned, _ = units.plan([ID], ["ppo"], ["adam"], 2, most_steps=10, first_seed=7)
     assert [unit.seed for unit in planned] == [7, 8]
@@ -231,6 +249,13 @@ def test_a_unit_that_fails_is_named_with_what_it_said(tmp_path: Path) -> None:
     assert "is not a run" in reason
 
 
+def test_a_unit_that_was_killed_is_not_explained_by_its_progress(tmp_path: Path) -> None:
+    unit = Unit(ID, "ppo", "adam", 0, 10)
+    (tmp_path / ID).mkdir()
+    (tmp_path / f"{unit.name}.log").write_text(" 50 %  3000/s\n")
+    assert engines.outcome(unit, tmp_path, -signal.SIGKILL) == "ended by signal 9 (Killed)"
+
+
 @pytest.mark.parametrize(
     ("environment", "share"),
     [
@@ -313,14 +338,13 @@ def test_results_of_others_stand_beside_ours(done: Path, tmp_path: Path) -> None
 
 
 def test_results_of_files_with_one_name_are_not_mixed(tmp_path: Path) -> None:
-    """Every benchmark's file is benchmark.json, and may hold others' runs in turn."""
+    """Files of one name differ by their folders or by their ends, and may hold others' runs."""
     files = []
-    for name, of in (("one", ""), ("two", "theirs")):
-        (tmp_path / name).mkdir()
-        files.append(tmp_path / name / "benchmark.json")
+    for name, of in (("one.json", ""), ("one.txt", "theirs")):
+        files.append(tmp_path / name)
         run = {"id": ID, "algo": "ppo", "score": 1.0, "of": of}
         files[-1].write_text(json.dumps({"runs": [run, {**run, "of": ""}]}))
-    one, two = (str(path.with_suffix("")) for path in files)
+    one, two = map(str, files)
     labels = [results.label(run) for run in _of_others(files)]
     assert labels == [f"{one} ppo", f"{one} ppo", f"{two} theirs ppo", f"{two} ppo"]
     with pytest.raises(ValueError, match="one file twice"):
@@ -334,6 +358,24 @@ def test_returns_of_others_are_scored_on_the_scale_of_here(tmp_path: Path) -> No
     path.write_text(json.dumps({"runs": [run]}))
     (read,) = results.read(path)["runs"]
     assert (read["id"], read["score"]) == (ID, 1.0)
+
+
+@pytest.mark.parametrize("given", [("return",), ()])
+@pytest.mark.parametrize("resolution", [0.0, 1e-3])
+def test_curves_of_others_are_on_the_scale_of_here(
+    given: tuple[str, ...], resolution: float, tmp_path: Path
+) -> None:
+    """A curve ends where its run's score is, though the other's scale had another best."""
+    path, here = tmp_path / "theirs.json", results.scale(ID)
+    there = here._replace(best=here.best + 1, resolution=resolution)
+    middle = (here.random + here.best) / 2
+    score = there.score(middle)
+    run = {"id": ID, "algo": "x", "score": score, "steps": 3, "curve": [[3, None, score]]}
+    run |= dict.fromkeys(given, middle)
+    path.write_text(json.dumps({"scales": {ID: there._asdict()}, "runs": [run]}))
+    (read,) = results.read(path)["runs"]
+    assert read["score"] == pytest.approx(0.5)
+    assert read["curve"] == [[3, None, pytest.approx(0.5)]]
 
 
 def test_no_module_is_imported_for_the_sake_of_a_file(
@@ -372,6 +414,12 @@ _RUN = {"id": ID, "algo": "x", "score": 1.0}
         {"runs": [{**_RUN, "curve": [[1, 2, 3]]}]},
         {"runs": [{**_RUN, "steps": 3, "curve": [[1, None]]}]},
         {"runs": [{**_RUN, "steps": 3, "curve": [[2, None, 0.1], [1, None, 0.1]]}]},
+        {"runs": [_RUN], "scales": {ID: 3}},
+        {"runs": [_RUN], "scales": {ID: {"random": 1.0, "best": 1.0}}},
+        {
+            "runs": [{**_RUN, "score": -1e9}],
+            "scales": {ID: {"random": -1.0, "best": 0.0, "resolution": 0.1}},
+        },
     ],
 )
 def test_what_is_no_result_is_refused(document: Any, tmp_path: Path) -> None:
@@ -509,6 +557,7 @@ def test_single_runs_have_no_interval() -> None:
     """One run drawn anew is itself: an interval without width would be a false one."""
     one, two = {"a": np.array([1.0]), "b": np.array([2.0, 3.0])}, {"a": np.array([0.0, 2.0])}
     assert scoring.interquartile_mean(one)["ci95"] == [None, None]
+    assert scoring.profile(one)["low"] == scoring.profile(one)["high"] == []
     assert scoring.probability_of_improvement(one, two)["ci95"] == [None, None]
     assert scoring.probability_of_improvement(two, two)["ci95"] == [0.0, 1.0]
     document = {"runs": [{"id": ID, "algo": "x", "score": 1.5}], "scales": {}, "dashes": []}
@@ -517,11 +566,12 @@ def test_single_runs_have_no_interval() -> None:
 
 def test_labels_of_others_are_shown_as_they_are(tmp_path: Path) -> None:
     runs = [{"id": ID, "algo": algo, "score": 1.5} for algo in ("a|b", "$x_$", "_y", r"$\frac$")]
-    scales = {ID: spec(ID).score._asdict()}  # type: ignore[union-attr]
+    scales = {ID: results.scale(ID)._replace(origin="where |x| = 1")._asdict()}
     document = {"runs": runs, "scales": scales, "dashes": []}
     write({**document, **results.summaries(document)}, tmp_path)
     lines = (tmp_path / "benchmark.md").read_text().split("\n")
     assert r"| id | a\|b | $x_$ | _y | $\frac$ | 0 | 1 | score 1 is |" in lines
+    assert any(line.endswith(r"where \|x\| = 1 |") for line in lines)
     assert (tmp_path / "scores.png").exists()
 
 

@@ -54,6 +54,11 @@ class ScoreScale(NamedTuple):
     exact: bool = False
     resolution: float = 0.0
 
+    @property
+    def measure(self) -> tuple[float, float, float]:
+        """All that scores depend on."""
+        return self.random, self.best, self.resolution
+
     def score(self, mean_return: Any) -> Any:
         """A return, or an array of them, on this scale."""
         if not self.resolution:

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         first_seed=args.seed,
     )
     mine = engines.share_of_array(planned) if args.engine == "array" else planned
-    units.require_same_steps(mine, args.out)
+    units.require_same_settings(planned, args.out)
     left = units.left(mine, args.out)
     say(f"{len(planned)} runs, {len(left)} to do, in {args.out}")
     try:
@@ -127,7 +127,7 @@ def _of_others(paths: Sequence[Path]) -> list[dict[str, Any]]:
         raise ValueError("--against names one file twice")
     stems, runs = [path.stem for path in paths], []
     for path in paths:
-        name = path.stem if stems.count(path.stem) == 1 else str(path.with_suffix(""))
+        name = path.stem if stems.count(path.stem) == 1 else str(path)
         for run in results.read(path)["runs"]:
             runs.append({**run, "of": " ".join(filter(None, (name, run.get("of"))))})
     return runs

@@ -11,7 +11,6 @@ of the suite are left out, and named.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -173,10 +172,10 @@ def _kept(former: Mapping[str, Any]) -> list[dict[str, Any]]:
             print(f"{_key(run)} of the record: its settings are no more those of the suite")
             continue
         old, new = ScoreScale(**former["scales"][run["id"]]), results.scale(run["id"])
-        if (old.random, old.best, old.resolution) != (new.random, new.best, new.resolution):
+        if old.measure != new.measure:
             curve = [
-                [steps, seconds, _rounded(float(new.score(old.mean_return(score))), 5)]
-                for steps, seconds, score in run["curve"]
+                [steps, seconds, _rounded(score, 5)]
+                for steps, seconds, score in results.on_scale(run["curve"], old, new)
             ]
             run = {**run, "score": round(float(new.score(run["return"])), 6), "curve": curve}
         runs.append(run)
@@ -185,22 +184,20 @@ def _kept(former: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def suite_settings(id: str, algo: str, optimizer: str) -> dict[str, Any]:
     """Agent-steps and hyper-parameters that the standard suite has now for a kind of run."""
-    from invariantzoo.training.benchmark.units import standard_steps
-    from invariantzoo.training.rl.algorithms import make_config
+    from invariantzoo.training.benchmark.units import hyperparameters, standard_steps
 
-    config = make_config(id, algo, {"optimizer": optimizer})
     return {
         "steps": standard_steps(id, algo),
-        "hyperparameters": json.loads(json.dumps(dataclasses.asdict(config))),  # lists, not tuples
+        "hyperparameters": hyperparameters(id, algo, optimizer),
     }
 
 
 def _is_current(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether the settings of a run are those of now; what it did not have yet makes none stale."""
-    made = then["hyperparameters"]
-    return then["steps"] == now["steps"] and all(
-        made.get(name, value) == value for name, value in now["hyperparameters"].items()
-    )
+    from invariantzoo.training.benchmark.units import changed
+
+    same_steps = then["steps"] == now["steps"]
+    return bool(same_steps and not changed(then["hyperparameters"], now["hyperparameters"]))
 
 
 def _short(run: dict[str, Any]) -> dict[str, Any]:
@@ -523,9 +520,10 @@ def _draw_profiles(
         for name in names:
             of = scoring.profile({id: np.array(list(groups[name][id].values())) for id in ids})
             axis.plot(scoring.LEVELS, of["share"], color=colours[name], lw=1.5)
-            axis.fill_between(
-                scoring.LEVELS, of["low"], of["high"], color=colours[name], alpha=0.15, lw=0
-            )
+            if of["low"]:
+                axis.fill_between(
+                    scoring.LEVELS, of["low"], of["high"], color=colours[name], alpha=0.15, lw=0
+                )
         axis.set_title(f"{title}: {verdicts.counted(ids)}")
         axis.set_xlabel("score")
         axis.set_xticks(np.arange(scoring.LEVELS[0], scoring.LEVELS[-1] + 0.1, 0.5))

@@ -104,6 +104,8 @@ def outcome(unit: Unit, out: Path, code: int) -> str:
         return ""
     lines = _log(unit, out).read_text(encoding="utf-8", errors="replace").split("\n")
     said = [line.strip() for line in lines if line.strip()]
+    if code < 0:  # what it said before is no reason
+        return f"ended by signal {-code} ({signal.strsignal(-code)})"
     return said[-1] if said else f"ended with code {code}"
 
 

@@ -12,6 +12,7 @@
 id; `seconds` are those of the clock, which other work on the machine lengthens. A label is
 "algo optimizer", "of algo optimizer" of another's runs. Anybody's results compare if they have
 "runs" with "id", "algo" and "return" or "score"; of both the return counts, on the scale of here.
+Scores and curves are put on that scale too where the document says, in "scales", on which they are.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def read(path: Path) -> dict[str, Any]:
     if document.get("schema", SCHEMA) != SCHEMA:
         was = shown(document["schema"])
         raise ValueError(f"{path} has schema {was}; this version reads {SCHEMA}")
-    runs = [_checked(path, run) for run in document["runs"]]
+    runs = [_checked(path, run, document.get("scales")) for run in document["runs"]]
     seen: set[tuple[Any, ...]] = set()
     for run in runs:
         which = run["id"], label(run), run.get("seed")
@@ -151,8 +152,20 @@ def read(path: Path) -> dict[str, Any]:
     return {**document, "runs": runs}
 
 
-def _checked(path: Path, run: Any) -> dict[str, Any]:
-    """A run of somebody's results, with its score on the scale that its id has here."""
+def on_scale(curve: Sequence[Sequence[Any]], then: ScoreScale, now: ScoreScale) -> list[list[Any]]:
+    """A curve [[steps, CPU seconds, score], …] of the scale `then`, on the scale `now`."""
+    if then.measure == now.measure:
+        return [list(point) for point in curve]
+    return [
+        [made, spent, float(now.score(then.mean_return(score)))] for made, spent, score in curve
+    ]
+
+
+def _checked(path: Path, run: Any, scales: Any) -> dict[str, Any]:
+    """A run of somebody's results, with its scores on the scale that its id has here.
+
+    scales: by id, those that they are on; on that of here where there is none.
+    """
     if not isinstance(run, dict) or not all(_is_text(run.get(n)) for n in ("id", "algo")):
         raise ValueError(f'{path}: {shown(run)} must have texts "id" and "algo"')
     if not all(_is_text(run.get(name, "")) for name in ("optimizer", "of")):
@@ -169,13 +182,33 @@ def _checked(path: Path, run: Any) -> dict[str, Any]:
         points = _scale(known)
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: {error.args[0]}") from None
-    if _is_number(run.get("return")):  # first: what a score was measured by may have changed
-        score = float(points.score(float(run["return"])))
-    elif _is_number(run.get("score")):
-        score = float(run["score"])
-    else:
-        raise ValueError(f'{path}: {shown(run)} must have a number "return" or "score"')
-    return {**run, "id": known.id, "score": score}
+    then, score = _scale_in_file(path, run["id"], scales) or points, run.get("score")
+    try:
+        if _is_number(run.get("return")):  # first: what a score was measured by may have changed
+            score = points.score(float(run["return"]))
+        elif _is_number(score):
+            ((*_, score),) = on_scale([[0, 0, score]], then, points)
+        else:
+            raise ValueError(f'{path}: {shown(run)} must have a number "return" or "score"')
+        curve = {"curve": on_scale(run["curve"], then, points)} if "curve" in run else {}
+    except OverflowError:
+        raise ValueError(f"{path}: a score of {run['id']} is too far below 0") from None
+    return {**run, **curve, "id": known.id, "score": float(score)}
+
+
+def _scale_in_file(path: Path, id: str, scales: Any) -> ScoreScale | None:
+    """The scale that somebody's results say they have of an id; None if they say nothing."""
+    if not isinstance(scales, dict) or id not in scales:
+        return None
+    of = scales[id]
+    if isinstance(of, dict):
+        random, best, resolution = of.get("random"), of.get("best"), of.get("resolution", 0.0)
+        if all(map(_is_number, (random, best, resolution))) and best > random and resolution >= 0:
+            return ScoreScale(random, best, "", "", resolution=resolution)
+    raise ValueError(
+        f'{path}: "scales" of {id} must have numbers "random" below "best" and "resolution" of at '
+        f"least 0, not {shown(of)}"
+    )
 
 
 def _is_text(value: Any) -> bool:

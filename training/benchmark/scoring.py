@@ -37,9 +37,14 @@ def interquartile_mean(runs: Runs, *, seed: int = 0) -> dict[str, Any]:
 
 
 def profile(runs: Runs, *, seed: int = 0) -> dict[str, list[float]]:
-    """Share of runs with a score above each of `LEVELS`, and its 95 % interval."""
+    """Share of runs with a score above each of `LEVELS`, and its 95 % interval.
+
+    No interval, low and high of no length, where an id has one run.
+    """
     scores = [values for values in runs.values() if len(values)]
     above = (np.concatenate(scores)[:, None] > LEVELS).mean(0)
+    if any(len(values) < 2 for values in scores):
+        return {"share": above.tolist(), "low": [], "high": []}
     drawn = (np.concatenate(_drawn(scores, seed), -1)[..., None] > LEVELS).mean(1)
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     return {"share": above.tolist(), "low": low.tolist(), "high": high.tolist()}

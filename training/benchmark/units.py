@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,17 +152,42 @@ def refusal(id: str, algo: str) -> str:
     return ""
 
 
-def require_same_steps(units: Iterable[Unit], out: Path) -> None:
-    """Raise ValueError where a folder holds a run of other agent-steps than its unit's."""
+def hyperparameters(id: str, algo: str, optimizer: str) -> dict[str, Any]:
+    """Those that a unit is begun with now, as config.json has them."""
+    config = make_config(id, algo, {"optimizer": optimizer})
+    made: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples are lists
+    return made
+
+
+def changed(made: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of hyper-parameters that were others; what a run did not have yet is as it is now.
+
+    On which device it computed is no setting of a run.
+    """
+    return [
+        name for name, value in now.items() if name != "device" and made.get(name, value) != value
+    ]
+
+
+def require_same_settings(units: Iterable[Unit], out: Path) -> None:
+    """Raise ValueError where a folder holds a run of other settings or steps than its unit's."""
     for unit in units:
+        folder = out / unit.name
         try:
-            made = json.loads((out / unit.name / CONFIG).read_text(encoding="utf-8"))["steps"]
+            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            made, steps = dict(config["hyperparameters"]), config["steps"]
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             continue  # none, or a damaged one, of which the training itself says what is wrong
-        if made != unit.steps:
+        if steps != unit.steps:
             raise ValueError(
-                f"{out / unit.name} is a run of {shown(made)} agent-steps, not {unit.steps}: give "
+                f"{folder} is a run of {shown(steps)} agent-steps, not {unit.steps}: give "
                 "the same --steps, remove it, or choose another --out"
+            )
+        now = hyperparameters(unit.id, unit.algo, unit.optimizer)
+        for name in changed(made, now):
+            raise ValueError(
+                f"{folder} is a run with {name}={shown(made[name])}, not {now[name]!r}, which "
+                f"{unit.id} has for {unit.algo} now: remove it, or choose another --out"
             )
 
 
