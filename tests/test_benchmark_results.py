@@ -125,13 +125,22 @@ def test_a_benchmark_becomes_a_page_and_results_to_compare_with(tmp_path: Path) 
     scales = {id: results.scale(id)._asdict() for id in IDS}
     reason = "sac needs continuous actions; use another"
     dashes = [{"id": IDS[0], "algo": "sac", "reason": reason}]
+    settings = [
+        {"id": IDS[0], "algo": "ppo", "optimizer": optimizer, "hyperparameters": hyper}
+        for optimizer, hyper in (
+            ("adam", {"optimizer": "adam", "lr": 0.1, "metric": "diagonal"}),
+            ("cgd", {"optimizer": "cgd", "lr": 0.1, "metric": "full"}),
+        )
+    ]
     document = {"schema": 1, "scales": scales, "runs": runs, "dashes": dashes, "machines": ["any"]}
+    document["settings"] = settings
     benchmark.draw(document, tmp_path)
     assert len(list(tmp_path.glob("*.png"))) == 3
     page = benchmark.page(document, {}, {})
     row = next(line for line in page.splitlines() if line.startswith(f"| `{IDS[0]}`"))
     cells = [cell.strip() for cell in row.split("|")]
     assert re.fullmatch(r"0\.\d+ \[0\.\d+, \d\.\d+\]", cells[2])
+    assert f"nothing else changed, save on `{IDS[0]}` (`ppo`: `metric=full`), as the" in page
     assert cells[3] == ""  # mappo could, and was not yet
     assert cells[6] == "–"
     last = next(line for line in page.splitlines() if line.startswith(f"| `{IDS[-1]}`"))

@@ -21,7 +21,7 @@ import invariantzoo
 from invariantzoo import options, signals
 from invariantzoo.__main__ import COMMANDS, main
 from invariantzoo.agents.policy import make_policy
-from invariantzoo.commands.bench import with_section
+from invariantzoo.commands.bench import titled, with_section
 from invariantzoo.commands.evaluate import Entry
 from invariantzoo.commands.evaluate import _groups as groups_of
 from invariantzoo.training.rl.algorithms import make_config, make_trainer
@@ -453,3 +453,10 @@ def test_a_section_of_the_page_of_speeds_is_renewed_alone() -> None:
     renewed = with_section(both, "One", "third")
     assert renewed == both.replace("first", "third")
     assert with_section(both, "Two", "fourth") == both.replace("second", "fourth")
+
+
+def test_the_heading_of_the_page_of_speeds_counts_the_goals_of_all_sections() -> None:
+    page = "# Speed\n\n| a | yes |\n| b |  |\n\n## Two\n\n| c | no |\n| d | yes |\n"
+    assert titled(page).startswith("# Speed of every interface: 2 of 3 goals met\n\n| a | yes |")
+    published = (Path(__file__).parent.parent / "docs/speed.md").read_text(encoding="utf-8")
+    assert titled(published) == published

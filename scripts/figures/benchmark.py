@@ -47,8 +47,8 @@ A score of 0 is the mean return of random actions, 1 that of the best policy tha
 where the last column says so, that there can be. A cell holds the mean over seeds and, from two
 seeds on, its 95 % bootstrap interval; (n) names the number of seeds where it is not {most}. A dash
 is where an algorithm cannot train; a cell without anything has no run yet. Each run is scored by
-100 whole episodes on held-out worlds, and by fewer, at least 5, where these would take longer than
-the training.
+100 whole episodes on held-out worlds, and by fewer, at least 5, where these would take more
+agent-steps than the training and than 20 million.
 
 {scores}
 {above}
@@ -81,7 +81,7 @@ have runs of all ids of a kind. {mappo}
 ## What covariant descent buys
 
 [`cgd`](optimizer.md) with a diagonal metric in place of Adam, with the learning rate that the id
-has for Adam and nothing else changed; runs are compared by id and seed.
+has and nothing else changed{more_changed}; runs are compared by id and seed.
 
 {covariant}
 
@@ -92,6 +92,7 @@ has for Adam and nothing else changed; runs are compared by id and seed.
 Settings are those of each id for an algorithm, as its [page](index.md) lists them, else the
 algorithm's own defaults. Most were chosen by hand when the id was made; ids with settings of their
 own: {own}.
+All runs have Adam, save those of `cgd`: `a2c` too, whose default is RMSprop{other_optimizers}.
 
 {searched}
 
@@ -269,11 +270,40 @@ def page(document: Mapping[str, Any], gain: Mapping[str, Any], searches: Mapping
         differences=_table_of_differences(differences),
         invariants=invariants_gain.section(gain),
         own=", ".join(own),
+        more_changed=_more_changed(document["settings"]),
+        other_optimizers=_other_optimizers(ids),
         searched=_searched(searches),
         seconds=f"In all the runs took {sum(seconds) / 3600:.1f} CPU hours.",
         machines=", ".join(document["machines"]),
         algos=",".join(ALGORITHMS),
     )
+
+
+def _more_changed(settings: Sequence[Mapping[str, Any]]) -> str:
+    """Where runs with `cgd` differ from those with Adam by more than the optimizer."""
+    by_kind = {(of["id"], of["algo"], of["optimizer"]): of["hyperparameters"] for of in settings}
+    told = []
+    for (id, algo, optimizer), made in by_kind.items():
+        adam = by_kind.get((id, algo, "adam"))
+        if optimizer == "cgd" and adam is not None:
+            names = [name for name in made if name != "optimizer" and made[name] != adam[name]]
+            if names:
+                values = ", ".join(f"{name}={made[name]}" for name in names)
+                told.append(f"`{id}` (`{algo}`: `{values}`)")
+    return f", save on {', '.join(told)}, as the id has it" if told else ""
+
+
+def _other_optimizers(ids: Sequence[str]) -> str:
+    """Whose settings name an optimizer that the runs with Adam do not have."""
+    from invariantzoo import spec
+
+    told = [
+        f"`{algo}` on `{id}`, whose settings name `{of['optimizer']}`"
+        for id in ids
+        for algo, of in spec(id).training.items()
+        if of.get("optimizer", "adam") != "adam"
+    ]
+    return "".join(f", and {text}" for text in told)
 
 
 def _refused(document: Mapping[str, Any]) -> set[tuple[str, str]]:

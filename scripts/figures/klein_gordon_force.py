@@ -27,7 +27,7 @@ ID = "klein-gordon-force-v0"
 STEPS = 10_000
 SIZES = (0.1, 0.01, 0.001)
 SEEDS = 5
-UPDATES = 1200  # of descent
+UPDATES = 1200  # of descent, each of 16 worlds of 64 sites and 4 steps
 AGENT_STEPS, HORIZON = 10_000_000, 64  # of PPO
 WORLDS = 4
 GROWN = 1e6  # |Q / Q0 - 1| at which a field counts as blown up
@@ -60,7 +60,7 @@ worlds, the policy's most likely actions. Goals: a force error of 1e-2 and a ban
 {verdict}
 
 To reproduce: `python -m invariantzoo.figures.klein_gordon_force`; one run of it is
-`invariantzoo train {id} --algo descent`, or
+`invariantzoo train {id} --algo descent --steps {descent_steps}`, or
 `invariantzoo train {id} --algo ppo --steps {agent_steps} --set horizon={horizon}`."""
 
 
@@ -102,6 +102,7 @@ def main() -> None:
         errors=errors,
         learned=table(head, learned_rows),
         updates=UPDATES,
+        descent_steps=UPDATES * 16 * 64 * 4,
         agent_steps=AGENT_STEPS,
         horizon=HORIZON,
         worlds=WORLDS,
