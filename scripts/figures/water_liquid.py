@@ -248,7 +248,7 @@ water, which may differ, is not known. At constant energy, begun where the runs 
 
 Centres of the bands at 330 K: {bands}. The marks are bands of real water.
 
-With pair losses it is the walls that hold the liquid together, and its structure is two to three
+With pair losses it is the walls that hold the liquid together, and its structure is two to four
 times as far from the data's.
 
 A run stops by itself where a distance leaves the sampled range by a tenth, where a molecule breaks,
