@@ -85,6 +85,7 @@ def test_extrema_and_differences_of_curves() -> None:
     bottom = first_minimum(curve, top)
     assert bottom is not None
     assert abs(bottom.radius - 3.4) < 0.12
+    assert first_minimum(curve[:391], top) == bottom  # of a cell as narrow as that of 16 waters
     shift = difference(curve, curve + 0.25, 2.0)
     assert shift is not None
     assert abs(shift - 0.25) < 1e-12

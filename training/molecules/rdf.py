@@ -115,7 +115,9 @@ def first_minimum(g: np.ndarray, maximum: Extremum) -> Extremum | None:
     inside = np.flatnonzero((r > maximum.radius) & (r < maximum.radius + 1.2))
     if not len(inside):
         return None
-    smooth = np.convolve(g, np.ones(9) / 9, "same")
+    window = np.ones(9)
+    bins = np.convolve(np.ones(len(g)), window, "same")  # fewer at the ends
+    smooth = np.convolve(g, window, "same") / bins
     return _parabola(r, g, int(inside[np.argmin(smooth[inside])]))
 
 
