@@ -229,6 +229,9 @@ def test_hydrogens_of_carbon_are_not_bonds_of_oxygen() -> None:
     near = molecule("CH3CH2OH").get_all_distances()[frames.numbers == 1]
     assert np.allclose(near[np.arange(6), own], 1.03, rtol=0, atol=0.1)
     assert (frames.numbers[own] == 6).sum() == 5
+    far = frames._replace(positions=frames.positions + 9.0 * (np.arange(9) == 8)[:, None])
+    assert frames.numbers[8] == 1
+    assert owners(far)[-1] in range(8)
     model = fit_losses(frames, loss="pair", shared=True).model
     assert model.walls.pull
     bonds = bonds_of(frames.numbers, own)

@@ -17,7 +17,6 @@ from .raw import Raw
 _GUARD = 0.02  # part of the frames left out between training and validation
 _VALIDATION = 0.2
 _LONGEST_BOND = 2.5  # Angstrom, of hydrogen, with room for any
-_PAIRS = 1 << 20  # distances that are held at once
 
 
 class Frames(NamedTuple):
@@ -148,18 +147,23 @@ def owners(frames: Frames) -> np.ndarray | None:
     hydrogens = np.flatnonzero(numbers == 1)
     if not len(hydrogens) or not (numbers == 8).any():
         return None
+    from ase import Atoms
     from ase.data import covalent_radii
+    from ase.neighborlist import neighbor_list
 
-    x, reach = frames.positions[0], covalent_radii[1] + covalent_radii[numbers]
-    owner: np.ndarray = np.empty(len(hydrogens), np.int64)
-    each = max(1, _PAIRS // len(numbers))
-    for first in range(0, len(hydrogens), each):
-        some = hydrogens[first : first + each]
-        r = minimum_image(x[some, None] - x, frames.cell[0])
-        apart = np.sqrt((r**2).sum(-1)) / reach
-        apart[np.arange(len(some)), some] = np.inf
-        owner[first : first + each] = apart.argmin(1)
-    return owner
+    cell, place = frames.cell[0], frames.positions[0]
+    atoms = Atoms(numbers, place, cell=cell, pbc=bool(cell.any()))
+    first, second, distance = neighbor_list("ijd", atoms, _LONGEST_BOND)
+    apart = distance / (covalent_radii[numbers[first]] + covalent_radii[numbers[second]])
+    order = np.lexsort((apart, first))
+    order = order[first[order] != second[order]]
+    owner: np.ndarray = np.full(len(numbers), -1, np.int64)
+    owner[first[order][::-1]] = second[order][::-1]  # the nearest one last
+    for alone in hydrogens[owner[hydrogens] < 0]:
+        away = (minimum_image(place - place[alone], cell) ** 2).sum(-1)
+        away[alone] = np.inf
+        owner[alone] = away.argmin()
+    return owner[hydrogens]
 
 
 def minimum_image(r: np.ndarray, cell: np.ndarray) -> np.ndarray:
