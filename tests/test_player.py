@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from systems import Hold, Point, Relay
+from gymnasium import spaces
+from systems import Hold, Point, Relay, Stations
 from torch import Tensor
 
 import invariantzoo
@@ -169,6 +170,66 @@ def test_a_policy_is_handed_what_it_also_sees(attribute: dict[str, Any], sees: s
     observation = env.reset()
     Player(env, policy).act(observation)  # type: ignore[arg-type]
     assert (handed[0].numpy() == getattr(env, sees)()).all()
+
+
+@dataclass(frozen=True)
+class Scored(Relay):
+    """Runners whose loss and metrics can be of another form."""
+
+    turns: bool = False
+    form: str = "right"
+
+    reductions: ClassVar[dict[str, str]] = {"one": "last", "two": "last"}
+
+    def loss(self, state: Stations, action: Tensor, next_state: Stations) -> Tensor:
+        each = super().loss(state, action, next_state)
+        return each.mean(-1) if self.form == "of worlds" else each
+
+    def metrics(self, state: Stations, action: Tensor, after: Stations) -> dict[str, Tensor]:
+        one = torch.ones(len(after.x))
+        if self.form == "of agents":
+            one = after.x
+        names = {"two": 2 * torch.ones(len(after.x)), "one": one}
+        return {"two": names["two"]} if self.form == "too few" else names
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.Box(0, 1, (2,)), spaces.Box(-1, 1, (1, 2)), spaces.Discrete(3, start=1)]
+)
+def test_other_spaces_of_actions_are_refused(
+    space: spaces.Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Actions below 0 were once taken where the space began there."""
+    monkeypatch.setattr(Relay, "action_space", space)
+    with pytest.raises(ValueError, match=r"^Relay\.action_space is .*; it must be Box\(-1, 1"):
+        VectorEnv(Relay())
+
+
+def test_metrics_go_by_name_whatever_their_order() -> None:
+    env = VectorEnv(Scored(horizon=1), 4, seed=0)
+    env.reset()
+    step = env.step(np.zeros((4, 4, 2), np.float32))
+    assert {name: value.tolist() for name, value in step.metrics.items()} == {
+        "one": [1.0] * 4,
+        "two": [2.0] * 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("of worlds", r"Scored\.loss has shape \(4,\); it must be \[worlds, agents\], \(4, 4\)"),
+        ("of agents", r"metric 'one' of Scored has shape \(4, 4\); it must be \[worlds\], \(4,\)"),
+        ("too few", "Scored.metrics gives two, but its reductions are those of one, two"),
+    ],
+)
+def test_scores_of_another_form_are_refused(form: str, message: str) -> None:
+    """A loss of each of four worlds was once that of each of four agents."""
+    env = VectorEnv(Scored(form=form), 4, seed=0)
+    before = env.reset()
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        env.step(np.ones((4, 4, 2), np.float32))
+    assert np.array_equal(env.observe(), before)
 
 
 def test_who_acts_next_is_said_in_flags_that_stay_as_they_are() -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from gymnasium import spaces
 
 from . import renamed
 from .given_state import given_state
@@ -84,6 +85,11 @@ class VectorEnv:
         self._shape = (n_worlds, system.n_agents, len(low))
         self._discrete = is_discrete(system)
         space = system.action_space
+        if not _is_usual(space):
+            raise ValueError(
+                f"{type(system).__name__}.action_space is {space}; it must be Box(-1, 1, (size,)) "
+                "or Discrete(n)"
+            )
         self._action_shape = (n_worlds, system.n_agents, *(space.shape or ()))
         self._action_types = (np.int64,) if self._discrete else (np.float32, np.float64)
         self._n_actions = int(getattr(space, "n", 0))
@@ -610,9 +616,12 @@ class VectorEnv:
             chosen = torch.from_numpy(action.copy())
             chosen = chosen.long() if self._discrete else chosen.double()
             after = system.transition(state, chosen, self.rng(0))
-            self._episode.reward[:] = system.loss(state, chosen, after).numpy()
-            for m, value in enumerate(system.metrics(state, chosen, after).values()):
-                self._episode.metric[:, m] = value.numpy()
+            loss = system.loss(state, chosen, after)
+            metrics = system.metrics(state, chosen, after)
+            self._require_scores(loss, metrics)
+            self._episode.reward[:] = loss.numpy()
+            for m, name in enumerate(system.reductions):
+                self._episode.metric[:, m] = metrics[name].numpy()
             observation[:] = flatten(system, system.invariants(after)).numpy()
             # Copies first: a part of the next state may share memory with another part of this one.
             fresh = [
@@ -622,6 +631,25 @@ class VectorEnv:
         for array, new in zip(self._state, fresh, strict=True):
             array[:] = new
         reductions.accumulate_plainly(self._episode)
+
+    def _require_scores(self, loss: torch.Tensor, metrics: dict[str, torch.Tensor]) -> None:
+        """Raise ValueError for a loss or metrics of a system that would be taken for others."""
+        name, shape = type(self.system).__name__, self._episode.reward.shape
+        if loss.shape != shape:
+            raise ValueError(
+                f"{name}.loss has shape {tuple(loss.shape)}; it must be [worlds, agents], {shape}"
+            )
+        if metrics.keys() != self.system.reductions.keys():
+            raise ValueError(
+                f"{name}.metrics gives {_listed(metrics)}, but its reductions are those of "
+                f"{_listed(self.system.reductions)}"
+            )
+        for key, value in metrics.items():
+            if value.shape != shape[:1]:
+                raise ValueError(
+                    f"metric {key!r} of {name} has shape {tuple(value.shape)}; it must be [worlds],"
+                    f" {shape[:1]}"
+                )
 
     def _checked(self, action: np.ndarray, unbounded: bool) -> np.ndarray:
         action = np.asarray(action)
@@ -664,6 +692,18 @@ def require_memory_of(system: System, n_worlds: int) -> None:
             state = system.initial(Rng.single(0, 1), 1)
         state_bytes = sum(array.numel() * array.element_size() for array in state)
         require_memory(what, faces + 2 * n_worlds * max(state_bytes, system.world_bytes()))
+
+
+def _is_usual(space: Any) -> bool:
+    """Whether actions are numbers in [-1, 1], or whole numbers from 0 on."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.start) == 0
+    box = isinstance(space, spaces.Box) and len(space.shape) == 1
+    return box and bool((space.low == -1).all() and (space.high == 1).all())
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "nothing"
 
 
 def _as_tensors(state: State) -> State:
