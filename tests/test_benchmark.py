@@ -304,8 +304,9 @@ def test_an_array_that_would_leave_units_out_is_refused(
 
 
 def test_an_array_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="SLURM_ARRAY_TASK_ID"):
-        engines.share_of_array([], {})
+    """Where one variable of two is there, the other is named."""
+    with pytest.raises(ValueError, match="ARRAY_INDEX and ARRAY_LAST"):
+        engines.share_of_array([], {"ARRAY_INDEX": "1"})
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ arrived. Cells hold ok in percent / discs that hit in percent / time ratio (sum 
 arrival over that of straight drives at full speed, of discs that are ok), means over seeds, and in
 parentheses ok of every seed. {episodes} held-out episodes a cell ({large} of 1,024 discs), with
 95 % intervals over episodes in brackets where there are no seeds. Learned drivers are one network
-of 374 numbers for all discs, trained on at most 16 discs, inside the guard
+of 370 numbers for all discs, trained on at most 16 discs, inside the guard
 (`python -m invariantzoo.figures.goals_training`).
 
 ## Do four invariants suffice?

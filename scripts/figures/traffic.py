@@ -32,7 +32,7 @@ time. contacts: ordered pairs that ever overlapped, of 10,000. over the limit: s
 were too fast. Intervals are 95 %, over episodes.
 
 {scores}
-`learned` is the driver that ships, two networks of 374 numbers, one for who starts on the road and
+`learned` is the driver that ships, two networks of 370 numbers, one for who starts on the road and
 one for the pavement, and it drives inside the guard, as `buffered-voronoi` does; the others have no
 guard. `orca` has the settings of the library, told of buildings as discs that give no way;
 `orca-tuned` and `orca-right-hand` have the horizon and the angle that did best on scenes of their

@@ -207,7 +207,7 @@ def share_of_array(
             return list(units[place::number])
     raise ValueError(
         "--engine array found no index and number of jobs: run it as a job of an array "
-        f"({', '.join(names[0] for names in _SCHEDULERS)})"
+        f"({', or '.join(f'{names[0]} and {names[2]}' for names in _SCHEDULERS)})"
     )
 
 
