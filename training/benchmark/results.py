@@ -202,9 +202,9 @@ def _scale_in_file(path: Path, id: str, scales: Any) -> ScoreScale | None:
         return None
     of = scales[id]
     if isinstance(of, dict):
-        random, best, resolution = of.get("random"), of.get("best"), of.get("resolution", 0.0)
-        if all(map(_is_number, (random, best, resolution))) and best > random and resolution >= 0:
-            return ScoreScale(random, best, "", "", resolution=resolution)
+        ends: list[Any] = [of.get("random"), of.get("best"), of.get("resolution", 0.0)]
+        if all(map(_is_number, ends)) and ends[1] > ends[0] and ends[2] >= 0:
+            return ScoreScale(ends[0], ends[1], "", "", resolution=ends[2])
     raise ValueError(
         f'{path}: "scales" of {id} must have numbers "random" below "best" and "resolution" of at '
         f"least 0, not {shown(of)}"
