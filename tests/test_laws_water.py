@@ -164,6 +164,21 @@ def test_bad_data_are_one_clear_line(given: dict[str, str], said: str) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kernel", [False, True])
+def test_one_molecule_has_a_structure(kernel: bool, tmp_path: Path) -> None:
+    """It has no pair of oxygens, of which nothing is off."""
+    x = np.array([[4.0, 4.0, 4.0], [4.76, 4.59, 4.0], [3.24, 4.59, 4.0]])[None]
+    cell, numbers = 8.0 * np.eye(3), np.array([8, 1, 1])
+    np.savez(tmp_path / "one.npz", positions=x, forces=x, numbers=numbers, cell=cell)
+    system = invariantzoo.make_system(
+        "water-dynamics-v0", data=str(tmp_path / "one.npz"), horizon=1
+    )
+    env = invariantzoo.VectorEnv(system, 1, kernel=kernel)
+    env.reset()
+    step = env.step(np.zeros((1, 3, 21), np.float32))
+    assert 0 <= step.metrics["structure"][0] < 100
+
+
 def test_files_are_checked(tmp_path: Path) -> None:
     good = {
         "positions": np.zeros((1, 3, 3)),

@@ -116,7 +116,7 @@ def pair_histogram(pairs: Pairs) -> Tensor:
 def rdf(count: Tensor, oxygen: Tensor, cell: Tensor) -> Tensor:
     """g(r) [worlds, 3, bins] of the ordered pairs of one frame."""
     o, h = oxygen.sum(-1), (1 - oxygen).sum(-1)
-    pairs = torch.stack([o * (o - 1), 2 * o * h, h * (h - 1)], -1)
+    pairs = torch.stack([o * (o - 1), 2 * o * h, h * (h - 1)], -1).clamp(min=1)
     edge = BIN * torch.arange(BINS + 1, dtype=count.dtype, device=count.device)
     shell = 4 / 3 * math.pi * (edge[1:] ** 3 - edge[:-1] ** 3)
     volume = (dot(torch.linalg.cross(cell[:, 0], cell[:, 1]), cell[:, 2])).abs()

@@ -393,7 +393,7 @@ def _measure(
         for at in range(state.histogram.shape[2]):
             low, high = p.bin_width * at, p.bin_width * (at + 1)
             shell = 4 / 3 * math.pi * (high * high * high - low * low * low)
-            g = state.histogram[w, kind, at] * (volume / pairs[kind]) / shell / age
+            g = state.histogram[w, kind, at] * (volume / max(pairs[kind], 1.0)) / shell / age
             difference += abs(g - tables.rdf[kind, at]) * tables.between[kind, at]
             size += tables.between[kind, at]
     episode.metric[w, 0], episode.metric[w, 1] = difference / size, broken / hydrogens
