@@ -11,7 +11,7 @@ import torch
 
 import invariantzoo
 from invariantzoo.training.geometry import statistics
-from invariantzoo.training.geometry.metric import Metric
+from invariantzoo.training.geometry.metric import Metric, standard_error
 from invariantzoo.training.geometry.swaps import near_pairs, swap_posterior
 
 QUICK: dict[str, Any] = {"members": 2, "statistic": "polynomial", "steps": 200}
@@ -54,6 +54,18 @@ def test_bernoulli_both_ways_and_their_errors(of_coins: Metric) -> None:
         off = np.linalg.norm(way(p) - exact, axis=(1, 2))
         assert 0.2 < np.median(off) / np.median(stated) < 5
     np.testing.assert_array_equal(of_coins(p), of_coins.covariance(p))
+
+
+@pytest.mark.parametrize("members", [2, 4, 5])
+def test_the_error_of_members_on_halves_of_the_points(members: int) -> None:
+    """It is that of their mean, however many there are: here of means of independent numbers."""
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(5000, 40))
+    splits = [rng.permutation(40).reshape(2, 20) for _ in range((members + 1) // 2)]
+    halves = [half for split in splits for half in split][:members]
+    means = np.stack([data[:, half].mean(1) for half in halves])
+    stated = np.sqrt((standard_error(means) ** 2).mean())
+    assert stated == pytest.approx(40**-0.5, rel=0.04)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -65,3 +65,17 @@ def test_the_information_of_near_samples_is_that_of_a_normal_law() -> None:
     assert abs(traces.mean() - 1) < 0.1
     with pytest.raises(ValueError, match="nearest=5 must be at least 12 points"):
         local_information(h, t, points, 5)
+
+
+def test_the_information_of_many_numbers_of_few_samples_is_not_too_large() -> None:
+    """The inverse of a covariance of few samples is; where they are too few, that is said."""
+    rng = np.random.default_rng(0)
+    n, slope = 24, 3.0
+    t = rng.uniform(-1, 1, (8000, 2))
+    h = rng.normal(size=(8000, 4, n))
+    h[..., :2] += slope * t[:, None]
+    points = rng.uniform(-0.8, 0.8, (300, 2))
+    traces = np.trace(local_information(h, t, points, 100), axis1=1, axis2=2) / (2 * slope**2)
+    assert abs(traces.mean() - 1) < 0.06  # 1.14 with the inverse as it is
+    with pytest.raises(ValueError, match="the 100 nearest points of 1 samples are too few for a"):
+        local_information(h[:, :1], t, points, 100)

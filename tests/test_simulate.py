@@ -904,6 +904,15 @@ def test_one_atom_and_open_space(
 # ------------------------------------------------------------------------------------ guide
 
 
+def test_no_world_of_one_seed_begins_as_one_of_another() -> None:
+    saved = argon_model()
+    sample: Any = saved.sample
+    drawn = [planning.draw_velocity(sample, PLAN._replace(seed=s, worlds=4)) for s in range(4)]
+    assert len(np.unique(np.concatenate(drawn).reshape(16, -1), axis=0)) == 16
+    alone = planning.draw_velocity(sample, PLAN._replace(seed=2, worlds=1))
+    np.testing.assert_array_equal(alone, drawn[2][:1])
+
+
 @pytest.fixture(scope="module")
 def cp2k_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a CP2K run of 64 waters, as CP2K would write it, with agents' forces."""

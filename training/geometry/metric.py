@@ -53,7 +53,7 @@ class Metric(Field):
 
     def covariance_error(self, points: Any) -> np.ndarray:
         """Standard error [m, d, d] of `covariance`."""
-        return _error(self._each(points, self._covariance_of))
+        return standard_error(self._each(points, self._covariance_of))
 
     def hessian(self, points: Any) -> np.ndarray:
         """The derivative of the mean of the score [m, d, d]; it need not be positive."""
@@ -61,7 +61,7 @@ class Metric(Field):
 
     def hessian_error(self, points: Any) -> np.ndarray:
         """Standard error [m, d, d] of `hessian`."""
-        return _error(self._each(points, self._hessian_of))
+        return standard_error(self._each(points, self._hessian_of))
 
     def log_z(self, points: Any) -> np.ndarray:
         """log Z [m] up to an affine function of the parameters, which samples do not tell.
@@ -191,9 +191,14 @@ def window_table(metrics: np.ndarray) -> MetricTable:
     return MetricTable([np.linspace(-1, 1, side) for side in metrics.shape[:-2]], metrics)
 
 
-def _error(values: np.ndarray) -> np.ndarray:
-    """Standard error of the mean over members, which in pairs share all points."""
-    return values.std(0, ddof=1) / np.sqrt(2)
+def standard_error(values: np.ndarray) -> np.ndarray:
+    """Standard error of the mean over members [members, ...].
+
+    Each two of them have all points, a half each: they are independent, and their mean is as good
+    as one fit of all. Others share points, so the spread of all is too small.
+    """
+    pairs = values[: len(values) // 2 * 2].reshape(-1, 2, *values.shape[1:])
+    return np.asarray(np.sqrt(((pairs[:, 0] - pairs[:, 1]) ** 2).mean(0)) / 2)
 
 
 def _states(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Tensor]:

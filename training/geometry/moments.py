@@ -26,6 +26,7 @@ _PER_WEIGHT = (
 )
 _LEAST_Z2 = 7.0  # square of a coefficient of a mean over its variance, below which it is left out
 
+_LEAST_WORTH = 5  # independent samples to one more than the numbers whose covariance they tell
 _LEAST_REST = 1e-9  # of the variance of near samples, added where some numbers never vary
 
 
@@ -421,7 +422,8 @@ def local_information(h: np.ndarray, t: np.ndarray, points: np.ndarray, nearest:
 
     h [points, per point, n], t [points, d]. Among the `nearest` points the mean is quadratic in t
     and the covariance C that of what is left; with the mean's slope D this is D^T C^-1 D, less what
-    the noise of D adds to it on average. ValueError where the nearest points are too few.
+    the noise of D and of C adds to it on average. For that, residuals are taken for normal, and as
+    many as their weights are worth. ValueError where the nearest points are too few.
     """
     (per_point, n), d = h.shape[1:], t.shape[1]
     least, near = 2 * (1 + d + d * (d + 1) // 2), min(nearest, len(t))
@@ -437,7 +439,15 @@ def local_information(h: np.ndarray, t: np.ndarray, points: np.ndarray, nearest:
         free = weight.sum() * per_point * (1 - basis.shape[1] / (len(at) * per_point))
         covariance = rest.T @ rest / free
         covariance[np.diag_indices(n)] += _LEAST_REST * np.trace(covariance) / n + 1e-300
+        worth = per_point * weight.sum() ** 2 / (weight**2).sum() - basis.shape[1]
+        if worth < _LEAST_WORTH * (n + 1):
+            raise ValueError(
+                f"the {near} nearest points of {per_point} samples are too few for a statistic of "
+                f"{n} numbers: they tell a covariance as {worth:.0f} independent samples do, and "
+                f"{_LEAST_WORTH * (n + 1)} are needed; take more points, or fewer numbers"
+            )
         slope = mean[1 : 1 + d]
         noise = (solver @ solver.T)[1 : 1 + d, 1 : 1 + d] / per_point
-        information[i] = slope @ np.linalg.solve(covariance, slope.T) - n * noise
+        inverse = 1 - (n + 1) / worth  # C^-1 is larger than that of the law, by this on average
+        information[i] = inverse * slope @ np.linalg.solve(covariance, slope.T) - n * noise
     return information

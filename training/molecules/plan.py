@@ -67,8 +67,8 @@ def require_degrees(plan: Plan, atoms: int) -> None:
 
 
 def draw_velocity(sample: Sample, plan: Plan) -> np.ndarray:
-    """Velocities [worlds, n, 3] of the plan's temperature; world k is drawn with seed + k."""
+    """Velocities [worlds, n, 3] of the plan's temperature, of a stream for each seed and world."""
     mass = np.array(ATOMIC_WEIGHTS)[np.asarray(sample.numbers)]
     kt = BOLTZMANN * plan.temperature
-    seeds = range(plan.seed, plan.seed + plan.worlds)
-    return np.concatenate([maxwell(np.random.default_rng(seed), 1, mass, kt) for seed in seeds])
+    streams = [np.random.default_rng([plan.seed, world]) for world in range(plan.worlds)]
+    return np.concatenate([maxwell(stream, 1, mass, kt) for stream in streams])
