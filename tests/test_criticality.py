@@ -146,7 +146,7 @@ def test_gradients_made_to_follow_a_law(tmp_path: Path) -> None:
 
 def test_the_error_of_an_exponent_knows_that_sizes_of_a_sample_go_together() -> None:
     """Sizes of a sample are a scale, of an exact law, times numbers of its own."""
-    exponents, errors = [], []
+    exponents, errors, independent, passed = [], [], 0, 0
     for seed in range(16):
         generator = torch.Generator().manual_seed(seed)
         u = torch.rand(1000, 1, generator=generator, dtype=torch.float64)
@@ -155,13 +155,28 @@ def test_the_error_of_an_exponent_knows_that_sizes_of_a_sample_go_together() -> 
         assert law is not None
         exponents.append(law.exponent)
         errors.append(law.error)
+        many = judge((scale * torch.randn(1000, 100, generator=generator)).abs()).law
+        assert many is not None
+        independent += many.ks < 1.4 / math.sqrt(many.n)
+        passed += many.ks < many.bound
     spread = float(np.std(exponents, ddof=1))
     assert abs(np.mean(exponents) - 1.5) < spread
     assert 0.6 * spread < np.mean(errors) < 1.6 * spread
+    assert passed >= 15
+    assert independent <= 8
     alone = judge(scale)
     assert alone.law is not None
     plain = invariantzoo.fit_power_law(scale, alone.law.low, alone.law.high)
     assert plain.error <= alone.law.error < 1.2 * plain.error
+
+
+def test_a_bend_is_no_chance_where_sizes_go_together() -> None:
+    """A log-normal law of scales, whose sizes go together: bends are seen as before."""
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.exp(2 * torch.randn(4000, 1, generator=generator, dtype=torch.float64))
+    law = judge((scale * torch.randn(4000, 16, generator=generator)).abs()).law
+    assert law is not None
+    assert law.ks > law.bound
 
 
 def test_a_callback_logs_it() -> None:

@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 
 from ...agents.networks.neighbours import PairNetwork
 from ...envs.core.validation import require_count
-from .power_law import FEWEST, PowerLaw, error_by_rows, fit_power_law, running_exponents, top_window
+from .power_law import FEWEST, PowerLaw, fit_power_law, in_groups, running_exponents, top_window
 
 TIED = "of weights that layers share"
 DECADES = 5  # below the top for which exponents are told
@@ -316,7 +316,7 @@ def require_samples_apart(network: nn.Module) -> None:
 def judge(sizes: Tensor, coupling: float = math.nan) -> Verdict:
     """The verdict on sizes of gradients [samples, ...]; those that are not finite do not count.
 
-    The error of the exponent holds for independent samples, each with all of its sizes.
+    Samples are independent, the sizes of one are not: see `power_law.in_groups`.
     """
     flat = sizes.detach().flatten()
     flat = flat[(flat > 0) & (flat < math.inf)]
@@ -330,9 +330,8 @@ def judge(sizes: Tensor, coupling: float = math.nan) -> Verdict:
         law = fit_power_law(values, high * 10.0**-_WIDTH, high)
     except ValueError:
         law = None
-    if law is not None:
-        by_sample = error_by_rows(sizes.detach().cpu().double().numpy(), law)
-        law = law._replace(error=max(law.error, by_sample))
+    if law is not None and sizes.dim() > 1:
+        law = in_groups(law, sizes.detach().cpu().double().numpy())
     return Verdict(law, running, coupling, flat)
 
 
@@ -358,7 +357,8 @@ def described(verdicts: dict[str, Verdict]) -> list[dict[str, Any]]:
         row["by_decade"] = [None if math.isnan(k) else k for k in verdict.running]
         if verdict.law is not None:
             law = verdict.law
-            row |= {"exponent": law.exponent, "error": law.error, "ks": law.ks, "n": law.n}
+            row |= {"exponent": law.exponent, "error": law.error, "n": law.n}
+            row |= {"ks": law.ks, "ks_bound": law.bound}
             row |= {"window": [law.low, law.high], "is_power_law": law.is_power_law}
         if not math.isnan(verdict.coupling):
             row["coupling"] = verdict.coupling

@@ -10,7 +10,8 @@ and its curvature there is n times the variance of y, 1 / t^2 - L^2 exp(t L) / (
 
 A straight line on logarithmic scales is not enough: what bends slowly looks straight over a decade.
 A power law is claimed only where the exponents of successive parts of the window agree and the
-distance of Kolmogorov and Smirnov from the fitted law is what chance explains.
+distance of Kolmogorov and Smirnov from the fitted law is what chance explains. Chance explains more
+where samples come in groups that go together, as gradients of many parameters do: `in_groups`.
 """
 
 from __future__ import annotations
@@ -26,19 +27,23 @@ FEWEST = 50  # samples of a fit
 PARTS = 3  # of a window that have to agree, each a decade where it is long enough
 AGREE = 0.1  # by how much exponents of parts may differ
 CHANCE = 1.4  # times 1 / sqrt(n): larger distances of Kolmogorov and Smirnov are no chance
+_DRAWS, _BINS = 200, 256  # of a bootstrap, and of the window where its distances are read
+_GROUPS = 4096  # of samples, that are counted at once
 
 
 class PowerLaw(NamedTuple):
     """What samples say of P(q) ~ q^-k on a window.
 
     exponent, error: k and its standard error.  ks: the largest distance between the distributions
-    of samples and law.  decades: exponents of successive parts of the window, a decade each where
-    it has three, from below; NaN where fewer than 50 samples lie.  n: samples inside.
+    of samples and law.  bound: what chance explains of it.  decades: exponents of successive parts
+    of the window, a decade each where it has three, from below; NaN where fewer than 50 samples
+    lie.  n: samples inside.
     """
 
     exponent: float
     error: float
     ks: float
+    bound: float
     decades: tuple[float, ...]
     n: int
     low: float
@@ -46,9 +51,9 @@ class PowerLaw(NamedTuple):
 
     @property
     def is_power_law(self) -> bool:
-        """Whether the parts agree within 0.1 and the distance is below 1.4 / sqrt(n)."""
+        """Whether the parts agree within 0.1 and the distance is within what chance explains."""
         spread = float(np.ptp(self.decades))  # NaN if one of them is: a part without samples
-        return spread <= AGREE and self.ks < CHANCE / math.sqrt(self.n)
+        return spread <= AGREE and self.ks < self.bound
 
     @property
     def verdict(self) -> str:
@@ -62,8 +67,9 @@ class PowerLaw(NamedTuple):
 def fit_power_law(samples: Any, low: float, high: float) -> PowerLaw:
     """Fit P(q) ~ q^-k to samples (any shape) on the window [low, high] and judge the fit.
 
-    Samples outside the window are dropped. Raises ValueError if fewer than 50 lie inside, or if
-    samples are NaN.
+    Samples outside the window are dropped. The others are taken for independent: chance explains
+    distances up to 1.4 / sqrt(n) (`in_groups` is for others). Raises ValueError if fewer than 50
+    lie inside, or if samples are NaN.
     """
     require_number("low", low, 0, strict=True)
     require_number("high", high, low, strict=True)
@@ -80,6 +86,7 @@ def fit_power_law(samples: Any, low: float, high: float) -> PowerLaw:
         1 + t,
         1 / math.sqrt(len(y) * _variance(t, length)),
         _distance(y, t, length),
+        CHANCE / math.sqrt(len(y)),
         _by_part(y, length),
         len(y),
         low,
@@ -87,17 +94,41 @@ def fit_power_law(samples: Any, low: float, high: float) -> PowerLaw:
     )
 
 
-def error_by_rows(samples: Any, law: PowerLaw) -> float:
-    """Standard error of an exponent where only rows of samples [rows, ...] are independent.
+def in_groups(law: PowerLaw, samples: Any) -> PowerLaw:
+    """A fit to samples [groups, ...], of which only the groups are independent, with other chances.
 
-    What pulls at the exponent is summed up by row, as sizes of one row may be large together.
+    The error sums up by group what pulls at the exponent. The bound is 1.4 times the distance that
+    19 of 20 draws of as many groups, with replacement, do not exceed (a bootstrap of the distance,
+    fitted anew); for independent samples that distance is about 1 / sqrt(n). Neither gets smaller.
     """
     table = np.asarray(samples, float).reshape(len(samples), -1)
-    inside = (table >= law.low) & (table <= law.high)
-    y = np.log(np.where(inside, table, law.low) / law.low)
-    pull = np.where(inside, y - y.sum() / inside.sum(), 0).sum(1)
-    variance = _variance(law.exponent - 1, math.log(law.high / law.low))
-    return float(np.sqrt((pull**2).sum()) / (inside.sum() * variance))
+    length, bins = math.log(law.high / law.low), np.arange(1, _BINS + 1) / _BINS
+    rng = np.random.default_rng(0)
+    below, total = np.zeros((1 + _DRAWS, _BINS)), np.zeros(1 + _DRAWS)
+    counts, sums = [], []
+    for part in np.array_split(table, math.ceil(len(table) / _GROUPS)):
+        inside = (part >= law.low) & (part <= law.high)
+        y = np.log(np.where(inside, part, law.low) / law.low)
+        counts.append(inside.sum(1))
+        sums.append(y.sum(1))
+        place = np.minimum((y * (_BINS / length)).astype(int), _BINS - 1)
+        place += _BINS * np.arange(len(part))[:, None]
+        binned = np.bincount(place[inside], minlength=_BINS * len(part)).reshape(-1, _BINS)
+        times = rng.poisson(1.0, (1 + _DRAWS, len(part))).astype(float)
+        times[0] = 1.0  # as they are
+        below += times @ binned.cumsum(1)
+        total += times @ sums[-1]
+    count, size = np.concatenate(counts), np.concatenate(sums)
+    pull = size - count * (size.sum() / count.sum())
+    variance = _variance(law.exponent - 1, length)
+    error = math.sqrt((pull**2).sum()) / (count.sum() * variance)
+    filled = below[:, -1] > 0
+    n = below[filled, -1]
+    rates = [_rate(float(mean), length) for mean in total[filled] / n]
+    laws = np.array([_share_below(length * bins, rate, length) for rate in rates])
+    away = below[filled] / n[:, None] - laws
+    distance = float(np.quantile(np.abs(away[1:] - away[0]).max(1), 0.95))
+    return law._replace(error=max(law.error, error), bound=max(law.bound, CHANCE * distance))
 
 
 def running_exponents(samples: Any, low: float, high: float) -> tuple[float, ...]:
@@ -182,12 +213,17 @@ def _rate(mean: float, length: float) -> float:
 
 def _distance(y: np.ndarray, t: float, length: float) -> float:
     """The largest distance between the distributions of sorted y [n] and of the law."""
-    x = t * length
-    if abs(x) < 1e-9:
-        law = y / length
-    elif x > 0:
-        law = np.expm1(-t * y) / math.expm1(-x)
-    else:  # the same, from the other end, where powers are small
-        law = np.exp(t * (length - y)) * np.expm1(t * y) / math.expm1(x)
+    law = _share_below(y, t, length)
     steps = np.arange(len(y) + 1) / len(y)
     return float(max(np.abs(law - steps[1:]).max(), np.abs(law - steps[:-1]).max()))
+
+
+def _share_below(y: np.ndarray, t: float, length: float) -> np.ndarray:
+    """The distribution of the law at y [n]."""
+    x = t * length
+    if abs(x) < 1e-9:
+        return y / length
+    if x > 0:
+        return np.asarray(np.expm1(-t * y) / math.expm1(-x))
+    # the same, from the other end, where powers are small
+    return np.asarray(np.exp(t * (length - y)) * np.expm1(t * y) / math.expm1(x))
