@@ -69,6 +69,7 @@ RESULTS = {  # a question -> the pages with results that answer it
         "benchmark-results",
         "mappo",
         "speed",
+        "processes",
         "memory",
         "conformance",
         "brute-force",
