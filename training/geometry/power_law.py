@@ -35,19 +35,19 @@ class PowerLaw(NamedTuple):
     """What samples say of P(q) ~ q^-k on a window.
 
     exponent, error: k and its standard error.  ks: the largest distance between the distributions
-    of samples and law.  bound: what chance explains of it.  decades: exponents of successive parts
-    of the window, a decade each where it has three, from below; NaN where fewer than 50 samples
-    lie.  n: samples inside.
+    of samples and law.  decades: exponents of successive parts of the window, a decade each where
+    it has three, from below; NaN where fewer than 50 samples lie.  n: samples inside.  low, high:
+    the window.  bound: what chance explains of ks.
     """
 
     exponent: float
     error: float
     ks: float
-    bound: float
     decades: tuple[float, ...]
     n: int
     low: float
     high: float
+    bound: float
 
     @property
     def is_power_law(self) -> bool:
@@ -86,11 +86,11 @@ def fit_power_law(samples: Any, low: float, high: float) -> PowerLaw:
         1 + t,
         1 / math.sqrt(len(y) * _variance(t, length)),
         _distance(y, t, length),
-        CHANCE / math.sqrt(len(y)),
         _by_part(y, length),
         len(y),
         low,
         high,
+        CHANCE / math.sqrt(len(y)),
     )
 
 
