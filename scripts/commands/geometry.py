@@ -66,11 +66,11 @@ def run(args: argparse.Namespace) -> int:
     """Sample or read, estimate, measure paths, draw, write."""
     from invariantzoo.envs.core.files import claim
 
-    _require_options_of(args)
-    options.fill_in(args, _OF_AN_ID | _OF_A_FIT)
     options.require_output_folder("--out", args.out)
     files = (_REPORT, "metric.npz", "metric.png", "slice.png")
     options.require_own_files("--out", args.out, _REPORT, "source", files)
+    _require_options_of(args)  # last: it imports torch
+    options.fill_in(args, _OF_AN_ID | _OF_A_FIT)
     with claim(args.out):
         return _run(args)
 

@@ -175,8 +175,8 @@ def _kept(former: Mapping[str, Any]) -> list[dict[str, Any]]:
         old, new = ScoreScale(**former["scales"][run["id"]]), results.scale(run["id"])
         if old.measure != new.measure:
             curve = [
-                [steps, seconds, _rounded(score, 5)]
-                for steps, seconds, score in results.on_scale(run["curve"], old, new)
+                [steps, seconds, _rounded(results.on_scale(score, old, new), 5)]
+                for steps, seconds, score in run["curve"]
             ]
             run = {**run, "score": round(float(new.score(run["return"])), 6), "curve": curve}
         runs.append(run)

@@ -1,6 +1,6 @@
 """Speed of one training in two processes, beside one process and beside two separate trainings.
 
-    python -m invariantzoo.figures.processes [--out docs] [--rounds 3]
+    python -m invariantzoo.figures.processes [--out docs] [--rounds 2]
 
 Two separate trainings at once share nothing but the machine: what they make together is the most
 that two processes could. All three take turns in one run. Writes processes.md. Wants two cores
@@ -22,7 +22,7 @@ from invariantzoo.training.runs.folder import read_progress
 
 
 class Case(NamedTuple):
-    """A training, and agent-steps that take about a quarter of a minute."""
+    """A training, and agent-steps enough for several updates."""
 
     id: str
     settings: dict[str, int]
@@ -39,7 +39,7 @@ TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 def main() -> int:
     """Measure, print and write the table."""
-    args = figure_parser(__doc__, out=Path("docs"), rounds=3).parse_args()
+    args = figure_parser(__doc__, out=Path("docs"), rounds=2).parse_args()
     rows = []
     for case in CASES:
         speeds = [measured(case) for _ in range(args.rounds)]

@@ -152,13 +152,9 @@ def read(path: Path) -> dict[str, Any]:
     return {**document, "runs": runs}
 
 
-def on_scale(curve: Sequence[Sequence[Any]], then: ScoreScale, now: ScoreScale) -> list[list[Any]]:
-    """A curve [[steps, CPU seconds, score], …] of the scale `then`, on the scale `now`."""
-    if then.measure == now.measure:
-        return [list(point) for point in curve]
-    return [
-        [made, spent, float(now.score(then.mean_return(score)))] for made, spent, score in curve
-    ]
+def on_scale(score: float, then: ScoreScale, now: ScoreScale) -> float:
+    """A score of the scale `then`, on the scale `now`."""
+    return score if then.measure == now.measure else float(now.score(then.mean_return(score)))
 
 
 def _checked(path: Path, run: Any, scales: Any) -> dict[str, Any]:
@@ -187,13 +183,14 @@ def _checked(path: Path, run: Any, scales: Any) -> dict[str, Any]:
         if _is_number(run.get("return")):  # first: what a score was measured by may have changed
             score = points.score(float(run["return"]))
         elif _is_number(score):
-            ((*_, score),) = on_scale([[0, 0, score]], then, points)
+            score = on_scale(score, then, points)
         else:
             raise ValueError(f'{path}: {shown(run)} must have a number "return" or "score"')
-        curve = {"curve": on_scale(run["curve"], then, points)} if "curve" in run else {}
+        curve = [[*spent, on_scale(at, then, points)] for *spent, at in run.get("curve", ())]
     except OverflowError:
         raise ValueError(f"{path}: a score of {run['id']} is too far below 0") from None
-    return {**run, **curve, "id": known.id, "score": float(score)}
+    moved = {"curve": curve} if "curve" in run else {}
+    return {**run, **moved, "id": known.id, "score": float(score)}
 
 
 def _scale_in_file(path: Path, id: str, scales: Any) -> ScoreScale | None:
