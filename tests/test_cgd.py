@@ -594,7 +594,16 @@ def test_numbers_that_are_not_real_are_refused(dtype: torch.dtype) -> None:
         ({"refresh": 0}, "refresh=0 must be"),
         ({"rank": 1.5}, "rank=1.5 must be"),
         ({"centered": "residual", "tau1": 0.0}, "needs tau1 above 0"),
+        ({"centered": "mean", "tau2": 0.0}, "needs tau2 above 0"),
         ({"start": "gradient"}, "give bias_correction=False"),
+        (
+            {"start": "gradient", "bias_correction": False, "centered": "mean"},
+            "centered='mean' needs start='zero'",
+        ),
+        (
+            {"start": "gradient", "bias_correction": False, "centered": "residual"},
+            "centered='residual' needs start='zero'",
+        ),
         ({"metric": "lowrank", "centered": "mean"}, "cannot be centered='mean'"),
         ({"metric": "lowrank", "start": "gradient", "bias_correction": False}, "start='zero'"),
         ({"fused": True, "metric": "full"}, "fused=True needs"),

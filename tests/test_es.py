@@ -215,11 +215,23 @@ def test_a_network_may_have_a_way_of_its_own() -> None:
     assert torch.equal(mine[2:4, :, 0], observation[2:4, :, 0] + 1)
 
 
-@pytest.mark.parametrize("id", [CROWD, "cluster-relaxation-v0", ANNEAL])
-def test_every_network_runs_as_many(id: str) -> None:
-    system = invariantzoo.make_system(id)
-    env = VectorEnv(system, 6, seed=0)
+@pytest.mark.parametrize(
+    ("id", "settings"),
+    [
+        (CROWD, {}),
+        ("cluster-relaxation-v0", {}),
+        (ANNEAL, {}),
+        ("particles-circle-v0", {"n_agents": 5}),
+        ("particles-circle-v0", {"n_agents": 5, "control": "acceleration"}),
+        ("particles-goals-v0", {"n_agents": 4, "control": "acceleration", "max_acceleration": 2.0}),
+    ],
+)
+def test_every_network_runs_as_many(id: str, settings: dict[str, Any]) -> None:
+    system = invariantzoo.make_system(id, **settings)
+    env = VectorEnv(system, 6, seed=0, kernel=False)
     observation = torch.from_numpy(env.reset())
+    if "control" in settings:  # discs that move
+        observation = torch.from_numpy(env.step(np.full(env._action_shape, 0.3)).observation)
     for name in network_names(system):
         network = make_network(name, system, 1, width=8)
         theta = nn.utils.parameters_to_vector(network.parameters()).detach().double()

@@ -38,7 +38,7 @@ from invariantzoo.envs.core.observation import is_discrete, observation_space, p
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.core.system import System
 from invariantzoo.training.rl import descent, sb3
-from invariantzoo.training.rl.algorithms import config_class, make_config, make_trainer
+from invariantzoo.training.rl.algorithms import config_class, load_policy, make_config, make_trainer
 from invariantzoo.training.rl.buffers import MaskedReplayBuffer, MaskedRolloutBuffer
 from invariantzoo.training.rl.configs import EXTRAS
 from invariantzoo.training.rl.hyperparameters import ALGORITHMS, hyperparameters
@@ -650,6 +650,28 @@ def test_unknown_network_and_bad_values() -> None:
         make_config("test-hold-v0", "ppo", {"gama": 0.9})
     with pytest.raises(ValueError, match="did you mean 'ppo'"):
         config_class("pppo")
+
+
+@pytest.mark.parametrize(
+    ("algo", "settings"), [("ppo", {}), ("a2c", {"normalize_advantage": True}), ("a2c", {})]
+)
+def test_updates_of_one_step_leave_a_policy(algo: str, settings: dict[str, Any]) -> None:
+    """Of one agent: what holds the policy of a run needs no more rows than the run had."""
+    system = brief("test-hold-v0")
+    config = config_class(algo)(n_worlds=4, n_steps=1, network="mlp", **settings)
+    trainer = make_trainer(algo, system, config, seed=0, steps=8)
+    list(trainer)
+    policy = load_policy(algo, system, config, trainer.state_dict())
+    worlds = torch.from_numpy(trainer.env.reset()).reshape(4, system.n_agents, -1)
+    with torch.no_grad():
+        assert torch.equal(policy(worlds, None), trainer.policy()(worlds, None))
+
+
+def test_one_advantage_has_no_spread() -> None:
+    system = brief("test-hold-v0")
+    for config in (sb3.PPOConfig, sb3.MAPPOConfig):
+        with pytest.raises(ValueError, match="n_steps=1 times 1 slot"):
+            make_trainer("ppo", system, config(n_worlds=1, n_steps=1), seed=0, steps=1)
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)

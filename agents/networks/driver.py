@@ -1,8 +1,9 @@
 """The network of the learned driver of discs with goals, for all ways to train.
 
 Its form, and the compiled code that runs many sets of weights at once, are those of
-`agents/baselines/learned.py`; here it is differentiable. It asks for a velocity: the coefficients
-of neighbours in the action are 0.
+`agents/baselines/learned.py`; here it is differentiable. It asks for a velocity, or for the
+acceleration that brings it nearest in a step where the system wants one; the coefficients of
+neighbours in the action are 0.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...envs.core.observation import by_name
+from ...envs.particles.goal_geometry import shortened
 from ..baselines.goal_driving import GoalSystem, action_of_velocity, rows
 from ..baselines.learned import (
     OWN_HIDDEN,
@@ -33,7 +35,7 @@ _LOUDNESS = 0.1  # standard deviation of weights at the start
 
 
 class DriverNetwork(nn.Module):
-    """From the invariants of discs with goals to the velocity that is wanted.
+    """From the invariants of discs with goals to the action that asks for the velocity wanted.
 
     Parameters are in the order of `Learned.weights`, a row for each input. `width` is not used:
     the sizes are fixed.
@@ -96,8 +98,13 @@ class DriverNetwork(nn.Module):
             [along + towards * (1 + own_out[..., 0]), across + towards * own_out[..., 1]], -1
         )
         square = (velocity**2).sum(-1, keepdim=True).clamp(min=self.system.speed**2)
+        asked = velocity / square.sqrt()
+        if self.system.control == "acceleration":
+            c = torch.stack([seen["c_along"], seen["c_across"]], -1)
+            reached = self.system.max_acceleration * self.system.dt  # within a step
+            asked = shortened((self.system.speed * asked - c) / reached, 1.0)
         of_neighbours = velocity.new_zeros(*velocity.shape[:-1], 4 * self.system.k)
-        return torch.cat([of_neighbours, velocity / square.sqrt()], -1)
+        return torch.cat([of_neighbours, asked], -1)
 
     def population_forward(self, parameters: Tensor, observation: Tensor) -> Tensor:
         """See `PopulationNetwork`; compiled."""

@@ -105,8 +105,19 @@ def check_settings(group: dict[str, Any]) -> None:
         require_count(name, group[name])
     if group["centered"] == "residual" and not group["tau1"]:
         raise ValueError("centered='residual' needs tau1 above 0: there is no residual otherwise")
+    if group["centered"] == "mean" and not group["tau2"]:
+        raise ValueError("centered='mean' needs tau2 above 0: the mean is the gradient otherwise")
     if group["start"] == "gradient" and group["bias_correction"]:
         raise ValueError("start='gradient' has no bias to correct: give bias_correction=False")
+    if (
+        (group["start"], group["metric"]) == ("gradient", "diagonal")
+        and group["centered"] != "none"
+        and has_metric(group)
+    ):
+        raise ValueError(
+            f"centered={group['centered']!r} needs start='zero' with a diagonal metric: the first "
+            "gradient less itself leaves eps alone to divide by"
+        )
     if group["metric"] == "lowrank" and group["centered"] == "mean":
         raise ValueError("metric='lowrank' cannot be centered='mean'; it can be 'residual'")
     if group["metric"] == "lowrank" and group["start"] == "gradient":

@@ -78,6 +78,10 @@ class OnPolicyConfig(SB3Config):
             require_number(name, getattr(self, name), 0)
         require_number("max_grad_norm", self.max_grad_norm, 0, strict=True)
 
+    def smallest(self, n_agents: int) -> Self:
+        """The same for one world and two steps, as few as leave advantages a spread."""
+        return dataclasses.replace(self, n_worlds=1, n_steps=2)
+
 
 @dataclass(frozen=True)
 class PPOConfig(OnPolicyConfig):

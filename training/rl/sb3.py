@@ -413,6 +413,11 @@ def _made_ppo(
     **more: Any,
 ) -> Any:
     """A model of SB3's PPO, or of one that takes the same."""
+    if config.normalize_advantage and config.n_steps * env.num_envs < 2:
+        raise ValueError(
+            f"normalize_advantage=True needs n_steps={config.n_steps} times {env.num_envs} slot to "
+            "be at least 2: one advantage has no spread"
+        )
     if config.optimizer != "cgd":
         common["policy_kwargs"]["optimizer_kwargs"] = {"eps": 1e-5, "fused": True}
     common |= _on_policy_arguments(env, config, seed) | more
