@@ -172,7 +172,8 @@ def improve(agent: Agent, optimizer: Any, batch: Batch, settings: Settings, rng:
             seen, action, mask, log_prob, advantage, target = (column[rows] for column in flat)
             policy = agent.policy(seen, mask)
             ratio = (policy.log_prob(action) - log_prob).exp()
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            if len(rows) > 1:  # one has no spread
+                advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
             clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
             loss = -torch.min(ratio * advantage, clipped * advantage).mean()
             loss = loss + settings.value_weight * (agent.value(seen) - target).square().mean()

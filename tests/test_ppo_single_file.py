@@ -55,3 +55,8 @@ def test_masks_are_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(chosen)
     assert isinstance(agent, Agent)
     assert rows[-1]["steps"] == 8_192
+
+
+def test_a_last_batch_of_one_row_does_no_harm() -> None:
+    agent, _ = train("test-hold-v0", Settings(steps=5, worlds=1, rollout=5, batch=4), len)
+    assert all(bool(weight.isfinite().all()) for weight in agent.parameters())

@@ -241,6 +241,30 @@ def test_rows_of_the_gone_change_no_advantage() -> None:
     assert np.array_equal(buffer.advantages[acted], before)
 
 
+@pytest.mark.parametrize("algo", ["ppo", "mappo"])
+def test_what_values_explain_is_told_of_who_acted(algo: str) -> None:
+    system = invariantzoo.make_system("test-leave-v0", horizon=30)
+    config = config_class(algo)(n_worlds=4, n_steps=40, batch_size=32)
+    trainer: Any = make_trainer(algo, system, config, seed=0, steps=1)
+    update = next(iter(trainer))
+    buffer = trainer.model.rollout_buffer
+    value, wanted = buffer.values[buffer.acted], buffer.returns[buffer.acted]
+    told = update.row["explained_variance"]
+    assert told == pytest.approx(1 - (wanted - value).var() / wanted.var(), rel=1e-4)
+    assert told != pytest.approx(
+        1 - (buffer.returns - buffer.values).var() / buffer.returns.var(), rel=0.01
+    )
+
+
+def test_a_rollout_in_which_nobody_acts_teaches_nothing() -> None:
+    """The mean over no rows is NaN, and weights would be."""
+    buffer = rollout_buffer(MaskedRolloutBuffer, 3, 2)
+    last, dones = fill(buffer, 0)
+    buffer.acted[:] = False
+    with pytest.raises(ValueError, match="nobody acted in 3 steps of 2 slots"):
+        buffer.compute_returns_and_advantage(last, dones)
+
+
 def replay_of_leaving(kind: type[ReplayBuffer]) -> tuple[Any, np.ndarray]:
     env = leaving()
     more = {"seed": 0} if kind is MaskedReplayBuffer else {}

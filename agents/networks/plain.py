@@ -15,7 +15,7 @@ _LOUDNESS = 0.03  # largest weight of a linear network at the start
 
 
 class PlainNetwork(PreparedNetwork):
-    """Two hidden layers on the observation scaled to [-1, 1]."""
+    """Two hidden layers on the observation scaled to [-2, 2]."""
 
     low: Tensor
     high: Tensor

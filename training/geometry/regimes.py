@@ -245,19 +245,23 @@ def regime(estimate: Estimate, *, least: float = 0.12) -> str:
 class StepRecorder:
     """The last gradients and updates of an optimizer's parameters, tensor by tensor.
 
-    Attach it once; it watches every step from then on. What was given to the optimizer is what
-    counts: gradients after clipping. `state_dict` keeps the window.
+    Attach it; it watches every step from then on. What was given to the optimizer is what counts:
+    gradients after clipping. `state_dict` keeps the window.
     """
 
     def __init__(self, window: int) -> None:
         require_count("window", window, 8)
         self.window = window
         self._rows: dict[str, deque[tuple[Tensor, Tensor]]] = {}
+        self._hooks: tuple[Any, ...] = ()
 
     def attach(
         self, optimizer: torch.optim.Optimizer, named: Iterable[tuple[str, nn.Parameter]]
     ) -> StepRecorder:
-        """Watch the parameters of an optimizer under their names; returns itself."""
+        """Watch the parameters of an optimizer under their names; returns itself.
+
+        What it was attached to before, if only once more the same, is watched no longer.
+        """
         names = {p: name for name, p in named}
         params = [p for group in optimizer.param_groups for p in group["params"] if p in names]
         before: list[Tensor] = []
@@ -272,8 +276,12 @@ class StepRecorder:
                     moved = (p.detach() - old).flatten().cpu()
                     rows.append((p.grad.detach().flatten().cpu().clone(), moved))
 
-        optimizer.register_step_pre_hook(note)
-        optimizer.register_step_post_hook(keep)
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = (
+            optimizer.register_step_pre_hook(note),
+            optimizer.register_step_post_hook(keep),
+        )
         return self
 
     def __len__(self) -> int:

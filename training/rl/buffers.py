@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples, RolloutBufferSamples
+from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
@@ -82,8 +83,9 @@ class MaskedRolloutBuffer(RolloutBuffer):
     """Rows [buffer_size, n_envs] of one rollout; minibatches hold those whose agent acted.
 
     Between two actions of an agent its rewards count, discounted, towards the first of them; values
-    at steps where it could not act are not used. What an agent does last before it leaves for good
-    is followed by value 0.
+    at steps where it could not act are not used, save that after the last step of the rollout,
+    which stands for all that follows, whoever acts then. What an agent does last before it leaves
+    for good is followed by value 0.
     """
 
     samples: ClassVar[Any] = RolloutBufferSamples
@@ -157,6 +159,18 @@ class MaskedRolloutBuffer(RolloutBuffer):
         self.returns = self.advantages + self.values
         if self.shared is not None:
             self.shared.gather(self.acted, self.advantages)
+        if not self._all_acted().any():
+            raise ValueError(
+                f"nobody acted in {self.buffer_size} steps of {self.n_envs} slots: there is "
+                "nothing to learn from; take more n_steps or n_worlds"
+            )
+
+    def explained_variance(self) -> float:
+        """Share of the variance of returns that values explain, over the rows of who acted."""
+        value, wanted = self.values[self.acted], self.returns[self.acted]
+        if self.shared is not None:
+            value, wanted = self.shared.share.whole(value), self.shared.share.whole(wanted)
+        return float(explained_variance(value, wanted))
 
     def get(self, batch_size: int | None = None) -> Generator[Any, None, None]:
         """Minibatches of the rows whose agent acted, in random order."""

@@ -135,6 +135,8 @@ class Trainer:
             for name, value in model.logger.name_to_value.items()
             if name.startswith("train/") and name not in _LEFT_OUT
         }
+        if "explained_variance" in learned:  # SB3's counts rows that nothing is learned from
+            learned["explained_variance"] = _rollout_buffer(model).explained_variance()
         regimes = self._regimes.row() if self._regimes is not None else {}
         row, loss = {**watch.row(), **learned, **regimes}, watch.loss
         if self._share is not None:
