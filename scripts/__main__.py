@@ -44,6 +44,10 @@ COMMANDS = (
 )
 
 
+# Commands without random numbers of their own. 1.0 took their --seed in silence; it is still read.
+UNSEEDED = ("list", "export", "regimes", "criticality", "forces", "observe", "bench")
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises ValueError with one line instead of printing its usage."""
 
@@ -129,9 +133,9 @@ def _parse(command: ModuleType, name: str, words: list[str]) -> argparse.Namespa
     parser.add_argument(
         "--seed",
         type=options.seed,
-        default=0,
+        default=None if name in UNSEEDED else 0,
         metavar="K",
-        help="seed of everything random (default: 0)",
+        help=argparse.SUPPRESS if name in UNSEEDED else "seed of everything random (default: 0)",
     )
     parser.add_argument(
         "--json",
@@ -145,6 +149,12 @@ def _parse(command: ModuleType, name: str, words: list[str]) -> argparse.Namespa
 
         hint = nearest(unknown[0], parser._option_string_actions)
         parser.error(f"unknown argument {unknown[0]!r}{hint}")
+    if name in UNSEEDED and args.seed is not None:
+        print(
+            f"invariantzoo: `{name}` has no random numbers of its own to choose: "
+            f"--seed {args.seed} changes nothing, and 2.0 will refuse it",
+            file=sys.stderr,
+        )
     return args
 
 

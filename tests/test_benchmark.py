@@ -14,8 +14,9 @@ import pytest
 from commands import refused
 
 import invariantzoo
-from invariantzoo.__main__ import main
+from invariantzoo.__main__ import Parser, main
 from invariantzoo.benchmark_page import page, write
+from invariantzoo.commands import train
 from invariantzoo.commands.benchmark import _distinct, _of_others
 from invariantzoo.envs.core.files import IN_USE, LOCK
 from invariantzoo.envs.core.registry import ScoreScale, spec
@@ -43,6 +44,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main([*WORDS, "--out", str(out)]) == 0
     assert unit.done(out)
     return out
+
+
+def test_a_folder_whose_name_begins_with_a_dash_is_an_out() -> None:
+    parser = Parser()
+    train.add_arguments(parser)
+    words = Unit(ID, "ppo", "adam", 0, 3000).words(Path("-runs"))
+    asked = parser.parse_args([word for word in words[1:] if word not in ("--seed", "0")])
+    assert asked.out == Path("-runs") / ID / "ppo-adam-0"
 
 
 def test_a_benchmark_leaves_runs_results_a_page_and_pictures(done: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
+import inspect
 import json
 import os
 import shutil
@@ -19,7 +21,7 @@ from commands import refused
 
 import invariantzoo
 from invariantzoo import options, signals
-from invariantzoo.__main__ import COMMANDS, main
+from invariantzoo.__main__ import COMMANDS, UNSEEDED, main
 from invariantzoo.agents.policy import make_policy
 from invariantzoo.commands.bench import titled, with_section
 from invariantzoo.commands.evaluate import Entry
@@ -65,9 +67,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     out, err = capsys.readouterr()
-    assert "--seed" in out
+    assert ("--seed" in out) == (command not in UNSEEDED)
     assert "--json" in out
     assert err == ""
+
+
+@pytest.mark.parametrize("words", [["list"], ["regimes", "nowhere"]])
+def test_a_seed_that_changes_nothing_is_told(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = f"`{words[0]}` has no random numbers of its own to choose: --seed 3 changes nothing"
+    main(words)
+    assert told not in capsys.readouterr().err
+    main([*words, "--seed", "3"])
+    assert told in capsys.readouterr().err
+
+
+def test_no_command_reads_a_seed_that_it_is_not_to_have() -> None:
+    for command in COMMANDS:
+        source = inspect.getsource(importlib.import_module(f"invariantzoo.commands.{command}"))
+        assert ("args.seed" in source) == (command not in UNSEEDED), command
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,6 +125,24 @@ def test_a_run_that_was_continued_is_the_same(algo: str, tmp_path: Path) -> None
     assert all(torch.equal(states[1][name][key], value) for key, value in states[0][name].items())
 
 
+def test_what_goes_on_aside_has_the_parameters_of_its_checkpoint(tmp_path: Path) -> None:
+    """`regimes` of a run that was stopped on its way watched it under the last ones."""
+    config = config_class("ppo")(**SMALL["ppo"])
+    trainer = make_trainer("ppo", ENCOUNTER, config, seed=0, steps=500)
+    id = "particles-encounter-v0"
+    told = runs.describe(id, "ppo", ENCOUNTER, config, steps=500, seed=0)
+    told |= {"total_steps": 504, "curriculum": {"radius": [0.05, 0.2]}}
+    runs.write_config(tmp_path, told)
+    way = runs.curriculum_of(tmp_path, told, ENCOUNTER, trainer)
+    assert way is not None
+    with runs.recording(tmp_path) as recorder:
+        runs.train(trainer, recorder, checkpoint_every=1, watch=lambda _: False, curriculum=way)
+    aside: Any = runs.on_the_side(tmp_path, runs.read_config(tmp_path), 5)
+    assert aside.steps == trainer.steps == 36
+    assert aside.env.system == way.at(36)
+    assert 0.05 < aside.env.system.radius < 0.1
+
+
 @pytest.mark.parametrize(
     ("id", "more", "name", "ends"),
     [

@@ -18,13 +18,17 @@ import invariantzoo
 from invariantzoo.__main__ import main
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.training.rl.algorithms import make_config, make_trainer
+from invariantzoo.training.runs.hub import card
 from invariantzoo.training.runs.run import (
     describe,
+    on_the_side,
+    read_config,
     read_progress,
     recording,
     train,
     write_config,
     write_json,
+    write_progress,
 )
 
 ENCOUNTER, LEAVE = "particles-encounter-v0", "test-leave-v0"
@@ -149,6 +153,47 @@ def test_scores_that_are_none_are_named(
     said = refused(capsys, "export", str(tmp_path / "run"), "--hub", str(tmp_path / "shared"))
     assert "scores.json cannot be read" in said
     assert not (tmp_path / "shared").exists()
+
+
+@needs_safetensors
+@pytest.mark.parametrize("algo", ["ppo", "es"])
+def test_the_card_is_of_the_weights_that_are_shared(algo: str, tmp_path: Path) -> None:
+    """Rows of a process that was killed before its checkpoint, and scores of a shorter training."""
+    run = tmp_path / "run"
+    make_run(run, ENCOUNTER, algo)
+    rows = read_progress(run)
+    made = rows[-1]["steps"]
+    write_progress(run, [*rows, {**rows[-1], "steps": made + 512}])
+    (run / "rollout.mp4").write_bytes(b"a film")
+    report = json.loads((run / "scores.json").read_text())
+    for steps, whole in ((made, True), (made - 1, False)):
+        write_json(run / "scores.json", {**report, "steps": steps})
+        shared = tmp_path / f"shared-{steps}"
+        assert main(["export", str(run), "--hub", str(shared)]) == 0
+        text = (shared / "README.md").read_text(encoding="utf-8")
+        assert f"Trained for {made:,} agent-steps" in text
+        assert ("-1.25" in text) == whole
+        assert (shared / "replay.mp4").exists() == whole
+
+
+def test_the_card_plays_a_policy_as_it_was_scored() -> None:
+    known = {"algo": "es", "version": "1", "network": "mlp", "steps": 1, "seed": 0}
+    known |= {"parameters": {}, "hyperparameters": {}}
+    for id, likely in ((ENCOUNTER, True), ("ising-equilibrium-v0", False)):
+        assert f"deterministic={likely})" in card({**known, "id": id}, {})
+
+
+def test_what_the_end_of_a_shorter_training_wrote_goes_when_it_goes_on(tmp_path: Path) -> None:
+    make_run(tmp_path, ENCOUNTER, "es")
+    ends = [tmp_path / name for name in ("scores.json", "learning_curve.png", "rollout.mp4")]
+    for path in ends[1:]:
+        path.write_bytes(b"a picture")
+    trainer = on_the_side(tmp_path, read_config(tmp_path), updates=2)
+    with recording(tmp_path, since=trainer.steps) as recorder:
+        recorder.save(trainer)
+        assert all(path.exists() for path in ends), "nothing was learned since"
+        assert not train(trainer, recorder, checkpoint_every=1, watch=lambda update: False)
+    assert not any(path.exists() for path in ends)
 
 
 @needs_safetensors

@@ -279,6 +279,32 @@ def test_a_click_finds_the_cell_below_a_caption() -> None:
     assert viewer.follow == 3 * 4 + 1
 
 
+@pytest.mark.parametrize(
+    ("id", "settings", "follows"),
+    [
+        ("ising-transport-v0", {}, 0),
+        ("klein-gordon-absorber-v0", {}, None),
+        ("klein-gordon-force-v0", {"dimensions": 3, "lattice_size": 4}, None),
+        ("tasep-ring-v0", {}, None),
+        ("tasep-gates-v0", {}, None),
+    ],
+)
+def test_a_click_on_a_cell_that_is_no_agent_means_none(
+    id: str, settings: dict[str, Any], follows: int | None
+) -> None:
+    """Cells of a lattice were taken for agents, and the window ended where there are fewer."""
+    session, _ = world(id, **settings)
+    viewer = viewer_of(session, (900, 500))
+    plain = viewer.frame()
+    left, top, right, bottom = viewer._painter._lens.clip
+    place = (left + (right - left) * 7 // 8, top + (bottom - top) * 7 // 8)
+    viewer.handle(pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=place))
+    assert viewer.follow == follows
+    viewer.follow = 0
+    scene = np.s_[:, : viewer._painter.size[0]]
+    np.testing.assert_array_equal(viewer.frame()[scene], plain[scene])
+
+
 def test_a_drag_is_offered_only_where_there_is_depth() -> None:
     flat, _ = world("particles-crowd-v0")
     deep, _ = world("cluster-relaxation-v0")

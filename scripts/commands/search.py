@@ -139,7 +139,7 @@ def _spread(args: argparse.Namespace, folder: Path, search: Search, stop: Interr
     words = ["search", search.id, "--algo", search.algo]
     for name in ("trials", "steps", "seeds", "episodes", "seed"):
         words += [f"--{name}", str(getattr(search, name, args.trials))]
-    words += ["--out", str(folder), *(word for text in args.set for word in ("--set", text))]
+    words += [f"--out={folder}", *(word for text in args.set for word in ("--set", text))]
     logs = [folder / f"worker-{number}.log" for number in range(args.jobs)]
     processes = [start_command(words, log) for log in logs]
     try:

@@ -58,7 +58,7 @@ class Unit(NamedTuple):
         """What follows `invariantzoo` on the command line that begins it, or goes on with it."""
         folder = out / self.name
         words = ["train", self.id, "--algo", self.algo, "--optimizer", self.optimizer]
-        words += ["--seed", str(self.seed), "--steps", str(self.steps), "--out", str(folder)]
+        words += ["--seed", str(self.seed), "--steps", str(self.steps), f"--out={folder}"]
         resume = ["--resume"] if (folder / CONFIG).exists() else []
         return [*words, "--no-baselines", "--no-film", *resume]
 

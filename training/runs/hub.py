@@ -15,7 +15,7 @@ import torch
 
 from ...envs.core.extras import require_extra
 from ...envs.core.files import write_folder
-from ...envs.core.registry import spec
+from ...envs.core.registry import spec, system_class
 from .folder import CONFIG, FILM, SCORES, WEIGHTS, read_progress
 
 CARD, REPLAY = "README.md", "replay.mp4"  # as model hubs expect them
@@ -32,10 +32,11 @@ def export(folder: Path, config: dict[str, Any], state: dict[str, Any], out: Pat
     from safetensors.torch import save
 
     weights = save(weights_of(state))
-    scores, film = folder / SCORES, (folder / FILM).is_file()
-    rows = read_progress(folder)
-    made = rows[-1]["steps"] if rows else config["steps"]
-    text = card({**config, "steps": made}, _scores(scores) if scores.is_file() else {}, film=film)
+    made = _made(state, read_progress(folder)) or config["steps"]
+    report = _report(folder / SCORES)
+    ended = report.get("steps", made) == made  # not of a shorter training, which went on since
+    film = ended and (folder / FILM).is_file()
+    text = card({**config, "steps": made}, report["scores"] if ended else {}, film=film)
 
     def write(part: Path) -> None:
         (part / WEIGHTS).write_bytes(weights)
@@ -49,17 +50,34 @@ def export(folder: Path, config: dict[str, Any], state: dict[str, Any], out: Pat
     return [CARD, CONFIG, WEIGHTS, *([REPLAY] if film else [])]
 
 
-def _scores(path: Path) -> dict[str, dict[str, Any]]:
-    """Summaries of scores.json by policy and metric; ValueError for a file that holds none."""
+def _made(state: dict[str, Any], rows: list[dict[str, float]]) -> int:
+    """Agent-steps of a checkpoint, 0 if not known: rows of a killed process may go beyond it.
+
+    Trainers of ours count updates, each of which has a row.
+    """
+    if "steps" in state:
+        return int(state["steps"])
+    rows = rows[: state.get("update")]
+    return int(rows[-1]["steps"]) if rows else 0
+
+
+def _report(path: Path) -> dict[str, Any]:
+    """scores.json, with summaries by policy and metric as "scores"; none where there is no file.
+
+    Raises ValueError for a file that holds none.
+    """
+    if not path.is_file():
+        return {"scores": {}}
     try:
-        scores = json.loads(path.read_text(encoding="utf-8"))["scores"]
-        return {
+        report = json.loads(path.read_text(encoding="utf-8"))
+        scores = {
             policy: {
                 metric: {name: _number(summary[name]) for name in ("mean", "se")}
                 for metric, summary in summaries.items()
             }
-            for policy, summaries in scores.items()
+            for policy, summaries in report["scores"].items()
         }
+        return {**report, "scores": scores}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
 
@@ -105,6 +123,7 @@ def card(config: dict[str, Any], scores: dict[str, Any], *, film: bool = False) 
     """
     id, algo = config["id"], config["algo"]
     trained: dict[str, Any] = scores.get("trained", {})
+    likely = not system_class(id).stochastic  # as it was scored
     head = ["---", "library_name: invariantzoo", "tags:"]
     kinds = ("reinforcement-learning", "multi-agent-reinforcement-learning")
     head += [f"- {json.dumps(tag)}" for tag in (*kinds, "invariantzoo", id, algo)]
@@ -134,7 +153,7 @@ def card(config: dict[str, Any], scores: dict[str, Any], *, film: bool = False) 
         "",
         'run = invariantzoo.load_run(".")  # the folder that holds this file',
         "env = invariantzoo.VectorEnv(run.system, 16, seed=0)",
-        "player = invariantzoo.Player(env, run.policy, deterministic=True)",
+        f"player = invariantzoo.Player(env, run.policy, deterministic={likely})",
         "step = player.step(env.reset())",
         "```",
         "",

@@ -26,7 +26,7 @@
 
   // An array per frame: whole numbers k of `size` bytes, in planes of bytes, each the difference to
   // the frame before where `delta`. A value is (base + k) * step, by column; the largest k is NaN
-  // where there are gaps.
+  // where there are gaps. Where `bits`, k is a single float's.
   class Track {
     constructor(about, bytes) {
       Object.assign(this, about);
@@ -43,6 +43,7 @@
         const width = this.rows * this.columns;
         for (let i = width; i < n; i++) this.codes[i] += this.codes[i - width];
       }
+      if (this.bits) this.floats = new Float32Array(this.codes.buffer);
       this.missing = this.gaps ? 2 ** (8 * this.size) - 1 : -1;
       if (this.counts) {
         this.starts = [0];
@@ -59,6 +60,10 @@
       return this.codes.subarray(start * this.columns, end * this.columns);
     }
     values(frame) {
+      if (this.bits) {
+        const [start, end] = this.span(frame);
+        return Float64Array.from(this.floats.subarray(start * this.columns, end * this.columns));
+      }
       const raw = this.raw(frame), out = new Float64Array(raw.length), c = this.columns;
       for (let i = 0; i < raw.length; i++) {
         const k = c === 1 ? 0 : i % c;
@@ -68,7 +73,9 @@
     }
     value(frame, row, column) {
       const [start] = this.span(frame);
-      const k = this.codes[(start + row) * this.columns + column];
+      const place = (start + row) * this.columns + column;
+      if (this.bits) return this.floats[place];
+      const k = this.codes[place];
       return k === this.missing ? NaN : (this.base[column] + k) * this.step[column];
     }
   }

@@ -40,6 +40,7 @@ _PLACES = ("discs", "rings", "arrows", "segments", "balls", "ball_arrows")
 _SIZES = ("disc_radius", "disc_corners", "disc_turn", "disc_core", "ring_radius")
 _INDICES = ("links", "agents", "bonds")
 _SHADES = ("disc_value", "ring_value")
+_READ = ("loss", "metrics", "series")  # as numbers, by people
 _HERE = Path(__file__).parent
 
 
@@ -311,7 +312,8 @@ def packed(name: str, arrays: Sequence[np.ndarray | None]) -> Track:
 
     Whole numbers in the arrays stay exact up to 2^32; others are rounded to 1/65,000 of the range
     of their column, 0 staying 0. What is no finite number is the largest whole number where there
-    may be any, "gaps".
+    may be any, "gaps". Losses, metrics and series of charts, which people read as numbers of
+    whatever magnitude, are the bits of single floats, "bits".
     """
     first = next(array for array in arrays if array is not None)
     columns = first.shape[1]
@@ -320,9 +322,10 @@ def packed(name: str, arrays: Sequence[np.ndarray | None]) -> Track:
     even = len(set(counts)) == 1
     still = even and all(np.array_equal(a, present[0], equal_nan=True) for a in present[1:])
     value = present[0] if still else np.concatenate(present)
-    base, step, codes = _whole_numbers(value)
+    bits = name in _READ
+    base, step, codes = ([], [], _bits(value)) if bits else _whole_numbers(value)
     about: dict[str, Any] = {"name": name, "columns": columns, "size": codes.itemsize}
-    about |= {"base": base, "step": step, "frames": len(arrays), "still": still}
+    about |= {"base": base, "step": step, "frames": len(arrays), "still": still, "bits": bits}
     delta = even and not still
     if delta:
         moving = codes.reshape(len(arrays), -1)
@@ -331,6 +334,12 @@ def packed(name: str, arrays: Sequence[np.ndarray | None]) -> Track:
     about |= {"delta": delta, "gaps": value.dtype != np.uint8}
     planes = codes.astype(codes.dtype.newbyteorder("<")).reshape(-1, 1).view(np.uint8)
     return Track(about, np.ascontiguousarray(planes.reshape(-1, codes.itemsize).T).tobytes())
+
+
+def _bits(value: np.ndarray) -> np.ndarray:
+    """Single floats as whole numbers; what is not finite is NaN."""
+    single = np.asarray(value, np.float32)
+    return np.where(np.isfinite(single), single, np.float32(np.nan)).view(np.uint32)
 
 
 def _whole_numbers(value: np.ndarray) -> tuple[list[int], list[float], np.ndarray]:
@@ -348,7 +357,7 @@ def _whole_numbers(value: np.ndarray) -> tuple[list[int], list[float], np.ndarra
     large = bool((high - low)[exact].max(initial=0) >= 2**16 - 2) and bool(exact.all())
     most = 2**32 - 1 if large else 2**16 - 1
     exact &= high - low < most
-    span = np.where(high > low, high - low, np.maximum(np.abs(low), 1.0))
+    span = np.where(high > low, high - low, np.where(low == 0, 1.0, np.abs(low)))
     step = np.where(exact, 1.0, span / 65_000)
     base = np.floor(low / step)
     dtype: type[np.unsignedinteger[Any]] = np.uint32 if large else np.uint16

@@ -134,8 +134,8 @@ def curriculum_of(
     """
     if "curriculum" not in config:
         return None
-    last = max(config["total_steps"] - trainer.per_update, 1)
     try:
+        last = max(config["total_steps"] - trainer.per_update, 1)
         moves = {name: Move(*_tuples(ends)) for name, ends in config["curriculum"].items()}
         return Curriculum(system, moves, last)
     except _MISFIT as error:
@@ -218,12 +218,16 @@ def restore(folder: Path, trainer: Trainer) -> None:
 def on_the_side(folder: Path, config: dict[str, Any], updates: int) -> Trainer:
     """A trainer at the checkpoint of a run, with more steps ahead than so many updates need.
 
-    Nothing of the run is changed by what it does.
+    Parameters that a curriculum moves stay where they are then. Nothing of the run is changed by
+    what it does.
     """
     system, hyper = rebuild(folder, config)
     steps = 2 * config["steps"] + 1000 * updates * system.n_agents * hyper.n_worlds
     trainer = make_trainer(config["algo"], system, hyper, seed=config["seed"], steps=steps)
+    curriculum = curriculum_of(folder, config, system, trainer)
     restore(folder, trainer)
+    if curriculum is not None:
+        trainer.use(curriculum.at(trainer.steps))
     return trainer
 
 
@@ -242,7 +246,7 @@ class Recorder:
 
     def __init__(self, folder: Path, *, since: int = 0) -> None:
         """since: agent-steps of the checkpoint that is continued; later rows are forgotten."""
-        self.folder = folder
+        self.folder, self._since = folder, since
         for left in folder.glob(".*.tmp*"):
             left.unlink()
         rows = read_progress(folder) if since else []
@@ -262,7 +266,13 @@ class Recorder:
         self._board.add(update.steps, update.row)
 
     def save(self, trainer: Trainer) -> None:
-        """Write progress.csv, checkpoint.pt and policy.zip."""
+        """Write progress.csv, checkpoint.pt and policy.zip.
+
+        What the end of a shorter training left is removed: it is of other weights.
+        """
+        if trainer.steps > self._since:
+            for name in (SCORES, CURVE, FILM):
+                (self.folder / name).unlink(missing_ok=True)
         write_progress(self.folder, self.rows)
         save_tensors(self.folder / CHECKPOINT, trainer.state_dict())
         write_atomically(self.folder / POLICY, trainer.save_policy)

@@ -179,7 +179,7 @@ def film(path: str | Path, *, fps: int = FPS) -> Iterator[Callable[[np.ndarray],
         return
     import imageio.v2 as imageio
 
-    temporary = path.with_name(f".{path.stem}.{process_name()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{process_name()}.tmp{path.suffix}")
     try:
         writer = imageio.get_writer(temporary, fps=fps, quality=7, macro_block_size=_BLOCK)
 

@@ -64,5 +64,18 @@ def agent_under(scene: Scene, lens: Lens, pixel: tuple[int, int]) -> int | None:
     if scene.cells is not None:
         rows, columns = scene.cells.shape
         row, column = (y - top) * rows // (bottom - top), (x - left) * columns // (right - left)
-        return row * columns + column
+        return column if scene.kept_rows else row * columns + column
     return None
+
+
+def shows_agents(scene: Scene, n_agents: int) -> bool:
+    """Whether who is drawn somewhere is an agent: a disc, a ball, or one cell for each agent.
+
+    Where rows of cells are time, one column for each.
+    """
+    if scene.balls is not None or (scene.discs is not None and len(scene.discs)):
+        return True
+    if scene.cells is None:
+        return False
+    rows, columns = scene.cells.shape
+    return (columns if scene.kept_rows else rows * columns) == n_agents

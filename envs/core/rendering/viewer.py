@@ -15,6 +15,7 @@ from ..scene import Chart, LegendEntry, Scene
 from ..types import Bound
 from ..vector import Step, VectorEnv
 from . import pygame
+from .lens import shows_agents
 from .painter import Painter
 from .window import Window
 
@@ -156,13 +157,21 @@ class Viewer:
         if event.type == pygame.QUIT:
             self.done = True
         elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
-            self.follow = self._painter.agent_at(self.scene(), event.pos)
+            self.follow = self._agent_at(event.pos)
             if self.follow is not None:
                 self.env.press(self.follow)
         elif event.type == pygame.MOUSEMOTION:
             self._painter.drag(event)
         elif event.type == pygame.KEYDOWN:
             self._key(event.key, bool(getattr(event, "mod", 0) & pygame.KMOD_SHIFT))
+
+    def _agent_at(self, pixel: tuple[int, int]) -> int | None:
+        """The agent that a click means: an only one wherever something is drawn."""
+        scene, n_agents = self.scene(), self.env.n_agents
+        found = self._painter.agent_at(scene, pixel)
+        if found is None or shows_agents(scene, n_agents):
+            return found if found is not None and found < n_agents else None
+        return 0 if n_agents == 1 else None
 
     def advance(self, seconds: float) -> None:
         """Make the steps that fall due in that time."""
@@ -198,7 +207,7 @@ class Viewer:
         scene = self.scene()
         return self._painter.draw(
             scene,
-            follow=self.follow,
+            follow=self.follow if shows_agents(scene, env.n_agents) else None,
             lines=self.panel(scene) if self._painter.panel else (),
             step=int(env.age[0]),
             metrics=metrics,
