@@ -131,7 +131,7 @@ def test_a_state_that_cannot_be_is_refused_and_nothing_has_changed(
         ("dirac-steer-v0", "u", 1, "'u' and 'd' have the norm"),
         ("water-dynamics-v0", "oxygen", 2, "'oxygen' has 2; it must be 0 or 1"),
         ("klein-gordon-force-v0", "dt", 0, "'dt' has 0; it must be above 0"),
-        ("latent-travel-v0", "chart", 99, "'chart' has 99; it must be from 0 to"),
+        ("latent-travel-v0", "chart", 2, "'chart' has 2; it must be from 0 to 1"),
         ("neurons-v0", "rate", 0, "'rate' has 0; it must be above 0"),
     ],
 )
@@ -157,6 +157,10 @@ def test_what_compiled_code_relies_on_is_asked_of_a_state(
         (SPINS, "field", -3, "'field' has -3; it must be from -1 to 1"),
         ("klein-gordon-force-v0", "mass", 3, "'mass' has 3; it must be from 0 to 1"),
         ("klein-gordon-force-v0", "dt", 2, "'dt' has 2; it must be from 0 to 1"),
+        ("klein-gordon-force-v0", "dt", 0.98, r"'dt' has 0\.98; .* must be below 0\.9701"),
+        ("klein-gordon-force-v0", "spacing", 0.1, r"'dt' has 0\.2; .* must be below 0\.09997"),
+        ("particles-field-v0", "box", 5, r"have 5 and 1: dt=0\.1 must be below 0\.0883"),
+        ("particles-field-v0", "mass", 20, r"and 20: dt=0\.1 must be below 0\.087"),
     ],
 )
 def test_what_agents_would_not_see_is_asked_of_a_given_state_alone(

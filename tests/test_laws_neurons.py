@@ -107,6 +107,14 @@ def test_the_best_constant_rate() -> None:
     assert squared == pytest.approx(exact.mean_variance(best, 1.0, 20), rel=0.02)
 
 
+def test_the_filter_leaves_weights_that_are_known() -> None:
+    """Those that start at the best weight, 0, stay there."""
+    system = Neurons(start=0.0, horizon=4)
+    policy = make_policy("kalman", system)
+    scores = evaluate(system, policy, episodes=3, seeds=1, deterministic=True)
+    assert (scores["weight_squared"] == 0).all()
+
+
 def test_no_rates_do_better_than_those_of_the_filter() -> None:
     system = Neurons()
     means = {

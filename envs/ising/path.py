@@ -35,12 +35,11 @@ class ReducedPath:
 
     def __post_init__(self) -> None:
         for name in ("start", "end", "reach"):
-            value = getattr(self, name)
+            value, off = getattr(self, name), name == "reach"
             if not isinstance(value, tuple) or len(value) != 2:
                 raise ValueError(f"{name}={value!r} must be two numbers, of 1 / T and h / T")
-            require_number(f"1 / T of {name}", value[0], 0, strict=True)
-            least = 0 if name == "reach" else -math.inf
-            require_number(f"h / T of {name}", value[1], least, strict=name == "reach")
+            require_number(f"1 / T of {name}", value[0], 0 if off else _HOTTEST, strict=off)
+            require_number(f"h / T of {name}", value[1], 0 if off else -math.inf, strict=off)
 
     @property
     def bounds(self) -> dict[str, Bound]:

@@ -71,7 +71,8 @@ class IsingTransport(System):
     """One controller of temperature and field.
 
     side: spins along a side of the torus, even, at most 8: there log Z is exact.
-    start, end: (1 / T, h / T) at first and at last.  horizon: in which to get there.
+    start, end: (1 / T, h / T) at first and at last, 1 / T from 0.01 on.
+    horizon: in which to get there.
     relaxation: sweeps of heat baths after every step, both sublattices in turn.
     reach: how far from the straight line an action of 1 leads, in 1 / T and in h / T.
     """

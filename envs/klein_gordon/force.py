@@ -224,6 +224,14 @@ class KleinGordonForce(System):
     def require_given(self, state: FieldState) -> None:
         for name in ("mass", "dt"):
             require_fields(state, (name,), 0, self.bounds[name].high)
+        limit = 2 / (state.mass**2 + 4 * self.dimensions / state.spacing**2).sqrt()
+        unstable = state.dt >= limit
+        if unstable.any():
+            dt, least = (part[unstable][0].item() for part in (state.dt, limit))
+            raise ValueError(
+                f"state field 'dt' has {dt:g}; at these 'mass' and 'spacing' it must be below "
+                f"{least:.4g}, where the waves blow up"
+            )
 
     def transition(self, state: FieldState, action: Tensor, rng: Rng) -> FieldState:
         """`action` [worlds, agents, 1]: kicks in units of `kick`."""

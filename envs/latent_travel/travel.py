@@ -193,7 +193,7 @@ class LatentTravel(System):
     def require_state(self, state: TravelState) -> None:
         require_fields(state, ("time", "travelled"), 0)
         require_fields(state, ("shortest",), 0, strict=True)
-        require_fields(state, ("chart",), 0, len(self.charts) - 1)
+        require_fields(state, ("chart",), 0, len(self.charts.factor) - 1)
 
     def transition(self, state: TravelState, action: Tensor, rng: Rng) -> TravelState:
         """`action` [worlds, 1, 1]: half turns to the left of the target."""

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from ..core.kernel import Kernel
 from ..core.observation import observation_limits
+from ..core.physics.plane import positive
 from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.system import System
@@ -367,7 +368,7 @@ def _variances(start: float, state: State) -> tuple[Tensor]:
 def _filtered(state: State, memory: tuple[Tensor], rng: Rng) -> tuple[Tensor, tuple[Tensor]]:
     """Kalman's rates, the best there are: P / (1 + P x^2), with the variance P of the weight."""
     best = memory[0] / (1 + memory[0] * state.x**2)
-    return (best / state.rate).log().unsqueeze(-1), (best,)
+    return (positive(best) / state.rate).log().unsqueeze(-1), (best,)  # 0 from a start of 0
 
 
 def _numbers(n: int, like: Tensor) -> Tensor:

@@ -284,6 +284,16 @@ class FieldDiscs(System):
         require_fields(state, ("radius", "box"), 0, strict=True)
         require_fields(state, ("mass",), 0)
 
+    def require_given(self, state: State) -> None:
+        limit = 2 / (state.mass**2 + 8 * (self.cells / state.box) ** 2).sqrt()
+        unstable = limit <= self.dt
+        if unstable.any():
+            box, mass, least = (part[unstable][0].item() for part in (state.box, state.mass, limit))
+            raise ValueError(
+                f"state fields 'box' and 'mass' have {box:g} and {mass:g}: dt={self.dt} must be "
+                f"below {least:.4g}, where waves on the grid grow without bound"
+            )
+
     def settled(self, state: State) -> State:
         return state._replace(position=wrap(state.position, state.box[..., None]))
 
