@@ -22,7 +22,7 @@ from invariantzoo.envs.ising.equilibrium import Ising, State
 from invariantzoo.envs.ising.ground_state import ground_energy
 from invariantzoo.envs.ising.policies import cold, heat_bath, metropolis
 from invariantzoo.envs.ising.transport import IsingTransport
-from invariantzoo.training.rl.score import evaluate
+from invariantzoo.training.rl.score import evaluate, run_episodes
 
 T_CRITICAL = 2 / np.log(1 + np.sqrt(2))
 UPDATES = ("sequential", "checkerboard", "parallel")
@@ -621,8 +621,11 @@ def test_records_are_of_the_state_that_is_left(update: str, policy: str, worlds:
 
 
 @pytest.mark.parametrize("bonds", ["uniform", "random"])
-def test_the_loss_of_all_at_once_is_that_among_the_neighbours_as_they_were(bonds: str) -> None:
-    system = Ising(lattice_size=6, update="parallel", field=0.3, coupling=0.7, bonds=bonds)
+@pytest.mark.parametrize("update", UPDATES)
+def test_the_loss_of_a_step_is_that_among_the_neighbours_as_they_were(
+    update: str, bonds: str
+) -> None:
+    system = Ising(lattice_size=6, update=update, field=0.3, coupling=0.7, bonds=bonds)
     env = VectorEnv(system, 9, seed=5)
     env.reset()
     for _ in range(3):
@@ -630,6 +633,21 @@ def test_the_loss_of_all_at_once_is_that_among_the_neighbours_as_they_were(bonds
         found = env.rollout("heat-bath", 1, every=1)["loss"][0]
         expected = system.loss(before, before.turn, env.tensors).mean(1)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("update", ["sequential", "checkerboard"])
+def test_a_short_episode_scores_what_its_steps_do(update: str) -> None:
+    """Fused as one by one, where hot spins cool down and sweeps differ from each other."""
+    given = {"lattice_size": 6, "temperature": 3.0, "final_temperature": 0.2, "field": 0.2}
+    system = make_system("ising-anneal-v0", update=update, n_sweeps=3, **given)
+    own = make_policy("heat-bath", system)
+    fused = evaluate(system, own, episodes=400, seeds=1, deterministic=False)
+    env = VectorEnv(system, 400, seed=3, autoreset=False)
+    stepped = run_episodes(env, own, deterministic=False)
+    assert fused.keys() == stepped.keys()
+    for name, values in stepped.items():
+        error = np.hypot(values.std(), fused[name].std()) / 20
+        assert abs(values.mean() - fused[name].mean()) <= 4 * error
 
 
 def test_the_loss_of_clusters_is_at_rest_whatever_the_update() -> None:
@@ -768,6 +786,7 @@ def test_the_learned_geodesic_is_nearly_as_short_as_the_exact_one() -> None:
         ({"side": 5}, "side=5 must be even and at most 8"),
         ({"side": 10}, "side=10 must be even and at most 8"),
         ({"start": (0.0, 0.1)}, "1 / T of start=0.0 must be a finite number"),
+        ({"end": (0.005, 0.1)}, "1 / T of end=0.005 must be a finite number: from 0.01"),
         ({"end": 0.5}, "end=0.5 must be two numbers"),
         ({"reach": (0.5, 0.0)}, "h / T of reach=0.0 must be a finite number: above 0"),
     ],
@@ -795,8 +814,9 @@ def test_the_heat_bath_is_judged_to_be_exact() -> None:
         assert found[name] == pytest.approx(value, abs=1e-6)
 
 
-def test_nobody_is_judged_by_the_law_of_another_update() -> None:
-    system = make_system("ising-equilibrium-v0", update="parallel")
+@pytest.mark.parametrize("update", ["parallel", "checkerboard"])
+def test_nobody_is_judged_by_the_law_of_another_update(update: str) -> None:
+    system = make_system("ising-equilibrium-v0", update=update)
     assert system.exact_evaluation(chances_of(lambda a, x: 1 / (1 + (2 * a * x).exp()))) == {}
 
 

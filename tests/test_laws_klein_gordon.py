@@ -153,20 +153,34 @@ def test_forms_of_a_rollout_are_one_law() -> None:
 @pytest.mark.parametrize("worlds", [1, 70])
 @pytest.mark.parametrize(("dimension", "size"), [(1, 33), (2, 21), (3, 9)])
 def test_a_rollout_weighs_what_it_has_made(worlds: int, dimension: int, size: int) -> None:
-    """Q and the squared forces, in one lattice by rows and in many side by side."""
+    """Q, in one lattice by rows and in many side by side."""
     system = system_of(dimensions=dimension, lattice_size=size, mass=(0.2, 1.0), spacing=0.8)
     start = system.initial(Rng.single(1, worlds), worlds)
     after = type(start)(*(part.clone() for part in start))
     arrays = type(start)(*(part.numpy() for part in after))
-    energy, squares = rollout.advance(arrays, size, dimension, 1.0, 7)
+    energy = rollout.advance(arrays, size, dimension, 1.0, 7)
     pull = field.force(after.phi, after.mass, after.spacing, system.lattice)
     wanted = field.conserved_energy(after.phi, after.momentum, pull, after.dt)
     assert np.allclose(energy, wanted[:, 0], rtol=1e-12, atol=0)
-    assert np.allclose(squares, pull.square().sum(1), rtol=1e-12, atol=0)
     assert (after.phi - start.phi).abs().max() > 0.01
 
 
 # The loss
+
+
+def test_a_rollout_without_kicks_loses_what_its_steps_do() -> None:
+    """Also where a record stands for several steps: then it is the loss of the last of them."""
+    system = system_of(dimensions=2, lattice_size=6, mass=(0.2, 1.0), dt=(0.1, 0.3), horizon=6)
+    env = VectorEnv(system, 3, seed=7)
+    player, observation, losses = Player(env, make_policy("none", system)), env.reset(), []
+    for _ in range(6):
+        step = player.step(observation)
+        observation = step.observation
+        losses.append(-step.reward.mean(1))
+    for every in (1, 3):
+        env.reset(7)
+        found = env.rollout("none", 6, every=every)["loss"]
+        np.testing.assert_allclose(found, losses[every - 1 :: every], rtol=1e-11)
 
 
 def random_state(system: KleinGordonForce) -> FieldState:

@@ -38,7 +38,13 @@ from torch import Tensor
 from ..core.kernel import Kernel, parameter_record
 from ..core.observation import flatten
 from ..core.physics.lattice import Isometry, Torus
-from ..core.physics.updates import ScheduledSystem, Update, require_update
+from ..core.physics.updates import (
+    PARALLEL,
+    SEQUENTIAL,
+    ScheduledSystem,
+    Update,
+    require_update,
+)
 from ..core.rng import Rng
 from ..core.scene import Chart, Scene
 from ..core.types import Bound, LiveParameter, Range, Symmetry
@@ -330,9 +336,9 @@ class Ising(ScheduledSystem):
 
         The chain flips spins drawn at random. kl: relative entropy of its law from Gibbs's.
         energy, magnetization, abs_magnetization: its means.
-        Known for equal bonds and parameters that are numbers, unless all spins act at once.
+        Known for equal bonds and parameters that are numbers, where one spin acts at a time.
         """
-        known = self.update != "parallel" and self._is_one_world
+        known = self.update == SEQUENTIAL and self._is_one_world
         if not known or self.n_agents > stationary.ENUMERATED:
             return {}
         state = self._every_state()
@@ -363,7 +369,11 @@ class Ising(ScheduledSystem):
     def rollout(
         self, state: State, policy: str, steps: int, rng: Rng, every: int
     ) -> tuple[State, dict[str, Tensor]]:
-        """Fused; worlds in blocks of 64 that share their parameters go a bit each."""
+        """Fused; worlds in blocks of 64 that share their parameters go a bit each.
+
+        The loss is that of the last step where there is a record of every step, or all spins act at
+        once; else that of the spins among their neighbours as they are, the same at rest.
+        """
         from ..core.kernels.rollouts import rollout_arrays, rollout_plan
         from .rollout import RECORDED, compiled_rollout
         from .step import Spins
@@ -372,6 +382,16 @@ class Ising(ScheduledSystem):
         plan = rollout_plan(steps, every, rng, len(RECORDED))
         compiled_rollout(arrays, plan, policy, self.schedule.code, self.cooling)
         records = dict(zip(RECORDED, torch.from_numpy(plan.records).unbind(-1), strict=True))
+        if every == 1 and self.update != PARALLEL and policy != "wolff":
+            energy, m = (
+                torch.cat([now[None], records[name][:-1]])  # before each step
+                for name, now in (
+                    ("energy", self.energy(state)),
+                    ("magnetization", state.spin.mean(-1)),
+                )
+            )
+            # No two neighbours act in a step: half of the bonds are those before, half those after.
+            records["loss"] = energy + state.field[:, 0] * m + records["energy"]
         if self.final_temperature is not None:
             records |= above_ground(records["energy"], state.ground)
         return after, records

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..core.kernels.compiling import compiled, compiled_part
 from ..core.physics.lattice import Torus
-from .field import drift, neighbour_table
+from .field import drift, force, neighbour_table
 
 LANES = 64  # small lattices moved as one
 _FEWEST = 16  # lattices from which on they are moved as lanes
@@ -46,9 +46,9 @@ def run(
     after = type(state)(*(tensor.clone() for tensor in state))
     arrays = type(state)(*(tensor.numpy() for tensor in after))
     share = 1.0 if policy == "leapfrog" else 0.0
-    records = torch.empty(3, steps // every, len(arrays.phi), dtype=torch.float64)
+    records = torch.zeros(3, steps // every, len(arrays.phi), dtype=torch.float64)
     for k in range(steps // every):
-        energy, squares = advance(arrays, size, dimensions, share, every)
+        energy = advance(arrays, size, dimensions, share, every)
         excess = energy / arrays.energy[:, 0] - 1
         n, now, total, moment = arrays.course.T
         n += every
@@ -56,17 +56,22 @@ def run(
         total += excess * every
         moment += excess * every * (n - 0.5 * (every - 1))
         records[0, k], records[1, k] = after.course[:, 1].abs(), drift(after.course)
-        missed = (1 - share) ** 2 * 0.5 * arrays.dt[:, 0] * squares
-        records[2, k] = torch.from_numpy(missed / arrays.phi.shape[1])
+        if policy == "none":
+            records[2, k] = _missed(after, Torus((size,) * dimensions))
     return after, (records[0], records[1], records[2])
 
 
-def advance(
-    arrays: Any, size: int, dimensions: int, share: float, steps: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _missed(state: Any, lattice: Torus) -> Tensor:
+    """The loss per site [worlds] of a last step in which nobody kicked."""
+    before = state.phi - state.dt.to(state.phi.dtype) * state.momentum
+    pull = force(before, state.mass, state.spacing, lattice).double()
+    return 0.5 * state.dt[:, 0] * pull.square().mean(-1)
+
+
+def advance(arrays: Any, size: int, dimensions: int, share: float, steps: int) -> np.ndarray:
     """Make steps in place; every site takes that share of the exact kick.
 
-    Returns Q of every world after them and the sum of its squared forces.
+    Returns Q of every world after them.
     """
     phi, momentum = arrays.phi, arrays.momentum
     worlds, sites = phi.shape
@@ -74,22 +79,22 @@ def advance(
     factors = np.stack(
         [share * dt * scale, share * dt * (2 * dimensions * scale + square), dt, scale, square]
     ).astype(phi.dtype)
-    sums = np.zeros((2, worlds))
+    sums = np.zeros(worlds)
     if worlds >= _FEWEST and sites <= _SMALL:
         beside = neighbour_table(Torus((size,) * dimensions))
         move_lanes(phi, momentum, factors, beside, steps, sums)
-        return 0.5 * sums[0], sums[1]
+        return 0.5 * sums
     rows = size if dimensions == 3 else 1  # of a slab
     depth = sweep_depth(phi[0].nbytes, sites // size // rows)
     kept = kept_rows(rows, size, depth, phi.dtype)
-    columns = np.empty((2, size))
+    columns = np.empty(size)
     for w in range(worlds):
         place = phi[w].reshape(-1, size), momentum[w].reshape(-1, size)
         sweep(*place, kept, dimensions, *factors[:3, w], steps, depth)
         columns[:] = 0
         weigh(*place, kept[0, :size], dimensions, *factors[2:, w], columns)
-        sums[:, w] = columns.sum(1)
-    return 0.5 * sums[0], sums[1]
+        sums[w] = columns.sum()
+    return 0.5 * sums
 
 
 def sweep_depth(size: int, slabs: int) -> int:
@@ -200,7 +205,7 @@ def weigh(
 ) -> None:
     """Add up a lattice [rows, size], column by column.
 
-    sums [2, size] float64: gains the terms of 2 Q and the squared forces.  pull [size]: scratch.
+    sums [size] float64: gains the terms of 2 Q.  pull [size]: scratch.
     """
     n = phi.shape[1]
     slab = n if dimensions == 3 else 1
@@ -222,9 +227,8 @@ def weigh(
         for j in range(n):
             pull[j] = scale * (pull[j] - sites * phi[r, j]) - square * phi[r, j]
         for j in range(n):
-            force, speed = np.float64(pull[j]), np.float64(momentum[r, j])
-            sums[0, j] += speed * speed + force * (wide * speed - np.float64(phi[r, j]))
-            sums[1, j] += force * force
+            pulled, speed = np.float64(pull[j]), np.float64(momentum[r, j])
+            sums[j] += speed * speed + pulled * (wide * speed - np.float64(phi[r, j]))
 
 
 @_compile
@@ -232,12 +236,12 @@ def move_lanes(phi: Any, momentum: Any, factors: Any, beside: Any, steps: int, s
     """Make steps of many lattices [worlds, sites] in place, LANES of them side by side.
 
     factors [5, worlds]: c, d and dt as `sweep` has them, 1 / a^2 and m^2.
-    sums [2, worlds] float64: gains the terms of 2 Q and the squared forces.
+    sums [worlds] float64: gains the terms of 2 Q.
     """
     worlds, sites = phi.shape
     f, p = np.empty((sites, LANES), phi.dtype), np.empty((sites, LANES), phi.dtype)
     of_lane, around = np.empty((5, LANES), phi.dtype), np.empty(LANES, phi.dtype)
-    total = np.empty((2, LANES))
+    total = np.empty(LANES)
     for first in range(0, worlds, LANES):
         lanes = min(LANES, worlds - first)
         for lane in range(LANES):
@@ -252,8 +256,7 @@ def move_lanes(phi: Any, momentum: Any, factors: Any, beside: Any, steps: int, s
             _step_lanes(f, p, of_lane, beside, around)
         _weigh_lanes(f, p, of_lane, beside, around, total)
         for lane in range(lanes):
-            sums[0, first + lane] += total[0, lane]
-            sums[1, first + lane] += total[1, lane]
+            sums[first + lane] += total[lane]
         for tile in range(0, sites, _TILE):
             for lane in range(lanes):
                 for i in range(tile, min(tile + _TILE, sites)):
@@ -290,12 +293,11 @@ def _step_lanes(f: Any, p: Any, of_lane: Any, beside: Any, around: Any) -> None:
 
 @_part
 def _weigh_lanes(f: Any, p: Any, of_lane: Any, beside: Any, pull: Any, total: Any) -> None:
-    """Terms of 2 Q and squared forces of LANES lattices, into total [2, LANES]."""
+    """Terms of 2 Q of LANES lattices, into total [LANES]."""
     sides = beside.shape[1]
     sites = f.dtype.type(sides)
-    for k in range(2):
-        for lane in range(LANES):
-            total[k, lane] = 0.0
+    for lane in range(LANES):
+        total[lane] = 0.0
     for i in range(f.shape[0]):
         k, m = beside[i, 0], beside[i, 1]
         for lane in range(LANES):
@@ -308,7 +310,6 @@ def _weigh_lanes(f: Any, p: Any, of_lane: Any, beside: Any, pull: Any, total: An
             curved = of_lane[3, lane] * (pull[lane] - sites * f[i, lane])
             pull[lane] = curved - of_lane[4, lane] * f[i, lane]
         for lane in range(LANES):
-            force, speed = np.float64(pull[lane]), np.float64(p[i, lane])
+            pulled, speed = np.float64(pull[lane]), np.float64(p[i, lane])
             lag = np.float64(of_lane[2, lane]) * speed
-            total[0, lane] += speed * speed + force * (lag - np.float64(f[i, lane]))
-            total[1, lane] += force * force
+            total[lane] += speed * speed + pulled * (lag - np.float64(f[i, lane]))

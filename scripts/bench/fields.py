@@ -109,7 +109,7 @@ def lanes(size: int, worlds: int, steps: int) -> Work:
     from invariantzoo.envs.klein_gordon import field, rollout
 
     phi, momentum = _fields(worlds, size * size)
-    beside, sums = field.neighbour_table(Torus((size, size))), np.zeros((2, worlds))
+    beside, sums = field.neighbour_table(Torus((size, size))), np.zeros(worlds)
     factors = np.repeat(np.array([[C], [D], [DT], [1.0], [0.25]], np.float32), worlds, 1)
 
     def work() -> int:

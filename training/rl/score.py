@@ -28,6 +28,7 @@ from .choice_table import is_tabled, steps_by_table
 
 RESAMPLES = 2000
 _CHUNK = 2**22  # numbers that a batch of observations or of resamples may hold
+_SHORT = 2**13  # steps up to which each is recorded where policies run fused
 
 Scores = dict[str, np.ndarray]  # metric -> [seeds, episodes]
 
@@ -62,9 +63,10 @@ def evaluate(
 
     `watch` is called with the share that is done, between 0 and 1, as often as that can be told.
 
-    Own policies that a system fuses run fused; their "loss" is then a mean over records. A policy
-    with the attribute `dtype` np.float64 sees observations, and acts, in that precision; one of the
-    system's `state_policies` acts on the state itself.
+    Own policies that a system fuses run fused; their "loss" is then a mean over records, one for
+    every step or, in long episodes, every sweep. A policy with the attribute `dtype` np.float64
+    sees observations, and acts, in that precision; one of the system's `state_policies` acts on the
+    state itself.
 
     Metrics are those of the system, and "illegal_actions" where it has such; "return", the rewards
     of an episode summed, per agent; and "loss", the mean over the steps and agents that were there.
@@ -77,7 +79,7 @@ def evaluate(
     fused = isinstance(policy, OwnPolicy) and policy.name in system.fused
     size = system.n_agents * (observation_space(system).shape or (1,))[0]
     if fused:
-        size = max(size, 4 * (system.horizon // system.sweep))
+        size = max(size, 4 * (system.horizon // _recorded(system)))
     chunk = max(1, _CHUNK // size)
     dtype = seen_dtype(policy)
     whole, done = seeds * episodes * system.horizon, 0  # steps of worlds
@@ -175,10 +177,15 @@ def score_means(scores: Scores) -> dict[str, float]:
     }
 
 
+def _recorded(system: System) -> int:
+    """Steps of a fused episode that a record stands for: a sweep hides little of a long one."""
+    return 1 if system.horizon <= _SHORT else system.sweep
+
+
 def _fused_episode(env: VectorEnv, policy: str) -> Scores:
-    """The same of one fused episode, with a record per sweep."""
+    """The same of one fused episode."""
     env.reset()
-    loss = env.rollout(policy, env.system.horizon, every=env.system.sweep)["loss"].mean(0)
+    loss = env.rollout(policy, env.system.horizon, every=_recorded(env.system))["loss"].mean(0)
     return {"return": -loss * env.system.horizon, "loss": loss, **env.episode_metrics()}
 
 
