@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from systems import Hold
 
 import invariantzoo
 from invariantzoo.envs.core import registry
+from invariantzoo.envs.core.observation import parameter_values
 from invariantzoo.envs.core.system import System
+from invariantzoo.site.pages import own_ids
 
 NEW = "test-registry-v0"
 
@@ -30,6 +33,38 @@ def _ids_as_before() -> Iterator[None]:
         table.clear()
         table.update(before)  # type: ignore[arg-type]
     gymnasium.registry.pop(f"invariantzoo/{NEW}", None)
+
+
+ODD = ("nan", True, None, -1, 0, 1, 2.5, 1e400, 1j, b"x", (), (2, 1), (math.nan, 1), {}, {1})
+
+
+@pytest.mark.parametrize("id", own_ids())
+def test_a_parameter_of_another_kind_is_refused_in_words_or_kept_as_it_is(id: str) -> None:
+    """As --set may give it; what is taken is the same again from config.json."""
+    for name in parameter_values(invariantzoo.make_system(id)):
+        for value in ODD:
+            try:
+                made = invariantzoo.make_system(id, **{name: value})
+            except ValueError:
+                continue
+            kept = json.loads(json.dumps(parameter_values(made), allow_nan=False))
+            assert rebuilt(id, kept) == made, (name, value)
+
+
+def rebuilt(id: str, kept: dict[str, Any]) -> System:
+    """A system of parameters in JSON, whose lists are tuples."""
+
+    def tuples(value: Any) -> Any:
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    return invariantzoo.make_system(id, **{name: tuples(value) for name, value in kept.items()})
+
+
+@pytest.mark.parametrize("number", [1.5, True, "3"])
+def test_a_number_of_users_of_a_road_is_a_whole_one(number: Any) -> None:
+    """It was cut to one that is, or taken from a text."""
+    with pytest.raises(ValueError, match=r"n_cars=.* must be a whole number"):
+        invariantzoo.make_system("particles-traffic-v0", n_cars=number)
 
 
 @dataclass(frozen=True)

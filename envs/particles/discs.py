@@ -117,10 +117,11 @@ class Discs(System):
             require_number(name, getattr(self, name), 0)
         require_range("speed", self.speed, 0, strict=True)
         require_choice("actions", self.actions, CONTROLS)
-        names = (self.seen,) if isinstance(self.seen, str) else tuple(self.seen)
-        object.__setattr__(self, "seen", tuple(sorted(set(names))))
-        for name in self.seen:
+        several = isinstance(self.seen, tuple | list | set | frozenset)
+        names = tuple(self.seen) if several else (self.seen,)
+        for name in names:
             require_choice("seen", name, INVARIANTS)
+        object.__setattr__(self, "seen", tuple(sorted(set(names))))
         if not self.seen:
             raise ValueError("seen=() must name at least one of I1, I2, I3, I4")
 

@@ -197,9 +197,10 @@ class FieldDiscs(System):
         for name in ("mass", "charge"):
             require_range(name, getattr(self, name), 0, strict=True)
         require_number("negative", self.negative, 0, 1)
-        for name in ("inertia", "gain", "relaxation", "max_acceleration"):
+        for name in ("radius", "inertia", "gain", "relaxation", "max_acceleration"):
             require_number(name, getattr(self, name), 0, strict=True)
-        require_number("effort_weight", self.effort_weight, 0)
+        for name in ("effort_weight", "margin"):
+            require_number(name, getattr(self, name), 0)
         require_choice("form", self.form, FORMS)
         finest = self.discs.half_width * 2 / self.cells
         finest *= math.sqrt(ends_of(self.density)[0] / ends_of(self.density)[1])

@@ -151,7 +151,7 @@ class Traffic(System):
         for name in ("distance", "absence", "effort"):
             require_number(f"{name}_weight", getattr(self, f"{name}_weight"), 0)
         for kind in self.kinds.acting:
-            require_count(kind.number, self._count(kind), 0)
+            require_count(kind.number, getattr(self, kind.number), 0)
         everybody = {kind: self._count(kind) for kind in self.kinds.acting}
         places.require_room(self._layout, self.length, everybody)
         require_count("horizon", self.horizon, 0)

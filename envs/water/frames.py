@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import zipfile
 from importlib import resources
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from ..core.physics.cell import half_width
 from ..core.rng import Rng
-from ..core.validation import nearest
+from ..core.validation import nearest, shown
 from .descriptors import CUTOFF, Pairs, all_pairs, pair_histogram, radial_descriptor, rdf
 
 SHIPPED = ("water16", "water64")
@@ -31,6 +32,14 @@ class Data(NamedTuple):
     force: np.ndarray  # [frames, agents, 3]
     cell: np.ndarray  # [3, 3]
     oxygen: np.ndarray  # [agents]
+
+
+def require_names(data: object, split: object) -> None:
+    """Raise ValueError unless these can be names of data and of a split."""
+    if not isinstance(data, str | os.PathLike):
+        raise ValueError(f"data={shown(data)} must be the name of data that ship, or of a file")
+    if not isinstance(split, str):
+        raise ValueError(f"split={shown(split)} must be the name of one")
 
 
 @functools.lru_cache(maxsize=16)
