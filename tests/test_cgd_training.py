@@ -21,6 +21,7 @@ from invariantzoo.figures.descent_refresh import measured
 from invariantzoo.training.geometry import regimes
 from invariantzoo.training.optim.cgd import CGD
 from invariantzoo.training.rl.algorithms import make_config, make_trainer
+from invariantzoo.training.runs import run as runs
 from invariantzoo.training.runs.run import read_checkpoint
 
 OFF = {"learning_starts": 20, "train_freq": 4, "batch_size": 16, "buffer_size": 200}
@@ -176,6 +177,21 @@ def test_descent_refuses_a_loss_without_gradient(id: str, said: str) -> None:
     system = invariantzoo.make_system(id)
     with pytest.raises(ValueError, match=f"descent needs .*{said}"):
         make_trainer("descent", system, make_config(id, "descent", {}), seed=0, steps=10)
+
+
+def test_on_the_side_there_is_room_for_all_updates(tmp_path: Path) -> None:
+    """Those of an evolution strategy are long: 40 episodes of 30 steps."""
+    system = invariantzoo.make_system("test-hold-v0")
+    config = make_config("test-hold-v0", "es", {"pairs": 20, "n_worlds": 1, "width": 4})
+    trainer: Any = make_trainer("es", system, config, seed=0, steps=1)
+    list(trainer)
+    described = runs.describe("test-hold-v0", "es", system, config, steps=1, seed=0)
+    runs.write_config(tmp_path, described)
+    with runs.recording(tmp_path) as recorder:
+        recorder.save(trainer)
+    side: Any = runs.on_the_side(tmp_path, runs.read_config(tmp_path), 40)
+    assert side.update == 1
+    assert side.updates - side.update >= 40
 
 
 @pytest.mark.parametrize("algo", ["ppo", "descent"])

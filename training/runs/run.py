@@ -222,13 +222,19 @@ def on_the_side(folder: Path, config: dict[str, Any], updates: int) -> Trainer:
     what it does.
     """
     system, hyper = rebuild(folder, config)
+
+    def at_checkpoint(steps: int) -> Trainer:
+        trainer = make_trainer(config["algo"], system, hyper, seed=config["seed"], steps=steps)
+        curriculum = curriculum_of(folder, config, system, trainer)
+        restore(folder, trainer)
+        if curriculum is not None:
+            trainer.use(curriculum.at(trainer.steps))
+        return trainer
+
     steps = 2 * config["steps"] + 1000 * updates * system.n_agents * hyper.n_worlds
-    trainer = make_trainer(config["algo"], system, hyper, seed=config["seed"], steps=steps)
-    curriculum = curriculum_of(folder, config, system, trainer)
-    restore(folder, trainer)
-    if curriculum is not None:
-        trainer.use(curriculum.at(trainer.steps))
-    return trainer
+    trainer = at_checkpoint(steps)
+    needed = trainer.steps + (updates + 1) * trainer.per_update
+    return trainer if needed <= steps else at_checkpoint(needed)
 
 
 @contextmanager
