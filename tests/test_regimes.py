@@ -250,8 +250,9 @@ def test_callback(make: Any, env: str, given: dict[str, Any], tmp_path: Path) ->
 
 def test_a_callback_of_several_trainings_sees_each_step_once() -> None:
     """SB3 makes callbacks ready at every `learn`."""
-    settings = {"n_steps": 64, "batch_size": 8, "n_epochs": 1, "policy_kwargs": {"net_arch": [2]}}
-    model = PPO("MlpPolicy", "Pendulum-v1", seed=0, device="cpu", **settings)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"n_steps": 64, "batch_size": 8, "n_epochs": 1}
+    settings["policy_kwargs"] = {"net_arch": [2]}
+    model = PPO("MlpPolicy", "Pendulum-v1", seed=0, device="cpu", **settings)
     callback = RegimeCallback(window=100)
     for times in (1, 2):
         model.learn(64, callback=callback, reset_num_timesteps=False)
