@@ -328,7 +328,7 @@ def require_runs(*names: str | None) -> None:
 
 
 class Trained(NamedTuple):
-    """A run that was read."""
+    """A run that was read; its id as it is registered, without a module or a namespace."""
 
     id: str
     run: Run
@@ -360,7 +360,7 @@ def read_run(folder: str, *, trust: bool = False, device: str = "cpu") -> Traine
     from invariantzoo.training.runs.run import load_run
 
     run = load_run(folder, trust=trust, device=device)
-    return Trained(run.config["id"], run)
+    return Trained(invariantzoo.spec(run.config["id"]).id, run)
 
 
 def load_policy(name: str, system: System, *, trust: bool = False, device: str = "cpu") -> Policy:

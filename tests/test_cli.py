@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import gc
 import importlib
@@ -25,6 +26,7 @@ from invariantzoo.__main__ import COMMANDS, UNSEEDED, main
 from invariantzoo.agents.policy import make_policy
 from invariantzoo.commands.bench import titled, with_section
 from invariantzoo.commands.evaluate import Entry
+from invariantzoo.commands.evaluate import _entry as entry_of
 from invariantzoo.commands.evaluate import _groups as groups_of
 from invariantzoo.training.rl.algorithms import make_config, make_trainer
 from invariantzoo.training.rl.score import HELD_OUT
@@ -94,6 +96,26 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(words) == 0
         out = capsys.readouterr().out
         assert all(f"\n  {command} " in out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("given", ["systems:test-hold-v0", "invariantzoo/test-hold-v0"])
+def test_a_runs_parameters_hold_however_its_id_was_written(
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were the default ones where it was trained as module:id."""
+    parameters = {"horizon": 4, "noise": 0.7}
+    system = invariantzoo.make_system(given, **parameters)
+    config = make_config(given, "es", {"n_worlds": 1, "pairs": 2})
+    trainer = make_trainer("es", system, config, seed=0, steps=1)
+    runs.write_config(tmp_path, runs.describe(given, "es", system, config, steps=1, seed=0))
+    with runs.recording(tmp_path) as recorder:
+        runs.train(trainer, recorder, checkpoint_every=1)
+    for id in (given, "test-hold-v0"):
+        assert answer(capsys, "rollout", id, "--policy", str(tmp_path))["parameters"] == parameters
+        args = argparse.Namespace(set=[], trust=False, policy=str(tmp_path))
+        assert entry_of(id, args).system == system
+        args.policy = None
+        assert entry_of(str(tmp_path), args).id == "test-hold-v0"
 
 
 def test_only_a_process_of_its_own_looks_for_unused_objects_less_often() -> None:

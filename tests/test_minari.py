@@ -20,7 +20,7 @@ from invariantzoo.envs.core.vector import VectorEnv
 from invariantzoo.training.runs import minari_dataset
 
 CROWD, LEAVE = "particles-crowd-v0", "test-leave-v0"
-KINDS = (CROWD, LEAVE, "test-hold-v0", "ising-equilibrium-v0", "water-inference-v0")
+KINDS = (CROWD, LEAVE, "systems:test-hold-v0", "ising-equilibrium-v0", "water-inference-v0")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Minari's own
 needs_minari = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("minari", "h5py")),
@@ -48,6 +48,7 @@ def test_every_kind_of_system_makes_a_dataset(
     rollout(capsys, id, "--n-steps", 2, "--minari", tmp_path / "a")
     data, system = load(tmp_path / "a"), invariantzoo.make_system(id)
     assert data.total_episodes == system.n_agents
+    assert data.spec.namespace == f"invariantzoo/{id.rpartition(':')[2]}"
     episode = data[0]
     assert data.observation_space == observation_space(system)
     assert data.action_space == system.action_space

@@ -18,6 +18,7 @@ from ...envs.core.extras import require_extra
 from ...envs.core.files import write_folder
 from ...envs.core.memory import require_memory
 from ...envs.core.observation import observation_space
+from ...envs.core.registry import spec
 from ...envs.core.vector import Step, VectorEnv
 
 DATA = "data"  # Minari's name for the folder in a dataset's folder that holds it
@@ -183,7 +184,7 @@ def write_dataset(path: Path, episodes: Episodes, config: dict[str, Any]) -> Non
         storage.update_episodes(buffers())
         storage.update_metadata(
             {
-                "dataset_id": f"invariantzoo/{config['id']}/rollout-v0",
+                "dataset_id": f"invariantzoo/{spec(config['id']).id}/rollout-v0",
                 "minari_version": minari.__version__,
                 "algorithm_name": str(config["policy"]),
                 "description": "Each episode is one agent's; its options name world and agent.",
