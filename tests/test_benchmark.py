@@ -110,12 +110,20 @@ def test_a_run_of_other_settings_is_not_taken_for_what_is_asked(
     """As of another version; in an array also where another job has the share that it is of."""
     first, second = (Unit(ID, "ppo", "adam", seed, 3000) for seed in (0, 1))
     settings = units.hyperparameters(ID, "ppo", "adam")
-    former = {name: value for name, value in settings.items() if name != "n_epochs"}
+    plain = units.plain_hyperparameters("ppo")
+    assert settings["max_grad_norm"] == plain["max_grad_norm"]
+    former = {name: value for name, value in settings.items() if name != "max_grad_norm"}
     for unit, made in ((first, {**former, "device": "cuda"}), (second, {**settings, "gamma": 0.5})):
         (tmp_path / unit.name).mkdir(parents=True)
         config = {"steps": 3000, "hyperparameters": made}
         (tmp_path / unit.name / "config.json").write_text(json.dumps(config))
     units.require_same_settings([first], tmp_path)
+    del former["n_epochs"]  # which has been read, and trained with, as the algorithm's own
+    config = {"steps": 3000, "hyperparameters": former}
+    (tmp_path / first.name / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"n_epochs={plain['n_epochs']}, not 2"):
+        units.require_same_settings([first], tmp_path)
+    (tmp_path / first.name / "config.json").unlink()
     for name, value in (("ID", 1), ("MIN", 1), ("MAX", 2)):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
     said = refused(capsys, *WORDS, "--engine", "array", "--out", str(tmp_path))

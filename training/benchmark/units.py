@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ...envs.core.registry import make_system
 from ...envs.core.validation import require_choice, require_count, require_number, shown
-from ..rl.algorithms import default_steps, make_config, make_trainer
+from ..rl.algorithms import config_class, default_steps, make_config, make_trainer
 from ..rl.configs import SB3Config
 from ..rl.hyperparameters import ALGORITHMS, PLAIN
 from ..runs.folder import CONFIG, SCORES
@@ -159,6 +159,13 @@ def hyperparameters(id: str, algo: str, optimizer: str) -> dict[str, Any]:
     return made
 
 
+def plain_hyperparameters(algo: str) -> dict[str, Any]:
+    """What an algorithm has where nothing is said, in the same way."""
+    config = config_class(algo)()
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
+
+
 def changed(made: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Names of hyper-parameters that were others; what a run did not have yet is as it is now.
 
@@ -184,6 +191,7 @@ def require_same_settings(units: Iterable[Unit], out: Path) -> None:
                 "the same --steps, remove it, or choose another --out"
             )
         now = hyperparameters(unit.id, unit.algo, unit.optimizer)
+        made = plain_hyperparameters(unit.algo) | made  # as it is read, and as it was trained
         for name in changed(made, now):
             raise ValueError(
                 f"{folder} is a run with {name}={shown(made[name])}, not {now[name]!r}, which "
