@@ -117,8 +117,8 @@ class Discs(System):
             require_number(name, getattr(self, name), 0)
         require_range("speed", self.speed, 0, strict=True)
         require_choice("actions", self.actions, CONTROLS)
-        several = isinstance(self.seen, tuple | list | set | frozenset)
-        names = tuple(self.seen) if several else (self.seen,)
+        seen = self.seen
+        names = tuple(seen) if isinstance(seen, tuple | list | set | frozenset) else (seen,)
         for name in names:
             require_choice("seen", name, INVARIANTS)
         object.__setattr__(self, "seen", tuple(sorted(set(names))))
