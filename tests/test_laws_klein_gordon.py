@@ -13,6 +13,7 @@ from torch import Tensor
 
 import invariantzoo
 from invariantzoo import Player, VectorEnv, evaluate, make_policy
+from invariantzoo.envs.core.physics.lattice import largest_step
 from invariantzoo.envs.core.rng import Rng
 from invariantzoo.envs.klein_gordon import boundary, field, rollout
 from invariantzoo.envs.klein_gordon.absorber import KleinGordonAbsorber
@@ -61,7 +62,7 @@ def test_plane_waves_stay_plane(dimension: int) -> None:
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
 def test_the_step_is_stable_up_to_its_limit(dimension: int) -> None:
-    limit = field.largest_step(0.5, 1.0, dimension)
+    limit = largest_step(0.5, 1.0, dimension)
     assert limit == pytest.approx([0.9701, 0.6963, 0.5714][dimension - 1], abs=5e-5)
     with pytest.raises(ValueError, match="where the waves blow up"):
         system_of(dimensions=dimension, dt=limit)

@@ -8,7 +8,6 @@ sin(w dt / 2) = dt / 2 sqrt(m^2 + sum_j (2 / a sin(k_j a / 2))^2): stable below 
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import Any
 
@@ -56,11 +55,6 @@ def frequency(wave_number: Tensor, mass: float, spacing: float, dt: float) -> Te
     """
     squared = mass**2 + ((2 / spacing * torch.sin(wave_number * spacing / 2)) ** 2).sum(-1)
     return 2 / dt * torch.asin(dt / 2 * squared.sqrt())
-
-
-def largest_step(mass: float, spacing: float, dimension: int) -> float:
-    """The time step at which the fastest wave becomes unstable."""
-    return 2 / math.sqrt(mass**2 + 4 * dimension / spacing**2)
 
 
 def drift(course: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ..core.kernel import Kernel, parameter_record
-from ..core.physics.lattice import Isometry, Torus
+from ..core.physics.lattice import Isometry, Torus, largest_step
 from ..core.rng import Rng
 from ..core.scene import Scene
 from ..core.system import System
@@ -157,7 +157,7 @@ class KleinGordonForce(System):
         require_count("horizon", self.horizon)
         require_choice("precision", self.precision, PRECISIONS)
         heaviest, closest = ends_of(self.mass)[-1], ends_of(self.spacing)[0]
-        limit = field.largest_step(heaviest, closest, self.dimensions)
+        limit = largest_step(heaviest, closest, self.dimensions)
         if ends_of(self.dt)[-1] >= limit:
             raise ValueError(f"dt={self.dt} must be below {limit:.4g}, where the waves blow up")
 
@@ -175,9 +175,9 @@ class KleinGordonForce(System):
         closest, ends = ends_of(self.spacing)[0], ends_of(self.dt)
         shortest, longest = ends[0], ends[-1]
         heaviest = max(ends_of(self.mass)[-1], 1.0)
-        if longest >= field.largest_step(heaviest, closest, self.dimensions):
+        if longest >= largest_step(heaviest, closest, self.dimensions):
             heaviest = ends_of(self.mass)[-1]
-        stable = _STABLE * field.largest_step(heaviest, closest, self.dimensions)
+        stable = _STABLE * largest_step(heaviest, closest, self.dimensions)
         return {
             "mass": LiveParameter(0.05, 0.0, heaviest),
             "dt": LiveParameter(0.02, min(0.02, shortest), max(longest, min(0.5, stable))),
@@ -224,7 +224,7 @@ class KleinGordonForce(System):
     def require_given(self, state: FieldState) -> None:
         for name in ("mass", "dt"):
             require_fields(state, (name,), 0, self.bounds[name].high)
-        limit = 2 / (state.mass**2 + 4 * self.dimensions / state.spacing**2).sqrt()
+        limit = largest_step(state.mass, state.spacing, self.dimensions)
         unstable = state.dt >= limit
         if unstable.any():
             dt, least = (part[unstable][0].item() for part in (state.dt, limit))

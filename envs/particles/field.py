@@ -36,6 +36,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ..core.kernel import Kernel, parameter_record
+from ..core.physics.lattice import largest_step
 from ..core.physics.plane import cross, dot, rotate_quarter, wrap
 from ..core.rng import Rng
 from ..core.scene import LegendEntry, Scene
@@ -204,7 +205,7 @@ class FieldDiscs(System):
         require_choice("form", self.form, FORMS)
         finest = self.discs.half_width * 2 / self.cells
         finest *= math.sqrt(ends_of(self.density)[0] / ends_of(self.density)[1])
-        limit = 2 / math.sqrt(ends_of(self.mass)[1] ** 2 + 8 / finest**2)
+        limit = largest_step(ends_of(self.mass)[1], finest, 2)
         if self.dt >= limit:
             raise ValueError(
                 f"dt={self.dt} must be below {limit:.4g}: waves on a grid with nodes {finest:.4g} "
@@ -286,7 +287,7 @@ class FieldDiscs(System):
         require_fields(state, ("mass",), 0)
 
     def require_given(self, state: State) -> None:
-        limit = 2 / (state.mass**2 + 8 * (self.cells / state.box) ** 2).sqrt()
+        limit = largest_step(state.mass, state.box / self.cells, 2)
         unstable = limit <= self.dt
         if unstable.any():
             box, mass, least = (part[unstable][0].item() for part in (state.box, state.mass, limit))

@@ -68,7 +68,7 @@ from .descriptors import (
     rdf,
     symmetry_operations,
 )
-from .frames import drawn_frames, mean_neighbourhood, read, reference_rdf, require_names
+from .frames import drawn_frames, mean_neighbourhood, read, reference_rdf
 from .least_squares import by_species, optimum
 from .picture import LEGEND, molecules_scene, rdf_plot
 
@@ -150,7 +150,6 @@ class WaterDynamics(System):
         require_count("horizon", self.horizon)
         require_number("dt", self.dt, 0, 5, strict=True)
         require_range("temperature", self.temperature, 0, strict=True)
-        require_names(self.data, self.split)
         read(self.data, self.split)
 
     @property

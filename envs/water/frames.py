@@ -34,20 +34,21 @@ class Data(NamedTuple):
     oxygen: np.ndarray  # [agents]
 
 
-def require_names(data: object, split: object) -> None:
-    """Raise ValueError unless these can be names of data and of a split."""
-    if not isinstance(data, str | os.PathLike):
-        raise ValueError(f"data={shown(data)} must be the name of data that ship, or of a file")
-    if not isinstance(split, str):
-        raise ValueError(f"split={shown(split)} must be the name of one")
-
-
-@functools.lru_cache(maxsize=16)
 def read(name: str, split: str = "") -> Data:
     """Frames of data that ship, or of a file.
 
-    Raises ValueError for a file that is missing or no such data, and for an unknown split.
+    Raises ValueError for what is no name, for a file that is missing or no such data, and for an
+    unknown split.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise ValueError(f"data={shown(name)} must be the name of data that ship, or of a file")
+    if not isinstance(split, str):
+        raise ValueError(f"split={shown(split)} must be the name of one")
+    return _read(name, split)
+
+
+@functools.lru_cache(maxsize=16)
+def _read(name: str, split: str) -> Data:
     path = Path(name)
     if name in SHIPPED:
         path = Path(str(resources.files(__package__) / "data" / f"{name}.npz"))

@@ -48,7 +48,7 @@ from .descriptors import (
     kernel_tables,
     symmetry_operations,
 )
-from .frames import drawn_frames, mean_square, read, require_names
+from .frames import drawn_frames, mean_square, read
 from .least_squares import Optimum, by_species, optimum
 from .picture import LEGEND, molecules_scene
 
@@ -122,7 +122,6 @@ class WaterInference(System):
 
     def __post_init__(self) -> None:
         require_count("horizon", self.horizon)
-        require_names(self.data, self.split)
         read(self.data, self.split)
 
     @property

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import NamedTuple, TypeVar, final
 
 import torch
 from torch import Tensor
 
 from ..validation import require_count
+
+Number = TypeVar("Number", float, Tensor)
 
 
 class Isometry(NamedTuple):
@@ -136,3 +138,9 @@ def _at(value: Tensor, sites: Tensor) -> Tensor:
     """Values [worlds, sites, ...] at sites [worlds, sites]."""
     index = sites.reshape(*sites.shape, *[1] * (value.ndim - 2)).expand(-1, -1, *value.shape[2:])
     return value.gather(1, index)
+
+
+def largest_step(mass: Number, spacing: Number, dimension: int) -> Number:
+    """The time step at which the fastest wave of a field on a lattice becomes unstable."""
+    fastest: Number = (mass**2 + 4 * dimension / spacing**2) ** 0.5
+    return 2 / fastest
