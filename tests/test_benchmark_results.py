@@ -15,9 +15,10 @@ import invariantzoo
 from invariantzoo.agents.networks.choose import make_network
 from invariantzoo.agents.policy import network_policy
 from invariantzoo.envs.core.rng import Rng
-from invariantzoo.figures import benchmark, benchmark_searches, invariants_gain
+from invariantzoo.figures import benchmark, benchmark_search, benchmark_searches, invariants_gain
 from invariantzoo.figures import benchmark_verdicts as verdicts
 from invariantzoo.training.benchmark import results
+from invariantzoo.training.rl.algorithms import make_config
 
 IDS = ["particles-encounter-v0", "tasep-gates-v0", "quadratic-regimes-v0", "neurons-v0"]
 SEEDS = 5
@@ -136,7 +137,7 @@ def test_a_benchmark_becomes_a_page_and_results_to_compare_with(tmp_path: Path) 
     document["settings"] = settings
     benchmark.draw(document, tmp_path)
     assert len(list(tmp_path.glob("*.png"))) == 3
-    page = benchmark.page(document, {}, {})
+    page = benchmark.page(document, {}, {}, {})
     row = next(line for line in page.splitlines() if line.startswith(f"| `{IDS[0]}`"))
     cells = [cell.strip() for cell in row.split("|")]
     assert re.fullmatch(r"0\.\d+ \[0\.\d+, \d\.\d+\]", cells[2])
@@ -285,6 +286,32 @@ def test_new_settings_stand_beside_those_of_the_record(tmp_path: Path) -> None:
         benchmark_searches.compared([run(10, 0.5), run(11, 0.5, gamma=1.0, lr=1)], record, 0)
     with pytest.raises(ValueError, match="no runs of ppo on neurons-v0"):
         benchmark_searches.compared([run(12, 0.5)], {**record, "runs": []}, 0)
+
+
+def test_what_a_search_found_is_told_on_the_scale_of_the_id() -> None:
+    id, of = "neurons-v0", results.scale("neurons-v0").mean_return
+    present = make_config(id, "ppo", {"optimizer": "adam"})
+    trial = {"number": 0, "state": "complete", "value": of(0.5), "settings": {}}
+    best = {
+        **trial,
+        "number": 2,
+        "value": of(0.75),
+        "settings": {"lr": 0.5, "gamma": present.gamma},
+    }
+    trials = [trial, {**trial, "number": 1, "state": "pruned", "value": of(0.1)}, best]
+    report = {"id": id, "algo": "ppo", "steps": 1000, "trials": trials, "best": best}
+    assert benchmark_search.summary(report, present) == {
+        "steps": 1000,
+        "trials": 3,
+        "pruned": 1,
+        "failed": 0,
+        "present": 0.5,
+        "best": 0.75,
+        "found": {"lr": 0.5},
+    }
+    pruned = [{**trial, "state": "pruned"}, *trials[1:]]
+    told = benchmark_search.summary({**report, "trials": pruned}, present)
+    assert (told["present"], told["pruned"]) == (None, 2)
 
 
 def test_curves_are_of_ids_whose_episodes_end_in_every_run() -> None:

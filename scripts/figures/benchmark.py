@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from invariantzoo.figures import benchmark_search, benchmark_searches, invariants_gain
 from invariantzoo.figures import benchmark_verdicts as verdicts
-from invariantzoo.figures import invariants_gain
 from invariantzoo.report import (
     TEXT_SIZE,
     figure_parser,
@@ -36,6 +36,7 @@ ALGORITHMS = ("ppo", "mappo", "maskable_ppo", "a2c", "sac", "descent", "es")
 RECORD = "benchmark.json"
 _CURVE = 16  # points of a run's curve that are kept
 _AS_GOOD = 0.001  # of score
+_FOUND = 0.02  # of score: more than that is worth a comparison at full length
 _POINTS = 60  # of a picture's curve
 _SHOWN = (-0.25, 1.15)  # scores that the pictures show
 _PAGE = """# Which algorithm for which id
@@ -94,7 +95,7 @@ algorithm's own defaults. Most were chosen by hand when the id was made; ids wit
 own: {own}.
 All runs have Adam, save those of `cgd`: `a2c` too, whose default is RMSprop{other_optimizers}.
 
-{searched}
+{searched}{changed}
 
 Steps are those of `standard_steps.json` of the package: what an id states for the algorithm where
 this takes two minutes of CPU time or less, else those of about one minute. {seconds} Runs had one
@@ -227,8 +228,16 @@ def _machine() -> str:
     return str(machine()["cpu"])
 
 
-def page(document: Mapping[str, Any], gain: Mapping[str, Any], searches: Mapping[str, Any]) -> str:
-    """The page as Markdown."""
+def page(
+    document: Mapping[str, Any],
+    gain: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    search: Mapping[str, Any],
+) -> str:
+    """The page as Markdown.
+
+    changes: new settings of poor cells.  search: what the search of every id found.
+    """
     from invariantzoo import ids as own_ids
     from invariantzoo import spec
 
@@ -272,7 +281,8 @@ def page(document: Mapping[str, Any], gain: Mapping[str, Any], searches: Mapping
         own=", ".join(own),
         more_changed=_more_changed(document["settings"]),
         other_optimizers=_other_optimizers(ids),
-        searched=_searched(searches),
+        searched=_searched(search),
+        changed=_changed(changes),
         seconds=f"In all the runs took {sum(seconds) / 3600:.1f} CPU hours.",
         machines=", ".join(document["machines"]),
         algos=",".join(ALGORITHMS),
@@ -472,10 +482,10 @@ def _table_of_differences(rows: Sequence[Sequence[str]]) -> str:
     return f"Score with `cgd` less that with Adam:\n\n{table(head, body)}"
 
 
-def _searched(searches: Mapping[str, Any]) -> str:
-    """What `invariantzoo search` found for poor cells, and whether it was kept."""
-    if not searches:
-        return "No search was made for this benchmark so far."
+def _changed(changes: Mapping[str, Any]) -> str:
+    """New settings of poor cells, and whether they were kept."""
+    if not changes:
+        return ""
     rows = [
         [
             f"`{name}`",
@@ -483,14 +493,44 @@ def _searched(searches: Mapping[str, Any]) -> str:
             f"`{of['found']}`",
             *(of[column] for column in ("before", "after", "kept")),
         ]
-        for name, of in searches.items()
+        for name, of in changes.items()
     ]
     head = ["id, algorithm", "trials", "found", "score before", "with it", "kept"]
     return (
-        "Cells that were poor where another algorithm was good have new settings, by hand or by\n"
-        "trials of `invariantzoo search`, on seeds that no benchmark has (20 and 21 by hand, from\n"
-        "10,000 on by trials). Runs of such cells that the record had are made anew.\n\n"
+        "\n\nCells that were poor where another algorithm was good have new settings, by hand or\n"
+        "by trials of `invariantzoo search`, at the steps of the benchmark, on seeds that no\n"
+        "benchmark has (20 and 21). Runs of such cells that the record had are made anew.\n\n"
         f"{table(head, rows)}"
+    )
+
+
+def _searched(search: Mapping[str, Any]) -> str:
+    """What the search of every id found, beside the settings that the id has."""
+    if not search:
+        return "No search over all ids was made for this benchmark so far."
+    cells = search.values()
+    rows = [
+        [
+            f"`{name}`",
+            f"{of['steps']:,}",
+            f"{of['trials']} ({of['pruned']}, {of['failed']})",
+            "–" if of["present"] is None else f"{of['present']:.3f}",
+            f"{of['best']:.3f}",
+            ", ".join(f"`{key}={value}`" for key, value in of["found"].items()) or "these",
+        ]
+        for name, of in search.items()
+    ]
+    head = ["id, algorithm", "steps", "trials (pruned, failed)", "settings of now", "best", "found"]
+    better = sum(of["present"] is None or of["best"] > of["present"] + _FOUND for of in cells)
+    return (
+        "One search was made with the same trials for each id (`python -m\n"
+        "invariantzoo.figures.benchmark_search`), each of a fifth of the steps, on one seed that\n"
+        f"no benchmark has; {better} of {len(search)} found settings whose score is higher by\n"
+        f"more than {_FOUND} there. The best of several on one seed is an optimistic value, so\n"
+        "these are candidates: those that were better at full length on other seeds too stand in\n"
+        "the table after this one, and are what the id has now.\n\n"
+        "<details><summary>The search</summary>\n\n"
+        f"{table(head, rows)}\n\n</details>"
     )
 
 
@@ -630,7 +670,8 @@ def main() -> None:
     if not document:
         parser.error(f"--runs {args.runs}: there is no such folder, and no record in {store}")
     draw(document, args.out / "images")
-    text = page(document, read(invariants_gain.RECORD), read("benchmark-searches.json"))
+    searches = read(benchmark_searches.RECORD), read(benchmark_search.RECORD)
+    text = page(document, read(invariants_gain.RECORD), *searches)
     write_text(args.out / "benchmark-results.md", text)
 
 

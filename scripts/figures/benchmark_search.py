@@ -1,0 +1,97 @@
+"""The same search of settings for every id of the benchmark, and what it found.
+
+    python -m invariantzoo.figures.benchmark_search --runs DIR [--algo ppo] [--ids ID …]
+        [--trials 12] [--share 0.2] [--jobs 2] [--out docs]
+
+Each id is searched by `invariantzoo search` with as many trials, each of a share of the
+agent-steps of the benchmark, on seeds from 10,000 on. The optimizer is Adam, and what decides the
+cost of a step (`COSTS`) stays as the id has it: a run with what is found takes no longer. DIR holds
+a folder a search, and the same command goes on with those that were stopped. Results go to
+results/benchmark-search.json, which the page of the benchmark shows. What is found was chosen by
+few episodes of short trainings: it is a candidate, to be compared at full length on other seeds
+(`figures/benchmark_searches.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from invariantzoo.report import json_text, write_text
+
+RECORD = "benchmark-search.json"
+COSTS = ("batch_size", "gradient_steps", "n_epochs", "train_freq")
+
+
+def main() -> None:
+    """Search what has not been, print and write what was found."""
+    from invariantzoo import ids, spec
+    from invariantzoo.training.benchmark.units import standard_steps
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--runs", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--algo", default="ppo")
+    parser.add_argument("--ids", nargs="+", metavar="ID")
+    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--share", type=float, default=0.2)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    args = parser.parse_args()
+
+    def search(id: str) -> tuple[str, dict[str, Any]]:
+        steps = round(args.share * standard_steps(id, args.algo))
+        return id, searched(id, args.algo, steps, args.trials, args.runs)
+
+    path = args.out / "results" / RECORD
+    chosen = args.ids or [id for id in ids() if spec(id).score is not None]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for id, cell in pool.map(search, chosen):
+            print(id, args.algo, cell, flush=True)
+            cells = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            write_text(path, json_text({**cells, f"{id}, {args.algo}": cell}))
+
+
+def searched(id: str, algo: str, steps: int, trials: int, folder: Path) -> dict[str, Any]:
+    """A search by the command, and its end: scores of the present settings and of the best."""
+    from invariantzoo.training.rl.algorithms import make_config
+
+    present = make_config(id, algo, {"optimizer": "adam"})
+    fixed = {name: getattr(present, name) for name in COSTS if hasattr(present, name)}
+    out = folder / f"{id}-{algo}"
+    words = ["search", id, "--algo", algo, "--trials", str(trials), "--steps", str(steps)]
+    words += ["--set", "optimizer=adam", "--json", f"--out={out}"]
+    words += [word for name, value in fixed.items() for word in ("--set", f"{name}={value}")]
+    command = [sys.executable, "-m", "invariantzoo", *words]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return summary(json.loads(ended.stdout), present)
+
+
+def summary(report: dict[str, Any], present: Any) -> dict[str, Any]:
+    """What a search found, of what the command reports: scores, and settings that differ."""
+    from invariantzoo.training.benchmark.results import scale
+
+    trials, best = report["trials"], report["best"]
+    score = scale(report["id"]).score
+    now = trials[0]["value"] if trials[0]["state"] == "complete" else None
+    return {
+        "steps": report["steps"],
+        "trials": len(trials),
+        "pruned": sum(trial["state"] == "pruned" for trial in trials),
+        "failed": sum(trial["state"] == "failed" for trial in trials),
+        "present": None if now is None else round(score(now), 4),
+        "best": round(score(best["value"]), 4),
+        "found": {
+            name: value
+            for name, value in best["settings"].items()
+            if value != getattr(present, name)
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()
