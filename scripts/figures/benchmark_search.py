@@ -26,6 +26,7 @@ from invariantzoo.report import json_text, write_text
 
 RECORD = "benchmark-search.json"
 COSTS = ("batch_size", "gradient_steps", "n_epochs", "train_freq")
+EPISODES = 5, 20  # of a score, least and most: between them, half the agent-steps of a training
 
 
 def main() -> None:
@@ -58,12 +59,17 @@ def main() -> None:
 
 def searched(id: str, algo: str, steps: int, trials: int, folder: Path) -> dict[str, Any]:
     """A search by the command, and its end: scores of the present settings and of the best."""
+    from invariantzoo import make_system
     from invariantzoo.training.rl.algorithms import make_config
 
+    system = make_system(id)
+    as_training = steps // 2 // (system.horizon * system.n_agents)
+    episodes = min(max(as_training, EPISODES[0]), EPISODES[1])
     present = make_config(id, algo, {"optimizer": "adam"})
     fixed = {name: getattr(present, name) for name in COSTS if hasattr(present, name)}
     out = folder / f"{id}-{algo}"
     words = ["search", id, "--algo", algo, "--trials", str(trials), "--steps", str(steps)]
+    words += ["--episodes", str(episodes)]
     words += ["--set", "optimizer=adam", "--json", f"--out={out}"]
     words += [word for name, value in fixed.items() for word in ("--set", f"{name}={value}")]
     command = [sys.executable, "-m", "invariantzoo", *words]
