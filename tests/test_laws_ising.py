@@ -17,7 +17,7 @@ from invariantzoo.agents.policy import make_policy
 from invariantzoo.envs.core.observation import by_name
 from invariantzoo.envs.core.rng import POLICY, Rng
 from invariantzoo.envs.core.vector import VectorEnv
-from invariantzoo.envs.ising import exact
+from invariantzoo.envs.ising import exact, stationary
 from invariantzoo.envs.ising.equilibrium import Ising, State
 from invariantzoo.envs.ising.ground_state import ground_energy
 from invariantzoo.envs.ising.policies import cold, heat_bath, metropolis
@@ -820,19 +820,44 @@ def test_nobody_is_judged_by_the_law_of_another_update(update: str) -> None:
     assert system.exact_evaluation(chances_of(lambda a, x: 1 / (1 + (2 * a * x).exp()))) == {}
 
 
-def test_a_policy_of_another_temperature_is_judged_by_its_own_law() -> None:
-    """Heat baths at 2.5 seen from 2.0: KL of two Gibbs laws, (x - y) <E> + change of log Z.
-
-    On 3 x 3 spins: the law of a policy that is not the heat bath is found by iteration over all
-    states, which takes 300 times as long on 4 x 4.
-    """
-    system = make_system("ising-equilibrium-v0", temperature=2.0, lattice_size=3)
+@pytest.mark.parametrize("size", [3, 4])
+def test_a_policy_of_another_temperature_is_judged_by_its_own_law(size: int) -> None:
+    """Heat baths at 2.5 seen from 2.0: KL of two Gibbs laws, (x - y) <E> + change of log Z."""
+    system = make_system("ising-equilibrium-v0", temperature=2.0, lattice_size=size)
     found = system.exact_evaluation(chances_of(lambda a, x: 1 / (1 + (2 * a / 2.5).exp())))
-    other = make_system("ising-equilibrium-v0", temperature=2.5, lattice_size=3)
+    other = make_system("ising-equilibrium-v0", temperature=2.5, lattice_size=size)
     energy = other.references()["energy"]
-    assert found["energy"] == pytest.approx(energy, abs=1e-6)
-    change = exact.log_z(3, 0.5, 0.0) - exact.log_z(3, 0.4, 0.0)
-    assert found["kl"] == pytest.approx(9 * (0.5 - 0.4) * energy + change, abs=1e-5)
+    assert found["energy"] == pytest.approx(energy, abs=1e-10)
+    change = exact.log_z(size, 0.5, 0.0) - exact.log_z(size, 0.4, 0.0)
+    assert found["kl"] == pytest.approx(size**2 * (0.5 - 0.4) * energy + change, abs=1e-9)
     for given in ({"bonds": "random"}, {"temperature": (2.0, 3.0)}, {"lattice_size": 6}):
         varied = make_system("ising-equilibrium-v0", **given)
         assert varied.exact_evaluation(chances_of(lambda a, x: a)) == {}
+
+
+@pytest.mark.parametrize(("temperature", "field"), [(2.0, 0.0), (0.5, 0.1), (0.25, 0.02)])
+def test_what_cold_flips_keep_is_found(temperature: float, field: float) -> None:
+    """Flips in detailed balance with Gibbs's law, each at a rate of its own, keep that law.
+
+    Found from the law of another temperature and field; to go from all spins down to all up takes
+    them 1e9 steps and more where it is cold.
+    """
+    system = make_system(
+        "ising-equilibrium-v0", lattice_size=3, temperature=temperature, field=field
+    )
+    n, sites = system.n_agents, torch.arange(system.n_agents)
+    weight = system.log_weight(system._every_state()).flatten()
+    partner = torch.arange(2**n)[:, None] ^ (1 << sites)
+    rate = torch.rand(2**n, n, generator=torch.Generator().manual_seed(0)).double()
+    rate = torch.maximum(rate, rate[partner, sites])  # of both ways
+    flip = rate * (weight[partner] - weight[:, None]).clamp(max=0).exp()
+    law = stationary.law_of_flips(flip, (0.7 * weight).softmax(0))
+    assert law is not None
+    gibbs = weight.softmax(0)
+    assert float((law - gibbs).abs().sum()) < 1e-8
+    assert float(law[0] / law[-1]) == pytest.approx(float(gibbs[0] / gibbs[-1]), rel=1e-7)
+
+
+def test_spins_that_never_flip_back_have_no_law() -> None:
+    system = make_system("ising-equilibrium-v0", lattice_size=3)
+    assert system.exact_evaluation(chances_of(lambda a, x: torch.zeros_like(a))) == {}

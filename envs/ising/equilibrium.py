@@ -332,11 +332,12 @@ class Ising(ScheduledSystem):
         return stationary.means(law, self.metrics(state, state.turn, state))
 
     def exact_evaluation(self, probabilities: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Of the stationary law of a policy's own chain on the 4 x 4 torus, by power iteration.
+        """Of the stationary law of a policy's own chain on the 4 x 4 torus.
 
         The chain flips spins drawn at random. kl: relative entropy of its law from Gibbs's.
         energy, magnetization, abs_magnetization: its means.
-        Known for equal bonds and parameters that are numbers, where one spin acts at a time.
+        Known for equal bonds and parameters that are numbers, where one spin acts at a time, and
+        if there is one such law: spins that never flip some way may have several.
         """
         known = self.update == SEQUENTIAL and self._is_one_world
         if not known or self.n_agents > stationary.ENUMERATED:
@@ -345,6 +346,8 @@ class Ising(ScheduledSystem):
         flip = probabilities(flatten(self, self.invariants(state)))[..., 1].double()
         gibbs = self.log_weight(state).softmax(0)
         law = stationary.law_of_flips(flip, gibbs)
+        if law is None:
+            return {}
         means = stationary.means(law, self.metrics(state, state.turn, state))
         return {"kl": stationary.relative_entropy(law, gibbs), **means}
 

@@ -29,10 +29,9 @@ A2C with entropy coefficient T and discount 0 finds it: {steps:,} agent-steps of
 all act at once, in episodes of 8 sweeps from random spins, {seeds} seeds per temperature.
 
 The fourth column is the largest of the five errors of the chances. The law is that of the learned
-policy's own chain of single flips drawn at random, all 65,536 states of it, by power iteration
-from the exact law: no samples. KL is that of this law from Gibbs's. The last column is what the
-errors of the chances predict for the energy per spin to first order, by the response of the exact
-chain to each chance.
+policy's own chain of single flips drawn at random, of all its 65,536 states: no samples. KL is that
+of this law from Gibbs's. The last column is what the errors of the chances predict for the energy
+per spin to first order, by the response of the exact chain to each chance.
 
 {table}
 Made by `python -m invariantzoo.figures.heat_bath`.
