@@ -40,6 +40,7 @@ from invariantzoo.training.molecules.frames import (
     minimum_image,
     read_frames,
 )
+from invariantzoo.training.molecules.units import ENERGIES as IN_EV
 from invariantzoo.training.molecules.units import parse_units
 
 FULL = f'{LATTICE} {PROPERTIES} energy=%E pbc="T T T"'
@@ -667,15 +668,16 @@ def test_files_of_ase_without_forces(tmp_path: Path) -> None:
         read_frames(tmp_path / "a.traj", forces_key="DFT_forces")
 
 
-def lammps(columns: str) -> str:
-    """A dump of LAMMPS."""
+def lammps(columns: str, length: float = 1.0, force: float = 1.0) -> str:
+    """A dump of LAMMPS in units of so many Angstrom and eV/Angstrom."""
+    places, pulls = POSITIONS[0] / length, FORCES[0] / force
     rows = "".join(
         f"{k + 1} {1 if s == 'O' else 2} {s} {' '.join(map(str, x))} {' '.join(map(str, f))}\n"
-        for k, (s, x, f) in enumerate(zip(SYMBOLS, POSITIONS[0], FORCES[0], strict=True))
+        for k, (s, x, f) in enumerate(zip(SYMBOLS, places, pulls, strict=True))
     )
     if "element" not in columns:
         rows = rows.replace(" O ", " ").replace(" H ", " ")
-    box = f"0 {SIDE}\n" * 3
+    box = f"0 {SIDE / length}\n" * 3
     return (
         "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n6\nITEM: BOX BOUNDS pp pp pp\n"
         f"{box}ITEM: ATOMS id type {columns}x y z fx fy fz\n{rows}"
@@ -686,6 +688,28 @@ def test_a_dump_of_lammps_needs_elements(tmp_path: Path) -> None:
     meant(read_text(tmp_path, lammps("element "), "a.lammpstrj"), energy=None, count=1)
     with pytest.raises(ValueError, match="needs the column `element`"):
         read_text(tmp_path, lammps(""), "a.lammpstrj")
+
+
+@pytest.mark.parametrize(
+    ("style", "length", "force"),
+    [("metal", 1, 1), ("real", 1, IN_EV["kcal"]), ("electron", BOHR, HARTREE_PER_BOHR)],
+)
+def test_a_dump_of_lammps_may_say_its_units(
+    tmp_path: Path, style: str, length: float, force: float
+) -> None:
+    text = f"ITEM: UNITS\n{style}\n{lammps('element ', length, force)}"
+    frames = read_text(tmp_path, text, "a.lammpstrj")
+    meant(frames, energy=None, count=1)
+    assert frames.units.endswith("(by the dump)")
+    asked = read_text(tmp_path, text, "b.lammpstrj", units="angstrom-ev")
+    assert np.allclose(asked.forces * force, frames.forces)  # what is asked for holds
+
+
+def test_a_dump_of_lammps_in_units_of_no_length_is_refused(tmp_path: Path) -> None:
+    text = f"ITEM: UNITS\nlj\n{lammps('element ')}"
+    with pytest.raises(ValueError, match="units 'lj' of LAMMPS are none of metal, real, electron"):
+        read_text(tmp_path, text, "a.lammpstrj")
+    meant(read_text(tmp_path, text, "a.lammpstrj", units="angstrom-ev"), energy=None, count=1)
 
 
 @pytest.mark.parametrize("name", ["a.pdf", "a.traj", "a.json", "OUTCAR", "a.cif", "a.db"])

@@ -189,6 +189,9 @@ def test_files_are_checked(tmp_path: Path) -> None:
     wrong = [
         ({"numbers": np.array([8, 1, 7])}, "numbers 8 and 1"),
         ({"cell": 7.0 * np.eye(3)}, "at least 7.8 Angstrom wide"),
+        ({"cell": np.full((3, 3), np.nan)}, "at least 7.8 Angstrom wide"),
+        ({"cell": 9.0 * np.diag([1.0, 1.0, 0.0])}, "at least 7.8 Angstrom wide"),
+        ({"cell": np.ones((3, 3))}, "at least 7.8 Angstrom wide"),
         ({"forces": np.full((1, 3, 3), np.nan)}, "finite"),
         ({"forces": np.zeros((1, 2, 3))}, r"\(1, 3, 3\) and \(1, 2, 3\), of \(3,\) numbers"),
         ({"numbers": np.array([8, 1])}, r"of \(2,\) numbers; they must be \[frames, atoms, 3\]"),
@@ -200,6 +203,10 @@ def test_files_are_checked(tmp_path: Path) -> None:
         np.savez(path, **arrays)
         with pytest.raises(ValueError, match=said):
             frames.read(str(path))
+    np.savez(tmp_path / "open.npz", **(good | {"cell": np.zeros((3, 3))}))
+    frames.read(str(tmp_path / "open.npz"))  # forces can be inferred there
+    with pytest.raises(ValueError, match="in open space: a liquid has a cell"):
+        invariantzoo.make_system("water-dynamics-v0", data=str(tmp_path / "open.npz"))
     text = tmp_path / "text.npz"
     text.write_text("no archive")
     with pytest.raises(ValueError, match="no such data"):

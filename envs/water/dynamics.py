@@ -150,7 +150,8 @@ class WaterDynamics(System):
         require_count("horizon", self.horizon)
         require_number("dt", self.dt, 0, 5, strict=True)
         require_range("temperature", self.temperature, 0, strict=True)
-        read(self.data, self.split)
+        if not read(self.data, self.split).cell.any():
+            raise ValueError(f"data={self.data!r} is in open space: a liquid has a cell")
 
     @property
     def n_agents(self) -> int:

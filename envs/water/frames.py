@@ -70,7 +70,7 @@ def _read(name: str, split: str) -> Data:
         raise ValueError(
             f"data={name!r} has positions and forces {shapes}; they must be [frames, atoms, 3]"
         )
-    if cell.shape != (3, 3) or half_width(cell) < CUTOFF:
+    if cell.shape != (3, 3) or not _is_wide(cell):
         raise ValueError(f"data={name!r} must have one cell at least {2 * CUTOFF:g} Angstrom wide")
     if not (np.isfinite(position).all() and np.isfinite(force).all()):
         raise ValueError(f"data={name!r} must have finite positions and forces")
@@ -83,6 +83,14 @@ def _read(name: str, split: str) -> Data:
             raise ValueError(f"split={split!r} must be one of those of the data: {names}")
         position, force = position[blocks == split], force[blocks == split]
     return Data(position, force, cell, (numbers == 8).astype(float))
+
+
+def _is_wide(cell: np.ndarray) -> bool:
+    """Whether nearest images are right in a cell [3, 3]; zeros are open space, which has none."""
+    if not cell.any():
+        return True
+    spans = bool(np.isfinite(cell).all() and np.linalg.det(cell) != 0)
+    return spans and half_width(cell) >= CUTOFF
 
 
 @functools.lru_cache(maxsize=16)

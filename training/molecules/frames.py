@@ -87,7 +87,7 @@ def _raw(path: Path, forces_key: str | None, units: unit_checks.Units | None) ->
         return npz.read_npz(path, forces_key)
     if images.is_extended_xyz(path):
         return extended_xyz.read_extended_xyz(path, forces_key)
-    return images.read_with_ase(path, forces_key)
+    return images.read_with_ase(path, forces_key, units)
 
 
 def describe(frames: Frames) -> str:

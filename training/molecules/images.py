@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 
 from .raw import Frame, Raw, assembled, atomic_numbers, energy_name, periodic_cell
+from .units import OURS, Units
 
 _PACKED = (".gz", ".bz2", ".xz")
+_STYLES = {  # of units of LAMMPS
+    "metal": OURS,
+    "real": Units("angstrom", "kcal", "angstrom"),
+    "electron": Units("bohr", "hartree", "bohr"),
+}
 
 
 def is_extended_xyz(path: Path) -> bool:
@@ -31,15 +37,20 @@ def is_extended_xyz(path: Path) -> bool:
         return False
 
 
-def read_with_ase(path: Path, forces_key: str | None = None) -> Raw:
-    """Frames of any other format that ASE reads, with the forces and energies in the file."""
+def read_with_ase(path: Path, forces_key: str | None = None, units: Units | None = None) -> Raw:
+    """Frames of any other format that ASE reads, with the forces and energies in the file.
+
+    units: of the numbers, instead of what a dump of LAMMPS says.
+    """
     from ase.io import read
     from ase.io.formats import filetype
 
+    stated = None
     try:
         is_dump = filetype(str(path)).startswith("lammps-dump")
         if is_dump:
-            _require_elements(path)
+            style = _style_of_dump(path)
+            stated = None if units is not None or style is None else _units_of_style(style)
         images: list[Any] = list(read(str(path), ":", do_not_split_by_at_sign=True))
     except ValueError as error:
         raise ValueError(f"{path}: {_one_line(error)}") from None
@@ -55,7 +66,16 @@ def read_with_ase(path: Path, forces_key: str | None = None) -> Raw:
             frames.append(frame._replace(energy=np.nan) if is_dump else frame)  # ASE says 0
         except ValueError as error:
             raise ValueError(f"{path}: frame {k} {error}") from None
-    return assembled(frames, str(path), (path,))
+    raw = assembled(frames, str(path), (path,))
+    if stated is None:
+        return raw
+    length, _, force = stated.scales
+    return raw._replace(
+        positions=raw.positions * length,
+        forces=raw.forces * force,
+        cell=raw.cell * length,
+        units=f"{stated} (by the dump)",
+    )
 
 
 def of_atoms(images: Sequence[Any]) -> Raw:
@@ -118,18 +138,30 @@ def _frame(atoms: Any, forces: Any, energy: Any) -> Frame:
     )
 
 
-def _require_elements(path: Path) -> None:
-    """Raise ValueError for a LAMMPS dump whose atoms are numbered types, which ASE takes for H, He.
+def _style_of_dump(path: Path) -> str | None:
+    """The style of units that a LAMMPS dump says it is in; None where it says nothing.
 
-    Such a dump says neither which elements they are nor in which units it is.
+    Raises ValueError for atoms that are numbered types, which ASE takes for H, He, ...
     """
     from ase.io.formats import open_with_compression
 
+    style = None
     with open_with_compression(str(path), "rb") as file:
         for line in file:
-            if line.startswith(b"ITEM: ATOMS") and b"element" in line.split():
-                return
+            if line.startswith(b"ITEM: UNITS"):  # once, above the first frame
+                style = next(file, b"").decode(errors="replace").strip()
+            if line.startswith(b"ITEM: ATOMS"):
+                if b"element" in line.split():
+                    return style
+                break
     raise ValueError("a LAMMPS dump needs the column `element`")
+
+
+def _units_of_style(style: str) -> Units:
+    if style not in _STYLES:
+        known = ", ".join(_STYLES)
+        raise ValueError(f"units {style!r} of LAMMPS are none of {known}: give them with --units")
+    return _STYLES[style]
 
 
 def _one_line(error: Exception) -> str:
