@@ -139,3 +139,11 @@ def test_sites_are_sampled_where_agents_are_bonds() -> None:
     samples = draw_samples(system, points=5, per_point=2, sweeps=3).samples
     assert samples.shape == (5, 2, 6)
     assert set(np.unique(samples)) == {0, 1}
+
+
+def test_a_range_that_would_be_mixed_is_refused() -> None:
+    system = invariantzoo.make_system(
+        "ising-equilibrium-v0", temperature=(2.0, 3.0), coupling=(0.5, 1.5)
+    )
+    with pytest.raises(ValueError, match=r"coupling=\(0.5, 1.5\) is a range, which only its live"):
+        draw_samples(system, points=5, per_point=2, sweeps=3)

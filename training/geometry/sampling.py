@@ -57,7 +57,8 @@ def draw_samples(
 
     The first field of the state, as a lattice where there is one, after `sweeps` attempts per agent
     and after every tenth of as many again. Raises ValueError for a system that has no such policy,
-    or none of whose live parameters is a range.
+    none of whose live parameters is a range, or another one of whose parameters is: samples would
+    be of its values mixed.
     """
     for name, count in (("points", points), ("per_point", per_point), ("sweeps", sweeps)):
         require_count(name, count)
@@ -72,6 +73,12 @@ def draw_samples(
         )
     env = VectorEnv(system, points, seed=seed)
     env.reset()
+    mixed = [name for name in env.state._fields if isinstance(getattr(system, name, None), tuple)]
+    for name in set(mixed) - set(names):
+        raise ValueError(
+            f"{title}: {name}={getattr(system, name)!r} is a range, which only its live parameters "
+            f"({', '.join(system.live_parameters)}) may be: give it a number"
+        )
     steps = max(1, round(sweeps * system.horizon / getattr(system, "n_sweeps", system.horizon)))
     lattice = getattr(system, "lattice", None)
     sites = env.state[0].shape[1:]
