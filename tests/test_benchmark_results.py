@@ -114,6 +114,24 @@ def test_what_covariant_descent_buys_follows_from_the_runs(ahead: float, said: s
         assert all(id in (wins if ahead > 0 else losses) for id in IDS)
 
 
+@pytest.mark.parametrize(
+    ("differences", "said"),
+    [
+        ([0.01, 0.012, 0.008, 0.011, 0.009], "wins on `neurons-v0` (+0.010); it loses on none"),
+        ([0.01, 0.02, 0.005, 0.03, 0.001], "wins on none; it loses on none"),  # by chance
+        ([-4e-4, -5e-4, -4e-4, -5e-4, -4e-4], "wins on none; it loses on none"),  # too little
+    ],
+)
+def test_an_id_is_named_where_a_difference_is_more_than_chance(
+    differences: list[float], said: str
+) -> None:
+    groups = {
+        "ppo": {"neurons-v0": dict.fromkeys(range(5), 0.5)},
+        "ppo cgd": {"neurons-v0": {seed: 0.5 + more for seed, more in enumerate(differences)}},
+    }
+    assert said in verdicts.covariant(groups, ["neurons-v0"])[0][0]
+
+
 def test_kinds_divide_the_ids() -> None:
     groups = list(verdicts.kinds(IDS).values())
     for one, other in zip(groups[::2], groups[1::2], strict=True):

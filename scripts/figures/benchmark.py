@@ -42,14 +42,15 @@ _SHOWN = (-0.25, 1.15)  # scores that the pictures show
 _PAGE = """# Which algorithm for which id
 
 Ids by {algorithms} algorithms, as [`invariantzoo benchmark --suite standard`](benchmark.md)
-trains them: {runs} runs so far, of {ids} of {all_ids} ids, with {counts}.
+trains them: {runs} runs, of {ids} of {all_ids} ids, with {counts}.
 
 A score of 0 is the mean return of random actions, 1 that of the best policy that is known, or,
 where the last column says so, that there can be. A cell holds the mean over seeds and, from two
-seeds on, its 95 % bootstrap interval; (n) names the number of seeds where it is not {most}. A dash
-is where an algorithm cannot train; a cell without anything has no run yet. Each run is scored by
-100 whole episodes on held-out worlds, and by fewer, at least 5, where these would take more
-agent-steps than the training and than 20 million.
+seeds on, its 95 % bootstrap interval; (n) names the number of seeds where it is not {most}. Of five
+runs whose scores are normal such an interval holds the mean 5 times in 6, not 19 in 20. A dash is
+where an algorithm cannot train; a cell without anything has no run yet. Each run is scored by 100
+whole episodes on held-out worlds, and by fewer, at least 5, where these would take more agent-steps
+than the training and than 20 million.
 
 {scores}
 {above}
@@ -76,7 +77,7 @@ decide nothing.
 {where}
 
 Numbers behind a name are the chance that a run of the first is better. Ids count that have runs of
-all algorithms that can train them ({complete} of {ids} so far); compared are those algorithms that
+all algorithms that can train them ({complete} of {ids}); compared are those algorithms that
 have runs of all ids of a kind. {mappo}
 
 ## What covariant descent buys
@@ -479,7 +480,12 @@ def _table_of_differences(rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return ""
     head, *body = rows
-    return f"Score with `cgd` less that with Adam:\n\n{table(head, body)}"
+    return (
+        "Score with `cgd` less that with Adam, and the 95 % interval of its mean by Student's t.\n"
+        "An id is named above where this excludes 0 and the difference is at least .001; of ids\n"
+        "without any difference chance alone would name one in 20.\n\n"
+        f"{table(head, body)}"
+    )
 
 
 def _changed(changes: Mapping[str, Any]) -> str:
@@ -500,7 +506,7 @@ def _changed(changes: Mapping[str, Any]) -> str:
         "\n\nCells that were poor where another algorithm was good have new settings, by hand or\n"
         "by trials of `invariantzoo search`, at the steps of the benchmark, on seeds that no\n"
         "benchmark has (20 and 21). Runs of such cells that the record had are made anew.\n\n"
-        f"{table(head, rows)}"
+        f"{table(head, rows).rstrip()}"
     )
 
 
@@ -558,12 +564,13 @@ def _draw_scores(
     for m, (name, group) in enumerate(groups.items()):
         shift = 0.11 * (m - (len(groups) - 1) / 2)
         for id, seeds in group.items():
-            values = np.array(list(seeds.values())).clip(*_SHOWN)
-            height = ids.index(id) + shift
-            axis.plot(values, np.full(len(values), height), ".", ms=3, color=colours[name])
+            values, height = np.array(list(seeds.values())), ids.index(id) + shift
+            runs, mean = values.clip(*_SHOWN), values.mean().clip(*_SHOWN)
+            axis.plot(runs, np.full(len(values), height), ".", ms=3, color=colours[name])
             if len(values) > 1:
-                axis.plot(mean_interval(values), [height] * 2, lw=1.5, color=colours[name])
-            axis.plot([values.mean()], [height], "o", ms=4.5, color=colours[name])
+                interval = np.clip(mean_interval(values), *_SHOWN)
+                axis.plot(interval, [height] * 2, lw=1.5, color=colours[name])
+            axis.plot([mean], [height], "o", ms=4.5, color=colours[name])
         axis.plot([], [], "o", ms=4.5, color=colours[name], label=name)
     for line in (0, 1):
         axis.axvline(line, color="0.6", lw=0.8)

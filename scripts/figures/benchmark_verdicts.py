@@ -7,17 +7,18 @@ be better.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from invariantzoo.training.benchmark.scoring import RESAMPLES, mean_interval
+from invariantzoo.training.benchmark.scoring import RESAMPLES
 from invariantzoo.training.rl.score import iqm
 
 Runs = Mapping[str, Mapping[int, float]]  # by id and seed: scores
 LEAST_IDS = 4  # fewer of them decide nothing
 LEAST_PAIRS = 5  # of an id: of 2, half have one sign by chance, of 5 one in 16
+_LEAST_DIFFERENCE = 0.001  # of scores, for an id to be named
 _FEW = 6  # agents
 
 
@@ -178,8 +179,7 @@ def covariant(groups: Mapping[str, Runs], ids: Sequence[str]) -> tuple[list[str]
         verdict = "undecided"
         if of.decided:
             verdict = "`cgd` is better" if of.low > 0.5 else "Adam is better"
-        wins = _listed(columns[algo], lambda low, high: low > 0)
-        losses = _listed(columns[algo], lambda low, high: high < 0)
+        wins, losses = _listed(columns[algo], 1), _listed(columns[algo], -1)
         said.append(
             f"- `{algo}`: a run with `cgd` is better than that with Adam of the same seed with "
             f"chance {of} over {of.ids} ids: {verdict}. It wins on {wins}; it loses on {losses}."
@@ -192,12 +192,26 @@ def covariant(groups: Mapping[str, Runs], ids: Sequence[str]) -> tuple[list[str]
     return said, [["id", *columns], *rows] if rows else []
 
 
-def _listed(column: dict[str, np.ndarray], holds: Callable[[float, float], bool]) -> str:
-    """Ids whose difference has an interval that holds, of those with enough pairs."""
+def _listed(column: dict[str, np.ndarray], sign: int) -> str:
+    """Ids whose difference has this sign, and by how much, of those with enough pairs."""
     known = {id: values for id, values in column.items() if len(values) >= LEAST_PAIRS}
     if not known:
         return f"none that is known (no id has {LEAST_PAIRS} pairs yet)"
-    return ", ".join(f"`{id}`" for id in known if holds(*mean_interval(known[id]))) or "none"
+    decided = {
+        id: v.mean() for id, v in known.items() if min(sign * end for end in _interval(v)) > 0
+    }
+    told = [f"`{id}` ({m:+.3f})" for id, m in decided.items() if sign * m >= _LEAST_DIFFERENCE]
+    return ", ".join(told) or "none"
+
+
+def _interval(differences: np.ndarray) -> list[float]:
+    """95 % interval of the mean of a few, by Student's t: their bootstrap is too narrow."""
+    from scipy.stats import t
+
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
+    reach = float(error * t.ppf(0.975, len(differences) - 1))
+    mean = float(differences.mean())
+    return [mean - reach, mean + reach]
 
 
 def _difference(values: np.ndarray | None) -> str:
@@ -205,5 +219,5 @@ def _difference(values: np.ndarray | None) -> str:
         return "–"
     if len(values) == 1:
         return f"{values[0]:+.3f}"
-    low, high = mean_interval(values)
+    low, high = _interval(values)
     return f"{values.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
