@@ -73,6 +73,20 @@ def test_a_net_sees_images_as_it_sees_copies(cell: np.ndarray) -> None:
     assert np.isclose(judged[1][0], expected[1].sum(), rtol=1e-10)
 
 
+@pytest.mark.parametrize("cell", [SHEARED, np.zeros((3, 3))], ids=["periodic", "open"])
+def test_a_net_learns_the_same_far_away(cell: np.ndarray) -> None:
+    """It learns in float32, which does not resolve a bond where coordinates are 100,000 A."""
+    x = waters(2, 1, SHEARED)
+    away = np.random.default_rng(0).integers(-10_000, 10_000, (1, x.shape[1], 3)) @ cell
+    away = away if cell.any() else np.full(3, 1e5)
+    net = make_net(np.tile([8, 1, 1], 8), cutoff=4.0, channels=4, seed=0)
+    here, there = (
+        fitting.forces(net, fitting.prepare(frames_with(x, y, cell), net), [0], False).detach()
+        for y in (x, x + away)
+    )
+    assert (here - there).abs().max() < 1e-3 * here.abs().max()
+
+
 def learnable(count: int = 10) -> Frames:
     """Waters whose forces follow from losses of angles."""
     _, frames = truth(waters(6, count, SHEARED), SHEARED, 1, True)

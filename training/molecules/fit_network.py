@@ -220,12 +220,20 @@ def schedule(step: int, steps: int) -> float:
 
 def prepare(frames: Frames, net: MessageNet) -> Prepared:
     """Neighbours of all frames."""
+    pairs = zip(frames.positions, frames.cell, strict=True)
+    places = np.stack([_at_home(x, h) for x, h in pairs])
     graphs = [
         blocks(x, h, frames.numbers, net.numbers, net.cutoff)
-        for x, h in zip(frames.positions, frames.cell, strict=True)
+        for x, h in zip(places, frames.cell, strict=True)
     ]
-    position = torch.from_numpy(np.ascontiguousarray(frames.positions)).float()
+    position = torch.from_numpy(places).float()
     return Prepared(position, torch.from_numpy(frames.forces).float(), graphs)
+
+
+def _at_home(x: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    """Positions [atoms, 3] in their cell, or around zero: far from it float32 loses digits."""
+    away = np.floor(x @ np.linalg.inv(cell)) @ cell if cell.any() else np.round(x.mean(0))
+    return np.asarray(x - away)
 
 
 def forces(net: MessageNet, data: Prepared, which: list[int], differentiable: bool) -> Tensor:
