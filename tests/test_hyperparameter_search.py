@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -16,6 +17,8 @@ from commands import full_disk, refused
 
 import invariantzoo
 from invariantzoo.__main__ import main
+from invariantzoo.envs.core import registry
+from invariantzoo.envs.core.seeds import HELD_OUT
 from invariantzoo.training.benchmark import hyperparameter_search as searches
 from invariantzoo.training.benchmark.hyperparameter_search import Search
 from invariantzoo.training.rl.algorithms import make_config
@@ -59,6 +62,15 @@ def test_a_search_that_was_stopped_finds_what_it_would_have_found(tmp_path: Path
     assert searches.read_trials(folder) == whole
     assert searches.work(folder, search(seeds=2), 8)  # nothing is left to do
     assert len(searches.read_trials(folder)) == 8
+
+
+def test_every_seed_of_a_command_samples(tmp_path: Path) -> None:
+    """The largest one too, which is beyond those of the sampler's generator."""
+    tried = [
+        made(tmp_path / str(seed), search(seed=seed, steps=64, episodes=1), 2)[1].settings
+        for seed in (HELD_OUT - 1, HELD_OUT - 2)
+    ]
+    assert tried[0] != tried[1]
 
 
 def test_killed_and_gone_on_with_by_two_processes(
@@ -114,6 +126,32 @@ def test_the_best_settings_fit_the_file_of_the_system(
     assert make_config(ID, "ppo", {**fixed, **first.settings}) == make_config(ID, "ppo", fixed)
     assert main([*words, "--steps", "400"]) == 2
     assert "holds a search with steps=300, not 400" in capsys.readouterr().err
+
+
+def test_trials_of_other_settings_are_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after the id got others: what is searched may be new, what is not would not compare."""
+    words = ["search", ID, "--steps", "64", "--episodes", "1", "--trials", "1"]
+    words += ["--set", "horizon=20", "--out", str(tmp_path)]
+    known = invariantzoo.spec(ID)
+    training = {"n_worlds": 4, "n_steps": 8, "batch_size": 32, "n_epochs": 2, "gamma": 0.9}
+
+    def have(**more: Any) -> None:
+        now = dataclasses.replace(known, training={"ppo": {**training, **more}})
+        monkeypatch.setitem(registry._SPECS, ID, now)
+
+    have()
+    assert main(words) == 0
+    assert "0 (now)" in capsys.readouterr().out
+    have(gamma=0.95)
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "(now) " not in out
+    assert "no trial was better" not in out
+    have(n_worlds=8)
+    assert main(words) == 2
+    assert "holds a search with n_worlds=4, not 8" in capsys.readouterr().err
 
 
 def test_a_full_disk_spoils_no_journal(tmp_path: Path) -> None:

@@ -164,7 +164,11 @@ def _spread(args: argparse.Namespace, folder: Path, search: Search, stop: Interr
 def _print(args: argparse.Namespace, folder: Path, search: Search, trials: list[Trial]) -> None:
     """The trials, best first, and the best settings as a literal."""
     from invariantzoo.tables import number, print_table
-    from invariantzoo.training.benchmark.hyperparameter_search import best_trial, registered
+    from invariantzoo.training.benchmark.hyperparameter_search import (
+        best_trial,
+        is_present,
+        registered,
+    )
 
     best = best_trial(trials)
     literal = {} if best is None else {search.algo: registered(search, best.settings)}
@@ -188,7 +192,7 @@ def _print(args: argparse.Namespace, folder: Path, search: Search, trials: list[
         ["trial", "return", "", *names],
         [
             [
-                str(trial.number) + " (now)" * (trial.number == 0),
+                str(trial.number) + " (now)" * is_present(search, trial.settings),
                 "" if trial.value is None else number(trial.value),
                 "" if trial.state == "complete" else trial.reason or trial.state,
                 *(str(trial.settings.get(name, "")) for name in names),
@@ -196,12 +200,12 @@ def _print(args: argparse.Namespace, folder: Path, search: Search, trials: list[
             for trial in order
         ],
         caption="Mean returns of trained policies, higher is better; of a trial that was pruned, "
-        "that when it was. Trial 0 has the settings of now.",
+        "that when it was. (now): the settings that the id has now.",
     )
     if best is None:
         print("no trial is complete yet")
         return
-    if best.number == 0:
+    if is_present(search, best.settings):
         print("no trial was better than the settings of now:")
     print(f'"training": {_literal(literal)}')
 

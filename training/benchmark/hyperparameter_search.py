@@ -42,6 +42,7 @@ RUNGS = 4  # a training is scored so many times, and may be given up at all but 
 SEARCH, JOURNAL = "search.json", "journal.log"
 SCHEMA = 1
 _STUDY = "search"
+_OTHERS = "others"  # in search.json: settings that are neither searched nor said
 _RANDOM_TRIALS = 6  # before the sampler learns from what was seen
 _DIGITS = 3  # significant ones, to which sampled numbers are rounded before they are used
 _NOT_NEEDED = (runs.CHECKPOINT, runs.POLICY)  # of a training that has ended: they may be large
@@ -189,10 +190,15 @@ def require_possible(search: Search) -> None:
 
 
 def begin(folder: Path, search: Search) -> None:
-    """Write search.json, or see that it is of this search; ValueError if it is of another."""
+    """Write search.json, or see that it is of this search; ValueError if it is of another.
+
+    So is one whose trials had other settings where nothing is searched: they do not compare.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path, space = folder / SEARCH, search.space()
-    wanted = {"schema": SCHEMA, **dataclasses.asdict(search), "space": space}
+    present = dataclasses.asdict(search.present())
+    others = {name: present[name] for name in present if name not in space and name != "device"}
+    wanted = {"schema": SCHEMA, **dataclasses.asdict(search), "space": space, _OTHERS: others}
     wanted = json.loads(json.dumps(wanted))  # tuples are lists there
     with _alone(folder):
         known = _read(path) if path.exists() else None
@@ -200,11 +206,14 @@ def begin(folder: Path, search: Search) -> None:
         if known is None:
             runs.write_json(path, wanted)
             known = wanted
-    for name in sorted(wanted.keys() | known.keys()):
-        if known.get(name) != wanted.get(name):
+    had = known.get(_OTHERS)
+    had = had if isinstance(had, dict) else {}  # a version before did not write them
+    then, now = {**wanted[_OTHERS], **known, **had}, {**wanted, **wanted[_OTHERS]}
+    for name in sorted((then.keys() | now.keys()) - {_OTHERS}):
+        if then.get(name) != now.get(name):
             raise ValueError(
-                f"{folder} holds a search with {name}={known.get(name)!r}, not "
-                f"{wanted.get(name)!r}; choose another --out"
+                f"{folder} holds a search with {name}={then.get(name)!r}, not "
+                f"{now.get(name)!r}; choose another --out"
             )
 
 
@@ -265,6 +274,12 @@ def best_trial(trials: list[Trial]) -> Trial | None:
     """The complete trial with the largest value; None before the first."""
     complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
     return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+
+
+def is_present(search: Search, settings: dict[str, Any]) -> bool:
+    """Whether a trial's settings are those that the id has now."""
+    present = search.present()
+    return bool(settings) and all(getattr(present, name) == settings[name] for name in settings)
 
 
 def registered(search: Search, settings: dict[str, Any]) -> dict[str, Any]:
@@ -455,7 +470,8 @@ def _next_trial(folder: Path, search: Search, trials: int) -> Iterator[optuna.Tr
                         break
             number = sum(frozen.state.name != "WAITING" for frozen in begun)
             study.sampler = optuna.samplers.TPESampler(
-                seed=search.seed * 1_000_003 + (number if trial is None else trial.number),
+                seed=(search.seed * 1_000_003 + (number if trial is None else trial.number))
+                % 2**32,  # numpy's generator takes no larger one
                 n_startup_trials=_RANDOM_TRIALS,
             )
             if trial is None and number < trials:
