@@ -130,6 +130,32 @@ def test_a_run_of_other_settings_is_not_taken_for_what_is_asked(
     assert "ppo-adam-1 is a run with gamma=0.5, not " in said
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"parameters": {"noise": 1.0, "horizon": 7}}, "horizon=7, not 400"),
+        (
+            {"parameters": {"rate": 0.1}, "curriculum": {"rate": [0.1, 0.2]}},
+            r"rate=\[0.1, 0.2\], not",
+        ),
+    ],
+)
+def test_a_run_of_other_parameters_is_not_taken_for_what_is_asked(
+    more: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """As of an id of one's own that is still changed, or of a training by hand."""
+    unit = Unit(ID, "ppo", "adam", 0, 3000)
+    folder = tmp_path / unit.name
+    folder.mkdir(parents=True)
+    config = {"steps": 3000, "hyperparameters": units.hyperparameters(ID, "ppo", "adam")}
+    same = {"parameters": {"noise": 1.0, "horizon": 400}}
+    (folder / "config.json").write_text(json.dumps({**config, **same}))
+    units.require_same_settings([unit], tmp_path)
+    (folder / "config.json").write_text(json.dumps({**config, **more}))
+    with pytest.raises(ValueError, match=f"is a run with {said}.* which {ID} has now"):
+        units.require_same_settings([unit], tmp_path)
+
+
 def test_seeds_begin_with_the_one_that_is_given() -> None:
     planned, _ = units.plan([ID], ["ppo"], ["adam"], 2, most_steps=10, first_seed=7)
     assert [unit.seed for unit in planned] == [7, 8]
@@ -420,6 +446,8 @@ _RUN = {"id": ID, "algo": "x", "score": 1.0}
         {"schema": 9, "runs": []},
         {"runs": [{**_RUN, "id": "nothing-v0"}]},
         {"runs": [{**_RUN, "score": float("nan")}]},
+        {"runs": [{**_RUN, "seconds": float("nan")}]},
+        {"runs": [{**_RUN, "return": float("-inf")}]},
         {"runs": [{**_RUN, "score": 10**400}]},
         {"runs": [{**_RUN, "score": 1e308}]},
         {"runs": [{**_RUN, "score": "1"}]},

@@ -18,6 +18,7 @@ Scores and curves are put on that scale too where the document says, in "scales"
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -134,7 +135,8 @@ def read(path: Path) -> dict[str, Any]:
     Raises ValueError for what is no such document.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(document, dict) or not isinstance(document.get("runs"), list):
@@ -206,6 +208,14 @@ def _scale_in_file(path: Path, id: str, scales: Any) -> ScoreScale | None:
         f'{path}: "scales" of {id} must have numbers "random" below "best" and "resolution" of at '
         f"least 0, not {shown(of)}"
     )
+
+
+def _finite(text: str) -> float:
+    """A number of a file; ValueError for NaN and infinity, which cannot be written again."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{shown(text)} is no finite number")
+    return value
 
 
 def _is_text(value: Any) -> bool:

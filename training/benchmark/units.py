@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...envs.core.observation import parameter_values
 from ...envs.core.registry import make_system
 from ...envs.core.validation import require_choice, require_count, require_number, shown
 from ..rl.algorithms import config_class, default_steps, make_config, make_trainer
@@ -177,12 +178,17 @@ def changed(made: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def require_same_settings(units: Iterable[Unit], out: Path) -> None:
-    """Raise ValueError where a folder holds a run of other settings or steps than its unit's."""
+    """Raise ValueError where a folder holds a run of other settings or steps than its unit's.
+
+    So are parameters of the system, which are those that the id has now, and do not move.
+    """
+    systems: dict[str, dict[str, Any]] = {}
     for unit in units:
         folder = out / unit.name
         try:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             made, steps = dict(config["hyperparameters"]), config["steps"]
+            parameters = {**config.get("parameters", {}), **config.get("curriculum", {})}
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             continue  # none, or a damaged one, of which the training itself says what is wrong
         if steps != unit.steps:
@@ -192,11 +198,18 @@ def require_same_settings(units: Iterable[Unit], out: Path) -> None:
             )
         now = hyperparameters(unit.id, unit.algo, unit.optimizer)
         made = plain_hyperparameters(unit.algo) | made  # as it is read, and as it was trained
-        for name in changed(made, now):
-            raise ValueError(
-                f"{folder} is a run with {name}={shown(made[name])}, not {now[name]!r}, which "
-                f"{unit.id} has for {unit.algo} now: remove it, or choose another --out"
-            )
+        if unit.id not in systems:
+            values = parameter_values(make_system(unit.id))
+            systems[unit.id] = json.loads(json.dumps(values))
+        for then, wanted, whose in (
+            (made, now, f" for {unit.algo}"),
+            (parameters, systems[unit.id], ""),
+        ):
+            for name in changed(then, wanted):
+                raise ValueError(
+                    f"{folder} is a run with {name}={shown(then[name])}, not {wanted[name]!r}, "
+                    f"which {unit.id} has{whose} now: remove it, or choose another --out"
+                )
 
 
 def left(units: Iterable[Unit], out: Path) -> list[Unit]:
