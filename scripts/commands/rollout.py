@@ -216,8 +216,9 @@ class Session:
         self.begin()
         before, present = self._observation, self.env.alive.copy()
         action = self._player.act(before)
-        if self.episodes is not None:  # whose actions, in the type of their space, are those made
-            action = np.asarray(action, self.env.system.action_space.dtype)
+        if self.episodes is not None:  # made are the actions that it will hold, to the last digit
+            kept = np.asarray(action, self.env.system.action_space.dtype)
+            action = kept.astype(action.dtype)
         step = self.env.step(action, unbounded=self._player.unbounded)
         if self.episodes is not None:
             self.episodes.add(before, action, step, present, self.going.copy())
