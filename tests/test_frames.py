@@ -705,6 +705,13 @@ def test_a_dump_of_lammps_may_say_its_units(
     assert np.allclose(asked.forces * force, frames.forces)  # what is asked for holds
 
 
+def test_a_dump_of_lammps_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    """What is left of its last number would be read as a number."""
+    for left in (-1, -3, -60):
+        with pytest.raises(ValueError, match="ends within a line: the file is cut"):
+            read_text(tmp_path, lammps("element ")[:left], "a.lammpstrj")
+
+
 def test_a_dump_of_lammps_in_units_of_no_length_is_refused(tmp_path: Path) -> None:
     text = f"ITEM: UNITS\nlj\n{lammps('element ')}"
     with pytest.raises(ValueError, match="units 'lj' of LAMMPS are none of metal, real, electron"):

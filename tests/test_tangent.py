@@ -74,6 +74,15 @@ def test_a_linear_neuron_by_hand() -> None:
     assert found.labels.tolist() == [1, 0, 1, 0]
 
 
+def test_noise_of_any_precision_is_taken() -> None:
+    """A covariance of samples is in float64, of networks in float32 too."""
+    inputs, labels = clouds(40)
+    found = tangent_map(small_net().float(), cross_entropy, (inputs.float(), labels.float()))
+    same = found.predicted(0.3**2 * torch.eye(2, dtype=torch.float64))
+    torch.testing.assert_close(found.predicted(0.3), same)
+    assert found.predicted(covariance(inputs)).shape == (13, 13)
+
+
 def test_predicted_and_measured_around_every_sample() -> None:
     """Noise of .03 on the data: the map holds to a few per cent; at 1 it does not."""
     data = clouds(200)

@@ -42,10 +42,11 @@ class TangentMap(NamedTuple):
 
     def predicted(self, noise: float | Tensor) -> Tensor:
         """Cov(dg) [n, n] for noise of the inputs: a standard deviation, or a covariance [d, d]."""
+        j = self.jacobians.double()
         if isinstance(noise, Tensor):
-            return (self.jacobians @ noise @ self.jacobians.mT).mean(0)
+            return (j @ noise.double() @ j.mT).mean(0)
         require_number("noise", noise, 0)
-        return noise**2 * (self.jacobians @ self.jacobians.mT).mean(0)
+        return noise**2 * (j @ j.mT).mean(0)
 
     def measured(self, label: int | None = None) -> Tensor:
         """Cov(g) [n, n] over all samples, or those of one class."""

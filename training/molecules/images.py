@@ -12,6 +12,7 @@ import numpy as np
 from .raw import Frame, Raw, assembled, atomic_numbers, energy_name, periodic_cell
 from .units import OURS, Units
 
+_CHUNK = 1 << 20  # bytes read at once
 _PACKED = (".gz", ".bz2", ".xz")
 _STYLES = {  # of units of LAMMPS
     "metal": OURS,
@@ -141,20 +142,26 @@ def _frame(atoms: Any, forces: Any, energy: Any) -> Frame:
 def _style_of_dump(path: Path) -> str | None:
     """The style of units that a LAMMPS dump says it is in; None where it says nothing.
 
-    Raises ValueError for atoms that are numbered types, which ASE takes for H, He, ...
+    Raises ValueError for atoms that are numbered types, which ASE takes for H, He, ..., and for a
+    file that ends within a line, whose last number would be another.
     """
     from ase.io.formats import open_with_compression
 
-    style = None
+    style, named, last = None, False, b""
     with open_with_compression(str(path), "rb") as file:
         for line in file:
             if line.startswith(b"ITEM: UNITS"):  # once, above the first frame
                 style = next(file, b"").decode(errors="replace").strip()
             if line.startswith(b"ITEM: ATOMS"):
-                if b"element" in line.split():
-                    return style
+                named = b"element" in line.split()
                 break
-    raise ValueError("a LAMMPS dump needs the column `element`")
+        while more := file.read(_CHUNK):
+            last = more
+    if not named:
+        raise ValueError("a LAMMPS dump needs the column `element`")
+    if not last.endswith(b"\n"):
+        raise ValueError("ends within a line: the file is cut off")
+    return style
 
 
 def _units_of_style(style: str) -> Units:
