@@ -162,7 +162,7 @@ def card(config: dict[str, Any], scores: dict[str, Any], *, film: bool = False) 
         "",
     ]
     if scores:
-        lines += ["## Scores", "", "Mean and standard error over held-out seeds.", ""]
+        lines += ["## Scores", "", "Mean and standard error over episodes, on held-out seeds.", ""]
         metrics = list(next(iter(scores.values())))
         lines += [_row("policy", *metrics), _row(*["---"] * (1 + len(metrics)))]
         for policy, summaries in scores.items():
