@@ -89,8 +89,8 @@ def summary(report: dict[str, Any], present: Any) -> dict[str, Any]:
         "trials": len(trials),
         "pruned": sum(trial["state"] == "pruned" for trial in trials),
         "failed": sum(trial["state"] == "failed" for trial in trials),
-        "present": None if now is None else round(score(now), 4),
-        "best": round(score(best["value"]), 4),
+        "present": None if now is None else round(float(score(now)), 4),
+        "best": round(float(score(best["value"])), 4),
         "found": {
             name: value
             for name, value in best["settings"].items()
