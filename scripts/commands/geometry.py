@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _GRID = 41  # points along a side of the map
 _REPORT = "report.json"
-_OF_AN_ID = {"points": 2000, "per_point": 4, "sweeps": 300}
+_OF_AN_ID = {"points": 4000, "per_point": 16, "sweeps": 300}
 _OF_A_FIT = {"members": 4, "recipe": "moments", "statistic": "auto"}
 
 

@@ -102,6 +102,7 @@ RESULTS = {  # a question -> the pages with results that answer it
         "geometry-epidemic",
         "geometry-tasep",
         "geometry-laws",
+        "geometry-samples",
         "diffusion",
         "latent-travel",
     ),
