@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..envs.core.rng import POLICY, Rng
+from ..envs.core.validation import shown
 from ..envs.core.vector import Step, VectorEnv
 from .policy import OwnPolicy, Policy
 
@@ -29,6 +30,11 @@ class Player:
     """
 
     def __init__(self, env: VectorEnv, policy: Policy, *, deterministic: bool = False) -> None:
+        if not callable(policy):
+            raise ValueError(
+                f"policy={shown(policy)} is no function of observations, as "
+                "make_policy(name, system) and load_run(folder).policy are"
+            )
         self.env, self.policy, self.deterministic = env, policy, deterministic
         self._own = policy.of_state if isinstance(policy, OwnPolicy) else None
         self._also_seen = [getattr(env, name) for name in _also_sees(policy)]
@@ -51,7 +57,7 @@ class Player:
             rng = None if self.deterministic else env.rng(POLICY)
             asked: Any = self.policy
             more = [torch.from_numpy(look()) for look in self._also_seen]
-            return asked(torch.from_numpy(observation), rng, *more).numpy()
+            return np.asarray(asked(torch.from_numpy(observation), rng, *more))
 
     def step(self, observation: np.ndarray) -> Step:
         """Act and let all worlds make a step."""

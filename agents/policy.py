@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..envs.core.observation import by_name
 from ..envs.core.rng import Rng
-from ..envs.core.system import System
+from ..envs.core.system import System, require_system
 from ..envs.core.types import StatePolicy
 from ..envs.core.validation import nearest
 from .baselines import driving
@@ -82,6 +82,7 @@ class OwnPolicy:
 
 def policy_names(system: System) -> list[str]:
     """Policies that need no training: the system's own exact ones and classical baselines."""
+    require_system(system)
     own = {*system.policies(), *system.state_policies(), *system.fused}
     return sorted({"random", *own, *system.baselines})
 
@@ -92,6 +93,7 @@ def make_policy(name: str, system: System) -> Policy:
     A stochastic policy draws from the generator it is given; without one, from seed 0.
     Raises KeyError with the nearest known name.
     """
+    require_system(system)
     if name == "random":
         return lambda observation, rng: _random(system, observation, rng)
     if name in {*system.policies(), *system.state_policies(), *system.fused}:

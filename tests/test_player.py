@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -241,3 +242,38 @@ def test_who_acts_next_is_said_in_flags_that_stay_as_they_are() -> None:
         env.step(np.ones((8, 4, 2), np.float32))
     assert first.all()
     assert np.array_equal(env.active(), env.alive)
+
+
+def test_a_policy_may_answer_in_numpy() -> None:
+    def still(observation: Tensor, rng: Rng | None) -> Any:
+        return np.full((*observation.shape[:2], 1), 0.5, np.float32)
+
+    def as_tensor(observation: Tensor, rng: Rng | None) -> Tensor:
+        return torch.from_numpy(still(observation, rng))
+
+    found, expected = (
+        evaluate(Placed(), policy, episodes=2, seeds=1, deterministic=True)
+        for policy in (still, as_tensor)
+    )
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("policy", ["third", None])
+def test_what_is_no_policy_is_refused(policy: Any) -> None:
+    with pytest.raises(ValueError, match=r"^policy=.* is no function of observations"):
+        evaluate(Placed(), policy, episodes=1, seeds=1, deterministic=True)
+
+
+def test_a_name_in_place_of_a_system_is_refused() -> None:
+    name: Any = "particles-crowd-v0"
+    policy = make_policy("third", Placed())
+    asked: list[Callable[[], object]] = [
+        lambda: evaluate(name, policy, episodes=1, seeds=1, deterministic=True),
+        lambda: VectorEnv(name, 2),
+        lambda: make_policy("straight", name),
+        lambda: policy_names(name),
+    ]
+    for ask in asked:
+        with pytest.raises(ValueError, match=r"^system='particles-crowd-v0' is a name"):
+            ask()

@@ -56,7 +56,7 @@ def test_bootstrap_keeps_to_the_strata() -> None:
     assert high - low < 0.02
 
 
-@pytest.mark.parametrize("shape", [(3, 40), (120, 1)])
+@pytest.mark.parametrize("shape", [(3, 40), (120, 1), (40, 2)])
 def test_interval_covers_the_truth_19_times_in_20(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
     trials = 300
@@ -84,8 +84,9 @@ def test_interval_over_runs_sees_runs_and_not_episodes() -> None:
     assert found["ci95"][1] - found["ci95"][0] > 2
 
 
-def test_one_number_has_no_error() -> None:
-    assert np.isnan(score.summary(np.array([[2.0]]))["se"])
+def test_one_number_has_neither_error_nor_interval() -> None:
+    found = score.summary(np.array([[2.0]]))
+    assert np.isnan([found["se"], *found["ci95"]]).all()
 
 
 @pytest.mark.parametrize("id", invariantzoo.ids())

@@ -245,6 +245,7 @@ def test_a_folder_with_results_of_others_is_left_alone(
         ([CROWD, "--algo", "pppo"], "did you mean 'ppo'"),
         ([CROWD, "--set", "gama=0.9"], "did you mean 'gamma'"),
         ([CROWD, "--set", "radus=0.9"], "did you mean 'radius'"),
+        ([CROWD, "--set", "learning_rate=0.1"], "did you mean 'lr'"),
         ([CROWD, "--set", "radius=-1"], "radius=-1"),
         ([CROWD, "--set", "gamma=2"], "gamma=2"),
         ([CROWD, "--set", "network=pairs"], "did you mean 'pair'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -249,3 +250,34 @@ def test_gradients_flow_through_the_dynamics(parameters: dict[str, Any]) -> None
     grads = torch.autograd.grad(loss.sum(), inputs)
     assert all(bool((grad != 0).any()) for grad in grads)
     assert torch.autograd.gradcheck(two_steps, inputs)
+
+
+def with_twice_the_loss(system: System) -> System:
+    base: Any = type(system)
+
+    def loss(self: Any, state: Any, action: Tensor, next_state: Any) -> Any:
+        return 2 * base.loss(self, state, action, next_state)
+
+    fields = [field.name for field in dataclasses.fields(base) if field.init]
+    dearer: Any = type("Dearer", (base,), {"loss": loss})
+    made: System = dearer(**{name: getattr(system, name) for name in fields})
+    return made
+
+
+@pytest.mark.parametrize("id", invariantzoo.ids())
+def test_other_laws_inherit_nothing_compiled(id: str) -> None:
+    dearer = with_twice_the_loss(invariantzoo.make_system(id))
+    assert dearer.kernel(1) is None
+    assert dearer.fused == ()
+
+
+@pytest.mark.parametrize("id", ["tasep-gates-v0", "quadratic-regimes-v0"])
+def test_another_loss_is_what_agents_get(id: str) -> None:
+    plain = invariantzoo.make_system(id)
+    action = np.full((2, plain.n_agents, *plain.action_space.shape), 0.3, np.float32)
+    rewards = []
+    for system in (plain, with_twice_the_loss(plain)):
+        env = VectorEnv(system, 2, seed=SEED)
+        env.reset()
+        rewards.append(env.step(action).reward)
+    np.testing.assert_allclose(rewards[1], 2 * rewards[0], rtol=1e-10)

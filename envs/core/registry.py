@@ -239,9 +239,15 @@ def _require_known(id: str, cls: type[System], names: Iterable[str]) -> None:
             raise ValueError(f"unknown parameter {name!r} of {id}{hint} (has {', '.join(known)})")
 
 
+# what Stable-Baselines3 calls it -> what it is called here
+_ELSEWHERE = {"learning_rate": "lr", "n_envs": "n_worlds", "num_envs": "n_worlds"}
+
+
 def nearest_parameter(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean …?" for a parameter; the length of an episode goes by several names."""
+    """ "; did you mean …?" for a parameter; some, as an episode's length, go by several names."""
     known = list(known)
+    if _ELSEWHERE.get(name) in known:
+        return f"; did you mean {_ELSEWHERE[name]!r}?"
     lengths = [length for length in ("horizon", "n_sweeps") if length in known]
     if name in ("horizon", "max_cycles", "n_sweeps") and lengths:
         return f"; the length of an episode is set by {lengths[0]!r}"

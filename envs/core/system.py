@@ -23,6 +23,12 @@ from .kernel import Kernel
 from .rng import Rng
 from .scene import Scene
 from .types import Bound, LiveParameter, Neighbourhood, State, StatePolicy, Symmetry
+from .validation import shown
+
+# what a compiled step computes, and what a fused run does as well
+_OF_STEPS = ("transition", "invariants", "loss", "metrics", "bounds", "action_space")
+_LAWS = (*_OF_STEPS, "active", "terminated", "action_mask")
+_LAWS_OF_RUNS = (*_LAWS, "policies", "state_policies")
 
 
 class System(ABC):
@@ -81,6 +87,22 @@ class System(ABC):
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
         renamed.adopt_former_members(cls)
+        cls._leave_what_is_compiled_for_other_laws()
+
+    @classmethod
+    def _leave_what_is_compiled_for_other_laws(cls) -> None:
+        """Inherit no compiled form that knows nothing of what this class does otherwise."""
+        for name, owner, laws in (("kernel", "kernel", _LAWS), ("fused", "rollout", _LAWS_OF_RUNS)):
+            if name not in vars(cls) and cls._differs_from_where(owner, laws):
+                setattr(cls, name, vars(System)[name])
+
+    @classmethod
+    def _differs_from_where(cls, compiled: str, laws: tuple[str, ...]) -> bool:
+        """Whether one of the laws is another one than in the class that defines `compiled`."""
+        owner = next(base for base in cls.__mro__ if compiled in vars(base))
+        return owner is not System and any(
+            getattr(cls, law) is not getattr(owner, law) for law in laws
+        )
 
     @property
     @abstractmethod
@@ -235,6 +257,12 @@ class System(ABC):
     def kernel(self, worlds: int) -> Kernel | None:
         """A compiled twin for `worlds` worlds, or None."""
         return None
+
+
+def require_system(system: object) -> None:
+    """Raise ValueError for the name of an id in place of its system."""
+    if isinstance(system, str):
+        raise ValueError(f"system={shown(system)} is a name; make_system(name) makes the system")
 
 
 def __getattr__(name: str) -> Any:

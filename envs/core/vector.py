@@ -21,7 +21,7 @@ from .memory import require_memory
 from .observation import flatten, is_discrete, observation_limits
 from .rng import INITIAL, Rng, fresh_seed
 from .seeds import require_seed
-from .system import System
+from .system import System, require_system
 from .types import State
 from .validation import require_choice, require_count, require_shape, shown
 
@@ -69,6 +69,7 @@ class VectorEnv:
         kernel: bool = True,
         dtype: type[np.floating] = np.float32,
     ) -> None:
+        require_system(system)
         require_count("n_worlds", n_worlds)
         require_memory_of(system, n_worlds)
         require_count("first_world", first_world, 0, _MOST_WORLDS - n_worlds)

@@ -84,6 +84,7 @@ SCENARIOS = {
 
 TASKS = {"stop": (0.0, 20), "turn": (-0.5, 10), "carry": (0.5, 36)}  # wave number, sites on
 SIDES = (96, 64)  # sites of a side in one and in two dimensions
+_PLANS = ("none", "constant", "uniform", "grape")  # policies on the state
 _START = 0.5  # wave number of the first axis
 _FASTEST = 0.6  # wave number of a random task
 _STRAY = 10.0  # sites by which its target differs from what a constant force leads to
@@ -116,7 +117,7 @@ class DiracSteer(System):
 
     agent_name: ClassVar[str] = "link"
     reductions: ClassVar[dict[str, str]] = {"fidelity": "last", "norm_error": "max"}
-    fused: ClassVar[tuple[str, ...]] = ("none", "constant", "uniform", "grape")
+    fused: ClassVar[tuple[str, ...]] = _PLANS
 
     def __post_init__(self) -> None:
         require_count("dimensions", self.dimensions, 1, 2)
@@ -372,7 +373,7 @@ class DiracSteer(System):
 
     def state_policies(self) -> dict[str, StatePolicy]:
         """Fields that are found when an episode begins, for all of its steps, and remembered."""
-        return {name: StatePolicy(self._recall, partial(self._plan, name)) for name in self.fused}
+        return {name: StatePolicy(self._recall, partial(self._plan, name)) for name in _PLANS}
 
     def _plan(self, policy: str, state: SteerState) -> tuple[Tensor]:
         """Actions of every step [worlds, horizon, links], none where they are all 0."""

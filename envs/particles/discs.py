@@ -279,7 +279,7 @@ class Discs(System):
 
     def kernel(self, worlds: int) -> Kernel | None:
         """The compiled form; None for a scenario with laws of its own."""
-        laws = ("transition", "acceleration", "invariants", "loss", "metrics", "control", "bounds")
+        laws = ("acceleration", "control")
         if any(getattr(type(self), name) is not getattr(Discs, name) for name in laws):
             return None
         from ..core.physics.kernels.discs import GRID_FROM

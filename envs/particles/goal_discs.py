@@ -385,7 +385,7 @@ class GoalDiscs(System):
 
     def kernel(self, worlds: int) -> Kernel | None:
         """The compiled form; None for a scenario with laws of its own."""
-        laws = ("transition", "acceleration", "invariants", "loss", "metrics", "bounds", "pairs")
+        laws = ("acceleration", "pairs")
         if any(getattr(type(self), name) is not getattr(GoalDiscs, name) for name in laws):
             return None
         from ..core.physics.kernels.discs import GRID_FROM

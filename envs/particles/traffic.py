@@ -436,7 +436,7 @@ class Traffic(System):
 
     def kernel(self, worlds: int) -> Kernel | None:
         """The compiled form; None for laws of its own."""
-        laws = ("transition", "acceleration", "invariants", "loss", "metrics", "bounds", "pairs")
+        laws = ("acceleration", "pairs")
         if any(getattr(type(self), name) is not getattr(Traffic, name) for name in laws):
             return None
         from .traffic_step import twin

@@ -198,7 +198,8 @@ def _print(console: Console, title: str, metrics: dict[str, Summary], each: str)
     head = ["metric", "mean", "standard\nerror", "interquartile\nmean", "its 95 %\ninterval"]
     rows = []
     for name, summary in metrics.items():
-        low, high = (number(end) for end in summary["ci95"])
+        low, high = summary["ci95"]
+        interval = f"{number(low)} to {number(high)}" if low <= high else number(low)
         row = [name, number(summary["mean"]), number(summary["se"], 2), number(summary["iqm"])]
-        rows.append([*row, f"{low} to {high}", "  ".join(map(number, summary["per_seed"]))])
+        rows.append([*row, interval, "  ".join(map(number, summary["per_seed"]))])
     print_table(console, title, [*head, f"mean of each {each}"], rows)

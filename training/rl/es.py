@@ -269,6 +269,7 @@ def load_policy(
     """The policy in a trainer's `state_dict`, to compute on a device, wherever it was trained."""
     network = make_network(config.network or network_names(system)[0], system, width=config.width)
     network.load_state_dict(state["network"])
+    network.requires_grad_(False)
     return _network_policy(system, network.to(computing_device(device)))
 
 

@@ -549,6 +549,7 @@ def load_policy(
     smallest = dataclasses.replace(config.smallest(system.n_agents), device=device)
     trainer = Trainer(system, smallest, seed=0, steps=1)
     trainer.model.policy.load_state_dict(state["policy"])
+    trainer.model.policy.requires_grad_(False)  # so that actions have a .numpy(), as any policy's
     return trainer.policy()
 
 
@@ -560,6 +561,7 @@ def load_zip(algo: str, path: Path) -> Policy:
     model = models[algo].load(path, device="cpu")
     if not isinstance(model.policy, NetworkActorCritic | NetworkSACPolicy):
         raise ValueError(f"{path} has no policy of ours but a {type(model.policy).__name__}")
+    model.policy.requires_grad_(False)
     return as_policy(model.policy)
 
 

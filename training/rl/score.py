@@ -3,8 +3,9 @@
 Every metric is a number per episode, [seeds, episodes]. A summary holds its mean and the standard
 error of the mean, its interquartile mean (the mean without the lowest and the highest quarter) and
 the 95 % percentile interval of the interquartile mean under a bootstrap that draws episodes anew
-within each seed. With one episode per seed, or one number per training run, it draws the seeds or
-runs themselves: that interval is over seeds or runs. Of a metric that is nearly always the same,
+within each seed. Of few episodes per seed, n, that would be too narrow by sqrt(1 - 1 / n): they are
+drawn from all seeds alike, as is the one number per training run, whose interval is over runs. One
+number alone has neither error nor interval. Of a metric that is nearly always the same,
 such as a rare contact, the interquartile mean sees nothing: read its mean. Episodes in which a
 metric is NaN, because there is nothing that it could be taken of, are left out of its summary.
 """
@@ -21,13 +22,14 @@ from ...agents.policy import OwnPolicy, Policy, seen_dtype
 from ...envs.core.memory import require_memory
 from ...envs.core.observation import observation_space
 from ...envs.core.seeds import HELD_OUT, require_seed
-from ...envs.core.system import System
+from ...envs.core.system import System, require_system
 from ...envs.core.validation import require_count
 from ...envs.core.vector import VectorEnv
 from .choice_table import is_tabled, steps_by_table
 
 RESAMPLES = 2000
 _CHUNK = 2**22  # numbers that a batch of observations or of resamples may hold
+_FEW = 20  # episodes per seed below which they are not drawn within it
 _SHORT = 2**13  # steps up to which each is recorded where policies run fused
 
 Scores = dict[str, np.ndarray]  # metric -> [seeds, episodes]
@@ -72,6 +74,7 @@ def evaluate(
     of an episode summed, per agent; and "loss", the mean over the steps and agents that were there.
     Raises ValueError unless episodes and seeds are positive and first_seed is below HELD_OUT.
     """
+    require_system(system)
     require_count("episodes", episodes)
     require_count("seeds", seeds)
     require_seed("first_seed", first_seed, HELD_OUT)
@@ -212,9 +215,8 @@ def summary(values: np.ndarray, *, seed: int = 0) -> Summary:
     ]
     if not defined.all():
         values = values[defined][None]
-    n = values.size
+    n, nothing = values.size, float("nan")
     if n == 0:
-        nothing = float("nan")
         return {
             "mean": nothing,
             "se": nothing,
@@ -222,12 +224,14 @@ def summary(values: np.ndarray, *, seed: int = 0) -> Summary:
             "ci95": [nothing, nothing],
             "per_seed": per_seed,
         }
-    low, high = np.quantile(_bootstrap(values, seed), [0.025, 0.975])
+    ci95 = [nothing, nothing]
+    if n > 1:
+        ci95 = np.quantile(_bootstrap(values, seed), [0.025, 0.975]).tolist()
     return {
         "mean": float(values.mean()),
-        "se": float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan"),
+        "se": float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else nothing,
         "iqm": float(iqm(values.ravel())),
-        "ci95": [float(low), float(high)],
+        "ci95": ci95,
         "per_seed": per_seed,
     }
 
@@ -242,7 +246,7 @@ def iqm(values: np.ndarray) -> np.ndarray:
 
 def _bootstrap(values: np.ndarray, seed: int) -> np.ndarray:
     """Interquartile means [resamples] of values [strata, n] drawn anew within each stratum."""
-    strata = values if values.shape[1] > 1 else values.T
+    strata = values if values.shape[1] >= _FEW else values.reshape(1, -1)
     rows, n = strata.shape
     rng = np.random.default_rng(seed)
     resampled, row = np.empty(RESAMPLES), np.arange(rows)[:, None]

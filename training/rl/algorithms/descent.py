@@ -93,6 +93,7 @@ def load_policy(
     """The policy in a trainer's `state_dict`, to compute on a device, wherever it was trained."""
     trainer = Trainer(system, dataclasses.replace(config, device=device), seed=0, steps=1)
     trainer.network.load_state_dict(state["network"])
+    trainer.network.requires_grad_(False)
     return trainer.policy()
 
 
