@@ -103,8 +103,8 @@ the median of all, what nine of ten keep below, and the largest.
 The stated error is the spread of fits to halves of the samples, and far too small here: at four
 places of ten the error is more than twice what is stated, with few samples as with many. All the
 fits take polynomials of the parameters that are too plain, since no more of the curvature stands
-out from chance, and what they leave out together is no spread. Do not rely on it: give more samples,
-of an id by `--points` and `--per-point`, and see whether the metric stays.
+out from chance, and what they leave out together is no spread. Do not rely on it: give more
+samples, of an id by `--points` and `--per-point`, and see whether the metric stays.
 
 Made by `python -m invariantzoo.figures.geometry_samples`.
 """
