@@ -65,7 +65,15 @@ SCENARIOS = {
         "system": "Ising",
         "summary": "spins on a torus whose exact policy is the heat bath",
         "training": {
-            "ppo": {"gamma": 0.0},
+            "ppo": {
+                "lr": 8.59e-3,
+                "gamma": 0.995,
+                "n_steps": 8,
+                "ent_coef": 1e-4,
+                "reward_scale": 0.0123,
+            },
+            "mappo": {"gamma": 0.0},
+            "maskable_ppo": {"gamma": 0.0},
             "a2c": {"gamma": 0.0, "ent_coef": 2.5, "reward_scale": 1.0},
             "es": {"steps": 40_000_000, "rollout": 160},
         },

@@ -33,7 +33,16 @@ SCENARIOS = {
         "system": "GatedTasep",
         "summary": "two gates of a chain that want much current for little opening",
         "training": {
-            "ppo": {"gamma": 0.9, "n_steps": 32, "batch_size": 1024, "reward_scale": 10.0},
+            "ppo": {
+                "lr": 1.93e-3,
+                "gamma": 0.98,
+                "gae_lambda": 0.98,
+                "n_steps": 64,
+                "batch_size": 1024,
+                "reward_scale": 0.0325,
+                "log_std_init": -0.404,
+            },
+            "mappo": {"gamma": 0.9, "n_steps": 32, "batch_size": 1024, "reward_scale": 10.0},
             # Rewards of a step differ by a hundredth: beside them, entropy would be all there is.
             "sac": {"gamma": 0.9, "reward_scale": 100.0, "target_entropy": -3.0},
             "es": {"steps": 2_000_000},

@@ -82,7 +82,7 @@ class Law:
     def samples(self, points: int, per_point: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Samples [points, per_point, side, side] and their parameters [points, 2]."""
         rng = np.random.default_rng(seed)
-        places = rng.uniform(*WINDOW, (points, 2))
+        places = rng.uniform(WINDOW[0], WINDOW[1], (points, 2))
         states = [rng.choice(len(self.spin), per_point, p=self.chances(at)) for at in places]
         return self.spin[states].reshape(points, per_point, SIDE, SIDE), places
 
