@@ -5,11 +5,11 @@
 
 Each id is searched by `invariantzoo search` with as many trials, each of a share of the
 agent-steps of the benchmark, on seeds from 10,000 on. The optimizer is Adam, and what decides the
-cost of a step (`COSTS`) stays as the id has it: a run with what is found takes no longer. DIR holds
-a folder a search, and the same command goes on with those that were stopped. Results go to
-results/benchmark-search.json, which the page of the benchmark shows. What is found was chosen by
-few episodes of short trainings: it is a candidate, to be compared at full length on other seeds
-(`figures/benchmark_searches.py`).
+cost of a gradient step (`COSTS`) stays as the id has it. What is found was chosen by few episodes
+of short trainings: where its score is better by more than CANDIDATE, it is trained with at full
+length on two seeds that no benchmark has, beside the runs of results/benchmark.json, which have the
+settings of now. DIR holds a folder a search and a run, and the same command goes on with those that
+were stopped. Results go to results/benchmark-search.json, which the page of the benchmark shows.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from invariantzoo.report import json_text, write_text
 
 RECORD = "benchmark-search.json"
 COSTS = ("batch_size", "gradient_steps", "n_epochs", "train_freq")
+CANDIDATE = 0.02  # of score
+SEEDS = (20, 21)
 EPISODES = 5, 20  # of a score, least and most: between them, half the agent-steps of a training
 
 
@@ -44,9 +46,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs"))
     args = parser.parse_args()
 
+    record = json.loads((args.out / "results/benchmark.json").read_text(encoding="utf-8"))
+
     def search(id: str) -> tuple[str, dict[str, Any]]:
         steps = round(args.share * standard_steps(id, args.algo))
-        return id, searched(id, args.algo, steps, args.trials, args.runs)
+        cell = searched(id, args.algo, steps, args.trials, args.runs)
+        if cell["present"] is None or cell["best"] > cell["present"] + CANDIDATE:
+            cell["published"] = published(record, id, args.algo)
+            cell["full"] = full_length(id, args.algo, cell["found"], args.runs)
+        return id, cell
 
     path = args.out / "results" / RECORD
     chosen = args.ids or [id for id in ids() if spec(id).score is not None]
@@ -71,7 +79,7 @@ def searched(id: str, algo: str, steps: int, trials: int, folder: Path) -> dict[
     words = ["search", id, "--algo", algo, "--trials", str(trials), "--steps", str(steps)]
     words += ["--episodes", str(episodes)]
     words += ["--set", "optimizer=adam", "--json", f"--out={out}"]
-    words += [word for name, value in fixed.items() for word in ("--set", f"{name}={value}")]
+    words += [w for name, value in fixed.items() for w in ("--set", f"{name}={value}")]
     command = [sys.executable, "-m", "invariantzoo", *words]
     ended = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     return summary(json.loads(ended.stdout), present)
@@ -97,6 +105,33 @@ def summary(report: dict[str, Any], present: Any) -> dict[str, Any]:
             if value != getattr(present, name)
         },
     }
+
+
+def published(record: dict[str, Any], id: str, algo: str) -> list[float]:
+    """Scores of the record's runs with Adam, by seed."""
+    kind = (id, algo, "adam")
+    runs = [run for run in record["runs"] if (run["id"], run["algo"], run["optimizer"]) == kind]
+    return [round(run["score"], 4) for run in sorted(runs, key=lambda run: run["seed"])]
+
+
+def full_length(id: str, algo: str, found: dict[str, Any], folder: Path) -> list[float]:
+    """Scores of trainings with what was found, of the steps of the benchmark, on `SEEDS`."""
+    from invariantzoo.training.benchmark.results import scale
+    from invariantzoo.training.benchmark.units import read_report, standard_steps
+
+    scores = []
+    for seed in SEEDS:
+        out = folder / f"{id}-{algo}-full-{seed}"
+        words = ["train", id, "--algo", algo, "--steps", str(standard_steps(id, algo))]
+        words += ["--seed", str(seed), "--optimizer", "adam", "--no-baselines", "--no-film"]
+        words += [f"--out={out}", *(["--resume"] if (out / "config.json").exists() else [])]
+        words += [w for name, value in found.items() for w in ("--set", f"{name}={value}")]
+        if not (out / "scores.json").exists():
+            command = [sys.executable, "-m", "invariantzoo", *words]
+            subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        report = read_report(out)["scores"]["trained"]["return"]["mean"]
+        scores.append(round(float(scale(id).score(report)), 4))
+    return scores
 
 
 if __name__ == "__main__":
