@@ -281,3 +281,16 @@ def test_another_loss_is_what_agents_get(id: str) -> None:
         env.reset()
         rewards.append(env.step(action).reward)
     np.testing.assert_allclose(rewards[1], 2 * rewards[0], rtol=1e-10)
+
+
+def test_a_mixin_says_itself_what_is_compiled() -> None:
+    class Slower:
+        def kernel(self, worlds: int) -> None:
+            return None
+
+    class Slow(Slower, type(invariantzoo.make_system("tasep-gates-v0"))):  # type: ignore[misc]
+        def loss(self, *step: Any) -> Any:
+            return 2 * super().loss(*step)
+
+    assert Slow().kernel(1) is None
+    assert Slow().fused == ()

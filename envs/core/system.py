@@ -100,9 +100,9 @@ class System(ABC):
     def _differs_from_where(cls, compiled: str, laws: tuple[str, ...]) -> bool:
         """Whether one of the laws is another one than in the class that defines `compiled`."""
         owner = next(base for base in cls.__mro__ if compiled in vars(base))
-        return owner is not System and any(
-            getattr(cls, law) is not getattr(owner, law) for law in laws
-        )
+        if owner is System or not issubclass(owner, System):  # a mixin's form is of who mixes it in
+            return False
+        return any(getattr(cls, law) is not getattr(owner, law) for law in laws)
 
     @property
     @abstractmethod
