@@ -528,16 +528,16 @@ def _searched(search: Mapping[str, Any]) -> str:
         ]
         for name, of in search.items()
     ]
-    head = ["id, algorithm", "steps", "trials (pruned, failed)", "settings of now", "best"]
-    head += ["full length, now", "full length, best", "best"]
+    head = ["id, algorithm", "steps", "trials (pruned, failed)", "settings of then", "best"]
+    head += ["full length, then", "full length, best", "best"]
     margin = benchmark_search.CANDIDATE
     return (
         "One search was made alike for each id, by `python -m\n"
-        "invariantzoo.figures.benchmark_search`: trials of a fifth of the steps, on one seed that\n"
-        f"no benchmark has. Of {len(search)} ids {len(tried)} found settings whose score was\n"
+        "invariantzoo.figures.benchmark_search`: trials of a fifth of the steps, on one seed\n"
+        f"that no benchmark has. Of {len(search)} ids {len(tried)} found settings whose score was\n"
         f"higher by more than {margin} there. Short trainings on one seed flatter: at full\n"
-        "length, on two other seeds, they were better than the runs of the benchmark of then on\n"
-        f"{kept} ids, which have them now, and worse on {len(tried) - kept}.\n\n"
+        "length, on two other seeds, they were better than the runs of the benchmark of then\n"
+        f"on {kept} ids, which have them now, and worse on {len(tried) - kept}.\n\n"
         "<details><summary>The search</summary>\n\n"
         f"{table(head, rows)}\n</details>"
     )
