@@ -1,7 +1,7 @@
 """The same search of settings for every id of the benchmark, and what it found.
 
     python -m invariantzoo.figures.benchmark_search --runs DIR [--algo ppo] [--ids ID …]
-        [--trials 12] [--share 0.2] [--jobs 2] [--out docs]
+        [--trials 10] [--share 0.2] [--jobs 2] [--out docs]
 
 Each id is searched by `invariantzoo search` with as many trials, each of a share of the
 agent-steps of the benchmark, on seeds from 10,000 on. The optimizer is Adam, and what decides the
@@ -10,6 +10,7 @@ of short trainings: where its score is better by more than CANDIDATE, it is trai
 length on two seeds that no benchmark has, beside the runs of results/benchmark.json, which have the
 settings of now. DIR holds a folder a search and a run, and the same command goes on with those that
 were stopped. Results go to results/benchmark-search.json, which the page of the benchmark shows.
+What is there is not searched again: settings may have followed it, and be those of then no more.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, metavar="DIR")
     parser.add_argument("--algo", default="ppo")
     parser.add_argument("--ids", nargs="+", metavar="ID")
-    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--share", type=float, default=0.2)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("docs"))
@@ -57,12 +58,14 @@ def main() -> None:
         return id, cell
 
     path = args.out / "results" / RECORD
-    chosen = args.ids or [id for id in ids() if spec(id).score is not None]
+    cells = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    wanted = args.ids or [id for id in ids() if spec(id).score is not None]
+    chosen = [id for id in wanted if f"{id}, {args.algo}" not in cells]
     with ThreadPoolExecutor(args.jobs) as pool:
         for id, cell in pool.map(search, chosen):
             print(id, args.algo, cell, flush=True)
-            cells = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-            write_text(path, json_text({**cells, f"{id}, {args.algo}": cell}))
+            cells[f"{id}, {args.algo}"] = cell
+            write_text(path, json_text(cells))
 
 
 def searched(id: str, algo: str, steps: int, trials: int, folder: Path) -> dict[str, Any]:
