@@ -3,8 +3,8 @@
     python -m invariantzoo.figures.geometry_samples [--out docs] [--seeds 5]
 
 Spins of 4 x 4 tori at temperatures in [3, 5] and fields in [0.1, 0.6], drawn from the exact law of
-all 65,536 states, and their metric by `estimate_metric` as it is; the exact metric is a sum over
-states. Writes geometry-samples.md.
+all 65,536 states, and their metric by `estimate_metric` as it is; the exact metric is by transfer
+matrix. Writes geometry-samples.md.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import invariantzoo
+from invariantzoo.envs.ising.exact import moments
 from invariantzoo.envs.ising.stationary import configurations
 from invariantzoo.report import figure_parser, table, write_text
 
@@ -26,13 +27,12 @@ PLACES = np.stack(np.meshgrid([3.4, 4.0, 4.6], [0.2, 0.35, 0.5], indexing="ij"),
 def main() -> None:
     """Estimate, print and write the table."""
     args = figure_parser(__doc__, out=Path("docs"), seeds=5).parse_args()
-    law = Law()
-    exact = np.stack([law.metric(place) for place in PLACES])
+    exact = np.stack([exact_metric(*place) for place in PLACES])
     rows = []
     for points, per_point in CASES:
         errors, stated = [], []
         for seed in range(args.seeds):
-            metric = invariantzoo.estimate_metric(*law.samples(points, per_point, seed))
+            metric = invariantzoo.estimate_metric(*samples(points, per_point, seed))
             found = metric(PLACES)
             errors.append(relative(found - exact, exact))
             stated.append(relative(metric.covariance_error(PLACES), found))
@@ -54,37 +54,29 @@ def relative(difference: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.asarray(norms)
 
 
-class Law:
-    """All states of a small torus, and what Gibbs's law makes of them."""
+def exact_metric(temperature: float, field: float) -> np.ndarray:
+    """Fisher's [2, 2], in temperature and field."""
+    natural = moments(SIDE, 1 / temperature, field / temperature).covariance
+    change = np.array([[-1 / temperature**2, 0], [-field / temperature**2, 1 / temperature]])
+    return np.asarray(change.T @ natural @ change)
 
-    def __init__(self) -> None:
-        self.spin = configurations(SIDE**2).numpy()
-        grid = self.spin.reshape(-1, SIDE, SIDE)
-        bonds = sum((grid * np.roll(grid, 1, axis)).sum((1, 2)) for axis in (1, 2))
-        self.statistic = np.stack([bonds, self.spin.sum(1)])  # [2, states]
 
-    def chances(self, place: np.ndarray) -> np.ndarray:
-        """Of the states, at a temperature and field."""
-        temperature, field = place
-        weight = np.array([1.0, field]) @ self.statistic / temperature
+def samples(points: int, per_point: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Samples [points, per_point, side, side] of the law, and their parameters [points, 2]."""
+    spin = configurations(SIDE**2).numpy()
+    grid = spin.reshape(-1, SIDE, SIDE)
+    bonds = sum((grid * np.roll(grid, 1, axis)).sum((1, 2)) for axis in (1, 2))
+    statistic = np.stack([bonds, spin.sum(1)])
+    rng = np.random.default_rng(seed)
+    places = rng.uniform(WINDOW[0], WINDOW[1], (points, 2))
+
+    def drawn(temperature: float, field: float) -> np.ndarray:
+        weight = np.array([1.0, field]) @ statistic / temperature
         chance = np.exp(weight - weight.max())
-        return np.asarray(chance / chance.sum())
+        return rng.choice(len(spin), per_point, p=chance / chance.sum())
 
-    def metric(self, place: np.ndarray) -> np.ndarray:
-        """Fisher's [2, 2], in temperature and field."""
-        temperature, field = place
-        chance = self.chances(place)
-        far = self.statistic - (self.statistic @ chance)[:, None]
-        natural = (far * chance) @ far.T  # in 1 / temperature and field / temperature
-        change = np.array([[-1 / temperature**2, 0], [-field / temperature**2, 1 / temperature]])
-        return np.asarray(change.T @ natural @ change)
-
-    def samples(self, points: int, per_point: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Samples [points, per_point, side, side] and their parameters [points, 2]."""
-        rng = np.random.default_rng(seed)
-        places = rng.uniform(WINDOW[0], WINDOW[1], (points, 2))
-        states = [rng.choice(len(self.spin), per_point, p=self.chances(at)) for at in places]
-        return self.spin[states].reshape(points, per_point, SIDE, SIDE), places
+    states = [drawn(*place) for place in places]
+    return spin[states].reshape(points, per_point, SIDE, SIDE), places
 
 
 def page(rows: list[list[str]], seeds: int) -> str:
